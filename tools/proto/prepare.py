@@ -1,0 +1,361 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes the C of the xDS messages from the official descriptors.
+
+Run by meson when it configures: prepare.py --roots FILE --out DIR --chunks N. Takes the descriptors of the
+installed xds-protos and protobuf packages, prunes them to the roots and what they hold, and leaves in DIR
+  descriptors.pb   the pruned FileDescriptorSet
+  c/...            what protoc's C generator makes of it
+  chunk_N.c        translation units that include the generated sources (base names repeat, chunks do not)
+  registry.inc     the messages, sorted by name
+and on stdout the paths of the translation units. Does nothing when roots, packages and tools are unchanged.
+"""
+import argparse
+import fnmatch
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+from google.protobuf import descriptor_pb2, descriptor_pool
+
+MESSAGE = descriptor_pb2.FieldDescriptorProto.TYPE_MESSAGE
+ENUM = descriptor_pb2.FieldDescriptorProto.TYPE_ENUM
+GROUP = descriptor_pb2.FieldDescriptorProto.TYPE_GROUP
+
+# protobuf-c calls the first member of every message `base`; a field of this name needs another name for it.
+BASE_FIELD_NAME = 'pb_base'
+EXT_PB_C_MSG = 1019
+EXT_PB_C_MSG_BASE_FIELD_NAME = 3
+
+
+def fail(text):
+    sys.exit('prepare.py: ' + text)
+
+
+def read_roots(path):
+    patterns = []
+    for line in path.read_text(encoding='utf-8').splitlines():
+        line = line.split('#')[0].strip()
+        if line:
+            patterns.append(line)
+    return patterns
+
+
+def literal_package(pattern):
+    """The directory that holds every message a pattern can match."""
+    parts = []
+    for part in pattern.split('.'):
+        if '*' in part or part[:1].isupper():
+            break
+        parts.append(part)
+    return '/'.join(parts)
+
+
+def import_descriptors(patterns):
+    """Imports the generated modules under the packages of the patterns; returns the names of their files."""
+    spec = importlib.util.find_spec('envoy')
+    roots = {pathlib.Path(p).parent for p in spec.submodule_search_locations}
+    roots.add(pathlib.Path(descriptor_pb2.__file__).parents[2])
+    roots.add(pathlib.Path(importlib.util.find_spec('xds').submodule_search_locations[0]).parent)
+    names = set()
+    for package in sorted({literal_package(p.lstrip('!')) for p in patterns}):
+        found = False
+        for root in roots:
+            base = root / package
+            # "a.b.grpc_*" has the package a.b; the pattern picks among its messages
+            for module in sorted(base.rglob('*_pb2.py')) if base.is_dir() else []:
+                rel = module.relative_to(root)
+                if 'protobuf' in rel.parts and len(rel.parts) > 3:
+                    continue
+                name = str(rel)[:-len('_pb2.py')] + '.proto'
+                if name not in names:
+                    importlib.import_module('.'.join(rel.with_suffix('').parts))
+                    names.add(name)
+                found = True
+        if not found:
+            fail(f'no descriptors for package {package}: is the xds-protos package complete?')
+    return names
+
+
+class Index:
+    """Every message and enum of the loaded files by full name."""
+
+    def __init__(self, file_names):
+        pool = descriptor_pool.Default()
+        self.files = {}
+        self.messages = {}  # full name -> (file name, DescriptorProto, parent full name or '')
+        self.enums = {}     # full name -> (file name, parent full name or '')
+        todo = sorted(file_names)
+        while todo:
+            name = todo.pop()
+            if name in self.files:
+                continue
+            proto = descriptor_pb2.FileDescriptorProto()
+            proto.ParseFromString(pool.FindFileByName(name).serialized_pb)
+            self.files[name] = proto
+            todo.extend(proto.dependency)
+            for enum in proto.enum_type:
+                self.enums[f'{proto.package}.{enum.name}'] = (name, '')
+            for message in proto.message_type:
+                self._add(name, proto.package, message, '')
+
+    def _add(self, file_name, scope, message, parent):
+        full = f'{scope}.{message.name}'
+        self.messages[full] = (file_name, message, parent)
+        for enum in message.enum_type:
+            self.enums[f'{full}.{enum.name}'] = (file_name, full)
+        for nested in message.nested_type:
+            self._add(file_name, full, nested, full)
+
+
+def select(index, patterns):
+    """Full names of the messages that the patterns name."""
+    chosen = set()
+    for pattern in patterns:
+        if pattern.startswith('!'):
+            chosen = {n for n in chosen if not fnmatch.fnmatchcase(n, pattern[1:])}
+            continue
+        hits = [n for n in index.messages if fnmatch.fnmatchcase(n, pattern)
+                and not index.messages[n][1].options.map_entry]
+        if not hits:
+            fail(f'the root {pattern} matches no message')
+        chosen.update(hits)
+    return chosen
+
+
+def closure(index, roots):
+    """The roots and every message and enum that they hold."""
+    messages, enums = set(), set()
+    todo = list(roots)
+    while todo:
+        name = todo.pop()
+        if name in messages:
+            continue
+        messages.add(name)
+        for field in index.messages[name][1].field:
+            if field.type == MESSAGE:
+                todo.append(field.type_name[1:])
+            elif field.type == ENUM:
+                enums.add(field.type_name[1:])
+            elif field.type == GROUP:
+                fail(f'{name}.{field.name} is a group, which is not supported')
+    return messages, enums
+
+
+def prune_message(index, full, message, keep, enums):
+    """A copy of the message with only what is kept, or None."""
+    copy = descriptor_pb2.DescriptorProto(name=message.name)
+    wanted = full in keep
+    for nested in message.nested_type:
+        pruned = prune_message(index, f'{full}.{nested.name}', nested, keep, enums)
+        if pruned is not None:
+            copy.nested_type.append(pruned)
+    for enum in message.enum_type:
+        if f'{full}.{enum.name}' in enums:
+            copy.enum_type.append(strip_enum(enum))
+    if not wanted and not copy.nested_type and not copy.enum_type:
+        return None
+    if wanted:
+        if message.options.map_entry:
+            copy.options.map_entry = True
+        copy.oneof_decl.extend(descriptor_pb2.OneofDescriptorProto(name=o.name) for o in message.oneof_decl)
+        for field in message.field:
+            new = copy.field.add()
+            new.CopyFrom(field)
+            packed = field.options.packed if field.options.HasField('packed') else None
+            new.ClearField('options')
+            # a field with presence is a oneof of its own: protobuf-c then keeps the presence
+            new.ClearField('proto3_optional')
+            if packed is not None:
+                new.options.packed = packed
+        if any(f.name == 'base' for f in message.field):
+            payload = bytes([EXT_PB_C_MSG_BASE_FIELD_NAME << 3 | 2, len(BASE_FIELD_NAME)]) + BASE_FIELD_NAME.encode()
+            tag = EXT_PB_C_MSG << 3 | 2
+            raw = bytes([tag & 0x7f | 0x80, tag >> 7, len(payload)]) + payload
+            copy.options.MergeFromString(raw)
+    return copy
+
+
+def strip_enum(enum):
+    copy = descriptor_pb2.EnumDescriptorProto(name=enum.name)
+    for value in enum.value:
+        copy.value.add(name=value.name, number=value.number)
+    if enum.options.allow_alias:
+        copy.options.allow_alias = True
+    return copy
+
+
+def prune(index, keep, enums):
+    """FileDescriptorSet of what is kept, dependencies first."""
+    files = {}
+    for name, proto in index.files.items():
+        copy = descriptor_pb2.FileDescriptorProto(name=name, package=proto.package, syntax=proto.syntax)
+        for message in proto.message_type:
+            pruned = prune_message(index, f'{proto.package}.{message.name}', message, keep, enums)
+            if pruned is not None:
+                copy.message_type.append(pruned)
+        for enum in proto.enum_type:
+            if f'{proto.package}.{enum.name}' in enums:
+                copy.enum_type.append(strip_enum(enum))
+        if copy.message_type or copy.enum_type:
+            files[name] = copy
+    for name, copy in files.items():
+        needed = set()
+        collect_dependencies(index, copy.message_type, needed)
+        needed.discard(name)
+        copy.dependency.extend(sorted(needed))
+    result = descriptor_pb2.FileDescriptorSet()
+    done = set()
+
+    def emit(name):
+        if name not in done:
+            done.add(name)
+            for dependency in files[name].dependency:
+                emit(dependency)
+            result.file.append(files[name])
+
+    for name in sorted(files):
+        emit(name)
+    return result
+
+
+def collect_dependencies(index, messages, needed):
+    for message in messages:
+        for field in message.field:
+            if field.type == MESSAGE:
+                needed.add(index.messages[field.type_name[1:]][0])
+            elif field.type == ENUM:
+                needed.add(index.enums[field.type_name[1:]][0])
+        collect_dependencies(index, message.nested_type, needed)
+
+
+def write_chunks(out, files, count):
+    """Translation units of about equal size that include the generated sources."""
+    sized = sorted(((out / 'c' / f).stat().st_size, f) for f in files)
+    chunks = [[0, []] for _ in range(count)]
+    for size, name in reversed(sized):
+        chunk = min(chunks, key=lambda c: c[0])
+        chunk[0] += size
+        chunk[1].append(name)
+    for number, (_, names) in enumerate(chunks):
+        text = ''.join(f'#include "{n}"\n' for n in sorted(names))
+        (out / f'chunk_{number}.c').write_text(text, encoding='utf-8')
+
+
+def lean(out, names, registry):
+    """Makes the descriptors small: no initialisers (each keeps a copy of its message), no C names. The first
+    reserved word of a message descriptor becomes its place in the registry, counted from 1."""
+    number_of = {name: number + 1 for number, name in enumerate(registry)}
+    message = re.compile(
+        r'(PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,\n  "([^"]+)",\n)  "[^"]*",\n  "[^"]*",\n  "[^"]*",'
+        r'(.*?)\(ProtobufCMessageInit\) \w+,\n  NULL,', re.DOTALL)
+    enum = re.compile(r'(PROTOBUF_C__ENUM_DESCRIPTOR_MAGIC,\n  "[^"]+",\n)  "[^"]*",\n  "[^"]*",\n  "[^"]*",')
+    value = re.compile(r'^(  \{ "[^"]+", )"[A-Z0-9_]+"', re.MULTILINE)
+
+    def message_text(match):
+        return f'{match[1]}  NULL,\n  NULL,\n  NULL,{match[3]}NULL,\n  (void *) {number_of.get(match[2], 0)},'
+
+    for name in names:
+        path = out / 'c' / name
+        text = path.read_text(encoding='utf-8')
+        text, count = message.subn(message_text, text)
+        if count != text.count('PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC'):
+            fail(f'{name}: the output of the C generator has an unknown form')
+        text = enum.sub(r'\1  NULL,\n  NULL,\n  NULL,', text)
+        text = value.sub(r'\1NULL', text)
+        path.write_text(text, encoding='utf-8')
+
+
+def write_registry(out, index, registry):
+    """The messages that can stand in an Any, as one X macro a line, in memcmp order of their names."""
+    lines = []
+    for name in registry:
+        lines.append(f'X({c_symbol(name)}__descriptor)\n')
+    (out / 'registry.inc').write_text(''.join(lines), encoding='utf-8')
+    includes = sorted({index.messages[name][0][:-len('.proto')] for name in registry})
+    (out / 'registry_headers.inc').write_text(
+        ''.join(f'#include "{n}.pb-c.h"\n' for n in includes), encoding='utf-8')
+
+
+def c_symbol(full):
+    """The name that protobuf-c gives a message in lower case."""
+    return '__'.join(camel_to_lower(p) for p in full.split('.'))
+
+
+def camel_to_lower(name):
+    out, was_upper = '', True
+    for char in name:
+        if char.isupper():
+            out += ('' if was_upper else '_') + char.lower()
+        else:
+            out += char
+        was_upper = char.isupper()
+    return out
+
+
+def replace_tree(new, old):
+    """Moves the files of `new` to `old`; what did not change keeps its time, so that nothing is recompiled for it."""
+    fresh = {p.relative_to(new) for p in new.rglob('*') if p.is_file()}
+    for path in [p for p in old.rglob('*') if p.is_file()]:
+        if path.relative_to(old) not in fresh:
+            path.unlink()
+    for rel in sorted(fresh):
+        target = old / rel
+        if target.is_file() and target.read_bytes() == (new / rel).read_bytes():
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(new / rel, target)
+    shutil.rmtree(new)
+
+
+def generate(args, patterns):
+    index = Index(import_descriptors(patterns))
+    keep, enums = closure(index, select(index, patterns))
+    pruned = prune(index, keep, enums)
+    out = args.out.with_name(args.out.name + '.new')
+    shutil.rmtree(out, ignore_errors=True)
+    (out / 'c').mkdir(parents=True)
+    descriptors = out / 'descriptors.pb'
+    descriptors.write_bytes(pruned.SerializeToString(deterministic=True))
+    names = [f.name for f in pruned.file]
+    subprocess.run([args.protoc, f'--descriptor_set_in={descriptors}', f'--c_out={out / "c"}', *names], check=True)
+    sources = [n[:-len('.proto')] + '.pb-c.c' for n in names]
+    registry = sorted(n for n in keep if not index.messages[n][1].options.map_entry)
+    lean(out, sources, registry)
+    write_registry(out, index, registry)
+    write_chunks(out, sources, args.chunks)
+    replace_tree(out, args.out)
+
+
+def stamp_of(args):
+    digest = hashlib.sha256()
+    for path in [args.roots, *sorted(pathlib.Path(__file__).parent.glob('*.py'))]:
+        digest.update(path.read_bytes())
+    for package in ('xds-protos', 'protobuf'):
+        digest.update(importlib.metadata.version(package).encode())
+    digest.update(f'{args.chunks} {args.protoc}'.encode())
+    return digest.hexdigest()
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--roots', type=pathlib.Path, required=True)
+    parser.add_argument('--out', type=pathlib.Path, required=True)
+    parser.add_argument('--chunks', type=int, default=8)
+    parser.add_argument('--protoc', default='protoc')
+    args = parser.parse_args()
+    stamp = args.out / 'stamp'
+    want = stamp_of(args)
+    if not stamp.is_file() or stamp.read_text(encoding='utf-8') != want:
+        generate(args, read_roots(args.roots))
+        stamp.write_text(want, encoding='utf-8')
+    print('\n'.join(str(args.out / f'chunk_{n}.c') for n in range(args.chunks)))
+
+
+if __name__ == '__main__':
+    main()
