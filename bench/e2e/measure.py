@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads what a process used: CPU time, memory, heap calls, system calls."""
+
+import json
+import mmap
+import os
+import pathlib
+import re
+import signal
+import struct
+import subprocess
+import time
+
+import subjects
+
+PROC = pathlib.Path("/proc")
+
+
+def family(pid):
+    """The process and its descendants."""
+    parents = {}
+    for entry in PROC.iterdir():
+        if entry.name.isdigit():
+            try:
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:
+                continue
+    found = [pid]
+    for one in found:
+        found += [child for child, parent in parents.items() if parent == one]
+    return found
+
+
+def cpu_ns(pid):
+    """CPU time of all threads of the family, in nanoseconds, as the scheduler counted it."""
+    total = 0
+    for one in family(pid):
+        for task in (PROC / str(one) / "task").iterdir():
+            try:
+                total += int((task / "schedstat").read_text().split()[0])
+            except OSError:
+                continue
+    return total
+
+
+def memory_kib(pid):
+    """RSS, its anonymous part and PSS of the family, in KiB."""
+    total = {"rss": 0, "anonymous": 0, "pss": 0}
+    for one in family(pid):
+        text = (PROC / str(one) / "smaps_rollup").read_text()
+        for key in total:
+            total[key] += int(re.search(rf"^{key}:\s+(\d+) kB", text, re.M | re.I).group(1))
+    return total
+
+
+class Load:
+    """The load generator, stopped before and after the measured part so that counters can be read."""
+
+    def __init__(self, binary, port, **options):
+        argv = [str(binary), "--port", str(port), "--sync"]
+        for name, value in options.items():
+            argv += ["--" + name, str(value)]
+        self.popen = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            preexec_fn=subjects.pin(subjects.LOAD_CORE),
+        )
+
+    def wait(self, word):
+        line = self.popen.stdout.readline().strip()
+        if line != word:
+            self.popen.kill()
+            raise RuntimeError(f"load generator: {self.popen.communicate()[1].strip() or line or 'ended early'}")
+
+    def go(self):
+        self.popen.stdin.write("go\n")
+        self.popen.stdin.flush()
+
+    def result(self):
+        out, err = self.popen.communicate("go\n")
+        if self.popen.returncode != 0:
+            raise RuntimeError(f"load generator: {err.strip()}")
+        result = json.loads(out.strip().split("\n")[-1])
+        if result["errors"] or result["reconnects"]:
+            raise RuntimeError(f"not every request was answered with 200 on a kept connection: {result}")
+        return result
+
+
+def under_load(load, process, before, after):
+    """The load's result, with before() and after() called around the measured part."""
+    load.wait("warm")
+    before()
+    load.go()
+    load.wait("done")
+    after()
+    return load.result()
+
+
+def cpu_per_request(binary, process, **options):
+    marks = []
+    load = Load(binary, process.listen, **options)
+    result = under_load(
+        load, process, lambda: marks.append(cpu_ns(process.pid)), lambda: marks.append(cpu_ns(process.pid))
+    )
+    result["cpu_us"] = (marks[1] - marks[0]) / 1000 / result["requests"]
+    result["pss_kib"] = memory_kib(process.pid)["pss"]
+    return result
+
+
+class HeapCounters:
+    """Counters shared with a process that runs with malloc_count.so preloaded."""
+
+    NAMES = ("malloc", "calloc", "realloc", "free")
+
+    def __init__(self, library, path):
+        path.write_bytes(b"\0" * 4096)
+        self.env = {"LD_PRELOAD": str(library), "MALLOC_COUNT_FILE": str(path)}
+        with open(path, "r+b") as file:
+            self.shared = mmap.mmap(file.fileno(), 4096)
+
+    def read(self):
+        return dict(zip(self.NAMES, struct.unpack("4Q", self.shared[:32])))
+
+
+def heap_calls_per_request(binary, process, counters, requests, connections):
+    marks = []
+    load = Load(binary, process.listen, connections=connections, warmup=1, requests=requests)
+    under_load(load, process, lambda: marks.append(counters.read()), lambda: marks.append(counters.read()))
+    return {name: (marks[1][name] - marks[0][name]) / requests for name in HeapCounters.NAMES}
+
+
+def syscalls_per_request(binary, process, work, requests, connections):
+    """(calls a request, {name: calls a request}), by strace -c over all threads."""
+    table = work / "strace.txt"
+    load = Load(binary, process.listen, connections=connections, warmup=0.5, requests=requests)
+    load.wait("warm")
+    threads = len(list((PROC / str(process.pid) / "task").iterdir()))
+    strace = subprocess.Popen(
+        [subjects.need("strace"), "-f", "-c", "-o", str(table), "-p", str(process.pid)],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )
+    wait_traced(process.pid, threads, strace)
+    load.go()
+    load.wait("done")
+    strace.send_signal(signal.SIGINT)
+    strace.communicate()
+    load.result()
+    calls = {}
+    for line in table.read_text().split("\n"):
+        fields = line.split()
+        if len(fields) >= 5 and fields[3].isdigit() and fields[-1] != "total":
+            calls[fields[-1]] = int(fields[3]) / requests
+    return sum(calls.values()), calls
+
+
+def wait_traced(pid, threads, strace):
+    """Until strace has hold of every thread."""
+    limit = time.monotonic() + 10
+    while time.monotonic() < limit:
+        if strace.poll() is not None:
+            raise RuntimeError(f"strace: {strace.stderr.read().strip()}")
+        tasks = list((PROC / str(pid) / "task").iterdir())
+        traced = [t for t in tasks if not re.search(r"^TracerPid:\s+0$", (t / "status").read_text(), re.M)]
+        if len(tasks) >= threads and len(traced) == len(tasks):
+            return
+        time.sleep(0.01)
+    strace.kill()
+    raise RuntimeError("strace did not get hold of every thread within 10 s")
+
+
+def stripped_size(binary, work):
+    out = work / "stripped"
+    subprocess.run([subjects.need("strip"), "-o", str(out), os.path.realpath(binary)], check=True)
+    return out.stat().st_size

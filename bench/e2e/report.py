@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes the tables and the chart of one run, and holds its figures against the goals."""
+
+import html
+import statistics
+
+ORDER = ["floor", "kobune", "haproxy", "nginx", "envoy"]
+TITLES = {
+    "plain": "HTTP/1.1 keep-alive, 32 connections, closed loop",
+    "rate": "HTTP/1.1 keep-alive, 2,000 requests/s over 16 connections",
+    "tcp": "TCP proxy (the same requests), 32 connections, closed loop",
+    "start": "at start: one listener, one cluster, two workers",
+    "clusters_1000": "with 1,000 static clusters",
+    "clusters_5000": "with 5,000 static clusters",
+}
+MIB = 1024
+ZERO_HEAP_CALLS = 0.001  # a request; what a timer does once a second is not a request's
+
+
+def samples(results, scenario, name, key):
+    return [s[key] for s in results["scenarios"].get(scenario, {}).get(name, []) if key in s]
+
+
+def median(results, scenario, name, key):
+    found = samples(results, scenario, name, key)
+    return statistics.median(found) if found else None
+
+
+def spread(results, scenario, name, key):
+    """Half the range over the median, in percent: how far the rounds lie apart."""
+    found = samples(results, scenario, name, key)
+    return (max(found) - min(found)) / 2 / statistics.median(found) * 100 if len(found) > 1 else None
+
+
+def ratio(results, scenario, name, other, key):
+    mine, theirs = median(results, scenario, name, key), median(results, scenario, other, key)
+    return mine / theirs if mine is not None and theirs else None
+
+
+def growth_kib(results, count, name):
+    """RSS growth for each of `count` clusters over the start with one."""
+    big, small = median(results, f"clusters_{count}", name, "rss_kib"), median(results, "start", name, "rss_kib")
+    return (big - small) / count if big is not None and small is not None else None
+
+
+def goals(results):
+    """What must be reached, what was, and the verdict."""
+
+    def goal(what, most, value, form="{:.2f}"):
+        verdict = "not measured" if value is None else "reached" if value <= most else "MISSED"
+        return {"what": what, "most": form.format(most), "value": "-" if value is None else form.format(value), "verdict": verdict}
+
+    def mib(value):
+        return None if value is None else value / MIB
+
+    rows = []
+    for scenario, words in (("plain", "32 connections"), ("rate", "2,000 requests/s")):
+        rows.append(goal(f"CPU a request, {words}, x HAProxy", 0.92, ratio(results, scenario, "kobune", "haproxy", "cpu_us")))
+        rows.append(goal(f"CPU a request, {words}, x Envoy", 0.36, ratio(results, scenario, "kobune", "envoy", "cpu_us")))
+    rows.append(goal("RSS at start, MiB", 9, mib(median(results, "start", "kobune", "rss_kib"))))
+    rows.append(goal("its anonymous part, MiB", 2.5, mib(median(results, "start", "kobune", "anonymous_kib"))))
+    rows.append(goal("start to ready, ms", 50, median(results, "start", "kobune", "ready_ms"), "{:.0f}"))
+    rows.append(goal("RSS growth a static cluster (5,000), KiB", 6, growth_kib(results, 5000, "kobune")))
+    heap = [median(results, "heap", "kobune", key) for key in ("malloc", "calloc", "realloc")]
+    rows.append(goal("heap calls a request", ZERO_HEAP_CALLS, None if None in heap else sum(heap), "{:.4f}"))
+    rows.append(goal("system calls a request, 32 connections", 5, median(results, "syscalls", "kobune", "connections_32")))
+    rows.append(goal("binary, stripped, MiB", 6, mib(mib(median(results, "size", "kobune", "stripped_bytes")))))
+    return rows
+
+
+def table(head, rows):
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows]) + "\n"
+
+
+def cell(value, form):
+    return "-" if value is None else form.format(value)
+
+
+def names(results, scenario):
+    found = results["scenarios"].get(scenario, {})
+    return [n for n in ORDER if n in found]
+
+
+def title(results, name):
+    version = results["versions"].get(name, "")
+    words = {"floor": "floor relay", "haproxy": "HAProxy", "envoy": "Envoy", "kobune": "Kobune"}.get(name, name)
+    return f"{words} {version}".strip() if name != "floor" else f"{words} ({version})"
+
+
+def load_table(results, scenario):
+    rows = []
+    for name in names(results, scenario):
+        rows.append([
+            title(results, name),
+            cell(median(results, scenario, name, "cpu_us"), "{:.1f}"),
+            cell(spread(results, scenario, name, "cpu_us"), "± {:.0f} %"),
+            cell(ratio(results, scenario, name, "haproxy", "cpu_us"), "{:.2f}"),
+            cell(ratio(results, scenario, name, "envoy", "cpu_us"), "{:.2f}"),
+            cell(median(results, scenario, name, "rps"), "{:,.0f}"),
+            cell(median(results, scenario, name, "p50_us"), "{:,.0f}"),
+            cell(median(results, scenario, name, "p99_us"), "{:,.0f}"),
+            cell((median(results, scenario, name, "pss_kib") or 0) / MIB, "{:.1f}"),
+        ])
+    head = [TITLES[scenario], "CPU µs/request", "spread", "× HAProxy", "× Envoy", "requests/s", "p50 µs", "p99 µs", "PSS MiB"]
+    return table(head, rows)
+
+
+def memory_table(results):
+    rows = []
+    for scenario in ("start", "clusters_1000", "clusters_5000"):
+        for name in names(results, scenario):
+            count = scenario.partition("_")[2]
+            rows.append([
+                TITLES[scenario], title(results, name),
+                cell(median(results, scenario, name, "ready_ms"), "{:.0f}"),
+                *(cell(median(results, scenario, name, k) / MIB, "{:.1f}") for k in ("rss_kib", "anonymous_kib", "pss_kib")),
+                cell(growth_kib(results, int(count), name) if count else None, "{:.1f}"),
+            ])
+    return table(["memory", "", "ready ms", "RSS MiB", "anonymous MiB", "PSS MiB", "KiB a cluster"], rows) if rows else ""
+
+
+def calls_table(results):
+    rows = []
+    for name in ORDER:
+        heap = median(results, "heap", name, "malloc")
+        if heap is None and median(results, "syscalls", name, "connections_32") is None:
+            continue
+        calls = results["scenarios"].get("syscalls", {}).get(name, [{}])[0].get("names_32", {})
+        most = sorted(calls.items(), key=lambda item: -item[1])[:5]
+        rows.append([
+            title(results, name),
+            *(cell(median(results, "heap", name, k), "{:.3f}") for k in ("malloc", "calloc", "realloc", "free")),
+            cell(median(results, "syscalls", name, "connections_32"), "{:.2f}"),
+            cell(median(results, "syscalls", name, "connections_1"), "{:.2f}"),
+            ", ".join(f"{call} {share:.2f}" for call, share in most),
+        ])
+    head = ["a request", "malloc", "calloc", "realloc", "free", "system calls, 32 connections", "one connection", "of them, at 32"]
+    return table(head, rows) if rows else ""
+
+
+def markdown(results):
+    m = results["machine"]
+    out = [
+        f"# Bench, {results['date']}, commit {results['commit']}{' with changes' if results['changed'] else ''}\n",
+        f"{m['cpu']}, {m['cores']} cores, Linux {m['kernel']}; medians of {results['rounds']} interleaved rounds of "
+        f"{results['seconds']:g} s. Compare rows of one table, never across runs.\n",
+    ]
+    if results["quick"]:
+        out.append("**A quick run: it shows that everything works; its figures are not to be quoted.**\n")
+    out.append(table(["goal (Kobune)", "at most", "measured", ""], [[g["what"], g["most"], g["value"], g["verdict"]] for g in goals(results)]))
+    out += [load_table(results, s) for s in ("plain", "rate", "tcp") if names(results, s)]
+    out += [t for t in (memory_table(results), calls_table(results)) if t]
+    for name in ("kobune", "envoy"):
+        size = median(results, "size", name, "stripped_bytes")
+        if size is not None:
+            out.append(f"{title(results, name)}: {size / MIB / MIB:.1f} MiB stripped.\n")
+    for name, reasons in results["skipped"].items():
+        for scenario, reason in reasons.items():
+            out.append(f"Not measured: {name} ({scenario}): {reason}\n")
+    return "\n".join(out)
+
+
+def svg(results):
+    """Bars of CPU time a request, one group a scenario."""
+    bar, gap, left, width = 20, 6, 130, 520
+    body, y = [], 34
+    for scenario in ("plain", "rate", "tcp"):
+        values = [(n, median(results, scenario, n, "cpu_us")) for n in names(results, scenario)]
+        values = [(n, v) for n, v in values if v is not None]
+        if not values:
+            continue
+        top = max(v for _, v in values)
+        body.append(f'<text x="12" y="{y}" class="h">{html.escape(TITLES[scenario])}</text>')
+        y += 12
+        for name, value in values:
+            length = value / top * (width - 60)
+            body.append(f'<text x="{left - 8}" y="{y + 15}" text-anchor="end">{html.escape(name)}</text>')
+            body.append(f'<rect x="{left}" y="{y}" width="{length:.1f}" height="{bar}" class="{name}"/>')
+            body.append(f'<text x="{left + length + 6:.1f}" y="{y + 15}">{value:.1f}</text>')
+            y += bar + gap
+        y += 26
+    style = (
+        "text{font:13px sans-serif;fill:#222}.h{font-weight:bold}rect{fill:#9aa7b4}.kobune{fill:#c0392b}.floor{fill:#d5dbe1}"
+    )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 12}" height="{y + 6}" role="img" '
+        f'aria-label="CPU microseconds a request"><style>{style}</style><rect width="100%" height="100%" style="fill:#fff"/>'
+        f'<text x="12" y="16">CPU microseconds a request, shorter is better; {html.escape(results["date"])}, commit '
+        f'{html.escape(results["commit"])}</text>{"".join(body)}</svg>\n'
+    )

@@ -1,0 +1,255 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Kobune beside a floor relay, nginx, HAProxy and Envoy, interleaved in one run.
+
+Every figure is taken in this run, on this machine, with one worker pinned to one core; only the
+relations between the rows of one run mean something. See bench/README.md.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+
+import measure
+import report
+import subjects
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BUILT = ROOT / "build" / "bench"
+SCENARIOS = ["plain", "rate", "tcp", "start", "clusters", "calls", "size"]
+
+
+def options():
+    parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__.split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="one short round, about a minute: a smoke test, no figures to quote")
+    parser.add_argument("--rounds", type=int, default=5, help="times each subject is measured in each scenario (default 5)")
+    parser.add_argument("--seconds", type=float, default=4, help="measured time of one load (default 4)")
+    parser.add_argument("--scenarios", default=",".join(SCENARIOS), help=f"some of {','.join(SCENARIOS)}")
+    parser.add_argument("--subjects", default="floor,nginx,haproxy,envoy,kobune", help="some of the default")
+    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "bench" / "results", help="folder for the results")
+    parser.add_argument("--baseline", action="store_true", help="also keep the results as baseline.*")
+    parser.add_argument("--check", action="store_true", help="exit 1 when a goal is missed or was not measured")
+    parser.add_argument("--kobune", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--envoy", default="", help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    chosen.scenarios = chosen.scenarios.split(",")
+    chosen.subjects = chosen.subjects.split(",")
+    for name in chosen.scenarios:
+        if name not in SCENARIOS:
+            parser.error(f"no scenario '{name}'; there are {', '.join(SCENARIOS)}")
+    if chosen.quick:
+        chosen.rounds, chosen.seconds = 1, min(chosen.seconds, 1.5)
+    return chosen
+
+
+def say(text):
+    print(f"   {text}", flush=True)
+
+
+def compile_tools():
+    """The floor relay, the load generator and the heap counter."""
+    BUILT.mkdir(parents=True, exist_ok=True)
+    here = pathlib.Path(__file__).resolve().parent
+    made = {}
+    for name, out, flags in (
+        ("floor.c", "floor", []), ("load.c", "load", []), ("malloc_count.c", "malloc_count.so", ["-shared", "-fPIC"]),
+    ):
+        target = BUILT / out
+        made[target.stem] = target
+        if not target.exists() or target.stat().st_mtime < (here / name).stat().st_mtime:
+            subprocess.run(
+                ["gcc", "-std=gnu11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-Werror", *flags, "-o", target, here / name],
+                check=True,
+            )
+    return made
+
+
+class Bench:
+    def __init__(self, chosen, tools, work):
+        self.chosen, self.tools, self.work = chosen, tools, work
+        self.results = {"scenarios": {}, "skipped": {}}
+        known = [
+            subjects.Floor(tools["floor"]), subjects.Nginx(), subjects.Haproxy(),
+            subjects.Envoy("envoy", chosen.envoy, ["--disable-hot-restart"]), subjects.Envoy("kobune", chosen.kobune),
+        ]
+        unknown = set(chosen.subjects) - {s.name for s in known}
+        if unknown:
+            sys.exit(f"bench: no subject named {', '.join(sorted(unknown))}")
+        self.subjects = []
+        for subject in known:
+            if subject.name not in chosen.subjects:
+                continue
+            try:
+                subject.check()
+                self.subjects.append(subject)
+            except subjects.Skip as reason:
+                self.skip(subject.name, "all", str(reason))
+        self.results["versions"] = {s.name: s.version() for s in self.subjects}
+
+    def skip(self, name, scenario, reason):
+        self.results["skipped"].setdefault(name, {})[scenario] = reason
+        say(f"skipped: {name} in {scenario}: {reason}")
+
+    def keep(self, scenario, name, sample):
+        self.results["scenarios"].setdefault(scenario, {}).setdefault(name, []).append(sample)
+
+    def run(self):
+        self.backend = subjects.Backend(self.work)
+        try:
+            for scenario in self.chosen.scenarios:
+                print(f"== bench: {scenario}", flush=True)
+                getattr(self, "run_" + scenario)()
+        finally:
+            self.backend.end()
+        return self.results
+
+    def each_round(self, scenario, who, one, rounds=None):
+        """one(subject) for A, B, C, A, B, C...; a subject that fails is named and left out from then on."""
+        out = set()
+        for number in range(rounds or self.chosen.rounds):
+            for subject in who:
+                if subject.name in out:
+                    continue
+                try:
+                    sample = one(subject)
+                except (subjects.Skip, RuntimeError) as reason:
+                    out.add(subject.name)
+                    self.skip(subject.name, scenario, " ".join(str(reason).split()))
+                    continue
+                self.keep(scenario, subject.name, sample)
+                say(f"round {number + 1}: {subject.name}: {brief(sample)}")
+
+    def load_scenario(self, scenario, kind, **load):
+        def one(subject):
+            process = subject.start(kind, self.work, self.backend.port)
+            try:
+                return measure.cpu_per_request(
+                    self.tools["load"], process, warmup=0.5 if self.chosen.quick else 1, seconds=self.chosen.seconds, **load
+                )
+            finally:
+                process.end()
+
+        self.each_round(scenario, self.subjects, one)
+
+    def run_plain(self):
+        self.load_scenario("plain", "http", connections=32)
+
+    def run_rate(self):
+        self.load_scenario("rate", "http", connections=16, rate=2000)
+
+    def run_tcp(self):
+        self.load_scenario("tcp", "tcp", connections=32)
+
+    def started(self, subject, **how):
+        process = subject.start("http", self.work, self.backend.port, workers=2, core=None, probe=False, **how)
+        try:
+            time.sleep(0.5)  # what start-up has deferred is done; nothing is asserted on this
+            return {"ready_ms": process.ready_ms, **{k + "_kib": v for k, v in measure.memory_kib(process.pid).items()}}
+        finally:
+            process.end()
+
+    def run_start(self):
+        self.each_round("start", self.subjects, self.started)
+
+    def run_clusters(self):
+        who = [s for s in self.subjects if s.has_admin]
+        for count in (1000, 5000):
+            many = subjects.many_clusters(count, self.backend.port)
+            self.each_round(f"clusters_{count}", who, lambda s, many=many: self.started(s, more_clusters=many), rounds=1)
+
+    def run_calls(self):
+        who = [s for s in self.subjects if s.name in ("kobune", "envoy")]
+        requests = 5000 if self.chosen.quick else 50000
+
+        def heap(subject):
+            counters = measure.HeapCounters(self.tools["malloc_count"], self.work / "heap")
+            process = subject.start("http", self.work, self.backend.port, env=counters.env)
+            try:
+                return measure.heap_calls_per_request(self.tools["load"], process, counters, requests, 32)
+            finally:
+                process.end()
+
+        def calls(subject):
+            sample = {}
+            for connections in (32, 1):
+                process = subject.start("http", self.work, self.backend.port)
+                try:
+                    total, names = measure.syscalls_per_request(
+                        self.tools["load"], process, self.work, 2000 if self.chosen.quick else 10000, connections
+                    )
+                finally:
+                    process.end()
+                sample[f"connections_{connections}"] = total
+                sample[f"names_{connections}"] = names
+            return sample
+
+        # Envoy carries its own allocator, which a preloaded counter does not see.
+        self.each_round("heap", [s for s in who if s.name == "kobune"], heap, rounds=1)
+        self.each_round("syscalls", who, calls, rounds=1)
+
+    def run_size(self):
+        for subject in self.subjects:
+            if subject.name in ("kobune", "envoy"):
+                self.each_round(
+                    "size", [subject], lambda s: {"stripped_bytes": measure.stripped_size(s.binary, self.work)}, rounds=1
+                )
+
+
+def brief(sample):
+    words = {
+        "cpu_us": "{:.2f} us CPU a request", "rps": "{:.0f} requests/s", "p50_us": "p50 {} us", "p99_us": "p99 {} us",
+        "ready_ms": "ready {:.0f} ms", "rss_kib": "RSS {} KiB", "anonymous_kib": "anonymous {} KiB", "pss_kib": "PSS {} KiB",
+        "malloc": "malloc {:.4f}", "calloc": "calloc {:.4f}", "realloc": "realloc {:.4f}", "free": "free {:.4f} a request",
+        "connections_32": "{:.2f} system calls a request at 32 connections", "connections_1": "{:.2f} at one",
+        "stripped_bytes": "{} bytes",
+    }
+    return ", ".join(form.format(sample[key]) for key, form in words.items() if key in sample)
+
+
+def git(*arguments):
+    done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+def machine():
+    model = ""
+    for line in pathlib.Path("/proc/cpuinfo").read_text().split("\n"):
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    return {"cpu": model or platform.machine(), "cores": os.cpu_count(), "kernel": platform.release()}
+
+
+def main():
+    chosen = options()
+    print("== bench: " + ("quick, " if chosen.quick else "") + f"{chosen.rounds} rounds of {chosen.seconds:g} s", flush=True)
+    tools = compile_tools()
+    with tempfile.TemporaryDirectory(prefix="kobune-bench-") as folder:
+        results = Bench(chosen, tools, pathlib.Path(folder)).run()
+    now = datetime.datetime.now(datetime.timezone.utc)
+    results.update(
+        date=now.strftime("%Y-%m-%dT%H:%MZ"), commit=git("rev-parse", "--short", "HEAD") or "none",
+        changed=bool(git("status", "--porcelain", "-uno")), machine=machine(), rounds=chosen.rounds, seconds=chosen.seconds,
+        quick=chosen.quick,
+    )
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    stems = [f"{now:%Y%m%d-%H%M}-{results['commit']}"] + (["baseline"] if chosen.baseline else [])
+    for stem in stems:
+        (chosen.out / f"{stem}.json").write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+        (chosen.out / f"{stem}.md").write_text(report.markdown(results))
+        (chosen.out / f"{stem}.svg").write_text(report.svg(results))
+    print(report.markdown(results))
+    print(f"kept: {chosen.out / stems[0]}.json, .md, .svg")
+    missed = [g for g in report.goals(results) if g["verdict"] != "reached"]
+    return 1 if chosen.check and missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
