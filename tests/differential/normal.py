@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Turns what was seen into what may be compared.
+
+Only values that cannot be the same in two runs are replaced, each by a word in angle brackets, and
+only where they have the right form: a date that is no valid HTTP date stays and differs.
+"""
+
+import hashlib
+import re
+
+DAY = r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
+MONTH = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
+DATE = re.compile(rf"{DAY}, \d\d {MONTH} 20[2-9]\d \d\d:\d\d:\d\d GMT")
+UUID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-([0-9a-f])[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\b")
+TIME = re.compile(r"20[2-9]\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+SERVICE_TIME = re.compile(r"(?i)(x-envoy-upstream-service-time: )\d+")
+LONG = 240
+
+
+class Names:
+    """Port numbers of one run and the words that stand for them."""
+
+    def __init__(self, numbers):
+        self.words = {str(n): "{%s}" % name for name, n in numbers.items()}
+
+    def add(self, number, word):
+        self.words.setdefault(str(number), word)
+
+    def put(self, text):
+        return re.sub(r"(?<!\d)\d{5}(?!\d)",
+                      lambda m: self.words.get(m.group(0), m.group(0)), text)
+
+
+def shorten(text):
+    """Long text by its length and digest; a run of one character readably."""
+    if len(text) <= LONG:
+        return text
+    digest = hashlib.sha256(text.encode("latin-1", "replace")).hexdigest()[:12]
+    return f"{text[:60]}<... {len(text)} characters, sha256 {digest}>"
+
+
+def text_of(text, names, own_address=None):
+    text = DATE.sub("<date>", text)
+    text = UUID.sub(lambda m: f"<uuid {m.group(1)}>", text)
+    text = TIME.sub("<time>", text)
+    text = SERVICE_TIME.sub(r"\1<ms>", text)
+    if own_address:
+        text = text.replace(own_address, "<own address>")
+    return names.put(text)
+
+
+def lines_of(raw, names, own_address=None):
+    """Bytes as a list of lines; only CRLF ends a line, so that a bare LF or CR can be seen."""
+    text = raw.decode("latin-1")
+    lines = [shorten(text_of(line, names, own_address)) for line in text.split("\r\n")]
+    return lines
+
+
+def unchunk(raw):
+    """A response with its chunked body decoded (for answers whose framing is free)."""
+    head, mark, body = raw.partition(b"\r\n\r\n")
+    if not mark or not re.search(rb"\r\ntransfer-encoding: *chunked", head, re.I):
+        return raw
+    out = b""
+    while body:
+        size, _, rest = body.partition(b"\r\n")
+        n = int(size.split(b";")[0] or b"0", 16)
+        if n == 0:
+            return head + mark + out + rest.removesuffix(b"\r\n")
+        out += rest[:n]
+        body = rest[n + 2:]
+    return head + mark + out + b"<unfinished chunks>"
+
+
+def log_line(entry, names, own_address=None):
+    """One JSON access log line: durations become <int>, null is left out."""
+    out = {}
+    for key, value in sorted(entry.items()):
+        if key.startswith("_") or value is None:
+            continue
+        if key.endswith(("_ms", "_us", "_duration")) and isinstance(value, int):
+            value = "<int>"
+        elif isinstance(value, str):
+            value = shorten(text_of(value, names, own_address))
+        out[key] = value
+    return out
+
+
+def remaining_timeouts(seen):
+    """The time left that later attempts of one request announce cannot be the same twice."""
+    first = True
+    out = []
+    for one in seen:
+        request = one["request"]
+        if not first:
+            request = [re.sub(r"^(x-envoy-expected-rq-timeout-ms: )\d+$", r"\1<left>", line)
+                       for line in request]
+        first = False
+        out.append({**one, "request": request})
+    return out

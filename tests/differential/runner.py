@@ -1,0 +1,312 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs one case against one binary and gives back everything that is compared."""
+
+import json
+import re
+import socket
+
+from tests.harness import proxy as harness_proxy
+from tests.harness.client import Connection, methods_of
+from tests.harness.config import Layout
+from tests.harness.proxy import Proxy, run_once
+from tests.harness.upstream import wait_until
+
+from . import normal, views
+
+QUIET_S = 0.12  # an open connection on which nothing comes for so long counts as open
+RECORD_QUIET_S = 0.4
+DEADLINE_S = 6.0
+
+COUNTED = r"^(http|cluster|listener|tcp)\."
+UNCOUNTED = re.compile(
+    r"^(http\.(admin|async-client)|listener\.admin)\.|\.worker_\d+\.|_bytes_(total|buffered)$"
+    r"|lb_recalculate_zone|circuit_breakers\..*\.remaining|\.(update_|membership_|version$)"
+    r"|upstream_rq_retry_backoff|\.max_host_weight$|default\.total_match_count$|\.warming_state$")
+
+
+def own_address():
+    """The address that Envoy writes for itself: the first that is not loopback."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect(("192.0.2.1", 9))
+            return probe.getsockname()[0]
+    except OSError:
+        return None
+
+
+class Run:
+    """A case running against a subject."""
+
+    def __init__(self, case, binary, hints=None):
+        self.case = case
+        self.binary = binary
+        self.hints = {h["name"]: h for h in (hints or {}).get("exchanges", [])}
+        self.quiet = QUIET_S if hints else RECORD_QUIET_S
+        self.layout = Layout(case.config, case.spec.get("upstreams"))
+        self.names = normal.Names(self.layout.numbers)
+        self.address = own_address()
+        self.owners = {}
+        self.results = []
+        self.proxy = Proxy(binary, self.config, name=case.name, start=False,
+                           args=[self.layout.fill(str(a)) for a in case.spec.get("args", [])],
+                           concurrency=case.spec.get("concurrency", 1))
+
+    def config(self, scratch):
+        return self.layout.resolved(log=str(scratch / "access.log"), dir=str(scratch))
+
+    def run(self):
+        try:
+            self.proxy.start()
+            self.proxy.wait_ready()
+            self.names.add(self.proxy.admin_port, "{admin}")
+            for exchange in self.case.exchanges:
+                self.results.append(self.exchange(exchange))
+            stats = self.stats()
+            self.proxy.stop()
+            self.logs()
+            files = {name: self.file(name) for name in self.case.spec.get("files", [])}
+            return {"exchanges": self.results, "stats": stats, **({"files": files} if files else {})}
+        finally:
+            self.proxy.kill()
+            self.layout.stop()
+
+    def target(self, exchange):
+        if exchange.to == "admin":
+            return self.proxy.admin_port
+        return self.layout.numbers[exchange.to or self.case.first]
+
+    def exchange(self, exchange):
+        for name, upstream in self.layout.upstreams.items():
+            script = exchange.upstream or []
+            if isinstance(script, dict) and "raw" not in script:
+                script = script.get(name, [])
+            elif name != next(iter(self.layout.upstreams)):
+                script = []
+            upstream.expect(script)
+        result = {"name": exchange.name}
+        try:
+            conns = Steps(self, exchange).play()
+        except (AssertionError, OSError) as error:
+            result["problem"] = f"{type(error).__name__}: {error}"
+            conns = {}
+            if self.proxy.process.poll() is not None:
+                self.proxy._died("ended during " + exchange.name)
+        seen_by_client = {}
+        for key, conn in conns.items():
+            self.owners[conn.port, self.target(exchange)] = len(self.results)
+            conn.close()
+            seen_by_client[key] = self.client_view(exchange, conn)
+        if list(seen_by_client) == ["a"]:
+            result.update(seen_by_client["a"])
+        else:
+            result["clients"] = seen_by_client
+        self.rest(result, exchange)
+        result["upstream"] = self.upstream_view(exchange)
+        return {k: v for k, v in result.items() if v or k in ("name", "client")}
+
+    def rest(self, result, exchange):
+        """Wait until nothing of the exchange is left in the subject and upstreams agree."""
+        try:
+            wait_until(self.at_rest, "rest", 8.0)
+        except (AssertionError, OSError) as error:
+            result["left_over"] = f"{error}: {self.proxy.active()}"
+
+    def at_rest(self):
+        active = self.proxy.active()
+        pool = sum(v for k, v in active.items() if k.endswith("upstream_cx_active"))
+        busy = [k for k in active if not k.endswith("upstream_cx_active")]
+        return not busy and pool == sum(u.live_count() for u in self.layout.upstreams.values())
+
+    def client_view(self, exchange, conn):
+        raw = conn.received
+        if (exchange.framing or self.case.spec.get("framing")) == "decoded" or exchange.view:
+            raw = normal.unchunk(raw)
+        lines = normal.lines_of(raw, self.names, self.address)
+        if exchange.view:
+            lines = views.apply(exchange.view, raw, self.names)
+        return {"client": lines, "after": conn.state}
+
+    def upstream_view(self, exchange):
+        out = []
+        for name, upstream in self.layout.upstreams.items():
+            for port in upstream.peers:
+                self.names.add(port, "{upstream connection}")
+            many = len(self.layout.upstreams) > 1
+            got = [{**({"server": name} if many else {}), "conn": one.conn,
+                    "request": normal.lines_of(one.raw, self.names, self.address)}
+                   for one in upstream.take_seen()]
+            out += normal.remaining_timeouts(got)
+        return out
+
+    def stats(self):
+        pattern = self.case.spec.get("stats", COUNTED)
+        if pattern == "none":
+            return {}
+        drop = re.compile(self.case.spec.get("stats_drop") or r"(?!)")
+        return {self.names.put(k): v for k, v in sorted(self.proxy.stats(pattern).items())
+                if v and not UNCOUNTED.search(k) and not drop.search(k)}
+
+    def logs(self):
+        """Give each line of the access log to the exchange whose connection wrote it."""
+        path = self.proxy.dir / "access.log"
+        lines = path.read_text(errors="surrogateescape").splitlines() if path.exists() else []
+        for line in lines:
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                entry = {"not JSON": line}
+            key = (number(entry.get("_peer")), number(entry.get("_port")))
+            at = self.owners.get(key)
+            self.names.add(key[0], "{client}")
+            entry = normal.log_line(entry, self.names, self.address)
+            if at is None:
+                self.results.append({"name": "log line of no exchange", "client": [],
+                                     "log": [entry]})
+                continue
+            for name in self.case.exchanges[at].drop_log:
+                entry.pop(name, None)
+            self.results[at].setdefault("log", []).append(entry)
+
+    def file(self, name):
+        text = (self.proxy.dir / name).read_text(errors="surrogateescape")
+        return [normal.shorten(normal.text_of(line, self.names, self.address))
+                for line in text.splitlines()]
+
+
+def number(value):
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        return None
+
+
+class Steps:
+    """Plays the steps of one exchange; connections have names, the first is `a`."""
+
+    def __init__(self, run, exchange):
+        self.run = run
+        self.exchange = exchange
+        self.conns = {}
+        self.current = None
+        self.due = {}
+
+    def play(self):
+        for verb, arg in self.exchange.steps:
+            getattr(self, "do_" + verb)(arg)
+        for key, conn in self.conns.items():
+            self.finish(key, conn)
+        return self.conns
+
+    def finish(self, key, conn):
+        """How does the connection stand in the end?"""
+        hint = self.run.hints.get(self.exchange.name) or {}
+        if "clients" in hint:
+            hint = hint["clients"].get(key, {})
+        if conn.sock.fileno() < 0:
+            conn.state = "we closed"
+        elif hint.get("after") in ("eof", "rst"):
+            conn.wait_end(DEADLINE_S)
+        elif hint.get("after") == "open":
+            conn.settle(self.run.quiet)
+        elif conn.announces_close():
+            conn.wait_end(DEADLINE_S)
+        else:
+            conn.settle(self.run.quiet)
+
+    def conn(self):
+        if self.current is None:
+            self.do_conn("a")
+        return self.conns[self.current]
+
+    def do_conn(self, key):
+        if key not in self.conns:
+            self.conns[key] = self.connect()
+            self.due[key] = 0
+        self.current = key
+
+    def connect(self):
+        """A connection whose local port no earlier connection of this run had."""
+        target = self.run.target(self.exchange)
+        spare = []
+        while True:
+            conn = Connection(target)
+            if (conn.port, target) not in self.run.owners:
+                for one in spare:
+                    one.close()
+                return conn
+            spare.append(conn)
+
+    def do_raw(self, text):
+        conn = self.conn()
+        data = self.run.layout.fill(text).encode("latin-1")
+        conn.send(data, methods_of(data))
+
+    def do_response(self, n):
+        self.due[self.current] += int(n)
+        if n:
+            self.conn().wait_responses(self.due[self.current], DEADLINE_S)
+
+    def do_bytes(self, n):
+        self.conn().wait_bytes(n, DEADLINE_S)
+
+    def do_end(self, _):
+        self.conn().wait_end(DEADLINE_S)
+
+    def do_half_close(self, _):
+        self.conn().half_close()
+
+    def do_close(self, _):
+        self.conn().close()
+
+    def do_reset(self, _):
+        self.conn().reset()
+
+    def do_release(self, name):
+        self.run.layout.upstreams[name].release()
+
+    def do_close_idle(self, name):
+        self.run.layout.upstreams[name].close_idle()
+
+    def do_seen(self, arg):
+        """Wait until an upstream has seen n requests of this exchange: n, or {name: n}."""
+        first = next(iter(self.run.layout.upstreams))
+        for name, n in (arg if isinstance(arg, dict) else {first: arg}).items():
+            self.run.layout.upstreams[name].wait_seen(n)
+
+    def do_stat(self, arg):
+        for name, value in arg.items():
+            self.run.proxy.wait_stat(self.run.layout.fill(name), value)
+
+    def do_admin(self, arg):
+        method, _, path = arg.partition(" ")
+        status, body = self.run.proxy.admin(path, method)
+        if status != 200:
+            raise AssertionError(f"admin {arg}: status {status}: {body[:200]!r}")
+
+
+def run_cli(case, binary, scratch):
+    """The `cli:` entries: finished runs of the binary, compared by exit code and by words."""
+    out = []
+    for one in case.cli:
+        where = scratch / re.sub(r"\W+", "_", one["name"])
+        where.mkdir(exist_ok=True)
+        for name, text in (one.get("files") or {}).items():
+            (where / name).write_text(text)
+        done = run_once(binary, one["args"], cwd=where)
+        text = " ".join((done.stdout + done.stderr).split())
+        missing = [w for w in one.get("says", []) if w.lower() not in text.lower()]
+        result = {"name": one["name"], "exit": done.returncode}
+        if one.get("stdout"):
+            result["stdout"] = done.stdout.splitlines()
+        if missing:
+            result["does not say"] = missing
+            result["said"] = text[-600:]
+        found = harness_proxy.REPORTS.search(done.stderr) if one["exit"] < 128 else None
+        if found:
+            result["report"] = done.stderr[found.start():found.start() + 3000]
+        out.append(result)
+    return {"exchanges": out, "stats": {}}
+
+
+def run(case, binary, hints=None, scratch=None):
+    return run_cli(case, binary, scratch) if case.cli else Run(case, binary, hints).run()

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Builds a bootstrap from the short form that cases use.
+
+Everything of Envoy's configuration can be written in full; the short forms only save typing:
+
+routes      a string `/prefix -> cluster`, or a dict whose `match` may be a string (a prefix),
+            whose `route` may be a string (a cluster), and whose `direct` is [status, body].
+clusters    {} means STATIC with one endpoint: the scripted upstream of the same name.
+endpoints   names of upstreams, `refused` (nobody listens), `blackhole` (connecting never ends),
+            or a dict with `upstream:` plus fields of LbEndpoint.
+Numbers of ports are written as "{name}" and replaced by a Layout when a subject is started.
+"""
+
+import copy
+import re
+
+from .ports import Blackhole, Port
+from .upstream import Upstream
+
+TYPE = "type.googleapis.com/envoy."
+HCM = TYPE + "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+ROUTER = TYPE + "extensions.filters.http.router.v3.Router"
+TCP = TYPE + "extensions.filters.network.tcp_proxy.v3.TcpProxy"
+FILE_LOG = TYPE + "extensions.access_loggers.file.v3.FileAccessLog"
+
+HTTP_LOG = {
+    "method": "%REQ(:METHOD)%", "path": "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%",
+    "authority": "%REQ(:AUTHORITY)%", "protocol": "%PROTOCOL%", "code": "%RESPONSE_CODE%",
+    "flags": "%RESPONSE_FLAGS%", "details": "%RESPONSE_CODE_DETAILS%",
+    "termination": "%CONNECTION_TERMINATION_DETAILS%",
+    "upstream_failure": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
+    "received": "%BYTES_RECEIVED%", "sent": "%BYTES_SENT%",
+    "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%", "host": "%UPSTREAM_HOST%",
+    "cluster": "%UPSTREAM_CLUSTER_RAW%", "route": "%ROUTE_NAME%", "grpc": "%GRPC_STATUS%",
+    "remote": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
+    # which exchange the line belongs to; taken out before comparing
+    "_peer": "%DOWNSTREAM_DIRECT_REMOTE_PORT%", "_port": "%DOWNSTREAM_LOCAL_PORT%",
+}
+TCP_LOG = {
+    "flags": "%RESPONSE_FLAGS%", "details": "%RESPONSE_CODE_DETAILS%", "code": "%RESPONSE_CODE%",
+    "termination": "%CONNECTION_TERMINATION_DETAILS%",
+    "upstream_failure": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
+    "received": "%BYTES_RECEIVED%", "sent": "%BYTES_SENT%", "host": "%UPSTREAM_HOST%",
+    "cluster": "%UPSTREAM_CLUSTER_RAW%", "protocol": "%PROTOCOL%",
+    "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+    "_peer": "%DOWNSTREAM_DIRECT_REMOTE_PORT%", "_port": "%DOWNSTREAM_LOCAL_PORT%",
+}
+
+
+def log_entry(fields, path="{log}", **more):
+    """A file access log that writes these fields as JSON."""
+    return {"name": "envoy.access_loggers.file",
+            "typed_config": {"@type": FILE_LOG, "path": path,
+                             "log_format": {"json_format": fields}}, **more}
+
+
+def merged(base, extra):
+    """Deep merge of dicts; lists and scalars of `extra` win; null removes the key."""
+    out = copy.deepcopy(base)
+    for key, value in (extra or {}).items():
+        if value is None:
+            out.pop(key, None)
+        elif isinstance(value, dict) and isinstance(out.get(key), dict):
+            out[key] = merged(out[key], value)
+        else:
+            out[key] = copy.deepcopy(value)
+    return out
+
+
+def route(spec):
+    if isinstance(spec, str):
+        prefix, _, cluster = spec.partition("->")
+        return {"match": {"prefix": prefix.strip()}, "route": {"cluster": cluster.strip()}}
+    out = dict(spec)
+    if isinstance(out.get("match"), str):
+        out["match"] = {"prefix": out["match"]}
+    if isinstance(out.get("route"), str):
+        out["route"] = {"cluster": out["route"]}
+    if "direct" in out:
+        status, *body = out.pop("direct")
+        out["direct_response"] = {"status": status}
+        if body:
+            out["direct_response"]["body"] = {"inline_string": body[0]}
+    return out
+
+
+def virtual_host(spec):
+    out = {"name": "v", "domains": ["*"], **spec}
+    out["routes"] = [route(r) for r in spec.get("routes", [])]
+    if not out["routes"]:
+        del out["routes"]
+    return out
+
+
+def access_log(spec, base):
+    """The harness's own log (unless `log: none`) with the case's extra fields."""
+    extra = spec.get("log", {})
+    if extra == "none":
+        return []
+    return [log_entry({**base, **extra})]
+
+
+def http_filter_chain(name, spec, first_cluster):
+    routes = spec.get("routes", [f"/ -> {first_cluster}"])
+    hosts = spec.get("virtual_hosts") or [{"routes": routes}]
+    hcm = {"@type": HCM, "stat_prefix": name, "delayed_close_timeout": "0.1s",
+           "access_log": access_log(spec, HTTP_LOG),
+           "http_filters": [{"name": "envoy.filters.http.router",
+                             "typed_config": {"@type": ROUTER, **spec.get("router", {})}}],
+           "route_config": {"name": "routes", "virtual_hosts": [virtual_host(h) for h in hosts],
+                            **spec.get("route_config", {})}}
+    hcm = merged(hcm, spec.get("hcm"))
+    hcm["access_log"] = access_log(spec, HTTP_LOG) + (spec.get("hcm") or {}).get("access_log", [])
+    return {"filters": [{"name": "envoy.filters.network.http_connection_manager",
+                         "typed_config": hcm}]}
+
+
+def tcp_filter_chain(name, spec):
+    tcp = {"@type": TCP, "stat_prefix": name, "access_log": access_log(spec, TCP_LOG),
+           **spec["tcp"]}
+    return {"filters": [{"name": "envoy.filters.network.tcp_proxy", "typed_config": tcp}]}
+
+
+def listener(name, spec, first_cluster):
+    chain = tcp_filter_chain(name, spec) if "tcp" in spec else \
+        http_filter_chain(name, spec, first_cluster)
+    base = {"name": name, "stat_prefix": name,
+            "address": {"socket_address": {"address": "127.0.0.1", "port_value": f"{{{name}}}"}},
+            "filter_chains": [chain]}
+    return merged(base, spec.get("listener"))
+
+
+def endpoint(spec):
+    if isinstance(spec, str):
+        spec = {"upstream": spec}
+    spec = dict(spec)
+    where = {"address": "127.0.0.1", "port_value": f"{{{spec.pop('upstream')}}}"}
+    where["address"] = spec.pop("address", where["address"])
+    point = {"address": {"socket_address": where}}
+    if "hostname" in spec:
+        point["hostname"] = spec.pop("hostname")
+    return {"endpoint": point, **spec}
+
+
+def cluster(name, spec):
+    spec = dict(spec or {})
+    points = spec.pop("endpoints", [name])
+    base = {"name": name, "type": "STATIC", "connect_timeout": "1s",
+            "load_assignment": {"cluster_name": name,
+                                "endpoints": [{"lb_endpoints": [endpoint(p) for p in points]}]}}
+    return merged(base, spec)
+
+
+def bootstrap(spec):
+    """The bootstrap dict of a case, with "{name}" where a port number will stand."""
+    clusters = spec.get("clusters") or {"up": {}}
+    listeners = spec.get("listeners") or {"main": {}}
+    first = next(iter(clusters))
+    base = {"node": {"id": "node", "cluster": "cluster"},
+            "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}},
+            "static_resources": {
+                "listeners": [listener(n, s or {}, first) for n, s in listeners.items()],
+                "clusters": [cluster(n, s) for n, s in clusters.items()]}}
+    return merged(base, spec.get("bootstrap"))
+
+
+def names_in(config):
+    """The "{name}"s that the config uses as port numbers."""
+    found = []
+
+    def walk(node):
+        if isinstance(node, dict):
+            for key, value in node.items():
+                if key == "port_value" and isinstance(value, str):
+                    found.append(value[1:-1])
+                walk(value)
+        elif isinstance(node, list):
+            for value in node:
+                walk(value)
+    walk(config)
+    return list(dict.fromkeys(found))
+
+
+class Layout:
+    """The ports and upstreams that one running subject uses.
+
+    Every "{name}" of the config is a listener port of the subject if a listener has that name,
+    `refused`, `blackhole`, or else a scripted upstream.
+    """
+
+    def __init__(self, config, upstreams=None):
+        self.config = config
+        self.upstreams = {}
+        self.ports = {}
+        self.numbers = {}
+        modes = upstreams or {}
+        listening = {one["name"] for one in config["static_resources"].get("listeners", [])}
+        for name in names_in(config):
+            if name in listening or name.startswith("refused"):
+                self.ports[name] = Port()
+            elif name.startswith("blackhole"):
+                self.ports[name] = Blackhole()
+            else:
+                self.upstreams[name] = Upstream(name, **(modes.get(name) or {}))
+        for name, owner in {**self.ports, **self.upstreams}.items():
+            self.numbers[name] = owner.number
+
+    def fill(self, text):
+        """Replace every known "{name}" in a string by its port number, and {log} is left."""
+        return re.sub(r"\{(\w+)\}",
+                      lambda m: str(self.numbers.get(m.group(1), m.group(0))), text)
+
+    def resolved(self, **places):
+        """The config with real ports, and {log} and the like replaced by `places`."""
+        def walk(node, key=None):
+            if isinstance(node, dict):
+                return {k: walk(v, k) for k, v in node.items()}
+            if isinstance(node, list):
+                return [walk(v) for v in node]
+            if isinstance(node, str):
+                if key == "port_value":
+                    return self.numbers[node[1:-1]]
+                for name, value in places.items():
+                    node = node.replace("{" + name + "}", value)
+            return node
+        return walk(self.config)
+
+    def stop(self):
+        for owner in self.ports.values():
+            owner.release()
+        for upstream in self.upstreams.values():
+            upstream.stop()
