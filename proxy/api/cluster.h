@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Clusters and hosts as the data path sees them. struct kb_cluster is immutable; struct kb_cluster_local is one worker's
+ * view of it with that worker's hosts, load balancer and counters. Implemented in proxy/upstream/. */
+#pragma once
+
+#include "base/addr.h"
+#include "base/list.h"
+#include "proxy/api/stats.h"
+#include "proxy/api/stream_info.h"
+
+enum kb_priority { KB_PRIORITY_DEFAULT, KB_PRIORITY_HIGH, KB_PRIORITY_COUNT };
+
+/* Limits of one routing priority (circuit_breakers.thresholds). */
+struct kb_circuit_limits {
+    uint32_t connections, pending, requests, retries;
+    bool track_remaining;
+    bool has_retry_budget;
+    double retry_budget_percent; /* 20.0 */
+    uint32_t retry_budget_min;   /* 3 */
+};
+
+enum kb_resource { KB_RESOURCE_CONNECTIONS, KB_RESOURCE_PENDING, KB_RESOURCE_REQUESTS, KB_RESOURCE_RETRIES, KB_RESOURCE_COUNT };
+
+struct kb_cluster {
+    KB_OBJ;
+    struct kb_str name;
+    struct kb_str observability_name; /* alt_stat_name or name */
+    struct kb_stat_group *stats;
+    struct kb_stat_group *http1_stats; /* "cluster.x.http1."; created with the first pool, may be NULL */
+    uint64_t connect_timeout_ms;
+    uint64_t idle_timeout_ms; /* of pooled connections; 0: none */
+    uint64_t max_connection_duration_ms; /* 0: none */
+    uint32_t per_connection_buffer_limit_bytes;
+    uint32_t max_requests_per_connection; /* 0: none */
+    uint32_t max_response_headers_bytes;  /* 80 KiB */
+    uint32_t max_response_headers_count;  /* 100 */
+    struct kb_addr bind_source; /* upstream_bind_config; len 0: none */
+    struct {
+        uint32_t probes, time_s, interval_s;
+        bool set;
+    } keepalive;
+    struct kb_circuit_limits limits[KB_PRIORITY_COUNT];
+    struct {
+        bool enable_trailers;
+        bool proper_case_words; /* header_key_format */
+        bool preserve_case;
+        bool override_stream_error;
+        bool allow_chunked_length;
+    } http1;
+    bool auto_host_rewrite_capable; /* strict or logical DNS: hosts have names */
+    bool added_via_api;
+};
+KB_OBJ_MAGIC(kb_cluster, 0x434c5553);
+
+enum { /* health flags, as /clusters shows them */
+    KB_HOST_FAILED_ACTIVE_HC = 1,
+    KB_HOST_FAILED_OUTLIER = 2,
+    KB_HOST_FAILED_EDS = 4,
+    KB_HOST_DEGRADED_EDS = 8,
+};
+
+enum kb_host_stat { /* per host, /clusters order of the text page */
+    KB_HOST_CX_ACTIVE,
+    KB_HOST_CX_CONNECT_FAIL,
+    KB_HOST_CX_TOTAL,
+    KB_HOST_RQ_ACTIVE,
+    KB_HOST_RQ_ERROR,
+    KB_HOST_RQ_PENDING_ACTIVE,
+    KB_HOST_RQ_SUCCESS,
+    KB_HOST_RQ_TIMEOUT,
+    KB_HOST_RQ_TOTAL,
+    KB_HOST_STAT_COUNT
+};
+
+/* What one worker keeps for one host; made at first use, on that worker. */
+struct kb_host_local {
+    uint64_t stats[KB_HOST_STAT_COUNT];
+    void *pools[KB_PRIORITY_COUNT]; /* proxy/upstream/pool_h1.c */
+    struct kb_host *host;
+};
+
+struct kb_host {
+    KB_OBJ;
+    const struct kb_cluster *cluster;
+    struct kb_addr addr;
+    struct kb_str addr_text; /* "127.0.0.1:80" */
+    struct kb_str hostname;  /* endpoint hostname or DNS name; may be empty */
+    struct kb_str region, zone, sub_zone;
+    uint32_t weight;
+    uint32_t priority;
+    uint32_t health_flags; /* relaxed atomics */
+    bool canary;
+    uint32_t refs; /* atomic: host sets of main, plus one per worker view that holds it */
+    struct kb_host_local **locals; /* [worker_count + 1] */
+};
+KB_OBJ_MAGIC(kb_host, 0x484f5354);
+
+struct kb_lb; /* a worker's load balancer of one cluster */
+
+struct kb_cluster_local {
+    KB_OBJ;
+    const struct kb_cluster *cluster;
+    struct kb_worker *worker;
+    struct kb_stat_block *stats;
+    struct kb_lb *lb;
+    /* This worker's share of each resource; other workers read it (relaxed). */
+    uint32_t used[KB_PRIORITY_COUNT][KB_RESOURCE_COUNT];
+    uint32_t streams; /* streams and connections that hold this view */
+    bool removed;
+};
+KB_OBJ_MAGIC(kb_cluster_local, 0x434c4f43);
+
+/* What a load balancer may look at. */
+struct kb_lb_request {
+    const struct kb_header_map *headers; /* NULL for TCP */
+    struct kb_stream_info *info;
+    bool has_hash;
+    uint64_t hash;
+    /* Retries: true when this host shall not be taken (previous_hosts...); asked up to max_attempts times. NULL: take any. */
+    bool (*reject_host)(void *arg, const struct kb_host *host);
+    void *reject_arg;
+    uint32_t max_attempts;
+};
+
+/* This worker's view of the cluster of that name, or NULL. On the worker. Hold it across events only with
+ * kb_cluster_local_ref. */
+struct kb_cluster_local *kb_cluster_local_find(struct kb_worker *worker, struct kb_str name);
+/* The same through a place that remembers the answer: for routes, which look up the same name per request. `slot` is a
+ * cluster slot number of kb_cluster_slot. */
+struct kb_cluster_local *kb_cluster_local_get(struct kb_worker *worker, uint32_t slot);
+/* The number that stands for this cluster name in this process, whether or not the cluster exists. Main thread. */
+uint32_t kb_cluster_slot(struct kb_cluster_manager *manager, struct kb_str name);
+
+KB_INLINE void kb_cluster_local_ref(struct kb_cluster_local *local)
+{
+    local->streams++;
+}
+void kb_cluster_local_unref(struct kb_cluster_local *local);
+
+/* The next host, or NULL when there is none that may be used. Borrowed until the view changes (between events); ref it
+ * to keep it. */
+struct kb_host *kb_cluster_local_choose_host(struct kb_cluster_local *local, const struct kb_lb_request *request);
+
+struct kb_host *kb_host_ref(struct kb_host *host);
+void kb_host_unref(struct kb_host *host);
+/* This worker's part of the host, made at first use. */
+struct kb_host_local *kb_host_local_get(struct kb_host *host, uint32_t worker_index);
+
+KB_INLINE void kb_host_stat_add(struct kb_host_local *local, enum kb_host_stat stat, int64_t n)
+{
+    __atomic_store_n(&local->stats[stat], local->stats[stat] + (uint64_t)n, __ATOMIC_RELAXED);
+}
+
+/* True, and counted, when one more of this resource may be used; false at the limit of all workers together. */
+bool kb_resource_take(struct kb_cluster_local *local, enum kb_priority priority, enum kb_resource resource);
+/* As take, but beyond the limit too (a host's first connection). */
+void kb_resource_force(struct kb_cluster_local *local, enum kb_priority priority, enum kb_resource resource);
+void kb_resource_give(struct kb_cluster_local *local, enum kb_priority priority, enum kb_resource resource);
+/* True when one more may be taken. */
+bool kb_resource_can(struct kb_cluster_local *local, enum kb_priority priority, enum kb_resource resource);

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a factory gets when it builds an object from configuration: the process-wide rooms, by pointer. Main thread. */
+#pragma once
+
+#include "base/arena.h"
+#include "base/diag.h"
+#include "base/worker.h"
+
+struct kb_stat_store;
+struct kb_cluster_manager;
+struct kb_runtime;
+struct kb_listener;
+
+/* The process as rooms see it; owned by proxy/server, lives until exit. */
+struct kb_server_context {
+    struct kb_worker *main; /* the main thread's worker */
+    struct kb_worker *workers;
+    uint32_t worker_count;
+    struct kb_stat_store *stats;
+    struct kb_cluster_manager *clusters;
+    struct kb_runtime *runtime;
+    struct kb_str node_id;
+    struct kb_str node_cluster;
+    struct kb_str node_zone; /* locality.zone, may be empty */
+    struct kb_str node_region;
+    struct kb_str node_sub_zone;
+    uint64_t file_flush_interval_ms;
+    uint64_t file_flush_min_bytes;
+    uint64_t drain_time_s;
+    bool drain_immediate;   /* --drain-strategy immediate */
+    bool health_check_failed; /* /healthcheck/fail; written by main, read by workers (relaxed) */
+    bool draining;            /* the whole server drains; likewise */
+    bool validate_only;
+};
+
+struct kb_factory_context {
+    struct kb_server_context *server;
+    struct kb_arena *arena; /* lives as long as the object being built */
+    const char *stat_prefix; /* of the enclosing listener: "listener.127.0.0.1_80."; NULL outside of listeners */
+    struct kb_str listener_name;
+};

@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Routes as the connection manager, the filters and the router see them. Built once from RouteConfiguration, immutable,
+ * shared by workers. Implemented in proxy/router/. */
+#pragma once
+
+#include "proxy/api/cluster.h"
+#include "proxy/api/factory_context.h"
+#include "proxy/api/http_filter.h"
+
+struct kb_route_config; /* a whole table */
+struct kb_header_mutations;
+struct kb_retry_policy;
+
+enum kb_route_kind {
+    KB_ROUTE_CLUSTER,         /* forward */
+    KB_ROUTE_REDIRECT,
+    KB_ROUTE_DIRECT_RESPONSE,
+    KB_ROUTE_NON_FORWARDING,
+};
+
+struct kb_retry_policy {
+    uint32_t retry_on; /* KB_RETRY_ON_* of proxy/router/retry_state.h */
+    uint32_t num_retries;
+    bool num_retries_set;
+    uint64_t per_try_timeout_ms;      /* 0: none */
+    uint64_t per_try_idle_timeout_ms; /* 0: none */
+    uint64_t base_interval_ms;        /* 25 */
+    uint64_t max_interval_ms;         /* 250 */
+    const uint32_t *retriable_status_codes;
+    size_t retriable_status_code_count;
+    const struct kb_header_matcher *retriable_headers; /* response; any matches */
+    size_t retriable_header_count;
+    const struct kb_header_matcher *retriable_request_headers;
+    size_t retriable_request_header_count;
+    const struct kb_rate_limited_backoff *rate_limited; /* NULL: none */
+    uint32_t host_selection_attempts;                  /* host_selection_retry_max_attempts */
+    bool previous_hosts;                               /* retry_host_predicate */
+    bool omit_canary_hosts;
+};
+
+/* The chosen route. Everything is borrowed from the table. */
+struct kb_route {
+    enum kb_route_kind kind;
+    struct kb_str name;
+    const struct kb_virtual_host *virtual_host;
+    /* KB_ROUTE_CLUSTER */
+    uint64_t timeout_ms; /* 15000 by default; 0: none */
+    bool timeout_set;
+    uint64_t idle_timeout_ms;
+    bool idle_timeout_set;
+    uint64_t max_stream_duration_ms;
+    bool max_stream_duration_set;
+    uint64_t grpc_timeout_header_max_ms;
+    bool grpc_timeout_header_max_set;
+    uint64_t flush_timeout_ms;
+    enum kb_priority priority;
+    const struct kb_retry_policy *retry; /* NULL: none */
+    uint64_t request_body_buffer_limit;  /* UINT64_MAX: the connection's */
+    bool include_attempt_count_request;
+    bool include_attempt_count_response;
+    bool include_is_timeout_retry;
+    bool auto_host_rewrite;
+    bool append_x_forwarded_host;
+    const struct kb_route_upgrade *upgrades; /* upgrade_configs; NULL-terminated by name.len 0 */
+    uint16_t cluster_not_found_status;       /* 503 */
+    const void *impl;                        /* the entry, for the functions below */
+};
+
+/* Builds a table; NULL only after an error was reported. `validate_clusters`: unknown clusters are errors. Destroy when no
+ * worker holds it any more. */
+struct Envoy__Config__Route__V3__RouteConfiguration;
+struct kb_route_config *kb_route_config_create(const struct Envoy__Config__Route__V3__RouteConfiguration *message,
+                                               struct kb_factory_context *factory, bool validate_clusters,
+                                               struct kb_diag *diag);
+void kb_route_config_destroy(struct kb_route_config *config);
+struct kb_str kb_route_config_name(const struct kb_route_config *config);
+
+/* The route for these request headers, or NULL. `random` decides runtime fractions; no memory is taken unless a matcher
+ * needs it (from headers->arena). */
+const struct kb_route *kb_route_config_match(const struct kb_route_config *config, const struct kb_header_map *headers,
+                                             const struct kb_stream_info *info, uint64_t random);
+
+/* Which cluster: fixed, by header, or weighted (`random` picks). Sets *slot to its kb_cluster_slot number, or returns
+ * KB_ENOTFOUND when a header names none. *choice is for kb_route_finalize_*: the weighted cluster entry, or NULL. For
+ * cluster_header routes slot is UINT32_MAX and *name is the cluster's name. */
+int kb_route_choose_cluster(const struct kb_route *route, const struct kb_header_map *headers, uint64_t random,
+                            uint32_t *slot, struct kb_str *name, const void **choice) KB_MUST_USE;
+
+/* Changes the request before it is forwarded: header mutations in Envoy's order, path and host rewrites with
+ * x-envoy-original-path/-host and x-forwarded-host. `suppress`: no x-envoy-original-*. */
+void kb_route_finalize_request(const struct kb_route *route, const void *choice, struct kb_header_map *headers,
+                               struct kb_stream_info *info, bool suppress_envoy_headers);
+/* Host rewrite of auto_host_rewrite, once the host is chosen. */
+void kb_route_rewrite_host(const struct kb_route *route, struct kb_header_map *headers, struct kb_str hostname,
+                           bool suppress_envoy_headers);
+/* Response header mutations of choice, route, virtual host and table. Local replies of a stream without a matching route
+ * get none unless `route` is the stream's. */
+void kb_route_finalize_response(const struct kb_route *route, const void *choice, struct kb_header_map *request,
+                                struct kb_header_map *headers, struct kb_stream_info *info);
+
+/* KB_ROUTE_REDIRECT: status and Location value (in headers->arena). */
+unsigned kb_route_redirect(const struct kb_route *route, const struct kb_header_map *headers, struct kb_str *location);
+/* KB_ROUTE_DIRECT_RESPONSE: status and body (borrowed). *location is set where Envoy adds one (201, 3xx with body rules). */
+unsigned kb_route_direct_response(const struct kb_route *route, const struct kb_header_map *headers, struct kb_str *body,
+                                  struct kb_str *location);
+/* Envoy virtual host require_tls: true when the request must be redirected to https. */
+bool kb_route_requires_tls(const struct kb_route *route, const struct kb_header_map *headers, bool internal);

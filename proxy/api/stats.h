@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Statistics as the data path sees them: a group is one Envoy scope ("cluster.x.") with a fixed schema; each worker has
+ * a block of 64-bit cells of it, made at first use. The owner keeps its worker's block pointer, so that counting is
+ * one store. Reading merges the blocks of all workers (proxy/stats/stat_store.h). */
+#pragma once
+
+#include <stdbool.h>
+
+#include "base/str.h"
+#include "base/worker.h"
+
+enum kb_stat_kind { KB_STAT_COUNTER, KB_STAT_GAUGE, KB_STAT_HISTOGRAM };
+
+struct kb_stat_def {
+    const char *name;
+    enum kb_stat_kind kind;
+};
+
+/* Sorted by name, histograms last; the index in `defs` is the statistic's id. */
+struct kb_stat_schema {
+    const struct kb_stat_def *defs;
+    uint16_t count;           /* all */
+    uint16_t histogram_count; /* the last so many */
+};
+
+/* Ids: KB_STAT_CLUSTER_UPSTREAM_RQ_TOTAL and so on, from proxy/stats/<file>.def. */
+#define KB_STAT_SCHEMAS(S)                                                                         \
+    S(CLUSTER, cluster)                                                                            \
+    S(HTTP, http)                                                                                  \
+    S(HTTP1, http1)                                                                                \
+    S(LISTENER, listener)                                                                          \
+    S(LISTENER_HTTP, listener_http)                                                                \
+    S(LISTENER_WORKER, listener_worker)                                                            \
+    S(LISTENER_MANAGER, listener_manager)                                                          \
+    S(CLUSTER_MANAGER, cluster_manager)                                                            \
+    S(TCP, tcp)                                                                                    \
+    S(DNS, dns)                                                                                    \
+    S(FILESYSTEM, filesystem)                                                                      \
+    S(RUNTIME, runtime)                                                                            \
+    S(SERVER, server)                                                                              \
+    S(WATCHDOG, watchdog)
+
+#define S(ID, file) extern const struct kb_stat_schema kb_stat_schema_##file;
+KB_STAT_SCHEMAS(S)
+#undef S
+
+enum {
+#define X(ID, name, kind) KB_STAT_CLUSTER_##ID,
+#include "proxy/stats/cluster.def"
+#undef X
+};
+enum {
+#define X(ID, name, kind) KB_STAT_HTTP_##ID,
+#include "proxy/stats/http.def"
+#undef X
+};
+enum {
+#define X(ID, name, kind) KB_STAT_HTTP1_##ID,
+#include "proxy/stats/http1.def"
+#undef X
+};
+enum {
+#define X(ID, name, kind) KB_STAT_LISTENER_##ID,
+#include "proxy/stats/listener.def"
+#undef X
+};
+enum {
+#define X(ID, name, kind) KB_STAT_LISTENER_HTTP_##ID,
+#include "proxy/stats/listener_http.def"
+#undef X
+};
+enum {
+#define X(ID, name, kind) KB_STAT_LISTENER_WORKER_##ID,
+#include "proxy/stats/listener_worker.def"
+#undef X
+};
+enum {
+#define X(ID, name, kind) KB_STAT_LISTENER_MANAGER_##ID,
+#include "proxy/stats/listener_manager.def"
+#undef X
+};
+enum {
+#define X(ID, name, kind) KB_STAT_CLUSTER_MANAGER_##ID,
+#include "proxy/stats/cluster_manager.def"
+#undef X
+};
+enum {
+#define X(ID, name, kind) KB_STAT_TCP_##ID,
+#include "proxy/stats/tcp.def"
+#undef X
+};
+enum {
+#define X(ID, name, kind) KB_STAT_DNS_##ID,
+#include "proxy/stats/dns.def"
+#undef X
+};
+enum {
+#define X(ID, name, kind) KB_STAT_FILESYSTEM_##ID,
+#include "proxy/stats/filesystem.def"
+#undef X
+};
+enum {
+#define X(ID, name, kind) KB_STAT_RUNTIME_##ID,
+#include "proxy/stats/runtime.def"
+#undef X
+};
+enum {
+#define X(ID, name, kind) KB_STAT_SERVER_##ID,
+#include "proxy/stats/server.def"
+#undef X
+};
+enum {
+#define X(ID, name, kind) KB_STAT_WATCHDOG_##ID,
+#include "proxy/stats/watchdog.def"
+#undef X
+};
+
+struct kb_stat_store;
+struct kb_stat_group;
+struct kb_histogram;
+
+/* One worker's cells of one group. Written by that worker only, read by the main thread. */
+struct kb_stat_block {
+    struct kb_stat_group *group;
+    struct kb_histogram **histograms; /* per histogram id - (count - histogram_count); made at first record */
+    struct kb_stat_codes *codes;      /* response code counters, made at first use */
+    uint8_t *gauge_used;              /* per id: this gauge was set once */
+    uint64_t cells[];
+};
+
+/* A group under `prefix` ("cluster.a.", copied), for `worker_count` workers and the main thread. The store owns it until
+ * kb_stat_group_destroy. From the main thread. */
+struct kb_stat_group *kb_stat_group_create(struct kb_stat_store *store, struct kb_str prefix,
+                                           const struct kb_stat_schema *schema);
+/* When no worker can write to it any more. */
+void kb_stat_group_destroy(struct kb_stat_group *group);
+
+/* The block of this worker, made when it is not there yet. Keep the pointer. On that worker's thread (or the main
+ * thread for its own index). */
+struct kb_stat_block *kb_stat_group_block(struct kb_stat_group *group, uint32_t worker_index);
+
+KB_INLINE void kb_stat_add(struct kb_stat_block *block, unsigned id, uint64_t n)
+{
+    __atomic_store_n(&block->cells[id], block->cells[id] + n, __ATOMIC_RELAXED);
+}
+
+KB_INLINE void kb_stat_inc(struct kb_stat_block *block, unsigned id)
+{
+    kb_stat_add(block, id, 1);
+}
+
+KB_INLINE void kb_stat_gauge_add(struct kb_stat_block *block, unsigned id, int64_t n)
+{
+    block->gauge_used[id] = 1;
+    __atomic_store_n(&block->cells[id], block->cells[id] + (uint64_t)n, __ATOMIC_RELAXED);
+}
+
+/* Sets this worker's share of the gauge; for gauges that only one thread sets. */
+KB_INLINE void kb_stat_gauge_set(struct kb_stat_block *block, unsigned id, uint64_t value)
+{
+    block->gauge_used[id] = 1;
+    __atomic_store_n(&block->cells[id], value, __ATOMIC_RELAXED);
+}
+
+/* Records a sample (milliseconds for *_ms and *_time). `id` is a histogram's. */
+void kb_stat_record(struct kb_stat_block *block, unsigned id, uint64_t value);
+
+/* Copies of the response code counters that Envoy's CodeStats keeps: "upstream_rq_200", "upstream_rq_2xx",
+ * "upstream_rq_completed", with a prefix each. */
+enum kb_stat_code_variant {
+    KB_STAT_CODE_PLAIN,
+    KB_STAT_CODE_EXTERNAL,
+    KB_STAT_CODE_INTERNAL,
+    KB_STAT_CODE_CANARY,
+    KB_STAT_CODE_ZONE, /* "zone.<from>.<to>."; zone_key of kb_stat_zone_key */
+    KB_STAT_CODE_VARIANTS
+};
+
+/* Counts a response code in all three counters of a variant of a cluster's block. Allocates only at the first
+ * sight of a code. */
+void kb_stat_code_inc(struct kb_stat_block *block, enum kb_stat_code_variant variant, unsigned code);
+/* Records upstream_rq_time of the external or internal variant (PLAIN uses the schema's own). */
+void kb_stat_code_time(struct kb_stat_block *block, enum kb_stat_code_variant variant, uint64_t ms);
+
+/* Per-worker counters of names known only at run time ("vhost.v.vcluster.c.upstream_rq_total", "http1.x"): resolves the
+ * name in the group to a counter once, at configuration. From the main thread. */
+struct kb_stat_named;
+struct kb_stat_named *kb_stat_named_create(struct kb_stat_store *store, struct kb_str full_name, enum kb_stat_kind kind);
+void kb_stat_named_add(struct kb_stat_named *named, uint32_t worker_index, int64_t n);

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What is known of one HTTP stream or TCP connection: for access logs, header formatters and filters. Times are the
+ * loop's monotonic nanoseconds, 0 when not reached; wall_start_ns is since 1970. */
+#pragma once
+
+#include "base/addr.h"
+#include "proxy/api/header_map.h"
+
+struct kb_host;
+struct kb_cluster;
+struct kb_route;
+struct kb_worker;
+
+enum kb_response_flag {
+#define X(id, brief, text) KB_RF_##id,
+#include "proxy/api/response_flags.def"
+#undef X
+    KB_RF_COUNT
+};
+
+enum kb_protocol { KB_PROTOCOL_NONE, KB_PROTOCOL_HTTP10, KB_PROTOCOL_HTTP11, KB_PROTOCOL_HTTP2 };
+
+/* Facts of a connection, shared by its streams; lives as long as the connection. */
+struct kb_connection_info {
+    struct kb_addr direct_remote; /* the peer of the socket */
+    struct kb_addr remote;        /* after proxy protocol */
+    struct kb_addr local;         /* after original destination */
+    struct kb_addr direct_local;
+    struct kb_str requested_server_name;
+    struct kb_str filter_chain_name;
+    struct kb_str listener_name;
+    struct kb_str termination_details;      /* %CONNECTION_TERMINATION_DETAILS% */
+    struct kb_str transport_failure_reason; /* %DOWNSTREAM_TRANSPORT_FAILURE_REASON% */
+    struct kb_str local_close_reason;
+    uint64_t id;
+    uint64_t start_ns;
+    uint32_t requests; /* streams so far */
+    bool tls;
+};
+
+/* Facts of the upstream side; of the last attempt when there were several. */
+struct kb_upstream_info {
+    const struct kb_host *host;
+    const struct kb_cluster *cluster;
+    struct kb_addr local;
+    struct kb_addr remote;
+    struct kb_str transport_failure_reason;
+    uint64_t connection_id; /* 0: none */
+    uint64_t connection_pool_ready_ns;
+    uint64_t first_tx_ns;
+    uint64_t last_tx_ns;
+    uint64_t first_rx_ns; /* response headers */
+    uint64_t last_rx_ns;
+    uint64_t connection_requests; /* streams that connection served */
+    uint64_t wire_bytes_sent;
+    uint64_t wire_bytes_received;
+    uint64_t header_bytes_sent;
+    uint64_t header_bytes_received;
+    enum kb_protocol protocol;
+    struct kb_str hosts_attempted; /* comma separated address texts, in the stream's arena */
+};
+
+struct kb_stream_info {
+    const struct kb_connection_info *connection;
+    struct kb_worker *worker;
+    uint64_t start_ns;
+    uint64_t wall_start_ns;
+    uint64_t last_rx_ns;  /* last byte of the request received */
+    uint64_t first_tx_ns; /* first byte of the response sent */
+    uint64_t last_tx_ns;
+    uint64_t end_ns;
+    struct kb_addr remote; /* the trusted client address (%DOWNSTREAM_REMOTE_ADDRESS%), after XFF */
+    enum kb_protocol protocol;
+    uint32_t flags; /* 1 << KB_RF_... */
+    uint8_t flag_order[KB_RF_COUNT]; /* the flags in the order in which they were set */
+    uint8_t flag_count;
+    uint16_t response_code;              /* 0: none */
+    struct kb_str response_code_details; /* "via_upstream"; p NULL: none */
+    uint64_t bytes_received;             /* body */
+    uint64_t bytes_sent;
+    uint64_t header_bytes_received;
+    uint64_t header_bytes_sent;
+    uint64_t wire_bytes_received;
+    uint64_t wire_bytes_sent;
+    uint32_t attempt_count;
+    const struct kb_route *route; /* NULL: none */
+    struct kb_str route_name;
+    struct kb_str virtual_cluster_name;
+    struct kb_str upstream_cluster_name; /* alt_stat_name or name; p NULL */
+    struct kb_upstream_info upstream;
+    struct kb_str request_id; /* %STREAM_ID% */
+    bool health_check;
+    bool internal; /* x-envoy-internal: true */
+    uint64_t route_resolution_ns;
+};
+
+KB_INLINE void kb_stream_info_set_flag(struct kb_stream_info *info, enum kb_response_flag flag)
+{
+    if ((info->flags & (UINT32_C(1) << flag)) == 0) {
+        info->flags |= UINT32_C(1) << flag;
+        info->flag_order[info->flag_count++] = (uint8_t)flag;
+    }
+}
+
+KB_INLINE bool kb_stream_info_has_flag(const struct kb_stream_info *info, enum kb_response_flag flag)
+{
+    return (info->flags & (UINT32_C(1) << flag)) != 0;
+}
+
+/* "NR" and "NoRouteFound". */
+const char *kb_response_flag_short(enum kb_response_flag flag);
+const char *kb_response_flag_long(enum kb_response_flag flag);
+/* "HTTP/1.1"; "-"-worthy KB_PROTOCOL_NONE gives "". */
+struct kb_str kb_protocol_name(enum kb_protocol protocol);
