@@ -198,6 +198,8 @@ class Tidy:
             return
         if theirs is None:
             self.fault(path, number, "include-form", f'"{name}": include by the path from the top')
+        elif mine == "proxy/api" and name.endswith(".def") and theirs in ROOMS["proxy/server"]:
+            return  # a closed list (statistics, names) lies in its room and gives the contract its enum
         elif theirs != mine and theirs not in ROOMS[mine]:
             self.fault(path, number, "include-direction", f'{mine} may not include {theirs} ("{name}")')
 
@@ -245,8 +247,8 @@ class Tidy:
             if not has_comment(lines, code, first):
                 self.fault(
                     path, first, "header-comment",
-                    f"{name}: say above it when it is called, who owns what, units, results (or join it, without a "
-                    "blank line, to prototypes that share one comment)",
+                    f"{name}: say above it (or above the prototypes that it stands with) when it is called, who owns "
+                    "what, units, results",
                 )
 
 
@@ -310,8 +312,16 @@ def exported_name(statement):
 
 
 def has_comment(lines, code, first):
-    above = first - 2
-    while above >= 0 and lines[above].strip():
+    """A comment right above the prototype, or above the run of prototypes (no blank line between) that it is in; one
+    blank line may part that comment from the run."""
+    above, blanks = first - 2, 0
+    while above >= 0 and blanks < 2:
+        if not lines[above].strip():
+            blanks += 1
+            above -= 1
+            continue
+        if blanks and code[above].strip():
+            return False
         if not code[above].strip() and lines[above].rstrip().endswith("*/"):
             return True
         if lines[above].lstrip().startswith(("#", "}")):

@@ -16,8 +16,9 @@ CLEAN = {
     "base/str.h": SPDX + "/* Strings. */\n#pragma once\n\n#include <uv.h>\n\n#define KB_MUST_USE\n\n"
     "struct kb_str {\n    int (*hook)(int n);\n};\n\n"
     "/* Compares; borrowed. */\nKB_MUST_USE int kb_str_cmp(int a,\n                           int b);\n\n"
-    "/* Lengths, in bytes. */\nint kb_str_len(void);\nint kb_str_cap(void) __attribute__((pure));\n\n"
+    "/* Lengths, in bytes. */\n\nint kb_str_len(void);\nint kb_str_cap(void) __attribute__((pure));\n\n"
     "static inline int kb_str_one(void)\n{\n    return 1;\n}\n",
+    "proxy/api/stats.h": SPDX + '/* S. */\n#pragma once\n#include "proxy/stats/http.def"\n',
     "base/str.c": SPDX + '/* Strings. */\n#include "base/str.h"\n\n/* strcpy( in a comment */\n'
     'static const char *text = "atoi(1)";\n\nint kb_str_len(void)\n{\n    return text[0];\n}\n',
     "proto/json.c": SPDX + '/* JSON. */\n#include "base/str.h"\n#include "envoy/x.pb-c.h"\n',
@@ -71,6 +72,9 @@ CASES = [
     ("typedef", append("base/str.c", "typedef struct kb_x kb_x_t;\n")),
     ("name", append("base/str.h", "\n/* Said. */\nint str_len(void);\n")),
     ("header-comment", append("base/str.h", "\nint kb_str_silent(void);\n")),
+    ("header-comment", append("base/str.h", "\n/* Far away. */\n\n\nint kb_str_silent(void);\n")),
+    ("header-comment", append("base/str.h", "\n/* Its own. */\nint kb_str_a(void);\n\nint kb_str_silent(void);\n")),
+    ("include-direction", append("proxy/api/stats.h", '#include "proxy/stats/store.h"\n')),
     ("header-comment", append("base/str.h", "\nKB_MUST_USE int kb_str_silent(int a,\n    int b);\n")),
 ] + [("banned-call", append("base/str.c", f"int x(void)\n{{\n    {name} (a);\n}}\n")) for name in tidy.BANNED]
 
