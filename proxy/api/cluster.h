@@ -95,6 +95,7 @@ struct kb_host {
 };
 KB_OBJ_MAGIC(kb_host, 0x484f5354);
 
+struct kb_cluster_manager;
 struct kb_lb; /* a worker's load balancer of one cluster */
 
 struct kb_cluster_local {
