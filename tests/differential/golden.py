@@ -84,7 +84,7 @@ def diff(expected, got):
     if expected == got:
         return ""
     lines = difflib.unified_diff(render(expected), render(got), "Envoy", "subject", lineterm="",
-                                 n=30)
+                                 n=8)
     return "\n".join(lines) or f"types differ: {expected!r} / {got!r}"
 
 
