@@ -164,7 +164,7 @@ def markdown(results):
 def svg(results):
     """Bars of CPU time a request, one group a scenario."""
     bar, gap, left, width = 20, 6, 130, 520
-    body, y = [], 34
+    body, y = [], 46
     for scenario in ("plain", "rate", "tcp"):
         values = [(n, median(results, scenario, n, "cpu_us")) for n in names(results, scenario)]
         values = [(n, v) for n, v in values if v is not None]
