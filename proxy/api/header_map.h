@@ -53,6 +53,10 @@ void kb_header_map_init(struct kb_header_map *map, struct kb_arena *arena);
 void kb_header_map_add(struct kb_header_map *map, struct kb_str name, struct kb_str value);
 /* Appends a well-known header. */
 void kb_header_map_add_id(struct kb_header_map *map, enum kb_header_id id, struct kb_str value);
+/* Adds as Envoy does from the wire and from configuration: a repetition of a header that Envoy keeps once (proxy/http/
+ * header_inline.def; other ones in requests than in responses, told apart by `status`, so set that first) is joined to the
+ * first with ",", in the arena; anything else is appended. */
+void kb_header_map_append(struct kb_header_map *map, struct kb_str name, struct kb_str value);
 /* Replaces the first value and removes further ones, in place; or appends. */
 void kb_header_map_set(struct kb_header_map *map, struct kb_str name, struct kb_str value);
 void kb_header_map_set_id(struct kb_header_map *map, enum kb_header_id id, struct kb_str value);

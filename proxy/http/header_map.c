@@ -17,6 +17,14 @@ static const struct kb_str names[KB_HDR_COUNT] = {
 #undef X
 };
 
+enum { INLINE_REQUEST = 1, INLINE_RESPONSE = 2, INLINE_BOTH = 3 };
+
+static const uint8_t inline_in[KB_HDR_COUNT] = {
+#define X(id, where) [KB_HDR_##id] = INLINE_##where,
+#include "proxy/http/header_inline.def"
+#undef X
+};
+
 static uint8_t name_slots[NAME_SLOTS];
 static uint64_t name_seed;
 static size_t name_len_max;
@@ -157,6 +165,37 @@ void kb_header_map_add(struct kb_header_map *map, struct kb_str name, struct kb_
 void kb_header_map_add_id(struct kb_header_map *map, enum kb_header_id id, struct kb_str value)
 {
     item_append(map, names[id], id, value);
+}
+
+static void item_join(struct kb_header_map *map, struct kb_header *item, struct kb_str value)
+{
+    size_t len = item->value.len + 1 + value.len;
+    char *text;
+
+    if (value.len == 0) {
+        return;
+    }
+    if (item->value.len == 0) {
+        item->value = value;
+        return;
+    }
+    text = kb_arena_alloc(map->arena, len, 1);
+    memcpy(text, item->value.p, item->value.len);
+    text[item->value.len] = ',';
+    memcpy(text + item->value.len + 1, value.p, value.len);
+    item->value = kb_str_make(text, len);
+}
+
+void kb_header_map_append(struct kb_header_map *map, struct kb_str name, struct kb_str value)
+{
+    enum kb_header_id id = kb_header_id_find(name);
+    unsigned kind = map->status != 0 ? INLINE_RESPONSE : INLINE_REQUEST;
+
+    if (id != KB_HDR_NONE && map->first[id] != 0 && (inline_in[id] & kind) != 0) {
+        item_join(map, &map->items[map->first[id] - 1], value);
+    } else if (name.len > 0) {
+        item_append(map, name, id, value);
+    }
 }
 
 /* The first entry from `from` on with that id or, when the id says nothing, that name; or NULL. */

@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Where Envoy's parser and llhttp disagree on a head. */
+#include "proxy/http/h1_quirks.h"
+
+size_t kb_h1_quirks_head_end(struct kb_str bytes)
+{
+    size_t at = 0;
+
+    while (at < bytes.len) {
+        ptrdiff_t lf = kb_str_find_char(kb_str_from(bytes, at), '\n');
+
+        if (lf < 0) {
+            return 0;
+        }
+        if (at > 0 && (lf == 0 || (lf == 1 && bytes.p[at] == '\r'))) {
+            return at + (size_t)lf + 1;
+        }
+        at += (size_t)lf + 1;
+    }
+    return 0;
+}
+
+static bool is_space(char c)
+{
+    return c == ' ' || c == '\t';
+}
+
+/* The next word of a line, separated by runs of space and TAB. */
+static struct kb_str word_next(struct kb_str *rest)
+{
+    size_t n = 0;
+    struct kb_str word;
+
+    while (rest->len > 0 && is_space(rest->p[0])) {
+        *rest = kb_str_from(*rest, 1);
+    }
+    while (n < rest->len && !is_space(rest->p[n])) {
+        n++;
+    }
+    word = kb_str_first(*rest, n);
+    *rest = kb_str_from(*rest, n);
+    return word;
+}
+
+static bool method_known(struct kb_str method)
+{
+    static const char *const methods[] = {
+        "GET",    "POST",   "PUT",       "DELETE",     "HEAD",   "OPTIONS",   "PATCH",       "CONNECT", "TRACE",
+        "ACL",    "BIND",   "CHECKOUT",  "COPY",       "LINK",   "LOCK",      "MERGE",       "MKACTIVITY",
+        "MKCALENDAR", "MKCOL", "MOVE",   "MSEARCH",    "NOTIFY", "PROPFIND",  "PROPPATCH",   "PURGE",   "REBIND",
+        "REPORT", "SEARCH", "SOURCE",    "SUBSCRIBE",  "UNBIND", "UNLINK",    "UNLOCK",      "UNSUBSCRIBE",
+    };
+
+    for (size_t i = 0; i < KB_ARRAY_LEN(methods); i++) {
+        if (kb_str_eq(method, kb_str_from_cstr(methods[i]))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* "HTTP/<digit>.<digit>" */
+static bool version_form(struct kb_str version)
+{
+    return version.len == 8 && kb_str_starts_with(version, KB_STR("HTTP/")) && kb_ascii_is_digit(version.p[5]) &&
+           version.p[6] == '.' && kb_ascii_is_digit(version.p[7]);
+}
+
+static enum kb_h1_error request_line(struct kb_str line, const struct kb_h1_settings *settings)
+{
+    struct kb_str rest = line;
+    struct kb_str method = word_next(&rest);
+    struct kb_str target = word_next(&rest);
+    struct kb_str version = word_next(&rest);
+
+    if (!method_known(method) && !settings->allow_custom_methods) {
+        return KB_H1_CODEC_ERROR;
+    }
+    if (target.len == 0 || word_next(&rest).len > 0) {
+        return KB_H1_CODEC_ERROR;
+    }
+    if (version.len == 0) {
+        return settings->accept_http_10 ? KB_H1_OK : KB_H1_LOW_VERSION;
+    }
+    if (!version_form(version)) {
+        return KB_H1_CODEC_ERROR;
+    }
+    if (kb_str_eq(version, KB_STR("HTTP/1.1")) ||
+        (kb_str_eq(version, KB_STR("HTTP/1.0")) && settings->accept_http_10)) {
+        return KB_H1_OK;
+    }
+    return KB_H1_LOW_VERSION;
+}
+
+enum kb_h1_error kb_h1_quirks_first_line(struct kb_str line, bool response, const struct kb_h1_settings *settings)
+{
+    if (line.len > 0 && line.p[line.len - 1] == '\r') {
+        line.len--;
+    }
+    if (response) {
+        return kb_str_starts_with(line, KB_STR("HTTP/")) ? KB_H1_OK : KB_H1_CODEC_ERROR;
+    }
+    return request_line(line, settings);
+}
+
+static size_t put(char *out, size_t at, struct kb_str text)
+{
+    if (text.len > 0) {
+        memcpy(out + at, text.p, text.len);
+    }
+    return at + text.len;
+}
+
+static size_t request_line_put(char *out, struct kb_str line)
+{
+    size_t at = put(out, 0, word_next(&line));
+    struct kb_str version;
+
+    out[at++] = ' ';
+    at = put(out, at, word_next(&line));
+    version = word_next(&line);
+    out[at++] = ' ';
+    /* HTTP/0.9 requests are answered as 1.0. */
+    return put(out, at, version.len > 0 ? version : KB_STR("HTTP/1.0"));
+}
+
+struct quirk_scan {
+    bool has_length;
+    bool chunked;
+    unsigned transfer_encodings;
+    bool bad_encoding;
+    bool bad_character;
+    bool bad_line;
+};
+
+static void header_scan(struct quirk_scan *scan, struct kb_str line)
+{
+    ptrdiff_t colon = kb_str_find_char(line, ':');
+    struct kb_str name, value;
+
+    if (colon <= 0) {
+        scan->bad_line = true;
+        return;
+    }
+    name = kb_str_first(line, (size_t)colon);
+    value = kb_str_trim(kb_str_from(line, (size_t)colon + 1));
+    if (kb_str_ieq(name, KB_STR("content-length"))) {
+        scan->has_length = true;
+    }
+    if (kb_str_ieq(name, KB_STR("transfer-encoding"))) {
+        scan->transfer_encodings++;
+        scan->chunked = kb_str_ieq(value, KB_STR("chunked"));
+        scan->bad_encoding = scan->bad_encoding || !scan->chunked || scan->transfer_encodings > 1;
+    }
+    for (size_t i = 0; i < value.len; i++) {
+        unsigned char c = (unsigned char)value.p[i];
+
+        if ((c < 0x20 && c != '\t' && c != '\r') || c == 0x7f) {
+            scan->bad_character = true;
+        }
+    }
+}
+
+/* A header line, or a continuation of the one before, without bare CRs. */
+static size_t header_put(char *out, size_t at, struct kb_str line, bool continuation)
+{
+    if (continuation) {
+        /* Envoy keeps the white space of the fold in place of the line end. */
+        at -= 2;
+    }
+    for (size_t i = 0; i < line.len; i++) {
+        if (line.p[i] != '\r') {
+            out[at++] = line.p[i];
+        }
+    }
+    return put(out, at, KB_STR("\r\n"));
+}
+
+static enum kb_h1_error scan_verdict(const struct quirk_scan *scan, bool response,
+                                     const struct kb_h1_settings *settings)
+{
+    (void)response;
+    if (scan->bad_line) {
+        return KB_H1_CODEC_ERROR;
+    }
+    if (scan->bad_character) {
+        return KB_H1_INVALID_CHARACTERS;
+    }
+    if (scan->has_length && scan->transfer_encodings > 0 && scan->chunked && !settings->allow_chunked_length) {
+        return KB_H1_CONTENT_LENGTH_AND_CHUNKED;
+    }
+    if (scan->bad_encoding) {
+        return KB_H1_INVALID_TRANSFER_ENCODING;
+    }
+    return KB_H1_OK;
+}
+
+enum kb_h1_error kb_h1_quirks_canonicalise(struct kb_str head, bool response, const struct kb_h1_settings *settings,
+                                           char *out, size_t *out_len)
+{
+    struct quirk_scan scan = {0};
+    struct kb_str rest = head;
+    struct kb_str line;
+    size_t at = 0;
+    bool first = true;
+    enum kb_h1_error error;
+
+    while (kb_str_next_token(&rest, '\n', &line)) {
+        if (line.len > 0 && line.p[line.len - 1] == '\r') {
+            line.len--;
+        }
+        if (first) {
+            error = kb_h1_quirks_first_line(line, response, settings);
+            if (error != KB_H1_OK) {
+                return error;
+            }
+            at = response ? put(out, 0, line) : request_line_put(out, line);
+            at = put(out, at, KB_STR("\r\n"));
+            first = false;
+            continue;
+        }
+        if (line.len == 0) {
+            break;
+        }
+        if (is_space(line.p[0])) {
+            at = header_put(out, at, line, true);
+            continue;
+        }
+        header_scan(&scan, line);
+        if (scan.has_length && settings->allow_chunked_length && scan.chunked &&
+            kb_str_istarts_with(line, KB_STR("content-length"))) {
+            continue;
+        }
+        at = header_put(out, at, line, false);
+    }
+    *out_len = put(out, at, KB_STR("\r\n"));
+    return scan_verdict(&scan, response, settings);
+}
