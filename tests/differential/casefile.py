@@ -107,6 +107,11 @@ def put(node, mark, value):
 
 
 def title(spec):
+    """The name of an exchange, in one printable line."""
+    return re.sub(r"[\r\n]+", " / ", untidy_title(spec)).encode("unicode_escape").decode()
+
+
+def untidy_title(spec):
     if "name" in spec:
         return str(spec["name"])
     if "get" in spec:

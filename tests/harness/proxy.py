@@ -20,6 +20,19 @@ ACTIVE = (r"^(listener\..*downstream_(cx|pre_cx)_active"
           r"|cluster\..*\.upstream_(cx|rq)_active)$")
 
 
+class Quoting(yaml.SafeDumper):
+    """Quotes every string, so that no value reads as a YAML 1.1 boolean (y, n, on, off)."""
+
+
+Quoting.add_representer(
+    str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"'))
+Quoting.ignore_aliases = lambda *_: True
+
+
+def to_yaml(config):
+    return yaml.dump(config, Dumper=Quoting, sort_keys=False, width=1000)
+
+
 class ProxyDied(AssertionError):
     """The subject ended, or reported something, when it should not have."""
 
@@ -82,12 +95,15 @@ class Proxy:
         self.dir = Path(self.scratch.name)
         self.config_file = self.dir / "bootstrap.yaml"
         config = config(self.dir) if callable(config) else config
-        self.config_file.write_text(yaml.safe_dump(config, sort_keys=False, width=100))
+        self.config_file.write_text(to_yaml(config))
         self.stderr_file = self.dir / "stderr"
         self.admin_file = self.dir / "admin-address"
         self.args = ["-c", str(self.config_file), "--concurrency", str(concurrency),
                      "--disable-hot-restart", "--admin-address-path", str(self.admin_file),
-                     "--file-flush-interval-msec", "50", *args]
+                     "--file-flush-interval-msec", "50"]
+        if "-l" not in args:
+            self.args += ["-l", "warning"]
+        self.args += args
         self.process = None
         self.admin_port = None
         self._admin = None
@@ -115,7 +131,7 @@ class Proxy:
         return self.stderr_file.read_text(errors="replace")
 
     def _died(self, what):
-        tail = self.stderr()[-6000:]
+        tail = "\n".join(line[:500] for line in self.stderr().splitlines()[-20:])
         code = self.process.poll()
         self.kill()
         raise ProxyDied(f"{self.binary}: {what} (exit code {code}); end of its stderr:\n{tail}")
@@ -131,8 +147,7 @@ class Proxy:
             if self.process.poll() is not None:
                 self._died(f"ended while waiting for {what}")
             if time.monotonic() > end:
-                raise ProxyDied(f"{self.binary}: no {what} within {deadline} s; end of its "
-                                f"stderr:\n{self.stderr()[-3000:]}")
+                raise AssertionError(f"{self.binary.name}: no {what} within {deadline} s")
             time.sleep(pause)
             pause = min(pause * 1.5, 0.05)
 
