@@ -6,7 +6,7 @@
 
 #include "base/mem.h"
 
-#define RESERVE_MAX (1024 * 1024)
+#define RESERVE_MAX (64 * 1024 * 1024) /* far above the largest head that can be configured */
 #define READ_ROOM_MIN (KB_SLICE_BYTES / 4)
 
 void kb_slice_source_init(struct kb_slice_source *source, size_t idle_max)

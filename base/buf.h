@@ -94,7 +94,7 @@ void kb_buf_move(struct kb_buf *dst, struct kb_buf *src);
 void kb_buf_move_first(struct kb_buf *dst, struct kb_buf *src, size_t len);
 
 /* Contiguous room for at least `len` bytes at the end; write there, then commit what was written. Nothing else may
- * touch the queue in between. len <= 1 MiB. */
+ * touch the queue in between. len <= 64 MiB. */
 char *kb_buf_reserve(struct kb_buf *buf, size_t len);
 void kb_buf_commit(struct kb_buf *buf, size_t len);
 

@@ -69,6 +69,7 @@ struct kb_conn {
     /* Statistics cells of the owner, updated as bytes come and go; NULL: not counted. */
     struct kb_stat_block *stat_block;
     uint16_t stat_rx_total, stat_rx_buffered, stat_tx_total, stat_tx_buffered;
+    uint16_t stat_delayed_close; /* 0: not counted */
     size_t counted_in, counted_out; /* what the *_buffered gauges show of this connection */
     unsigned read_disable_count;
     uint8_t state; /* enum conn_state of connection.c */
@@ -78,14 +79,13 @@ struct kb_conn {
     bool end_reported;
     bool half_close_enabled; /* the peer's FIN is end_stream, not an event */
     bool above_high;
-    bool in_callback;
     bool reset_detected; /* the peer sent RST */
     bool connect_timed_out;
     int connect_errno; /* why connecting failed */
 };
 KB_OBJ_MAGIC(kb_conn, 0x434f4e4e);
 
-/* A connection over an accepted descriptor. Never NULL. Reading starts when kb_conn_start is called. The write queue's
+/* A connection over an accepted descriptor, which it owns from now on; NULL when the system gives no more. Reading starts when kb_conn_start is called. The write queue's
  * high watermark is `buffer_limit` bytes (0: none). */
 struct kb_conn *kb_conn_create_accepted(struct kb_worker *worker, int fd, const struct kb_addr *remote,
                                         const struct kb_addr *local, size_t buffer_limit);

@@ -57,6 +57,8 @@ void kb_header_map_add_id(struct kb_header_map *map, enum kb_header_id id, struc
  * header_inline.def; other ones in requests than in responses, told apart by `status`, so set that first) is joined to the
  * first with ",", in the arena; anything else is appended. */
 void kb_header_map_append(struct kb_header_map *map, struct kb_str name, struct kb_str value);
+/* The same when the id of the name is known already (KB_HDR_NONE: it has none). */
+void kb_header_map_append_id(struct kb_header_map *map, enum kb_header_id id, struct kb_str name, struct kb_str value);
 /* Replaces the first value and removes further ones, in place; or appends. */
 void kb_header_map_set(struct kb_header_map *map, struct kb_str name, struct kb_str value);
 void kb_header_map_set_id(struct kb_header_map *map, enum kb_header_id id, struct kb_str value);

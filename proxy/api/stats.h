@@ -14,6 +14,7 @@ enum kb_stat_kind { KB_STAT_COUNTER, KB_STAT_GAUGE, KB_STAT_HISTOGRAM };
 struct kb_stat_def {
     const char *name;
     enum kb_stat_kind kind;
+    bool on_first_use; /* not shown before; of kind LAZY_... in the .def files */
 };
 
 /* Sorted by name, histograms last; the index in `defs` is the statistic's id. */
@@ -117,6 +118,7 @@ enum {
 
 struct kb_stat_store;
 struct kb_stat_group;
+struct kb_stat_codes;
 struct kb_histogram;
 
 /* One worker's cells of one group. Written by that worker only, read by the main thread. */
@@ -151,14 +153,14 @@ KB_INLINE void kb_stat_inc(struct kb_stat_block *block, unsigned id)
 
 KB_INLINE void kb_stat_gauge_add(struct kb_stat_block *block, unsigned id, int64_t n)
 {
-    block->gauge_used[id] = 1;
+    __atomic_store_n(&block->gauge_used[id], 1, __ATOMIC_RELAXED);
     __atomic_store_n(&block->cells[id], block->cells[id] + (uint64_t)n, __ATOMIC_RELAXED);
 }
 
 /* Sets this worker's share of the gauge; for gauges that only one thread sets. */
 KB_INLINE void kb_stat_gauge_set(struct kb_stat_block *block, unsigned id, uint64_t value)
 {
-    block->gauge_used[id] = 1;
+    __atomic_store_n(&block->gauge_used[id], 1, __ATOMIC_RELAXED);
     __atomic_store_n(&block->cells[id], value, __ATOMIC_RELAXED);
 }
 
@@ -172,18 +174,28 @@ enum kb_stat_code_variant {
     KB_STAT_CODE_EXTERNAL,
     KB_STAT_CODE_INTERNAL,
     KB_STAT_CODE_CANARY,
-    KB_STAT_CODE_ZONE, /* "zone.<from>.<to>."; zone_key of kb_stat_zone_key */
+    KB_STAT_CODE_ZONE, /* "zone.<from>.<to>."; the first of those that kb_stat_zone_key gives */
     KB_STAT_CODE_VARIANTS
 };
+
+/* The variant that stands for requests from one zone to another; the same for the same zones. From the main thread, when
+ * hosts are made. */
+enum kb_stat_code_variant kb_stat_zone_key(struct kb_stat_store *store, struct kb_str from, struct kb_str to);
 
 /* Counts a response code in all three counters of a variant of a cluster's block. Allocates only at the first
  * sight of a code. */
 void kb_stat_code_inc(struct kb_stat_block *block, enum kb_stat_code_variant variant, unsigned code);
-/* Records upstream_rq_time of the external or internal variant (PLAIN uses the schema's own). */
+/* Records upstream_rq_time of a variant (PLAIN is the cluster schema's own). */
 void kb_stat_code_time(struct kb_stat_block *block, enum kb_stat_code_variant variant, uint64_t ms);
 
 /* Per-worker counters of names known only at run time ("vhost.v.vcluster.c.upstream_rq_total", "http1.x"): resolves the
  * name in the group to a counter once, at configuration. From the main thread. */
 struct kb_stat_named;
 struct kb_stat_named *kb_stat_named_create(struct kb_stat_store *store, struct kb_str full_name, enum kb_stat_kind kind);
+/* On a histogram, records the sample n. */
 void kb_stat_named_add(struct kb_stat_named *named, uint32_t worker_index, int64_t n);
+/* Sets this worker's share of a gauge. */
+void kb_stat_named_set(struct kb_stat_named *named, uint32_t worker_index, uint64_t value);
+/* Gives one kb_stat_named_create back; the statistic goes with the last. NULL is allowed. From the main thread, when
+ * no worker can write to it any more. */
+void kb_stat_named_destroy(struct kb_stat_named *named);

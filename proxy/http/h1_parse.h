@@ -62,7 +62,8 @@ struct kb_h1_parser {
     uint32_t header_count;
     struct kb_str field;
     struct kb_str value;
-    bool value_split; /* the value came in pieces (obs-fold, trailers) and is collected in the arena */
+    size_t field_cap, value_cap; /* trailers are collected in the arena, as they may come in pieces */
+    size_t trailer_bytes;
     struct kb_str url;
     uint8_t http_minor;
     bool chunked;

@@ -186,9 +186,9 @@ static void item_join(struct kb_header_map *map, struct kb_header *item, struct 
     item->value = kb_str_make(text, len);
 }
 
-void kb_header_map_append(struct kb_header_map *map, struct kb_str name, struct kb_str value)
+void kb_header_map_append_id(struct kb_header_map *map, enum kb_header_id id, struct kb_str name,
+                             struct kb_str value)
 {
-    enum kb_header_id id = kb_header_id_find(name);
     unsigned kind = map->status != 0 ? INLINE_RESPONSE : INLINE_REQUEST;
 
     if (id != KB_HDR_NONE && map->first[id] != 0 && (inline_in[id] & kind) != 0) {
@@ -198,7 +198,11 @@ void kb_header_map_append(struct kb_header_map *map, struct kb_str name, struct 
     }
 }
 
-/* The first entry from `from` on with that id or, when the id says nothing, that name; or NULL. */
+void kb_header_map_append(struct kb_header_map *map, struct kb_str name, struct kb_str value)
+{
+    kb_header_map_append_id(map, kb_header_id_find(name), name, value);
+}
+
 static struct kb_header *item_find(const struct kb_header_map *map, uint32_t from, enum kb_header_id id,
                                    struct kb_str name)
 {

@@ -1,0 +1,555 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* HTTP/1 parser: finds complete heads, runs llhttp over them and over bodies, and turns its callbacks into events. The only
+ * file that sees llhttp. */
+#include "proxy/http/h1_parse.h"
+
+#include <llhttp.h>
+
+#include "proxy/http/h1_quirks.h"
+
+enum parse_state {
+    PARSE_IDLE,     /* between messages */
+    PARSE_HEAD,     /* begun; the head is not complete */
+    PARSE_BODY,     /* head given out; body or trailers to come */
+    PARSE_DONE,     /* complete; kb_h1_parser_next comes next */
+    PARSE_FAILED,
+};
+
+_Static_assert(sizeof(llhttp_t) <= KB_H1_LLHTTP_BYTES, "room for llhttp's state");
+
+static int on_url(llhttp_t *llhttp, const char *at, size_t len);
+static int on_field(llhttp_t *llhttp, const char *at, size_t len);
+static int on_value(llhttp_t *llhttp, const char *at, size_t len);
+static int on_value_complete(llhttp_t *llhttp);
+static int on_headers_complete(llhttp_t *llhttp);
+static int on_body(llhttp_t *llhttp, const char *at, size_t len);
+static int on_message_complete(llhttp_t *llhttp);
+
+static const llhttp_settings_t llhttp_callbacks = {
+    .on_url = on_url,
+    .on_header_field = on_field,
+    .on_header_value = on_value,
+    .on_header_value_complete = on_value_complete,
+    .on_headers_complete = on_headers_complete,
+    .on_body = on_body,
+    .on_message_complete = on_message_complete,
+};
+
+unsigned kb_h1_error_status(enum kb_h1_error error)
+{
+    static const uint16_t statuses[] = {
+        200,
+#define X(id, status, details) status,
+#include "proxy/http/h1_errors.def"
+#undef X
+    };
+
+    return statuses[error];
+}
+
+struct kb_str kb_h1_error_details(enum kb_h1_error error)
+{
+    static const char *const details_texts[] = {
+        "",
+#define X(id, status, details) details,
+#include "proxy/http/h1_errors.def"
+#undef X
+    };
+
+    return kb_str_from_cstr(details_texts[error]);
+}
+
+static llhttp_t *llhttp_of(struct kb_h1_parser *parser)
+{
+    return (llhttp_t *)(void *)parser->llhttp;
+}
+
+static struct kb_h1_parser *parser_of(llhttp_t *llhttp)
+{
+    return KB_CAST(KB_CONTAINER_OF((char *)llhttp, struct kb_h1_parser, llhttp), kb_h1_parser);
+}
+
+/* ---- lifecycle ---- */
+
+void kb_h1_parser_init(struct kb_h1_parser *parser, bool response, const struct kb_h1_settings *settings,
+                       struct kb_slice_source *source)
+{
+    memset(parser, 0, sizeof(*parser));
+    KB_OBJ_SET(parser, kb_h1_parser);
+    parser->response = response;
+    parser->settings = settings;
+    kb_buf_init(&parser->body, source, 0);
+}
+
+void kb_h1_parser_dispose(struct kb_h1_parser *parser)
+{
+    kb_slice_unref(parser->head_slice);
+    parser->head_slice = NULL;
+    kb_buf_dispose(&parser->body);
+    KB_OBJ_CLEAR(parser);
+}
+
+bool kb_h1_parser_in_message(const struct kb_h1_parser *parser)
+{
+    return parser->state == PARSE_HEAD || parser->state == PARSE_BODY;
+}
+
+bool kb_h1_parser_has_input(struct kb_h1_parser *parser, struct kb_buf *in)
+{
+    struct kb_str first = kb_buf_first(in);
+
+    while (!parser->response && first.len > 0 && (first.p[0] == '\r' || first.p[0] == '\n')) {
+        kb_buf_consume(in, 1);
+        first = kb_buf_first(in);
+    }
+    return in->len > 0;
+}
+
+void kb_h1_parser_begin(struct kb_h1_parser *parser, struct kb_header_map *map, struct kb_arena *arena)
+{
+    KB_ASSERT(parser->state == PARSE_IDLE);
+    parser->state = PARSE_HEAD;
+    parser->map = map;
+    parser->arena = arena;
+}
+
+void kb_h1_parser_next(struct kb_h1_parser *parser)
+{
+    kb_slice_unref(parser->head_slice);
+    kb_buf_dispose(&parser->body);
+    memset(&parser->scanned, 0, offsetof(struct kb_h1_parser, body) - offsetof(struct kb_h1_parser, scanned));
+    parser->trailers = NULL;
+    parser->arena = NULL;
+    parser->parsed_bytes = 0;
+    parser->head_complete = false;
+    parser->message_complete = false;
+    parser->head_response_expected = false;
+    parser->state = PARSE_IDLE;
+}
+
+static enum kb_h1_event fail(struct kb_h1_parser *parser, enum kb_h1_error error)
+{
+    parser->error = error;
+    parser->state = PARSE_FAILED;
+    return KB_H1_ERROR;
+}
+
+/* ---- llhttp callbacks ---- */
+
+static int on_url(llhttp_t *llhttp, const char *at, size_t len)
+{
+    parser_of(llhttp)->url = kb_str_make(at, len);
+    return 0;
+}
+
+/* Appends a piece of a trailer to `whole`, which grows in the arena by doubling. */
+static int piece_collect(struct kb_h1_parser *parser, struct kb_str *whole, size_t *cap, struct kb_str piece)
+{
+    parser->trailer_bytes += piece.len;
+    if (parser->trailer_bytes > parser->settings->max_head_bytes) {
+        parser->error = KB_H1_TRAILERS_TOO_LARGE;
+        return -1;
+    }
+    if (whole->len + piece.len > *cap) {
+        char *grown;
+
+        *cap = KB_MAX((whole->len + piece.len) * 2, (size_t)64);
+        grown = kb_arena_alloc(parser->arena, *cap, 1);
+        if (whole->len > 0) {
+            memcpy(grown, whole->p, whole->len);
+        }
+        whole->p = grown;
+    }
+    if (piece.len > 0) {
+        memcpy((char *)(uintptr_t)whole->p + whole->len, piece.p, piece.len);
+    }
+    whole->len += piece.len;
+    return 0;
+}
+
+/* In a head all pieces of a token touch each other; the whole head is contiguous. */
+static void span_extend(struct kb_str *whole, struct kb_str piece)
+{
+    if (whole->len == 0) {
+        *whole = piece;
+    } else {
+        whole->len = (size_t)(piece.p + piece.len - whole->p);
+    }
+}
+
+static int on_field(llhttp_t *llhttp, const char *at, size_t len)
+{
+    struct kb_h1_parser *parser = parser_of(llhttp);
+
+    if (KB_UNLIKELY(parser->head_complete)) {
+        return piece_collect(parser, &parser->field, &parser->field_cap, kb_str_make(at, len));
+    }
+    span_extend(&parser->field, kb_str_make(at, len));
+    return 0;
+}
+
+static int on_value(llhttp_t *llhttp, const char *at, size_t len)
+{
+    struct kb_h1_parser *parser = parser_of(llhttp);
+
+    if (KB_UNLIKELY(parser->head_complete)) {
+        return piece_collect(parser, &parser->value, &parser->value_cap, kb_str_make(at, len));
+    }
+    span_extend(&parser->value, kb_str_make(at, len));
+    return 0;
+}
+
+/* Lower case in place: the bytes are our own read slice or arena. */
+static bool name_lower(struct kb_str name)
+{
+    char *p = (char *)(uintptr_t)name.p;
+    bool underscore = false;
+
+    for (size_t i = 0; i < name.len; i++) {
+        char c = p[i];
+
+        underscore |= c == '_';
+        p[i] = (char)(c + (((unsigned char)(c - 'A') < 26) << 5));
+    }
+    return underscore;
+}
+
+static int host_add(struct kb_h1_parser *parser, struct kb_str value)
+{
+    struct kb_str before = parser->map->authority;
+
+    if (before.p == NULL) {
+        parser->map->authority = kb_str_make(value.p != NULL ? value.p : "", value.len);
+    } else {
+        parser->map->authority =
+            kb_str_printf(parser->arena, "%.*s,%.*s", KB_STR_ARG(before), KB_STR_ARG(value));
+    }
+    return 0;
+}
+
+static int underscore_found(struct kb_h1_parser *parser)
+{
+    if (parser->settings->underscores == KB_H1_UNDERSCORES_REJECT) {
+        parser->error = KB_H1_UNEXPECTED_UNDERSCORE;
+        return -1;
+    }
+    parser->dropped_underscores = true;
+    return 0;
+}
+
+static int transfer_encoding_check(struct kb_h1_parser *parser, struct kb_str value)
+{
+    if (!kb_str_ieq(value, KB_STR("chunked")) || parser->chunked) {
+        parser->error = KB_H1_INVALID_TRANSFER_ENCODING;
+        return -1;
+    }
+    parser->chunked = true;
+    return 0;
+}
+
+static int trailer_add(struct kb_h1_parser *parser, struct kb_str name, struct kb_str value)
+{
+    parser->header_count++;
+    if (parser->header_count > parser->settings->max_headers_count) {
+        parser->error = KB_H1_TOO_MANY_TRAILERS;
+        return -1;
+    }
+    if (!parser->settings->enable_trailers) {
+        return 0;
+    }
+    if (parser->trailers == NULL) {
+        parser->trailers = KB_ARENA_NEW(parser->arena, struct kb_header_map);
+        kb_header_map_init(parser->trailers, parser->arena);
+    }
+    name_lower(name);
+    kb_header_map_append(parser->trailers, name, value);
+    return 0;
+}
+
+static int on_value_complete(llhttp_t *llhttp)
+{
+    struct kb_h1_parser *parser = parser_of(llhttp);
+    struct kb_str name = parser->field;
+    struct kb_str value = kb_str_trim(parser->value);
+    enum kb_header_id id;
+
+    parser->field = KB_STR_NULL;
+    parser->value = KB_STR_NULL;
+    parser->field_cap = 0;
+    parser->value_cap = 0;
+    if (KB_UNLIKELY(parser->head_complete)) {
+        return trailer_add(parser, name, value);
+    }
+    if (++parser->header_count > parser->settings->max_headers_count) {
+        parser->error = KB_H1_TOO_MANY_HEADERS;
+        return -1;
+    }
+    if (name_lower(name) && parser->settings->underscores != KB_H1_UNDERSCORES_ALLOW) {
+        return underscore_found(parser);
+    }
+    if (parser->response) {
+        parser->map->status = llhttp->status_code; /* joining of repeated headers depends on it */
+    }
+    id = kb_header_id_find(name);
+    if (id == KB_HDR_HOST && !parser->response) {
+        return host_add(parser, value);
+    }
+    if (id == KB_HDR_TRANSFER_ENCODING && transfer_encoding_check(parser, value) != 0) {
+        return -1;
+    }
+    if (id == KB_HDR_CONTENT_LENGTH) {
+        parser->has_content_length = true;
+    }
+    kb_header_map_append_id(parser->map, id, name, value);
+    return 0;
+}
+
+static int on_headers_complete(llhttp_t *llhttp)
+{
+    struct kb_h1_parser *parser = parser_of(llhttp);
+
+    parser->head_complete = true;
+    parser->http_minor = llhttp->http_minor;
+    parser->upgrade = llhttp->upgrade != 0;
+    parser->keep_alive = llhttp_should_keep_alive(llhttp) != 0;
+    parser->content_length = llhttp->content_length;
+    parser->header_count = 0;
+    if (parser->response) {
+        parser->map->status = llhttp->status_code;
+        /* Envoy knows no upgrade unless it is configured; the decision is not the parser's. */
+        llhttp->upgrade = 0;
+        parser->until_close = llhttp_message_needs_eof(llhttp) != 0;
+        return parser->head_response_expected ? 1 : 0;
+    }
+    llhttp->upgrade = 0;
+    return 0;
+}
+
+static int on_body(llhttp_t *llhttp, const char *at, size_t len)
+{
+    struct kb_h1_parser *parser = parser_of(llhttp);
+    struct kb_slice *slice = parser->head_slice;
+
+    kb_buf_append_slice(&parser->body, slice, (size_t)(at - slice->bytes), len);
+    return 0;
+}
+
+static int on_message_complete(llhttp_t *llhttp)
+{
+    parser_of(llhttp)->message_complete = true;
+    return HPE_PAUSED;
+}
+
+/* ---- heads ---- */
+
+static enum kb_h1_error llhttp_error(struct kb_h1_parser *parser)
+{
+    if (parser->error != KB_H1_OK) {
+        return parser->error;
+    }
+    return KB_H1_CODEC_ERROR;
+}
+
+/* Runs llhttp over a whole head; true when it accepts. */
+static bool head_run(struct kb_h1_parser *parser, struct kb_str head)
+{
+    llhttp_t *llhttp = llhttp_of(parser);
+    llhttp_errno_t rc;
+
+    llhttp_init(llhttp, parser->response ? HTTP_RESPONSE : HTTP_REQUEST, &llhttp_callbacks);
+    rc = llhttp_execute(llhttp, head.p, head.len);
+    return parser->head_complete && (rc == HPE_OK || rc == HPE_PAUSED);
+}
+
+/* Undoes what a refused head left behind. */
+static void head_reset(struct kb_h1_parser *parser)
+{
+    kb_header_map_init(parser->map, parser->arena);
+    parser->error = KB_H1_OK;
+    parser->header_count = 0;
+    parser->field = KB_STR_NULL;
+    parser->value = KB_STR_NULL;
+    parser->url = KB_STR_NULL;
+    parser->chunked = false;
+    parser->has_content_length = false;
+    parser->head_complete = false;
+    parser->message_complete = false;
+}
+
+/* llhttp refused: gives Envoy's reason, or parses Envoy's reading of it. `in` starts with the head. */
+static KB_COLD enum kb_h1_event head_retry(struct kb_h1_parser *parser, struct kb_buf *in)
+{
+    struct kb_str bytes = kb_buf_first(in);
+    size_t len = kb_h1_quirks_head_end(bytes);
+    struct kb_slice *slice;
+    size_t canonical_len;
+    enum kb_h1_error error = parser->error;
+
+    if (error == KB_H1_TOO_MANY_HEADERS || error == KB_H1_UNEXPECTED_UNDERSCORE) {
+        return fail(parser, error);
+    }
+    head_reset(parser);
+    slice = kb_slice_acquire(in->source, len * 2 + 16);
+    error = kb_h1_quirks_canonicalise(kb_str_first(bytes, len), parser->response, parser->settings, slice->bytes,
+                                      &canonical_len);
+    slice->used = slice->cap;
+    kb_slice_unref(parser->head_slice);
+    parser->head_slice = slice;
+    if (error == KB_H1_OK && !head_run(parser, kb_str_make(slice->bytes, canonical_len))) {
+        error = llhttp_error(parser);
+    }
+    if (error != KB_H1_OK) {
+        return fail(parser, error);
+    }
+    kb_buf_consume(in, len);
+    parser->head_bytes = (uint32_t)len;
+    parser->parsed_bytes = len;
+    parser->state = PARSE_BODY;
+    return KB_H1_HEAD;
+}
+
+/* The head is not complete: are its limits and its first line all right so far? */
+static enum kb_h1_event head_wait(struct kb_h1_parser *parser, struct kb_buf *in, struct kb_str bytes)
+{
+    if (bytes.len > parser->settings->max_head_bytes) {
+        return fail(parser, KB_H1_HEADERS_TOO_LARGE);
+    }
+    if (!parser->first_line_checked) {
+        static const char first_bytes[] = "ABCDGHLMNOPRSTU";
+        ptrdiff_t lf = kb_str_find_char(bytes, '\n');
+        enum kb_h1_error error = KB_H1_OK;
+
+        if (parser->response ? bytes.p[0] != 'H' : memchr(first_bytes, bytes.p[0], sizeof(first_bytes) - 1) == NULL) {
+            error = KB_H1_CODEC_ERROR;
+        }
+        if (error == KB_H1_OK && lf >= 0) {
+            error = kb_h1_quirks_first_line(kb_str_first(bytes, (size_t)lf), parser->response, parser->settings);
+            parser->first_line_checked = true;
+        }
+        if (error != KB_H1_OK) {
+            return fail(parser, error);
+        }
+    }
+    parser->scanned = (uint32_t)bytes.len;
+    (void)in;
+    return KB_H1_NEED_MORE;
+}
+
+/* End of the head in `bytes`, searched from where the last search ended; 0: none yet. */
+static size_t head_find(struct kb_h1_parser *parser, struct kb_str bytes)
+{
+    size_t from = parser->scanned > 3 ? parser->scanned - 3 : 0;
+    const char *hit = memmem(bytes.p + from, bytes.len - from, "\r\n\r\n", 4);
+
+    if (KB_LIKELY(hit != NULL)) {
+        return (size_t)(hit - bytes.p) + 4;
+    }
+    /* Heads with bare LF line ends end otherwise. */
+    return kb_h1_quirks_head_end(bytes);
+}
+
+static enum kb_h1_event head_parse(struct kb_h1_parser *parser, struct kb_buf *in)
+{
+    struct kb_str bytes = kb_buf_pullup(in, (size_t)parser->settings->max_head_bytes + 1);
+    size_t len;
+
+    if (bytes.len == 0) {
+        return KB_H1_NEED_MORE;
+    }
+    len = head_find(parser, bytes);
+    if (len == 0) {
+        return head_wait(parser, in, bytes);
+    }
+    if (len > parser->settings->max_head_bytes) {
+        return fail(parser, KB_H1_HEADERS_TOO_LARGE);
+    }
+    parser->head_slice = kb_slice_ref(in->first->slice);
+    if (KB_UNLIKELY(!head_run(parser, kb_str_first(bytes, len)))) {
+        return head_retry(parser, in);
+    }
+    kb_buf_consume(in, len);
+    parser->head_bytes = (uint32_t)len;
+    parser->parsed_bytes = len;
+    parser->state = PARSE_BODY;
+    return KB_H1_HEAD;
+}
+
+/* ---- bodies ---- */
+
+static enum kb_h1_event body_parse(struct kb_h1_parser *parser, struct kb_buf *in)
+{
+    llhttp_t *llhttp = llhttp_of(parser);
+
+    if (parser->message_complete) {
+        parser->state = PARSE_DONE;
+        return KB_H1_COMPLETE;
+    }
+    while (in->len > 0) {
+        struct kb_str piece = kb_buf_first(in);
+        struct kb_slice *head_slice = parser->head_slice;
+        llhttp_errno_t rc;
+        size_t used;
+
+        /* on_body finds the slice of its bytes here. */
+        parser->head_slice = in->first->slice;
+        rc = llhttp_execute(llhttp, piece.p, piece.len);
+        parser->head_slice = head_slice;
+        used = rc == HPE_OK ? piece.len : (size_t)(llhttp_get_error_pos(llhttp) - piece.p);
+        parser->parsed_bytes += used;
+        if (rc != HPE_OK && rc != HPE_PAUSED) {
+            return fail(parser, llhttp_error(parser));
+        }
+        kb_buf_consume(in, used);
+        if (parser->body.len > 0) {
+            return KB_H1_BODY;
+        }
+        if (parser->message_complete) {
+            parser->state = PARSE_DONE;
+            return KB_H1_COMPLETE;
+        }
+    }
+    return KB_H1_NEED_MORE;
+}
+
+enum kb_h1_event kb_h1_parse(struct kb_h1_parser *parser, struct kb_buf *in)
+{
+    switch ((enum parse_state)parser->state) {
+    case PARSE_HEAD:
+        return head_parse(parser, in);
+    case PARSE_BODY:
+        return body_parse(parser, in);
+    case PARSE_IDLE:
+    case PARSE_DONE:
+        return KB_H1_NEED_MORE;
+    case PARSE_FAILED:
+        return KB_H1_ERROR;
+    }
+    return KB_H1_ERROR;
+}
+
+enum kb_h1_event kb_h1_parse_eof(struct kb_h1_parser *parser)
+{
+    switch ((enum parse_state)parser->state) {
+    case PARSE_BODY:
+        if (!parser->message_complete) {
+            llhttp_errno_t rc = llhttp_finish(llhttp_of(parser));
+
+            if (rc != HPE_OK && rc != HPE_PAUSED) {
+                return fail(parser, KB_H1_CODEC_ERROR);
+            }
+        }
+        if (!parser->message_complete) {
+            return fail(parser, KB_H1_CODEC_ERROR);
+        }
+        parser->state = PARSE_DONE;
+        return KB_H1_COMPLETE;
+    case PARSE_HEAD:
+        return fail(parser, KB_H1_CODEC_ERROR);
+    case PARSE_IDLE:
+    case PARSE_DONE:
+        return KB_H1_NEED_MORE;
+    case PARSE_FAILED:
+        return KB_H1_ERROR;
+    }
+    return KB_H1_ERROR;
+}

@@ -1,0 +1,532 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Connections: the state of one socket, its queues and its watermarks. Knows nothing of HTTP.
+ * A connection leaves its owner in two steps: the last event detaches it, then what is buffered may still be flushed, then
+ * the descriptor is closed and the memory returns in the close callback of the loop. */
+#include "proxy/api/connection.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "proxy/api/stats.h"
+
+enum conn_state {
+    CONN_CONNECTING,
+    CONN_OPEN,
+    CONN_FLUSHING, /* detached; closes when `out` is empty */
+    CONN_DELAYED,  /* detached; flushed; closes when the peer does or time is up */
+    CONN_CLOSED,
+};
+
+/* Connection objects kept for reuse per worker. */
+#define CONNS_IDLE_MAX 256
+
+static void io_ready(struct kb_io *io, unsigned events);
+static void flush_deferred(struct kb_deferred *deferred);
+static void timer_fired(struct kb_timer *timer);
+static void buffered_count(struct kb_conn *conn);
+
+static struct kb_pool *conn_pool(struct kb_worker *worker)
+{
+    struct kb_pool *pool = worker->slots[KB_SLOT_NETWORK];
+
+    if (KB_UNLIKELY(pool == NULL)) {
+        pool = kb_malloc(sizeof(*pool));
+        kb_pool_init(pool, sizeof(struct kb_conn), CONNS_IDLE_MAX);
+        worker->slots[KB_SLOT_NETWORK] = pool;
+    }
+    return pool;
+}
+
+void kb_conn_worker_dispose(struct kb_worker *worker)
+{
+    if (worker->slots[KB_SLOT_NETWORK] != NULL) {
+        kb_pool_dispose(worker->slots[KB_SLOT_NETWORK]);
+        free(worker->slots[KB_SLOT_NETWORK]);
+        worker->slots[KB_SLOT_NETWORK] = NULL;
+    }
+}
+
+static uint64_t next_connection_id(void)
+{
+    static uint64_t last;
+
+    return __atomic_add_fetch(&last, 1, __ATOMIC_RELAXED) - 1;
+}
+
+/* ---- lifecycle ---- */
+
+static struct kb_conn *conn_new(struct kb_worker *worker, size_t buffer_limit)
+{
+    struct kb_conn *conn = kb_pool_acquire(conn_pool(worker));
+
+    memset(conn, 0, sizeof(*conn));
+    KB_OBJ_SET(conn, kb_conn);
+    conn->worker = worker;
+    kb_buf_init(&conn->in, &worker->slices, buffer_limit);
+    kb_buf_init(&conn->out, &worker->slices, buffer_limit);
+    conn->transport = &kb_transport_socket_raw;
+    conn->info.id = next_connection_id();
+    conn->info.start_ns = kb_loop_now_ns(&worker->loop);
+    kb_deferred_init(&conn->flush, flush_deferred);
+    kb_timer_init(&conn->timer, timer_fired);
+    worker->connections_open++;
+    return conn;
+}
+
+static void conn_freed(struct kb_io *io)
+{
+    struct kb_conn *conn = KB_CONTAINER_OF(io, struct kb_conn, io);
+    struct kb_worker *worker = conn->worker;
+
+    worker->connections_open--;
+    KB_OBJ_CLEAR(conn);
+    kb_pool_release(conn_pool(worker), conn);
+}
+
+/* Closes the descriptor; the owner was told before. */
+static void conn_destroy(struct kb_conn *conn)
+{
+    if (conn->state == CONN_CLOSED) {
+        return;
+    }
+    conn->state = CONN_CLOSED;
+    conn->transport->close(conn);
+    kb_loop_timer_cancel(&conn->worker->loop, &conn->timer);
+    kb_deferred_cancel(&conn->flush);
+    kb_buf_dispose(&conn->in);
+    kb_buf_dispose(&conn->out);
+    buffered_count(conn);
+    kb_io_close(&conn->io, conn_freed);
+}
+
+struct kb_conn *kb_conn_create_accepted(struct kb_worker *worker, int fd, const struct kb_addr *remote,
+                                        const struct kb_addr *local, size_t buffer_limit)
+{
+    struct kb_conn *conn = conn_new(worker, buffer_limit);
+
+    conn->info.direct_remote = *remote;
+    conn->info.remote = *remote;
+    conn->info.local = *local;
+    conn->info.direct_local = *local;
+    conn->state = CONN_OPEN;
+    if (kb_io_open(&worker->loop, &conn->io, fd, io_ready) != 0) {
+        KB_LOG(CONNECTION, ERROR, "connection %llu cannot be watched: the system is out of descriptors or memory",
+               (unsigned long long)conn->info.id);
+        close(fd);
+        worker->connections_open--;
+        kb_pool_release(conn_pool(worker), conn);
+        return NULL;
+    }
+    return conn;
+}
+
+struct kb_conn *kb_conn_create_connecting(struct kb_worker *worker, const struct kb_addr *addr,
+                                          const struct kb_addr *source, uint64_t timeout_ms, size_t buffer_limit)
+{
+    struct kb_conn *conn = conn_new(worker, buffer_limit);
+    int fd = -1;
+    int rc = kb_sock_connect(addr, source, &fd);
+
+    conn->info.direct_remote = *addr;
+    conn->info.remote = *addr;
+    conn->state = CONN_CONNECTING;
+    conn->io.fd = -1;
+    if (rc == KB_EAGAIN || rc == 0) {
+        rc = kb_io_open(&worker->loop, &conn->io, fd, io_ready);
+        if (rc != 0) {
+            close(fd);
+        }
+    } else {
+        conn->connect_errno = errno;
+    }
+    if (rc != 0) {
+        /* The failure is told by the timer, never from within this call. */
+        conn->io.fd = -1;
+        kb_loop_timer_arm(&worker->loop, &conn->timer, 0);
+        return conn;
+    }
+    kb_sock_local_addr(fd, &conn->info.local);
+    conn->info.direct_local = conn->info.local;
+    kb_io_watch(&conn->io, KB_IO_WRITE);
+    if (timeout_ms > 0) {
+        kb_loop_timer_arm(&worker->loop, &conn->timer, timeout_ms);
+    }
+    return conn;
+}
+
+void kb_conn_set_owner(struct kb_conn *conn, const struct kb_conn_callbacks *callbacks, void *owner)
+{
+    conn->callbacks = callbacks;
+    conn->owner = owner;
+}
+
+bool kb_conn_is_open(const struct kb_conn *conn)
+{
+    return conn->state == CONN_OPEN;
+}
+
+/* ---- what is watched ---- */
+
+static void watch_update(struct kb_conn *conn)
+{
+    unsigned events = 0;
+
+    switch ((enum conn_state)conn->state) {
+    case CONN_CONNECTING:
+        events = KB_IO_WRITE;
+        break;
+    case CONN_OPEN:
+        if (conn->read_disable_count == 0 && !conn->end_received && !kb_buf_above_high(&conn->in)) {
+            events |= KB_IO_READ;
+        }
+        events |= conn->out.len > 0 ? KB_IO_WRITE : 0;
+        break;
+    case CONN_FLUSHING:
+        events = KB_IO_WRITE;
+        break;
+    case CONN_DELAYED:
+        events = KB_IO_READ;
+        break;
+    case CONN_CLOSED:
+        return;
+    }
+    kb_io_watch(&conn->io, events);
+}
+
+/* Keeps the *_bytes_buffered gauges right; costs nothing while queues are empty between events. */
+static void buffered_count(struct kb_conn *conn)
+{
+    if (conn->stat_block == NULL) {
+        return;
+    }
+    if (KB_UNLIKELY(conn->in.len != conn->counted_in)) {
+        kb_stat_gauge_add(conn->stat_block, conn->stat_rx_buffered, (int64_t)conn->in.len - (int64_t)conn->counted_in);
+        conn->counted_in = conn->in.len;
+    }
+    if (KB_UNLIKELY(conn->out.len != conn->counted_out)) {
+        kb_stat_gauge_add(conn->stat_block, conn->stat_tx_buffered,
+                          (int64_t)conn->out.len - (int64_t)conn->counted_out);
+        conn->counted_out = conn->out.len;
+    }
+}
+
+/* ---- reading ---- */
+
+/* The connection is over from the peer's side: tells the owner, then frees. */
+static void remote_closed(struct kb_conn *conn)
+{
+    bool attached = conn->state == CONN_OPEN || conn->state == CONN_CONNECTING;
+
+    if (attached) {
+        conn->state = CONN_FLUSHING;
+        conn->callbacks->on_event(conn->owner, KB_CONN_REMOTE_CLOSE);
+    }
+    if (conn->io.fd < 0) {
+        /* Never got as far as a descriptor. */
+        conn->state = CONN_CLOSED;
+        kb_deferred_cancel(&conn->flush);
+        kb_buf_dispose(&conn->in);
+        kb_buf_dispose(&conn->out);
+        conn->worker->connections_open--;
+        KB_OBJ_CLEAR(conn);
+        kb_pool_release(conn_pool(conn->worker), conn);
+        return;
+    }
+    conn_destroy(conn);
+}
+
+static void deliver(struct kb_conn *conn)
+{
+    bool end = conn->end_received && conn->half_close_enabled && !conn->end_reported;
+
+    if (conn->state != CONN_OPEN || conn->read_disable_count > 0 || (conn->in.len == 0 && !end)) {
+        return;
+    }
+    conn->end_reported = conn->end_reported || end;
+    conn->callbacks->on_data(conn->owner, &conn->in, end || conn->end_reported);
+}
+
+static void read_ready(struct kb_conn *conn)
+{
+    uint64_t before = conn->bytes_received;
+    int rc = conn->transport->do_read(conn);
+
+    if (conn->stat_block != NULL && conn->bytes_received != before) {
+        kb_stat_add(conn->stat_block, conn->stat_rx_total, conn->bytes_received - before);
+    }
+    if (rc == KB_ECLOSED) {
+        conn->end_received = true;
+    } else if (rc != 0) {
+        conn->reset_detected = rc == KB_ERESET;
+    }
+    deliver(conn);
+    if (conn->state != CONN_OPEN) {
+        return;
+    }
+    if ((rc == KB_ECLOSED && !conn->half_close_enabled) || (rc != 0 && rc != KB_ECLOSED)) {
+        remote_closed(conn);
+        return;
+    }
+    if (conn->end_received && conn->end_sent && conn->out.len == 0) {
+        remote_closed(conn);
+    }
+}
+
+/* Bytes that come after the answer was complete: drop them until the peer closes. */
+static void delayed_read_ready(struct kb_conn *conn)
+{
+    char scratch[4096];
+
+    for (unsigned i = 0; i < 16; i++) {
+        ssize_t n = kb_sock_recv(conn->io.fd, scratch, sizeof(scratch));
+
+        if (n == KB_EAGAIN) {
+            return;
+        }
+        if (n <= 0) {
+            conn_destroy(conn);
+            return;
+        }
+    }
+}
+
+void kb_conn_start(struct kb_conn *conn)
+{
+    watch_update(conn);
+}
+
+static void connect_ready(struct kb_conn *conn)
+{
+    int rc = kb_sock_connect_result(conn->io.fd, &conn->connect_errno);
+
+    if (rc == KB_EAGAIN) {
+        return;
+    }
+    kb_loop_timer_cancel(&conn->worker->loop, &conn->timer);
+    if (rc != 0) {
+        remote_closed(conn);
+        return;
+    }
+    conn->state = CONN_OPEN;
+    kb_sock_local_addr(conn->io.fd, &conn->info.local);
+    conn->info.direct_local = conn->info.local;
+    watch_update(conn);
+    conn->transport->on_connected(conn);
+}
+
+void kb_conn_read_disable(struct kb_conn *conn, bool disable)
+{
+    if (disable) {
+        conn->read_disable_count++;
+    } else {
+        KB_ASSERT(conn->read_disable_count > 0);
+        conn->read_disable_count--;
+        if (conn->read_disable_count == 0 && conn->state == CONN_OPEN &&
+            (conn->in.len > 0 || (conn->end_received && !conn->end_reported))) {
+            kb_loop_defer(&conn->worker->loop, &conn->flush);
+        }
+    }
+    if (conn->state == CONN_OPEN) {
+        watch_update(conn);
+    }
+}
+
+/* ---- writing ---- */
+
+static void watermarks_check(struct kb_conn *conn)
+{
+    if (!conn->above_high && kb_buf_above_high(&conn->out)) {
+        conn->above_high = true;
+        if (conn->callbacks->on_above_high != NULL) {
+            conn->callbacks->on_above_high(conn->owner);
+        }
+    } else if (conn->above_high && kb_buf_below_low(&conn->out)) {
+        conn->above_high = false;
+        if (conn->callbacks->on_below_low != NULL) {
+            conn->callbacks->on_below_low(conn->owner);
+        }
+    }
+}
+
+/* Flushed while detached: close, or wait for the peer. */
+static void flushed_detached(struct kb_conn *conn)
+{
+    if (conn->delayed_close_ms > 0 && conn->end_wanted) {
+        conn->state = CONN_DELAYED;
+        kb_loop_timer_arm(&conn->worker->loop, &conn->timer, conn->delayed_close_ms);
+        watch_update(conn);
+        return;
+    }
+    conn_destroy(conn);
+}
+
+static void write_ready(struct kb_conn *conn)
+{
+    uint64_t before = conn->bytes_sent;
+    bool end = conn->end_wanted && conn->state == CONN_OPEN;
+    int rc = conn->transport->do_write(conn, end);
+    size_t sent = (size_t)(conn->bytes_sent - before);
+
+    if (conn->stat_block != NULL && sent > 0) {
+        kb_stat_add(conn->stat_block, conn->stat_tx_total, sent);
+    }
+    if (rc != 0) {
+        conn->reset_detected = rc == KB_ERESET || rc == KB_ECLOSED;
+        remote_closed(conn);
+        return;
+    }
+    if (conn->state == CONN_FLUSHING) {
+        if (conn->out.len == 0) {
+            flushed_detached(conn);
+        } else if (sent > 0 && kb_timer_armed(&conn->timer)) {
+            kb_loop_timer_arm(&conn->worker->loop, &conn->timer, conn->delayed_close_ms);
+        }
+        return;
+    }
+    if (sent > 0 && conn->callbacks->on_sent != NULL) {
+        conn->callbacks->on_sent(conn->owner, sent);
+    }
+    if (conn->state == CONN_OPEN && conn->above_high) {
+        watermarks_check(conn);
+    }
+    if (conn->state == CONN_OPEN && conn->end_sent && conn->end_reported && conn->out.len == 0) {
+        remote_closed(conn);
+    }
+}
+
+/* Runs once at the end of an event in which something was written or reading was enabled again. */
+static void flush_deferred(struct kb_deferred *deferred)
+{
+    struct kb_conn *conn = KB_CONTAINER_OF(deferred, struct kb_conn, flush);
+
+    KB_ASSERT(conn->kb_magic == (uint32_t)KB_MAGIC_kb_conn);
+    if (conn->state == CONN_OPEN || conn->state == CONN_FLUSHING) {
+        if (conn->out.len > 0 || (conn->end_wanted && !conn->end_sent)) {
+            write_ready(conn);
+        } else if (conn->state == CONN_FLUSHING) {
+            flushed_detached(conn);
+        }
+    }
+    if (conn->state == CONN_OPEN && (conn->in.len > 0 || (conn->end_received && !conn->end_reported))) {
+        deliver(conn);
+    }
+    if (conn->state != CONN_CLOSED) {
+        buffered_count(conn);
+        watch_update(conn);
+    }
+}
+
+void kb_conn_written(struct kb_conn *conn)
+{
+    if (conn->state == CONN_OPEN) {
+        kb_loop_defer(&conn->worker->loop, &conn->flush);
+        if (KB_UNLIKELY(kb_buf_above_high(&conn->out))) {
+            watermarks_check(conn);
+        }
+    }
+}
+
+void kb_conn_end_stream(struct kb_conn *conn)
+{
+    conn->end_wanted = true;
+    kb_conn_written(conn);
+}
+
+/* ---- events ---- */
+
+static void io_ready(struct kb_io *io, unsigned events)
+{
+    struct kb_conn *conn = KB_CONTAINER_OF(io, struct kb_conn, io);
+
+    KB_ASSERT(conn->kb_magic == (uint32_t)KB_MAGIC_kb_conn);
+    switch ((enum conn_state)conn->state) {
+    case CONN_CONNECTING:
+        connect_ready(conn);
+        break;
+    case CONN_OPEN:
+        if (events & (KB_IO_READ | KB_IO_ERROR)) {
+            read_ready(conn);
+        }
+        if ((events & KB_IO_WRITE) && conn->state == CONN_OPEN && conn->out.len > 0) {
+            write_ready(conn);
+        }
+        break;
+    case CONN_FLUSHING:
+        write_ready(conn);
+        break;
+    case CONN_DELAYED:
+        delayed_read_ready(conn);
+        break;
+    case CONN_CLOSED:
+        return;
+    }
+    if (conn->state != CONN_CLOSED) {
+        buffered_count(conn);
+        watch_update(conn);
+    }
+}
+
+static void timer_fired(struct kb_timer *timer)
+{
+    struct kb_conn *conn = KB_CONTAINER_OF(timer, struct kb_conn, timer);
+
+    KB_ASSERT(conn->kb_magic == (uint32_t)KB_MAGIC_kb_conn);
+    if (conn->state == CONN_CONNECTING) {
+        conn->connect_timed_out = conn->io.fd >= 0;
+        remote_closed(conn);
+        return;
+    }
+    if (conn->stat_block != NULL && conn->stat_delayed_close != 0) {
+        kb_stat_inc(conn->stat_block, conn->stat_delayed_close);
+    }
+    conn_destroy(conn);
+}
+
+static void flush_then_close(struct kb_conn *conn, bool delay)
+{
+    conn->state = CONN_FLUSHING;
+    conn->end_wanted = delay;
+    if (!delay && conn->out.len == 0) {
+        conn_destroy(conn);
+        return;
+    }
+    if (conn->delayed_close_ms > 0) {
+        kb_loop_timer_arm(&conn->worker->loop, &conn->timer, conn->delayed_close_ms);
+    }
+    kb_buf_dispose(&conn->in);
+    kb_loop_defer(&conn->worker->loop, &conn->flush);
+}
+
+void kb_conn_close(struct kb_conn *conn, enum kb_conn_close how)
+{
+    if (conn->state != CONN_OPEN && conn->state != CONN_CONNECTING) {
+        return;
+    }
+    if (conn->state == CONN_CONNECTING) {
+        how = KB_CONN_NO_FLUSH;
+    }
+    conn->state = CONN_FLUSHING;
+    conn->callbacks->on_event(conn->owner, KB_CONN_LOCAL_CLOSE);
+    if (conn->io.fd < 0) {
+        remote_closed(conn);
+        return;
+    }
+    switch (how) {
+    case KB_CONN_FLUSH_WRITE:
+        flush_then_close(conn, false);
+        break;
+    case KB_CONN_FLUSH_WRITE_AND_DELAY:
+        flush_then_close(conn, true);
+        break;
+    case KB_CONN_NO_FLUSH:
+        conn_destroy(conn);
+        break;
+    case KB_CONN_ABORT_RESET:
+        kb_sock_set_linger_reset(conn->io.fd);
+        conn_destroy(conn);
+        break;
+    }
+}
