@@ -225,16 +225,9 @@ class Steps:
 
     def connect(self):
         """A connection whose local port no earlier connection of this run had."""
-        target = self.run.target(self.exchange)
-        spare = []
-        while True:
-            conn = Connection(target)
-            if (conn.port, target) not in self.run.owners:
-                for one in spare:
-                    one.close()
-                self.run.names.add(conn.port, "{client}")
-                return conn
-            spare.append(conn)
+        conn = Connection(self.run.target(self.exchange), {port for port, _ in self.run.owners})
+        self.run.names.add(conn.port, "{client}")
+        return conn
 
     def do_raw(self, text):
         conn = self.conn()

@@ -68,14 +68,18 @@ class Connection:
     `state` is open, eof or rst; `received` is everything that came.
     """
 
-    def __init__(self, port, source=None):
-        self.sock = socket.socket()
+    def __init__(self, port, used=()):
+        """Connect to a port of the subject, from a local port that is not in `used`."""
+        while True:
+            self.sock = socket.socket()
+            self.sock.bind(("127.0.0.1", 0))
+            self.port = self.sock.getsockname()[1]
+            if self.port not in used and self.port > 9999:
+                break
+            self.sock.close()
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sock.settimeout(10)
-        if source:
-            self.sock.bind((source, 0))
         self.sock.connect(("127.0.0.1", port))
-        self.port = self.sock.getsockname()[1]
         self.received = b""
         self.parsed = 0
         self.done = 0
