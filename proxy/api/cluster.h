@@ -57,7 +57,10 @@ enum { /* health flags, as /clusters shows them */
     KB_HOST_FAILED_OUTLIER = 2,
     KB_HOST_FAILED_EDS = 4,
     KB_HOST_DEGRADED_EDS = 8,
+    KB_HOST_DRAINING_EDS = 16, /* also left out of the host count that health is a share of */
 };
+#define KB_HOST_UNHEALTHY                                                                          \
+    (KB_HOST_FAILED_ACTIVE_HC | KB_HOST_FAILED_OUTLIER | KB_HOST_FAILED_EDS | KB_HOST_DRAINING_EDS)
 
 enum kb_host_stat { /* per host, /clusters order of the text page */
     KB_HOST_CX_ACTIVE,
@@ -72,28 +75,56 @@ enum kb_host_stat { /* per host, /clusters order of the text page */
     KB_HOST_STAT_COUNT
 };
 
-/* What one worker keeps for one host; made at first use, on that worker. */
+/* What one worker keeps for one host; made at first use, on that worker, and freed with the host. A pool in it holds a
+ * reference to the host and must be gone (NULL) when it lets go of that. */
 struct kb_host_local {
     uint64_t stats[KB_HOST_STAT_COUNT];
     void *pools[KB_PRIORITY_COUNT]; /* proxy/upstream/pool_h1.c */
     struct kb_host *host;
+    uint32_t refs; /* kb_host_local_ref; while not 0 it holds one reference to the host */
+    bool removed;  /* the host left this worker's view */
+};
+
+/* An address that a logical host got later; kept until the host goes, because workers may look at it. */
+struct kb_host_address {
+    struct kb_addr addr;
+    struct kb_str text;
+    struct kb_host_address *older;
 };
 
 struct kb_host {
     KB_OBJ;
     const struct kb_cluster *cluster;
-    struct kb_addr addr;
+    struct kb_addr addr;     /* the first one; kb_host_addr says where to connect to */
     struct kb_str addr_text; /* "127.0.0.1:80" */
+    struct kb_host_address *current; /* LOGICAL_DNS after a change; NULL: addr */
     struct kb_str hostname;  /* endpoint hostname or DNS name; may be empty */
+    struct kb_str metadata;  /* packed envoy.config.core.v3.Metadata; empty when there is none */
     struct kb_str region, zone, sub_zone;
     uint32_t weight;
     uint32_t priority;
     uint32_t health_flags; /* relaxed atomics */
     bool canary;
     uint32_t refs; /* atomic: host sets of main, plus one per worker view that holds it */
-    struct kb_host_local **locals; /* [worker_count + 1] */
+    uint32_t local_count;
+    struct kb_host_local **locals; /* [local_count]: by worker index, the last is the main thread's */
 };
 KB_OBJ_MAGIC(kb_host, 0x484f5354);
+
+/* Where new connections go to, and its text. Of a LOGICAL_DNS host it changes between events. */
+KB_INLINE const struct kb_addr *kb_host_addr(const struct kb_host *host)
+{
+    const struct kb_host_address *current = __atomic_load_n(&host->current, __ATOMIC_ACQUIRE);
+
+    return KB_LIKELY(current == NULL) ? &host->addr : &current->addr;
+}
+
+KB_INLINE struct kb_str kb_host_addr_text(const struct kb_host *host)
+{
+    const struct kb_host_address *current = __atomic_load_n(&host->current, __ATOMIC_ACQUIRE);
+
+    return KB_LIKELY(current == NULL) ? host->addr_text : current->text;
+}
 
 struct kb_cluster_manager;
 struct kb_lb; /* a worker's load balancer of one cluster */
@@ -117,7 +148,8 @@ struct kb_lb_request {
     struct kb_stream_info *info;
     bool has_hash;
     uint64_t hash;
-    /* Retries: true when this host shall not be taken (previous_hosts...); asked up to max_attempts times. NULL: take any. */
+    /* Retries: true when this host shall not be taken (previous_hosts...); asked up to max_attempts times (Envoy's
+     * host_selection_retry_max_attempts + 1), then the last pick is taken all the same. NULL: take any. */
     bool (*reject_host)(void *arg, const struct kb_host *host);
     void *reject_arg;
     uint32_t max_attempts;
@@ -131,6 +163,8 @@ struct kb_cluster_local *kb_cluster_local_find(struct kb_worker *worker, struct 
 struct kb_cluster_local *kb_cluster_local_get(struct kb_worker *worker, uint32_t slot);
 /* The number that stands for this cluster name in this process, whether or not the cluster exists. Main thread. */
 uint32_t kb_cluster_slot(struct kb_cluster_manager *manager, struct kb_str name);
+/* Whether there is a cluster of that name. Main thread. */
+bool kb_cluster_manager_has(const struct kb_cluster_manager *manager, struct kb_str name);
 
 /* Whether a cluster of that name is configured. Main thread. */
 bool kb_cluster_manager_has(const struct kb_cluster_manager *manager, struct kb_str name);
@@ -145,10 +179,32 @@ void kb_cluster_local_unref(struct kb_cluster_local *local);
  * to keep it. */
 struct kb_host *kb_cluster_local_choose_host(struct kb_cluster_local *local, const struct kb_lb_request *request);
 
+/* Atomic; any thread. What is done per request takes kb_host_local_ref. */
 struct kb_host *kb_host_ref(struct kb_host *host);
 void kb_host_unref(struct kb_host *host);
 /* This worker's part of the host, made at first use. */
 struct kb_host_local *kb_host_local_get(struct kb_host *host, uint32_t worker_index);
+
+/* Keeps host and local without an atomic operation in most cases: counts on this worker. */
+KB_INLINE void kb_host_local_ref(struct kb_host_local *local)
+{
+    if (local->refs++ == 0) {
+        kb_host_ref(local->host);
+    }
+}
+/* The host, and local with it, may be gone afterwards. */
+KB_INLINE void kb_host_local_unref(struct kb_host_local *local)
+{
+    KB_DASSERT(local->refs > 0);
+    if (--local->refs == 0) {
+        kb_host_unref(local->host);
+    }
+}
+
+/* Called on a worker when a host leaves its view and the worker has a local for it: close idle connections, let busy
+ * ones finish. One function for the process, set by the pools before workers start. */
+typedef void (*kb_host_removed_cb)(struct kb_worker *worker, struct kb_host_local *local);
+void kb_host_set_removed_cb(kb_host_removed_cb cb);
 
 KB_INLINE void kb_host_stat_add(struct kb_host_local *local, enum kb_host_stat stat, int64_t n)
 {

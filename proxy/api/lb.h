@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Load balancers: one vtable per policy. Configuration is made on the main thread and shared; a struct kb_lb is one
+ * worker's, made when that worker first uses the cluster. Implemented in proxy/ext/lb/ over proxy/upstream/lb_base.h. */
+#pragma once
+
+#include "proxy/api/cluster.h"
+#include "proxy/api/factory_context.h"
+
+struct kb_priority_set;
+
+struct kb_lb_ops {
+    const char *name;     /* "envoy.load_balancing_policies.round_robin" */
+    const char *type_url; /* "envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin" */
+    /* From a message of type_url. KB_ECONFIG after a report to diag. Main thread. */
+    int (*config_create)(const void *message, struct kb_factory_context *factory, struct kb_diag *diag,
+                         void **config);
+    void (*config_destroy)(void *config);
+    /* One worker's balancer over these hosts; `config` and `local` outlive it. `set` is borrowed until hosts_changed or
+     * destroy. */
+    struct kb_lb *(*create)(struct kb_cluster_local *local, const void *config,
+                            const struct kb_priority_set *set);
+    /* Other hosts from now on; the old set may be gone when this returns. */
+    void (*hosts_changed)(struct kb_lb *lb, const struct kb_priority_set *set);
+    /* The next host, or NULL. No memory is taken in steady state. */
+    struct kb_host *(*choose_host)(struct kb_lb *lb, const struct kb_lb_request *request);
+    void (*destroy)(struct kb_lb *lb);
+};
+
+/* The head of every balancer. */
+struct kb_lb {
+    KB_OBJ;
+    const struct kb_lb_ops *ops;
+    struct kb_cluster_local *local;
+    const struct kb_priority_set *set;
+};
+KB_OBJ_MAGIC(kb_lb, 0x4c424c42);
