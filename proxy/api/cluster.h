@@ -85,19 +85,11 @@ struct kb_host_local {
     bool removed;  /* the host left this worker's view */
 };
 
-/* An address that a logical host got later; kept until the host goes, because workers may look at it. */
-struct kb_host_address {
-    struct kb_addr addr;
-    struct kb_str text;
-    struct kb_host_address *older;
-};
-
 struct kb_host {
     KB_OBJ;
     const struct kb_cluster *cluster;
-    struct kb_addr addr;     /* the first one; kb_host_addr says where to connect to */
+    struct kb_addr addr;
     struct kb_str addr_text; /* "127.0.0.1:80" */
-    struct kb_host_address *current; /* LOGICAL_DNS after a change; NULL: addr */
     struct kb_str hostname;  /* endpoint hostname or DNS name; may be empty */
     struct kb_str metadata;  /* packed envoy.config.core.v3.Metadata; empty when there is none */
     struct kb_str region, zone, sub_zone;
@@ -110,21 +102,6 @@ struct kb_host {
     struct kb_host_local **locals; /* [local_count]: by worker index, the last is the main thread's */
 };
 KB_OBJ_MAGIC(kb_host, 0x484f5354);
-
-/* Where new connections go to, and its text. Of a LOGICAL_DNS host it changes between events. */
-KB_INLINE const struct kb_addr *kb_host_addr(const struct kb_host *host)
-{
-    const struct kb_host_address *current = __atomic_load_n(&host->current, __ATOMIC_ACQUIRE);
-
-    return KB_LIKELY(current == NULL) ? &host->addr : &current->addr;
-}
-
-KB_INLINE struct kb_str kb_host_addr_text(const struct kb_host *host)
-{
-    const struct kb_host_address *current = __atomic_load_n(&host->current, __ATOMIC_ACQUIRE);
-
-    return KB_LIKELY(current == NULL) ? host->addr_text : current->text;
-}
 
 struct kb_cluster_manager;
 struct kb_lb; /* a worker's load balancer of one cluster */
