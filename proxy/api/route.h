@@ -38,6 +38,50 @@ struct kb_retry_policy {
     bool omit_canary_hosts;
 };
 
+/* One entry of upgrade_configs, the name in lower case. */
+struct kb_route_upgrade {
+    struct kb_str name;
+    bool enabled;
+    bool connect;    /* connect_config: CONNECT is ended here and its bytes go to the cluster as TCP */
+    bool allow_post; /* connect_config.allow_post */
+};
+
+/* One entry of request_mirror_policies. */
+struct kb_mirror_policy {
+    struct kb_str cluster;        /* empty: by header */
+    struct kb_str cluster_header; /* lower case */
+    struct kb_str host_rewrite;   /* host_rewrite_literal; empty: none */
+    struct kb_str runtime_key;
+    uint32_t numerator; /* kb_runtime_feature_enabled(runtime, key, numerator, denominator, random) */
+    uint32_t denominator;
+    uint32_t slot; /* of `cluster`; UINT32_MAX: by header */
+    bool disable_host_suffix; /* no "-shadow" */
+    int8_t trace_sampled;     /* -1: as the request */
+};
+
+struct kb_internal_redirect_policy {
+    uint32_t max_redirects;  /* 1 */
+    uint8_t codes;           /* 1 << (status - 301): 301, 302, 303, 307, 308 */
+    bool allow_cross_scheme;
+    const struct kb_str *headers_to_copy; /* response_headers_to_copy, lower case */
+    size_t headers_to_copy_count;
+};
+
+struct kb_hash_policies; /* proxy/router/hash_policy.c */
+
+/* What few routes have. */
+struct kb_route_policies {
+    const struct kb_hash_policies *hash; /* NULL: none; see kb_route_hash */
+    const struct kb_mirror_policy *mirrors;
+    size_t mirror_count;
+    const struct kb_internal_redirect_policy *internal_redirect; /* NULL: off */
+    bool hedge_on_per_try_timeout;
+    bool max_grpc_timeout_set; /* the deprecated fields */
+    uint64_t max_grpc_timeout_ms;
+    uint64_t grpc_timeout_offset_ms;        /* of max_grpc_timeout; 0: none */
+    uint64_t grpc_timeout_header_offset_ms; /* of grpc_timeout_header_max; 0: none */
+};
+
 /* The chosen route. Everything is borrowed from the table. */
 struct kb_route {
     enum kb_route_kind kind;
@@ -61,7 +105,8 @@ struct kb_route {
     bool include_is_timeout_retry;
     bool auto_host_rewrite;
     bool append_x_forwarded_host;
-    const struct kb_route_upgrade *upgrades; /* upgrade_configs; NULL-terminated by name.len 0 */
+    const struct kb_route_upgrade *upgrades;   /* ends with an empty name; NULL: none */
+    const struct kb_route_policies *policies; /* NULL: none */
     uint16_t cluster_not_found_status;       /* 503 */
     const void *impl;                        /* the entry, for the functions below */
 };
@@ -105,3 +150,36 @@ unsigned kb_route_direct_response(const struct kb_route *route, const struct kb_
                                   struct kb_str *location);
 /* Envoy virtual host require_tls: true when the request must be redirected to https. */
 bool kb_route_requires_tls(const struct kb_route *route, const struct kb_header_map *headers, bool internal);
+
+/* Names in internal_only_headers, lower case: removed from external requests. */
+const struct kb_str *kb_route_config_internal_only_headers(const struct kb_route_config *config, size_t *count);
+
+/* KB_ROUTE_REDIRECT and KB_ROUTE_DIRECT_RESPONSE: call before kb_route_redirect. Rewrites :path where the redirect says
+ * so (access logs show it), keeping the old one in x-envoy-original-path unless `suppress_envoy_headers`. */
+void kb_route_rewrite_path_for_redirect(const struct kb_route *route, struct kb_header_map *headers,
+                                        bool suppress_envoy_headers);
+/* Body of a direct response with body_format evaluated (in headers->arena), and its content type, empty when it is the
+ * usual one. */
+struct kb_str kb_route_direct_body(const struct kb_route *route, const struct kb_header_map *headers,
+                                   const struct kb_stream_info *info, struct kb_str *content_type);
+
+/* Asked for a cookie of hash_policy that the request does not have: sets it in the response and returns its value, or p
+ * NULL. */
+struct kb_hash_cookie {
+    struct kb_str name;
+    struct kb_str path;
+    uint64_t ttl_s;
+    const struct kb_str *attributes; /* name, value, name, value ... */
+    size_t attribute_count;          /* pairs */
+};
+typedef struct kb_str (*kb_hash_cookie_fn)(void *arg, const struct kb_hash_cookie *cookie);
+
+/* The hash of hash_policy for consistent load balancing; false when no policy gave one. `add_cookie` may be NULL. */
+bool kb_route_hash(const struct kb_route *route, const struct kb_header_map *headers, const struct kb_stream_info *info,
+                   kb_hash_cookie_fn add_cookie, void *arg, uint64_t *hash);
+/* The Set-Cookie value for a cookie of hash_policy, in the arena. */
+struct kb_str kb_hash_cookie_text(const struct kb_hash_cookie *cookie, struct kb_str value, struct kb_arena *arena);
+
+/* Whether typed_per_filter_config switches the HTTP filter of that name off (1) or on (0) for this route; -1: says
+ * nothing. `choice` as from kb_route_choose_cluster, or NULL. */
+int kb_route_filter_disabled(const struct kb_route *route, const void *choice, struct kb_str filter_name);
