@@ -30,6 +30,9 @@ struct kb_server_context {
     bool drain_immediate;   /* --drain-strategy immediate */
     bool health_check_failed; /* /healthcheck/fail; written by main, read by workers (relaxed) */
     bool draining;            /* the whole server drains; likewise */
+    bool draining_inbound;    /* listeners with traffic_direction INBOUND drain; likewise. See proxy/api/drain.h */
+    uint64_t drain_deadline_ms;         /* when the drain time is over, kb_loop_now_ms; valid while draining */
+    uint64_t drain_inbound_deadline_ms; /* likewise for draining_inbound */
     bool validate_only;
 };
 
