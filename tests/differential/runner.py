@@ -257,6 +257,9 @@ class Steps:
     def do_release(self, name):
         self.run.layout.upstreams[name].release()
 
+    def do_release_one(self, name):
+        self.run.layout.upstreams[name].release_one()
+
     def do_close_idle(self, name):
         self.run.layout.upstreams[name].close_idle()
 

@@ -197,6 +197,34 @@ class Reader:
         return self.take(int(length.group(1))) if length else b""
 
 
+class Gate:
+    """Where replies wait until the test lets them go, in the order in which they came."""
+
+    def __init__(self):
+        self.lock = threading.Condition()
+        self.waiting = 0
+        self.allowed = 0
+
+    def ticket(self):
+        with self.lock:
+            self.waiting += 1
+            return self.waiting
+
+    def passed(self, ticket):
+        with self.lock:
+            return self.lock.wait_for(lambda: ticket <= self.allowed, 0.005)
+
+    def open_one(self):
+        with self.lock:
+            self.allowed += 1
+            self.lock.notify_all()
+
+    def open(self):
+        with self.lock:
+            self.allowed = float("inf")
+            self.lock.notify_all()
+
+
 class Upstream:
     """One listening scripted server; `number` is its port."""
 
@@ -210,7 +238,7 @@ class Upstream:
         self.peers = {}
         self.live = {}
         self.lock = threading.Condition()
-        self.gate = threading.Event()
+        self.gate = Gate()
         self.closing = False
         self.listener = socket.socket()
         self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -228,11 +256,15 @@ class Upstream:
         with self.lock:
             self.script = collections.deque(behaviour(s) if self.mode == "http" else s
                                             for s in specs)
-            self.gate = threading.Event()
+            self.gate = Gate()
 
     def release(self):
         """Let every reply that waits at a None part, and every later one, go on."""
-        self.gate.set()
+        self.gate.open()
+
+    def release_one(self):
+        """Let the reply go on that has waited longest at a None part."""
+        self.gate.open_one()
 
     def close_idle(self):
         """Close every connection from our side, as a server does with idle ones."""
@@ -264,7 +296,7 @@ class Upstream:
 
     def stop(self):
         self.closing = True
-        self.gate.set()
+        self.gate.open()
         try:
             self.listener.shutdown(socket.SHUT_RDWR)
         except OSError:
@@ -363,7 +395,8 @@ class Upstream:
 
     def _hold(self, sock, gate):
         """Wait for release(), or for the peer to go away."""
-        while not gate.wait(0.005):
+        ticket = gate.ticket()
+        while not gate.passed(ticket):
             sock.setblocking(False)
             try:
                 if sock.recv(1, socket.MSG_PEEK) == b"":
