@@ -7,6 +7,8 @@ installed xds-protos and protobuf packages, prunes them to the roots and what th
   c/...            what protoc's C generator makes of it
   chunk_N.c        translation units that include the generated sources (base names repeat, chunks do not)
   registry.inc     the messages, sorted by name
+  rules.inc        their validate rules as tables
+  fields.txt       every field, in order of its ordinal
 and on stdout the paths of the translation units. Does nothing when roots, packages and tools are unchanged.
 """
 import argparse
@@ -23,12 +25,16 @@ import sys
 
 from google.protobuf import descriptor_pb2, descriptor_pool
 
+import rules
+
 MESSAGE = descriptor_pb2.FieldDescriptorProto.TYPE_MESSAGE
 ENUM = descriptor_pb2.FieldDescriptorProto.TYPE_ENUM
 GROUP = descriptor_pb2.FieldDescriptorProto.TYPE_GROUP
 
 # protobuf-c calls the first member of every message `base`; a field of this name needs another name for it.
 BASE_FIELD_NAME = 'pb_base'
+# Fields of one message that the reader of the wire format has room for (FIELDS_SEEN_MAX).
+FIELDS_MAX = 256
 EXT_PB_C_MSG = 1019
 EXT_PB_C_MSG_BASE_FIELD_NAME = 3
 
@@ -247,28 +253,69 @@ def write_chunks(out, files, count):
         (out / f'chunk_{number}.c').write_text(text, encoding='utf-8')
 
 
-def lean(out, names, registry):
-    """Makes the descriptors small: no initialisers (each keeps a copy of its message), no C names. The first
-    reserved word of a message descriptor becomes its place in the registry, counted from 1."""
-    number_of = {name: number + 1 for number, name in enumerate(registry)}
-    message = re.compile(
-        r'(PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,\n  "([^"]+)",\n)  "[^"]*",\n  "[^"]*",\n  "[^"]*",'
-        r'(.*?)\(ProtobufCMessageInit\) \w+,\n  NULL,', re.DOTALL)
+class Notes:
+    """What the generated descriptors carry in protobuf-c's reserved words, from the options of the originals:
+    message: reserved1 place in the registry from 1, reserved2 first row of required_oneofs;
+    field: reserved_flags enum kb_pb_mark, reserved2 ordinal among all fields from 1, reserved3 first row of checks."""
+
+    def __init__(self, index, keep, registry):
+        self.rules = rules.Rules()
+        self.fields = []  # (message, field name), in order of their ordinals
+        self.message = {}
+        self.field = {}
+        number_of = {name: number + 1 for number, name in enumerate(registry)}
+        for full in sorted(keep):
+            message = index.messages[full][1]
+            if len(message.field) > FIELDS_MAX:
+                fail(f'{full} has more than {FIELDS_MAX} fields, which proto/wire.c does not expect')
+            self.message[full] = (number_of.get(full, 0), self.rules.add_message(message))
+            for field in sorted(message.field, key=lambda f: f.number):
+                self.fields.append((full, field.name))
+                self.field[full, field.name] = (
+                    rules.marks_of(index, field), len(self.fields), self.rules.add_field(full, field))
+
+
+def lean(out, names, notes):
+    """Makes the descriptors small (no initialisers, each of which keeps a copy of its message; no C names) and puts
+    the notes into their reserved words."""
+    block = re.compile(
+        r'(?:static const ProtobufCFieldDescriptor (?P<symbol>\w+)__field_descriptors\[\d+\] =\n(?P<fields>.*?)\n\};\n'
+        r'(?P<middle>(?:(?!static const ProtobufCFieldDescriptor ).)*?))?'
+        r'(?P<head>const ProtobufCMessageDescriptor \w+__descriptor =\n\{\n  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,\n)'
+        r'  "(?P<name>[^"]+)",\n  "[^"]*",\n  "[^"]*",\n  "[^"]*",(?P<rest>.*?)'
+        r'\(ProtobufCMessageInit\) \w+,\n  NULL,NULL,NULL ', re.DOTALL)
+    one_field = re.compile(r'(?P<head>\n  \{\n    "(?P<name>[^"]+)",.*?)0,NULL,NULL    /\* reserved1', re.DOTALL)
     enum = re.compile(r'(PROTOBUF_C__ENUM_DESCRIPTOR_MAGIC,\n  "[^"]+",\n)  "[^"]*",\n  "[^"]*",\n  "[^"]*",')
     value = re.compile(r'^(  \{ "[^"]+", )"[A-Z0-9_]+"', re.MULTILINE)
+    done = set()
 
-    def message_text(match):
-        return f'{match[1]}  NULL,\n  NULL,\n  NULL,{match[3]}NULL,\n  (void *) {number_of.get(match[2], 0)},'
+    def block_text(match):
+        full = match['name']
+
+        def field_text(field):
+            marks, ordinal, rule = notes.field[full, field['name']]
+            done.add((full, field['name']))
+            return f'{field["head"]}{marks}, (void *) {ordinal}, (void *) {rule}    /* reserved1'
+
+        number, oneofs = notes.message.get(full, (0, 0))
+        text = ''
+        if match['symbol']:
+            fields = one_field.sub(field_text, match['fields'])
+            text = (f'static const ProtobufCFieldDescriptor {match["symbol"]}__field_descriptors[] =\n{fields}\n}};\n'
+                    f'{match["middle"]}')
+        return (f'{text}{match["head"]}  "{full}",\n  NULL,\n  NULL,\n  NULL,{match["rest"]}'
+                f'NULL,\n  (void *) {number}, (void *) {oneofs}, NULL ')
 
     for name in names:
         path = out / 'c' / name
         text = path.read_text(encoding='utf-8')
-        text, count = message.subn(message_text, text)
+        text, count = block.subn(block_text, text)
         if count != text.count('PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC'):
             fail(f'{name}: the output of the C generator has an unknown form')
         text = enum.sub(r'\1  NULL,\n  NULL,\n  NULL,', text)
-        text = value.sub(r'\1NULL', text)
-        path.write_text(text, encoding='utf-8')
+        path.write_text(value.sub(r'\1NULL', text), encoding='utf-8')
+    if done != set(notes.field):
+        fail(f'fields without a descriptor in the generated C: {sorted(set(notes.field) - done)[:3]}')
 
 
 def write_registry(out, index, registry):
@@ -326,7 +373,10 @@ def generate(args, patterns):
     subprocess.run([args.protoc, f'--descriptor_set_in={descriptors}', f'--c_out={out / "c"}', *names], check=True)
     sources = [n[:-len('.proto')] + '.pb-c.c' for n in names]
     registry = sorted(n for n in keep if not index.messages[n][1].options.map_entry)
-    lean(out, sources, registry)
+    notes = Notes(index, keep, registry)
+    lean(out, sources, notes)
+    notes.rules.write(out / 'rules.inc')
+    (out / 'fields.txt').write_text(''.join(f'{m} {f}\n' for m, f in notes.fields), encoding='utf-8')
     write_registry(out, index, registry)
     write_chunks(out, sources, args.chunks)
     replace_tree(out, args.out)
