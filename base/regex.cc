@@ -81,18 +81,29 @@ bool kb_regex_partial_match(const struct kb_regex *regex, struct kb_str text)
     return RE2::PartialMatch(piece(text), regex->re);
 }
 
-bool kb_regex_full_match_groups(const struct kb_regex *regex, struct kb_str text, struct kb_str *groups, int count)
+static bool match_groups(const struct kb_regex *regex, struct kb_str text, RE2::Anchor anchor, struct kb_str *groups,
+                         int count)
 {
     re2::StringPiece found[KB_REGEX_GROUPS_MAX];
 
     if (count > KB_REGEX_GROUPS_MAX || count > kb_regex_group_count(regex) + 1 ||
-        !regex->re.Match(piece(text), 0, text.len, RE2::ANCHOR_BOTH, found, count)) {
+        !regex->re.Match(piece(text), 0, text.len, anchor, found, count)) {
         return false;
     }
     for (int i = 0; i < count; i++) {
         groups[i] = kb_str_make(found[i].data(), found[i].size());
     }
     return true;
+}
+
+bool kb_regex_full_match_groups(const struct kb_regex *regex, struct kb_str text, struct kb_str *groups, int count)
+{
+    return match_groups(regex, text, RE2::ANCHOR_BOTH, groups, count);
+}
+
+bool kb_regex_partial_match_groups(const struct kb_regex *regex, struct kb_str text, struct kb_str *groups, int count)
+{
+    return match_groups(regex, text, RE2::UNANCHORED, groups, count);
 }
 
 struct kb_str kb_regex_replace_all(const struct kb_regex *regex, struct kb_str text, struct kb_str substitution,

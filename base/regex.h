@@ -36,6 +36,9 @@ bool kb_regex_partial_match(const struct kb_regex *regex, struct kb_str text);
 /* The whole text matches; fills groups[0..count-1], where 0 is all of it. Groups that did not take part have p NULL. */
 bool kb_regex_full_match_groups(const struct kb_regex *regex, struct kb_str text, struct kb_str *groups, int count);
 
+/* As kb_regex_full_match_groups, for the first part of the text that matches. */
+bool kb_regex_partial_match_groups(const struct kb_regex *regex, struct kb_str text, struct kb_str *groups, int count);
+
 /* A copy of the text with every match replaced; "\N" in the substitution stands for group N. In the arena. A substitution
  * that names a group that is not there changes nothing, as in RE2. */
 struct kb_str kb_regex_replace_all(const struct kb_regex *regex, struct kb_str text, struct kb_str substitution,
