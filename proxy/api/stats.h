@@ -39,7 +39,11 @@ struct kb_stat_schema {
     S(FILESYSTEM, filesystem)                                                                      \
     S(RUNTIME, runtime)                                                                            \
     S(SERVER, server)                                                                              \
-    S(WATCHDOG, watchdog)
+    S(WATCHDOG, watchdog)                                                                          \
+    S(VIRTUAL_CLUSTER, virtual_cluster)                                                            \
+    S(ASYNC_CLIENT, async_client)                                                                  \
+    S(THREAD_LOCAL_CLUSTER_MANAGER, thread_local_cluster_manager)                                  \
+    S(OVERLOAD, overload)
 
 #define S(ID, file) extern const struct kb_stat_schema kb_stat_schema_##file;
 KB_STAT_SCHEMAS(S)
@@ -115,6 +119,26 @@ enum {
 #include "proxy/stats/watchdog.def"
 #undef X
 };
+enum {
+#define X(ID, name, kind) KB_STAT_VIRTUAL_CLUSTER_##ID,
+#include "proxy/stats/virtual_cluster.def"
+#undef X
+};
+enum {
+#define X(ID, name, kind) KB_STAT_ASYNC_CLIENT_##ID,
+#include "proxy/stats/async_client.def"
+#undef X
+};
+enum {
+#define X(ID, name, kind) KB_STAT_THREAD_LOCAL_CLUSTER_MANAGER_##ID,
+#include "proxy/stats/thread_local_cluster_manager.def"
+#undef X
+};
+enum {
+#define X(ID, name, kind) KB_STAT_OVERLOAD_##ID,
+#include "proxy/stats/overload.def"
+#undef X
+};
 
 struct kb_stat_store;
 struct kb_stat_group;
@@ -130,11 +154,12 @@ struct kb_stat_block {
     uint64_t cells[];
 };
 
-/* A group under `prefix` ("cluster.a.", copied), for `worker_count` workers and the main thread. The store owns it until
- * kb_stat_group_destroy. From the main thread. */
+/* A group under `prefix` ("cluster.a.", copied), for `worker_count` workers and the main thread. Whoever asks for the
+ * same prefix and schema gets the same group, as two connection managers with one stat_prefix count together. The store
+ * owns it until the last kb_stat_group_destroy. From the main thread. */
 struct kb_stat_group *kb_stat_group_create(struct kb_stat_store *store, struct kb_str prefix,
                                            const struct kb_stat_schema *schema);
-/* When no worker can write to it any more. */
+/* When no worker can write to it any more through this owner. NULL is allowed. */
 void kb_stat_group_destroy(struct kb_stat_group *group);
 
 /* The block of this worker, made when it is not there yet. Keep the pointer. On that worker's thread (or the main

@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The tables of names behind the schemas, made from the .def lists, and which of them the admin listener does not
+ * have. */
+#include "proxy/stats/stat_internal.h"
+
+#define KIND_COUNTER KB_STAT_COUNTER, false
+#define KIND_GAUGE KB_STAT_GAUGE, false
+#define KIND_HISTOGRAM KB_STAT_HISTOGRAM, false
+#define KIND_LAZY_GAUGE KB_STAT_GAUGE, true
+#define KIND_LAZY_HISTOGRAM KB_STAT_HISTOGRAM, true
+#define X(ID, name, kind) {name, KIND_##kind},
+
+static const struct kb_stat_def cluster_defs[] = {
+#include "proxy/stats/cluster.def"
+};
+static const struct kb_stat_def http_defs[] = {
+#include "proxy/stats/http.def"
+};
+static const struct kb_stat_def http1_defs[] = {
+#include "proxy/stats/http1.def"
+};
+static const struct kb_stat_def listener_defs[] = {
+#include "proxy/stats/listener.def"
+};
+static const struct kb_stat_def listener_http_defs[] = {
+#include "proxy/stats/listener_http.def"
+};
+static const struct kb_stat_def listener_worker_defs[] = {
+#include "proxy/stats/listener_worker.def"
+};
+static const struct kb_stat_def listener_manager_defs[] = {
+#include "proxy/stats/listener_manager.def"
+};
+static const struct kb_stat_def cluster_manager_defs[] = {
+#include "proxy/stats/cluster_manager.def"
+};
+static const struct kb_stat_def tcp_defs[] = {
+#include "proxy/stats/tcp.def"
+};
+static const struct kb_stat_def dns_defs[] = {
+#include "proxy/stats/dns.def"
+};
+static const struct kb_stat_def filesystem_defs[] = {
+#include "proxy/stats/filesystem.def"
+};
+static const struct kb_stat_def runtime_defs[] = {
+#include "proxy/stats/runtime.def"
+};
+static const struct kb_stat_def server_defs[] = {
+#include "proxy/stats/server.def"
+};
+static const struct kb_stat_def watchdog_defs[] = {
+#include "proxy/stats/watchdog.def"
+};
+static const struct kb_stat_def virtual_cluster_defs[] = {
+#include "proxy/stats/virtual_cluster.def"
+};
+static const struct kb_stat_def async_client_defs[] = {
+#include "proxy/stats/async_client.def"
+};
+static const struct kb_stat_def thread_local_cluster_manager_defs[] = {
+#include "proxy/stats/thread_local_cluster_manager.def"
+};
+static const struct kb_stat_def overload_defs[] = {
+#include "proxy/stats/overload.def"
+};
+
+#undef X
+
+/* Histograms are counted at compile time: each list is a sum of zeros and ones. */
+#define COUNT_COUNTER 0
+#define COUNT_GAUGE 0
+#define COUNT_HISTOGRAM 1
+#define COUNT_LAZY_GAUGE 0
+#define COUNT_LAZY_HISTOGRAM 1
+#define X(ID, name, kind) +COUNT_##kind
+
+const struct kb_stat_schema kb_stat_schema_cluster = {
+    cluster_defs, KB_ARRAY_LEN(cluster_defs), 0
+#include "proxy/stats/cluster.def"
+};
+const struct kb_stat_schema kb_stat_schema_http = {
+    http_defs, KB_ARRAY_LEN(http_defs), 0
+#include "proxy/stats/http.def"
+};
+const struct kb_stat_schema kb_stat_schema_http1 = {
+    http1_defs, KB_ARRAY_LEN(http1_defs), 0
+#include "proxy/stats/http1.def"
+};
+const struct kb_stat_schema kb_stat_schema_listener = {
+    listener_defs, KB_ARRAY_LEN(listener_defs), 0
+#include "proxy/stats/listener.def"
+};
+const struct kb_stat_schema kb_stat_schema_listener_http = {
+    listener_http_defs, KB_ARRAY_LEN(listener_http_defs), 0
+#include "proxy/stats/listener_http.def"
+};
+const struct kb_stat_schema kb_stat_schema_listener_worker = {
+    listener_worker_defs, KB_ARRAY_LEN(listener_worker_defs), 0
+#include "proxy/stats/listener_worker.def"
+};
+const struct kb_stat_schema kb_stat_schema_listener_manager = {
+    listener_manager_defs, KB_ARRAY_LEN(listener_manager_defs), 0
+#include "proxy/stats/listener_manager.def"
+};
+const struct kb_stat_schema kb_stat_schema_cluster_manager = {
+    cluster_manager_defs, KB_ARRAY_LEN(cluster_manager_defs), 0
+#include "proxy/stats/cluster_manager.def"
+};
+const struct kb_stat_schema kb_stat_schema_tcp = {
+    tcp_defs, KB_ARRAY_LEN(tcp_defs), 0
+#include "proxy/stats/tcp.def"
+};
+const struct kb_stat_schema kb_stat_schema_dns = {
+    dns_defs, KB_ARRAY_LEN(dns_defs), 0
+#include "proxy/stats/dns.def"
+};
+const struct kb_stat_schema kb_stat_schema_filesystem = {
+    filesystem_defs, KB_ARRAY_LEN(filesystem_defs), 0
+#include "proxy/stats/filesystem.def"
+};
+const struct kb_stat_schema kb_stat_schema_runtime = {
+    runtime_defs, KB_ARRAY_LEN(runtime_defs), 0
+#include "proxy/stats/runtime.def"
+};
+const struct kb_stat_schema kb_stat_schema_server = {
+    server_defs, KB_ARRAY_LEN(server_defs), 0
+#include "proxy/stats/server.def"
+};
+const struct kb_stat_schema kb_stat_schema_watchdog = {
+    watchdog_defs, KB_ARRAY_LEN(watchdog_defs), 0
+#include "proxy/stats/watchdog.def"
+};
+const struct kb_stat_schema kb_stat_schema_virtual_cluster = {
+    virtual_cluster_defs, KB_ARRAY_LEN(virtual_cluster_defs), 0
+#include "proxy/stats/virtual_cluster.def"
+};
+const struct kb_stat_schema kb_stat_schema_async_client = {
+    async_client_defs, KB_ARRAY_LEN(async_client_defs), 0
+#include "proxy/stats/async_client.def"
+};
+const struct kb_stat_schema kb_stat_schema_thread_local_cluster_manager = {
+    thread_local_cluster_manager_defs, KB_ARRAY_LEN(thread_local_cluster_manager_defs), 0
+#include "proxy/stats/thread_local_cluster_manager.def"
+};
+const struct kb_stat_schema kb_stat_schema_overload = {
+    overload_defs, KB_ARRAY_LEN(overload_defs), 0
+#include "proxy/stats/overload.def"
+};
+
+#undef X
+
+/* No routing happens there, and no extension is discovered. */
+static const uint16_t http_admin_hidden[] = {
+    KB_STAT_HTTP_NO_CLUSTER,
+    KB_STAT_HTTP_NO_ROUTE,
+    KB_STAT_HTTP_PASSTHROUGH_INTERNAL_REDIRECT_BAD_LOCATION,
+    KB_STAT_HTTP_PASSTHROUGH_INTERNAL_REDIRECT_NO_ROUTE,
+    KB_STAT_HTTP_PASSTHROUGH_INTERNAL_REDIRECT_PREDICATE,
+    KB_STAT_HTTP_PASSTHROUGH_INTERNAL_REDIRECT_TOO_MANY_REDIRECTS,
+    KB_STAT_HTTP_PASSTHROUGH_INTERNAL_REDIRECT_UNSAFE_SCHEME,
+    KB_STAT_HTTP_RQ_DIRECT_RESPONSE,
+    KB_STAT_HTTP_RQ_OVERLOAD_LOCAL_REPLY,
+    KB_STAT_HTTP_RQ_REDIRECT,
+    KB_STAT_HTTP_RQ_RESET_AFTER_DOWNSTREAM_RESPONSE_STARTED,
+    KB_STAT_HTTP_RQ_TOTAL,
+    KB_STAT_HTTP_TRACING_CLIENT_ENABLED,
+    KB_STAT_HTTP_TRACING_HEALTH_CHECK,
+    KB_STAT_HTTP_TRACING_NOT_TRACEABLE,
+    KB_STAT_HTTP_TRACING_RANDOM_SAMPLING,
+    KB_STAT_HTTP_TRACING_SERVICE_FORCED,
+};
+
+static const uint16_t listener_admin_hidden[] = {
+    KB_STAT_LISTENER_EXTENSION_CONFIG_MISSING,
+    KB_STAT_LISTENER_NETWORK_EXTENSION_CONFIG_MISSING,
+};
+
+void kb_stat_group_hide_for_admin(struct kb_stat_group *group)
+{
+    if (group->schema == &kb_stat_schema_http) {
+        kb_stat_group_set_hidden(group, http_admin_hidden, KB_ARRAY_LEN(http_admin_hidden));
+    } else if (group->schema == &kb_stat_schema_listener) {
+        kb_stat_group_set_hidden(group, listener_admin_hidden, KB_ARRAY_LEN(listener_admin_hidden));
+    }
+}
