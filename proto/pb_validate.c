@@ -137,12 +137,14 @@ static void marks_check(struct walker *walker, const ProtobufCMessage *message,
     if ((marks & (KB_PB_DEPRECATED | KB_PB_DISALLOWED)) == 0 || !kb_reflect_has(message, field)) {
         return;
     }
+    kb_diag_push(walker->diag, field->name);
     if (marks & KB_PB_DISALLOWED) {
         kb_diag_error(walker->diag, "Using the deprecated and by default disallowed option '%s.%s'",
                       message->descriptor->name, field->name);
     } else {
         kb_diag_warning(walker->diag, "Using deprecated option '%s.%s'", message->descriptor->name, field->name);
     }
+    kb_diag_pop(walker->diag);
 }
 
 static void field_check(struct walker *walker, const ProtobufCMessage *message,

@@ -398,6 +398,7 @@ def main():
     parser.add_argument('--out', type=pathlib.Path, required=True)
     parser.add_argument('--chunks', type=int, default=8)
     parser.add_argument('--protoc', default='protoc')
+    parser.add_argument('--also', help='a file of this tool, so that meson configures again when it changes')
     args = parser.parse_args()
     stamp = args.out / 'stamp'
     want = stamp_of(args)
