@@ -31,7 +31,8 @@ static size_t name_len_max;
 
 _Static_assert(KB_HDR_COUNT < 256, "name_slots holds ids in one byte");
 
-/* The first and the last eight bytes (overlapping, or spread when there are fewer) tell all names apart. */
+/* The first eight bytes, the last eight and those in the middle (overlapping, or spread when there are fewer) tell all
+ * names apart. */
 KB_INLINE uint64_t name_key(struct kb_str name)
 {
     uint64_t first = 0;
@@ -40,6 +41,12 @@ KB_INLINE uint64_t name_key(struct kb_str name)
     if (name.len >= 8) {
         memcpy(&first, name.p, 8);
         memcpy(&last, name.p + name.len - 8, 8);
+        if (name.len >= 16) {
+            uint64_t middle;
+
+            memcpy(&middle, name.p + name.len / 2 - 4, 8);
+            last ^= middle << 1;
+        }
     } else if (name.len >= 4) {
         uint32_t a;
         uint32_t b;
