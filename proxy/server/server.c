@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The order of things: read and check everything, build everything, and only when all of it is
+ * right open the first socket. Log lines are those that users of Envoy wait for. */
+#include "proxy/server/server.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <malloc.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "proto/pb_json.h"
+#include "proxy/api/header_map.h"
+#include "proxy/server/server_internal.h"
+#include "proxy/stats/stat_store.h"
+
+/* Threads share heaps: the request path takes no memory from them, and each heap keeps pages that
+ * nobody uses. */
+#define HEAPS_MAX 1
+
+static int exit_code_fail(const struct kb_options *options, const char *text)
+{
+    KB_LOG(MAIN, CRITICAL, "error `%s` initializing config '%.*s'", text,
+           KB_STR_ARG(options->config_path));
+    fprintf(stderr, "%s\n", text);
+    return EXIT_FAILURE;
+}
+
+/* --log-path and --enable-core-dump, before anything is read. */
+static int process_prepare(const struct kb_options *options)
+{
+    char text[512];
+
+    mallopt(M_ARENA_MAX, HEAPS_MAX);
+    kb_options_apply_log(options);
+    if (options->log_path.len > 0 && options->mode != KB_MODE_VALIDATE &&
+        kb_log_set_path(options->log_path.p) != 0) {
+        snprintf(text, sizeof(text),
+                 "Failed to open log-file '%s'. e.what(): unable to open file '%s': %s",
+                 options->log_path.p, options->log_path.p, strerror(errno));
+        return exit_code_fail(options, text);
+    }
+    if (options->enable_core_dump) {
+        const struct rlimit limit = {RLIM_INFINITY, RLIM_INFINITY};
+
+        if (setrlimit(RLIMIT_CORE, &limit) != 0 || prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) != 0) {
+            KB_LOG(MAIN, WARNING, "core dumps could not be enabled: %s", strerror(errno));
+        }
+    }
+    if (options->allow_unknown_fields) {
+        KB_LOG(CONFIG, WARNING,
+               "--allow-unknown-fields is deprecated, use --allow-unknown-static-fields instead.");
+    }
+    return EXIT_SUCCESS;
+}
+
+static void context_fill(struct kb_server *server)
+{
+    const struct kb_options *options = server->options;
+    const Envoy__Config__Core__V3__Node *node = server->bootstrap.node;
+    struct kb_server_context *context = &server->context;
+
+    context->node_id = kb_str_from_cstr(node->id);
+    context->node_cluster = kb_str_from_cstr(node->cluster);
+    if (node->locality != NULL) {
+        context->node_region = kb_str_from_cstr(node->locality->region);
+        context->node_zone = kb_str_from_cstr(node->locality->zone);
+        context->node_sub_zone = kb_str_from_cstr(node->locality->sub_zone);
+    }
+    context->file_flush_interval_ms = options->file_flush_interval_ms;
+    context->file_flush_min_bytes = (uint64_t)options->file_flush_min_size_kb * 1024;
+    context->drain_time_s = options->drain_time_s;
+    context->drain_immediate = options->drain_immediate;
+    context->validate_only = options->mode == KB_MODE_VALIDATE;
+}
+
+static int workers_create(struct kb_server *server)
+{
+    struct kb_server_context *context = &server->context;
+
+    context->worker_count = server->options->concurrency;
+    context->workers = kb_calloc(context->worker_count, sizeof(*context->workers));
+    context->main = &server->main;
+    KB_TRY(kb_worker_init(&server->main, context->worker_count));
+    server->main_ready = true;
+    for (uint32_t i = 0; i < context->worker_count; i++) {
+        KB_TRY(kb_worker_init(&context->workers[i], i));
+    }
+    return 0;
+}
+
+static void stop_listeners(void *arg, bool inbound_only)
+{
+    (void)arg;
+    (void)inbound_only;
+}
+
+static void reopen_logs(void *arg)
+{
+    (void)arg;
+    kb_log_reopen();
+}
+
+static const struct kb_lifecycle_ops lifecycle_ops = {stop_listeners, reopen_logs};
+
+static void runtime_log(const struct kb_server *server)
+{
+    const Envoy__Config__Bootstrap__V3__LayeredRuntime *message =
+        server->bootstrap.message->layered_runtime;
+    struct kb_json_out json;
+
+    if (kb_log_levels[KB_LOG_MAIN] > KB_LOG_INFO) {
+        return;
+    }
+    kb_json_out_init(&json, 4096);
+    if (message != NULL) {
+        kb_pb_json_write(&json, &message->base, 0, 0);
+    }
+    KB_LOG(MAIN, INFO, "runtime: %.*s", json.len > 0 ? (int)json.len : 2,
+           json.len > 0 ? json.p : "{}");
+    kb_json_out_dispose(&json);
+}
+
+/* Builds all rooms from the message. Errors are in diag; what is built is taken down by
+ * server_dispose. */
+static void server_build(struct kb_server *server)
+{
+    const Envoy__Config__Bootstrap__V3__Bootstrap *message = server->bootstrap.message;
+    struct kb_diag *diag = &server->diag;
+
+    kb_bootstrap_apply_log_config(&server->bootstrap, server->options, diag);
+    kb_bootstrap_check(&server->bootstrap, server->options, diag);
+    context_fill(server);
+    if (workers_create(server) != 0) {
+        kb_diag_error(diag, "the event loops could not be made: %s; too many open files?",
+                      strerror(errno));
+        return;
+    }
+    server->context.stats = kb_stat_store_create(server->context.worker_count);
+    kb_lifecycle_init(&server->lifecycle, &server->context, &lifecycle_ops, server);
+    server->stats = kb_server_stats_create(&server->context, &server->lifecycle, message);
+    runtime_log(server);
+    kb_diag_push(diag, "layered_runtime");
+    server->context.runtime = kb_runtime_create(message->layered_runtime, &server->context, diag);
+    kb_diag_pop(diag);
+    kb_unsupported_walk(&server->unsupported, &message->base, KB_STR_NULL);
+    kb_server_stats_unknown_fields(server->stats, kb_bootstrap_log_warnings(server->options, diag));
+}
+
+static void server_dispose(struct kb_server *server)
+{
+    struct kb_server_context *context = &server->context;
+
+    kb_watchdog_destroy(server->watchdog);
+    kb_runtime_destroy(context->runtime);
+    kb_server_stats_destroy(server->stats);
+    if (server->main_ready) {
+        kb_lifecycle_dispose(&server->lifecycle);
+        for (uint32_t i = 0; i < context->worker_count; i++) {
+            if (context->workers[i].kb_magic != 0) {
+                kb_worker_dispose(&context->workers[i]);
+            }
+        }
+        kb_worker_dispose(&server->main);
+    }
+    free(context->workers);
+    if (context->stats != NULL) {
+        kb_stat_store_destroy(context->stats);
+    }
+    kb_unsupported_dispose(&server->unsupported);
+    kb_diag_dispose(&server->diag);
+    kb_bootstrap_dispose(&server->bootstrap);
+}
+
+int kb_server_main(const struct kb_options *options)
+{
+    static struct kb_server server;
+    int code;
+
+    KB_OBJ_SET(&server, kb_server);
+    server.options = options;
+    code = process_prepare(options);
+    if (code != EXIT_SUCCESS) {
+        return code;
+    }
+    kb_header_names_init();
+    kb_diag_init(&server.diag);
+    kb_unsupported_init(&server.unsupported);
+    if (kb_bootstrap_load(&server.bootstrap, options, &server.diag) == 0) {
+        server_build(&server);
+    }
+    if (kb_diag_result(&server.diag) != 0) {
+        kb_bootstrap_report_errors(options, &server.diag, stderr);
+        code = EXIT_FAILURE;
+    } else if (options->mode == KB_MODE_VALIDATE) {
+        printf("configuration '%.*s' OK\n", KB_STR_ARG(options->config_path));
+    }
+    server_dispose(&server);
+    return code;
+}

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* All that this process owns, for the files of proxy/server. */
+#pragma once
+
+#include "proxy/server/bootstrap.h"
+#include "proxy/server/lifecycle.h"
+#include "proxy/server/runtime.h"
+#include "proxy/server/server_stats.h"
+#include "proxy/server/unsupported.h"
+#include "proxy/server/watchdog.h"
+
+struct kb_server {
+    KB_OBJ;
+    const struct kb_options *options;
+    struct kb_server_context context;
+    struct kb_bootstrap bootstrap;
+    struct kb_diag diag;
+    struct kb_worker main;
+    struct kb_lifecycle lifecycle;
+    struct kb_unsupported unsupported;
+    struct kb_server_stats *stats;
+    struct kb_watchdog *watchdog;
+    bool main_ready; /* the main worker can be disposed */
+};
+KB_OBJ_MAGIC(kb_server, 0x53525652);
