@@ -159,6 +159,18 @@ static void line_add_escaped(struct line *line, const char *text, size_t len)
     }
 }
 
+/* The inside of a JSON string (RFC 8259 section 7); Envoy's %j. */
+static void line_add_json(struct line *line, const char *text, size_t len)
+{
+    for (size_t i = 0; i < len; i++) {
+        if ((unsigned char)text[i] < 0x20 && strchr("\n\r\t", text[i]) == NULL) {
+            line_addf(line, "\\u%04x", (unsigned)text[i]);
+        } else {
+            line_add_escaped(line, &text[i], 1);
+        }
+    }
+}
+
 struct record {
     enum kb_log_component component;
     enum kb_log_level level;
@@ -175,6 +187,9 @@ static void flag_add(struct line *out, char flag, const struct record *record)
     char text[64];
 
     switch (flag) {
+    case 'j':
+        line_add_json(out, record->text.p, record->text.len);
+        break;
     case 'v':
     case '_':
         if (format_escape || flag == '_') {

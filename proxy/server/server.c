@@ -147,7 +147,6 @@ static void server_build(struct kb_server *server)
     kb_diag_push(diag, "layered_runtime");
     server->context.runtime = kb_runtime_create(message->layered_runtime, &server->context, diag);
     kb_diag_pop(diag);
-    kb_unsupported_walk(&server->unsupported, &message->base, KB_STR_NULL);
     kb_server_stats_unknown_fields(server->stats, kb_bootstrap_log_warnings(server->options, diag));
 }
 
@@ -196,7 +195,10 @@ int kb_server_main(const struct kb_options *options)
     if (kb_diag_result(&server.diag) != 0) {
         kb_bootstrap_report_errors(options, &server.diag, stderr);
         code = EXIT_FAILURE;
-    } else if (options->mode == KB_MODE_VALIDATE) {
+    } else {
+        kb_unsupported_walk(&server.unsupported, &server.bootstrap.message->base, KB_STR_NULL);
+    }
+    if (code == EXIT_SUCCESS && options->mode == KB_MODE_VALIDATE) {
         printf("configuration '%.*s' OK\n", KB_STR_ARG(options->config_path));
     }
     server_dispose(&server);
