@@ -39,4 +39,4 @@
     } while (0)
 
 #define KB_VEC_FOREACH(var, v)                                                                     \
-    for (__typeof__((v)->items) var = (v)->items; var != NULL && var < (v)->items + (v)->len; var++)
+    for (__typeof__(&*(v)->items) var = (v)->items; var != NULL && var < (v)->items + (v)->len; var++)

@@ -96,9 +96,14 @@ KB_INLINE struct kb_stat_block *kb_stat_group_peek(const struct kb_stat_group *g
 /* Whether the statistic is left out of the group. */
 bool kb_stat_group_hides(const struct kb_stat_group *group, unsigned id);
 
-/* Adds a scope to the store, or takes it out. */
+/* Adds a scope to the store, or takes it out and frees it, at once or when no dump is under way. */
 void kb_stat_scope_add(struct kb_stat_store *store, struct kb_stat_scope *scope);
 void kb_stat_scope_remove(struct kb_stat_store *store, struct kb_stat_scope *scope);
+
+/* Keeps every scope in memory until the matching unpin; returns the epoch. The pin is void when store->pin_epoch is
+ * another: then nothing may be read any more, but unpin must still be called. */
+uint64_t kb_stat_store_pin(struct kb_stat_store *store);
+void kb_stat_store_unpin(struct kb_stat_store *store, uint64_t epoch);
 
 struct kb_stat_group_totals *kb_stat_group_totals(struct kb_stat_group *group);
 /* Whether a counter was ever raised or a gauge ever set. */
@@ -122,5 +127,6 @@ void kb_stat_codes_visit(const struct kb_stat_group *group, kb_stat_code_visit_f
 void kb_stat_named_flush(struct kb_stat_named *named);
 void kb_stat_named_reset(struct kb_stat_named *named);
 bool kb_stat_named_used(const struct kb_stat_named *named);
+void kb_stat_group_free(struct kb_stat_group *group);
 void kb_stat_named_free(struct kb_stat_named *named);
 void kb_stat_text_free(struct kb_stat_text *text);

@@ -56,7 +56,6 @@ void kb_stat_named_destroy(struct kb_stat_named *named)
         kb_map_remove(&named->store->named, scope_name(&named->scope));
     }
     kb_stat_scope_remove(named->store, &named->scope);
-    kb_stat_named_free(named);
 }
 
 void kb_stat_named_add(struct kb_stat_named *named, uint32_t worker_index, int64_t n)

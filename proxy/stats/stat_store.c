@@ -23,8 +23,23 @@ struct kb_stat_store *kb_stat_store_create(uint32_t worker_count)
     kb_map_init(&store->groups);
     kb_map_init(&store->named);
     kb_map_init(&store->texts);
-    store->generation = 1;
+    kb_list_init(&store->gone);
     return store;
+}
+
+static void scope_free(struct kb_stat_scope *scope)
+{
+    switch ((enum kb_stat_scope_type)scope->type) {
+    case KB_STAT_SCOPE_GROUP:
+        kb_stat_group_free(KB_CONTAINER_OF(scope, struct kb_stat_group, scope));
+        return;
+    case KB_STAT_SCOPE_NAMED:
+        kb_stat_named_free(KB_CONTAINER_OF(scope, struct kb_stat_named, scope));
+        return;
+    case KB_STAT_SCOPE_TEXT:
+        kb_stat_text_free(KB_CONTAINER_OF(scope, struct kb_stat_text, scope));
+        return;
+    }
 }
 
 void kb_stat_store_destroy(struct kb_stat_store *store)
@@ -32,23 +47,19 @@ void kb_stat_store_destroy(struct kb_stat_store *store)
     if (store == NULL) {
         return;
     }
+    KB_ASSERT(store->pins == 0);
     KB_LIST_FOREACH(link, &store->scopes)
     {
         struct kb_stat_scope *scope = KB_LIST_ENTRY(link, struct kb_stat_scope, link);
 
         KB_ASSERT(scope->type != KB_STAT_SCOPE_GROUP);
-        kb_stat_scope_remove(store, scope);
-        if (scope->type == KB_STAT_SCOPE_NAMED) {
-            kb_stat_named_free(KB_CONTAINER_OF(scope, struct kb_stat_named, scope));
-        } else {
-            kb_stat_text_free(KB_CONTAINER_OF(scope, struct kb_stat_text, scope));
-        }
+        kb_list_unlink(link);
+        scope_free(scope);
     }
     for (uint32_t i = 0; i < store->zone_count; i++) {
         free(store->zones[i]);
     }
     free(store->zones);
-    free(store->sorted);
     kb_map_dispose(&store->groups);
     kb_map_dispose(&store->named);
     kb_map_dispose(&store->texts);
@@ -85,14 +96,51 @@ void kb_stat_scope_add(struct kb_stat_store *store, struct kb_stat_scope *scope)
 {
     kb_list_push_back(&store->scopes, &scope->link);
     store->scope_count++;
-    store->generation++;
+}
+
+static void gone_free(struct kb_stat_store *store)
+{
+    struct kb_list *link;
+
+    while ((link = kb_list_pop_front(&store->gone)) != NULL) {
+        scope_free(KB_LIST_ENTRY(link, struct kb_stat_scope, link));
+    }
+    store->gone_count = 0;
 }
 
 void kb_stat_scope_remove(struct kb_stat_store *store, struct kb_stat_scope *scope)
 {
     kb_list_unlink(&scope->link);
     store->scope_count--;
-    store->generation++;
+    if (store->pins == 0) {
+        scope_free(scope);
+        return;
+    }
+    scope->gone = true;
+    kb_list_push_back(&store->gone, &scope->link);
+    if (++store->gone_count > KB_STAT_GONE_MAX) {
+        /* A reader that does not read must not hold memory for ever. */
+        store->pins = 0;
+        store->pin_epoch++;
+        gone_free(store);
+    }
+}
+
+uint64_t kb_stat_store_pin(struct kb_stat_store *store)
+{
+    store->pins++;
+    return store->pin_epoch;
+}
+
+void kb_stat_store_unpin(struct kb_stat_store *store, uint64_t epoch)
+{
+    if (epoch != store->pin_epoch) {
+        return;
+    }
+    KB_ASSERT(store->pins > 0);
+    if (--store->pins == 0) {
+        gone_free(store);
+    }
 }
 
 static struct kb_stat_group *group_new(struct kb_str prefix)
@@ -143,7 +191,6 @@ static void group_forget(struct kb_stat_group *group)
     struct kb_map *groups = &group->store->groups;
     struct kb_stat_group *before = kb_map_get(groups, kb_stat_group_prefix(group));
 
-    kb_stat_scope_remove(group->store, &group->scope);
     if (before == group) {
         kb_map_remove(groups, kb_stat_group_prefix(group));
         if (group->same_prefix != NULL) {
@@ -173,6 +220,11 @@ void kb_stat_group_destroy(struct kb_stat_group *group)
         return;
     }
     group_forget(group);
+    kb_stat_scope_remove(group->store, &group->scope);
+}
+
+void kb_stat_group_free(struct kb_stat_group *group)
+{
     for (uint32_t i = 0; i <= group->store->worker_count; i++) {
         struct kb_stat_block *block = kb_stat_group_peek(group, i);
 

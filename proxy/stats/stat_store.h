@@ -15,12 +15,16 @@
 
 enum kb_stat_scope_type { KB_STAT_SCOPE_GROUP, KB_STAT_SCOPE_NAMED, KB_STAT_SCOPE_TEXT };
 
+/* Scopes kept for dumps under way; at more, the dumps are cut. */
+#define KB_STAT_GONE_MAX 20000
+
 /* What groups, named statistics and text readouts have in common: a place in the order of names. */
 struct kb_stat_scope {
     struct kb_list link; /* in the store's list */
     const char *name;    /* a group's prefix, with its final dot; else the full name */
     uint32_t name_len;
     uint8_t type; /* enum kb_stat_scope_type */
+    bool gone;    /* destroyed, and kept only for a dump */
 };
 
 struct kb_stat_store {
@@ -28,15 +32,15 @@ struct kb_stat_store {
     uint32_t worker_count; /* traffic workers; block indexes go up to and with this, which is the main thread */
     struct kb_list scopes;
     uint32_t scope_count;
-    uint64_t generation; /* changes when a scope comes or goes */
     struct kb_map groups; /* prefix -> the first kb_stat_group of it */
     struct kb_map named;  /* full name -> kb_stat_named */
     struct kb_map texts;  /* full name -> kb_stat_text */
     char **zones;         /* "zone.a.b." by zone number, for the process's life */
     uint32_t zone_count;
-    /* Scopes by name in byte order, made when a dump needs them. */
-    const struct kb_stat_scope **sorted;
-    uint64_t sorted_generation;
+    uint32_t pins;       /* dumps that are under way: scopes stay in memory meanwhile */
+    struct kb_list gone; /* scopes that were destroyed meanwhile */
+    uint32_t gone_count;
+    uint64_t pin_epoch; /* a dump of an older epoch must end: too much was kept for it */
     /* From the bootstrap's stats_config; owned; NULL when it says nothing. */
     struct kb_stat_matcher *matcher;
     struct kb_tag_producer *tags; /* made at first use when nothing was configured: see kb_stat_store_tags */
