@@ -45,11 +45,17 @@ struct kb_upstream_info {
     struct kb_addr local;
     struct kb_addr remote;
     struct kb_str transport_failure_reason;
-    uint64_t connection_id; /* 0: none */
+    struct kb_str local_close_reason; /* why this side closed the upstream connection */
+    uint64_t connection_id;           /* 0: none */
+    uint64_t connect_start_ns;        /* of the connection that served; 0 when it was there already */
+    uint64_t connect_end_ns;
+    uint64_t handshake_end_ns;      /* TLS */
+    uint64_t connection_pool_asked_ns; /* this attempt asked its pool; 0: as the stream's start */
     uint64_t connection_pool_ready_ns;
     uint64_t first_tx_ns;
     uint64_t last_tx_ns;
     uint64_t first_rx_ns; /* response headers */
+    uint64_t first_body_rx_ns;
     uint64_t last_rx_ns;
     uint64_t connection_requests; /* streams that connection served */
     uint64_t wire_bytes_sent;
@@ -91,7 +97,8 @@ struct kb_stream_info {
     struct kb_str request_id; /* %STREAM_ID% */
     bool health_check;
     bool internal; /* x-envoy-internal: true */
-    uint64_t route_resolution_ns;
+    uint64_t route_resolution_ns; /* time spent in finding the route, all times together */
+    uint32_t route_resolutions;   /* how often it was looked for */
 };
 
 KB_INLINE void kb_stream_info_set_flag(struct kb_stream_info *info, enum kb_response_flag flag)

@@ -1,0 +1,482 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Commands about the messages themselves: headers, path, query, gRPC status, local reply body. */
+#include "proxy/access_log/formatter_internal.h"
+
+/* ---- headers ---- */
+
+/* RFC 9110 token characters; a colon in front for pseudo headers. */
+static bool header_name_is_valid(struct kb_str name)
+{
+    static const char others[] = "!#$%&'*+-.^_`|~";
+
+    for (size_t i = 0; i < name.len; i++) {
+        char c = kb_ascii_lower(name.p[i]);
+
+        if (!((c >= 'a' && c <= 'z') || kb_ascii_is_digit(c) ||
+              (c != '\0' && strchr(others, c) != NULL) || (c == ':' && i == 0))) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static struct kb_str str_lower(struct kb_arena *arena, struct kb_str s)
+{
+    struct kb_str copy = kb_str_dup(arena, s);
+
+    for (size_t i = 0; i < copy.len; i++) {
+        ((char *)(uintptr_t)copy.p)[i] = kb_ascii_lower(copy.p[i]);
+    }
+    return copy;
+}
+
+static void header_init(struct kb_format_header *header, struct kb_str name, struct kb_arena *arena)
+{
+    static const struct {
+        const char *name;
+        enum kb_format_pseudo pseudo;
+    } pseudos[] = {
+        {":method", KB_PSEUDO_METHOD},       {":path", KB_PSEUDO_PATH},
+        {":authority", KB_PSEUDO_AUTHORITY}, {"host", KB_PSEUDO_AUTHORITY},
+        {":scheme", KB_PSEUDO_SCHEME},       {":protocol", KB_PSEUDO_PROTOCOL},
+        {":status", KB_PSEUDO_STATUS},
+    };
+
+    header->name = str_lower(arena, name);
+    header->id = (uint16_t)kb_header_id_find(header->name);
+    header->pseudo = KB_PSEUDO_NONE;
+    for (size_t i = 0; i < KB_ARRAY_LEN(pseudos); i++) {
+        if (kb_str_eq(header->name, kb_str_from_cstr(pseudos[i].name))) {
+            header->pseudo = (uint8_t)pseudos[i].pseudo;
+        }
+    }
+}
+
+bool kb_format_make_header(struct kb_format_command *command, struct kb_str args,
+                           struct kb_arena *arena, struct kb_diag *diag)
+{
+    struct kb_str rest = args;
+    struct kb_str main = KB_STR_NULL, alternative = KB_STR_NULL;
+
+    kb_str_next_token(&rest, '?', &main);
+    if (rest.p != NULL) {
+        kb_str_next_token(&rest, '?', &alternative);
+    }
+    if (rest.p != NULL) {
+        kb_diag_error(diag, "More than 1 alternative header specified in token: %.*s",
+                      KB_STR_ARG(args));
+        return false;
+    }
+    if (!header_name_is_valid(main) || !header_name_is_valid(alternative)) {
+        kb_diag_error_hint(
+            diag, KB_STR("a header name has letters, digits and !#$%&'*+-.^_`|~"),
+            "Invalid header configuration. Format string contains invalid characters.");
+        return false;
+    }
+    header_init(&command->header.main, main, arena);
+    header_init(&command->header.alternative, alternative, arena);
+    return true;
+}
+
+static const struct kb_header_map *input_map(const struct kb_formatter_input *input, int which)
+{
+    switch (which) {
+    case KB_FORMAT_REQUEST:
+        return input->request;
+    case KB_FORMAT_RESPONSE:
+        return input->response;
+    default:
+        return input->response_trailers;
+    }
+}
+
+/* The first value of that name; p NULL when absent. */
+static struct kb_str header_find(const struct kb_format_header *header,
+                                 const struct kb_header_map *map, struct kb_format_source *source,
+                                 struct kb_format_value *value)
+{
+    const struct kb_header *found;
+
+    switch ((enum kb_format_pseudo)header->pseudo) {
+    case KB_PSEUDO_METHOD:
+        return map->method;
+    case KB_PSEUDO_PATH:
+        return map->path;
+    case KB_PSEUDO_AUTHORITY:
+        return map->authority;
+    case KB_PSEUDO_SCHEME:
+        return map->scheme;
+    case KB_PSEUDO_PROTOCOL:
+        return map->protocol;
+    case KB_PSEUDO_STATUS:
+        if (map->status == 0) {
+            return KB_STR_NULL;
+        }
+        value->scratch = true;
+        return kb_str_make(source->scratch, kb_u64_to_str(map->status, source->scratch));
+    case KB_PSEUDO_NONE:
+        break;
+    }
+    if (header->name.len == 0) {
+        return KB_STR_NULL;
+    }
+    if (header->id != KB_HDR_NONE) {
+        return kb_header_map_value_id(map, (enum kb_header_id)header->id);
+    }
+    found = kb_header_map_get(map, header->name);
+    return found != NULL ? found->value : KB_STR_NULL;
+}
+
+/* An empty header is there: its text is empty and its p is not NULL. */
+static struct kb_str header_or_alternative(const struct kb_format_command *command,
+                                           struct kb_format_source *source,
+                                           struct kb_format_value *value)
+{
+    const struct kb_header_map *map = input_map(source->input, command->param);
+    struct kb_str text;
+
+    if (map == NULL) {
+        return KB_STR_NULL;
+    }
+    text = header_find(&command->header.main, map, source, value);
+    if (text.p == NULL) {
+        text = header_find(&command->header.alternative, map, source, value);
+    }
+    return text;
+}
+
+void kb_format_eval_header(const struct kb_format_command *command, struct kb_format_source *source,
+                           struct kb_format_value *value)
+{
+    struct kb_str text = header_or_alternative(command, source, value);
+
+    if (text.p != NULL) {
+        kb_format_value_text(value, text);
+    }
+}
+
+static struct kb_str without_query(struct kb_str path)
+{
+    ptrdiff_t query = kb_str_find_char(path, '?');
+
+    return query < 0 ? path : kb_str_first(path, (size_t)query);
+}
+
+void kb_format_eval_header_without_query(const struct kb_format_command *command,
+                                         struct kb_format_source *source,
+                                         struct kb_format_value *value)
+{
+    struct kb_str text = header_or_alternative(command, source, value);
+
+    if (text.p != NULL) {
+        kb_format_value_text(value, without_query(text));
+    }
+}
+
+void kb_format_eval_headers_bytes(const struct kb_format_command *command,
+                                  struct kb_format_source *source, struct kb_format_value *value)
+{
+    const struct kb_header_map *map = input_map(source->input, command->param);
+
+    kb_format_value_number(value, map != NULL ? kb_header_map_bytes(map) : 0);
+}
+
+/* ---- path and query ---- */
+
+enum { PATH_ORIGINAL_OR_PATH, PATH_ONLY, PATH_ORIGINAL };
+
+static struct kb_str request_path(const struct kb_formatter_input *input, unsigned which)
+{
+    const struct kb_header_map *map = input->request;
+    struct kb_str original;
+
+    if (map == NULL) {
+        return KB_STR_NULL;
+    }
+    original = which == PATH_ONLY ? KB_STR_NULL
+                                  : kb_header_map_value_id(map, KB_HDR_X_ENVOY_ORIGINAL_PATH);
+    return original.len > 0 || which == PATH_ORIGINAL ? original : map->path;
+}
+
+static bool path_which(struct kb_str option, uint8_t *which)
+{
+    if (option.len == 0 || kb_str_eq(option, KB_STR("ORIG_OR_PATH"))) {
+        *which = PATH_ORIGINAL_OR_PATH;
+    } else if (kb_str_eq(option, KB_STR("PATH"))) {
+        *which = PATH_ONLY;
+    } else if (kb_str_eq(option, KB_STR("ORIG"))) {
+        *which = PATH_ORIGINAL;
+    } else {
+        return false;
+    }
+    return true;
+}
+
+bool kb_format_make_path(struct kb_format_command *command, struct kb_str args,
+                         struct kb_arena *arena, struct kb_diag *diag)
+{
+    struct kb_str rest = args;
+    struct kb_str query = KB_STR_NULL, option = KB_STR_NULL;
+
+    (void)arena;
+    kb_str_next_token(&rest, ':', &query);
+    if (rest.p != NULL) {
+        kb_str_next_token(&rest, ':', &option);
+    }
+    command->path.with_query = !kb_str_eq(query, KB_STR("NQ"));
+    if (command->path.with_query && query.len > 0 && !kb_str_eq(query, KB_STR("WQ"))) {
+        kb_diag_error(diag, "Invalid PATH option: '%.*s', only 'WQ'/'NQ' are allowed",
+                      KB_STR_ARG(query));
+        return false;
+    }
+    if (!path_which(option, &command->path.which)) {
+        kb_diag_error(diag,
+                      "Invalid PATH option: '%.*s', only 'ORIG'/'PATH'/'ORIG_OR_PATH' are allowed",
+                      KB_STR_ARG(option));
+        return false;
+    }
+    return true;
+}
+
+void kb_format_eval_path(const struct kb_format_command *command, struct kb_format_source *source,
+                         struct kb_format_value *value)
+{
+    struct kb_str path = request_path(source->input, command->path.which);
+
+    kb_format_value_filled(value, path);
+    if (!command->path.with_query) {
+        value->text = without_query(path);
+    }
+}
+
+static int hex_digit(char c)
+{
+    c = kb_ascii_lower(c);
+    return kb_ascii_is_digit(c) ? c - '0' : (c >= 'a' && c <= 'f') ? c - 'a' + 10 : -1;
+}
+
+/* Percent sequences that are none stay, or with `drop_stray` lose their percent sign. */
+static struct kb_str percent_decode(struct kb_str text, bool drop_stray, struct kb_arena *arena)
+{
+    char *out;
+    size_t len = 0;
+
+    if (kb_str_find_char(text, '%') < 0) {
+        return text;
+    }
+    out = kb_arena_alloc(arena, text.len, 1);
+    for (size_t i = 0; i < text.len; i++) {
+        int high = text.p[i] == '%' && i + 2 < text.len ? hex_digit(text.p[i + 1]) : -1;
+        int low = high >= 0 ? hex_digit(text.p[i + 2]) : -1;
+
+        if (low >= 0) {
+            out[len++] = (char)(high * 16 + low);
+            i += 2;
+        } else if (text.p[i] != '%' || !drop_stray) {
+            out[len++] = text.p[i];
+        }
+    }
+    return kb_str_make(out, len);
+}
+
+/* Behind the first question mark; p NULL when there is none. */
+static struct kb_str query_of(struct kb_str path)
+{
+    ptrdiff_t query = kb_str_find_char(path, '?');
+
+    return query < 0 ? KB_STR_NULL : kb_str_from(path, (size_t)query + 1);
+}
+
+bool kb_format_make_query_param(struct kb_format_command *command, struct kb_str args,
+                                struct kb_arena *arena, struct kb_diag *diag)
+{
+    (void)diag;
+    command->text = kb_str_dup(arena, args);
+    return true;
+}
+
+void kb_format_eval_query_param(const struct kb_format_command *command,
+                                struct kb_format_source *source, struct kb_format_value *value)
+{
+    struct kb_str rest = query_of(request_path(source->input, PATH_ONLY));
+    struct kb_str param;
+
+    while (rest.p != NULL && kb_str_next_token(&rest, '&', &param)) {
+        ptrdiff_t equals = kb_str_find_char(param, '=');
+        struct kb_str key = equals < 0 ? param : kb_str_first(param, (size_t)equals);
+
+        if (param.len > 0 && kb_str_eq(percent_decode(key, false, source->arena), command->text)) {
+            struct kb_str raw = equals < 0 ? KB_STR("") : kb_str_from(param, (size_t)equals + 1);
+
+            kb_format_value_text(value, percent_decode(raw, false, source->arena));
+            return;
+        }
+    }
+}
+
+bool kb_format_make_query_params(struct kb_format_command *command, struct kb_str args,
+                                 struct kb_arena *arena, struct kb_diag *diag)
+{
+    (void)arena;
+    command->param = kb_str_eq(args, KB_STR("DECODED"));
+    if (command->param == 0 && args.len > 0 && !kb_str_eq(args, KB_STR("ORIG"))) {
+        kb_diag_error(diag,
+                      "Invalid QUERY_PARAMS option: '%.*s', only 'ORIG'/'DECODED' are allowed",
+                      KB_STR_ARG(args));
+        return false;
+    }
+    return true;
+}
+
+void kb_format_eval_query_params(const struct kb_format_command *command,
+                                 struct kb_format_source *source, struct kb_format_value *value)
+{
+    struct kb_str query = query_of(request_path(source->input, PATH_ONLY));
+
+    if (query.p != NULL) {
+        kb_format_value_text(value, command->param != 0 ? percent_decode(query, true, source->arena)
+                                                        : query);
+    }
+}
+
+/* ---- gRPC ---- */
+
+static bool request_is_grpc(const struct kb_header_map *request)
+{
+    struct kb_str type =
+        request != NULL ? kb_header_map_value_id(request, KB_HDR_CONTENT_TYPE) : KB_STR_NULL;
+    struct kb_str grpc = KB_STR("application/grpc");
+
+    return kb_str_starts_with(type, grpc) && (type.len == grpc.len || type.p[grpc.len] == '+');
+}
+
+/* gRPC, "HTTP to gRPC Status Code Mapping", with Envoy's 400. */
+static int64_t grpc_from_http(unsigned code)
+{
+    switch (code) {
+    case 400:
+        return 13;
+    case 401:
+        return 16;
+    case 403:
+        return 7;
+    case 404:
+        return 12;
+    case 429:
+    case 502:
+    case 503:
+    case 504:
+        return 14;
+    default:
+        return 2;
+    }
+}
+
+static bool grpc_from_map(const struct kb_header_map *map, int64_t *status)
+{
+    struct kb_str text =
+        map != NULL ? kb_str_trim(kb_header_map_value_id(map, KB_HDR_GRPC_STATUS)) : KB_STR_NULL;
+    uint64_t number;
+
+    if (text.len == 0) {
+        return false;
+    }
+    *status = kb_str_to_u64(text, &number) == 0 && number <= INT64_MAX ? (int64_t)number : -1;
+    return true;
+}
+
+bool kb_format_grpc_status(const struct kb_formatter_input *input,
+                           const struct kb_stream_info *info, int64_t *status)
+{
+    if (grpc_from_map(input->response_trailers, status) || grpc_from_map(input->response, status)) {
+        return true;
+    }
+    if (info->response_code == 0) {
+        return false;
+    }
+    *status = grpc_from_http(info->response_code);
+    return true;
+}
+
+bool kb_format_make_grpc_status(struct kb_format_command *command, struct kb_str args,
+                                struct kb_arena *arena, struct kb_diag *diag)
+{
+    (void)arena;
+    if (args.len == 0 || kb_str_eq(args, KB_STR("CAMEL_STRING"))) {
+        command->param = KB_FORMAT_GRPC_CAMEL;
+    } else if (kb_str_eq(args, KB_STR("SNAKE_STRING"))) {
+        command->param = KB_FORMAT_GRPC_SNAKE;
+    } else if (kb_str_eq(args, KB_STR("NUMBER"))) {
+        command->param = KB_FORMAT_GRPC_NUMBER;
+    } else {
+        kb_diag_error(
+            diag,
+            "GrpcStatusFormatter only supports CAMEL_STRING, SNAKE_STRING or NUMBER. Got: %.*s",
+            KB_STR_ARG(args));
+        return false;
+    }
+    return true;
+}
+
+void kb_format_eval_grpc_status(const struct kb_format_command *command,
+                                struct kb_format_source *source, struct kb_format_value *value)
+{
+    static const struct {
+        const char *camel, *snake;
+    } names[] = {
+        {"OK", "OK"},
+        {"Canceled", "CANCELLED"},
+        {"Unknown", "UNKNOWN"},
+        {"InvalidArgument", "INVALID_ARGUMENT"},
+        {"DeadlineExceeded", "DEADLINE_EXCEEDED"},
+        {"NotFound", "NOT_FOUND"},
+        {"AlreadyExists", "ALREADY_EXISTS"},
+        {"PermissionDenied", "PERMISSION_DENIED"},
+        {"ResourceExhausted", "RESOURCE_EXHAUSTED"},
+        {"FailedPrecondition", "FAILED_PRECONDITION"},
+        {"Aborted", "ABORTED"},
+        {"OutOfRange", "OUT_OF_RANGE"},
+        {"Unimplemented", "UNIMPLEMENTED"},
+        {"Internal", "INTERNAL"},
+        {"Unavailable", "UNAVAILABLE"},
+        {"DataLoss", "DATA_LOSS"},
+        {"Unauthenticated", "UNAUTHENTICATED"},
+    };
+    bool snake = command->param == KB_FORMAT_GRPC_SNAKE;
+    int64_t status;
+
+    if (!request_is_grpc(source->input->request) ||
+        !kb_format_grpc_status(source->input, source->info, &status)) {
+        return;
+    }
+    if (command->param == KB_FORMAT_GRPC_NUMBER) {
+        value->kind = status < 0 ? KB_FORMAT_MINUS : KB_FORMAT_NUMBER;
+        value->number = (uint64_t)(status < 0 ? -status : status);
+    } else if (status >= 0 && (size_t)status < KB_ARRAY_LEN(names)) {
+        kb_format_value_text(value,
+                             kb_str_from_cstr(snake ? names[status].snake : names[status].camel));
+    } else if (status < 0) {
+        kb_format_value_text(value, KB_STR("-1"));
+    } else {
+        kb_format_value_scratch(
+            value, kb_str_make(source->scratch, kb_u64_to_str((uint64_t)status, source->scratch)));
+    }
+}
+
+/* ---- others ---- */
+
+void kb_format_eval_local_reply_body(const struct kb_format_command *command,
+                                     struct kb_format_source *source, struct kb_format_value *value)
+{
+    (void)command;
+    kb_format_value_text(value, source->input->local_reply_body);
+}
+
+void kb_format_eval_access_log_type(const struct kb_format_command *command,
+                                    struct kb_format_source *source, struct kb_format_value *value)
+{
+    (void)command;
+    kb_format_value_text(value, source->input->access_log_type != NULL
+                                    ? kb_str_from_cstr(source->input->access_log_type)
+                                    : KB_STR("NotSet"));
+}
