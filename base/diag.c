@@ -112,8 +112,8 @@ static struct kb_str text_vprintf(struct kb_arena *arena, const char *fmt, va_li
 }
 
 /* Counts, and makes an entry unless there are too many already; NULL then. */
-static struct kb_diag_entry *entry_new(struct kb_diag *diag, enum kb_diag_level level, const char *fmt,
-                                       va_list args)
+static struct kb_diag_entry *entry_new(struct kb_diag *diag, enum kb_diag_level level,
+                                       const char *fmt, va_list args)
 {
     struct kb_diag_entry *entry;
     uint32_t *count = level == KB_DIAG_ERROR ? &diag->error_count : &diag->warning_count;
@@ -216,6 +216,7 @@ struct kb_str kb_diag_format(struct kb_diag *diag, const struct kb_diag_entry *e
         place = kb_str_printf(&diag->arena, "%.*s: ", KB_STR_ARG(entry->file));
     }
     return kb_str_printf(&diag->arena, "%.*s%s: %.*s%s%.*s%s%.*s%s", KB_STR_ARG(place), level,
-                         KB_STR_ARG(entry->path), entry->path.len ? ": " : "", KB_STR_ARG(entry->text),
-                         entry->hint.len ? " (" : "", KB_STR_ARG(entry->hint), entry->hint.len ? ")" : "");
+                         KB_STR_ARG(entry->path), entry->path.len ? ": " : "",
+                         KB_STR_ARG(entry->text), entry->hint.len ? " (" : "",
+                         KB_STR_ARG(entry->hint), entry->hint.len ? ")" : "");
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Diagnostics of configuration: every error and warning with file, line, column, the path of the field,
- * and a hint. Code that reads configuration keeps the path up to date and goes on after an error, so that
- * the user sees all of them at once. Main thread only. */
+/* Diagnostics of configuration: every error and warning with file, line, column, the path of the
+ * field, and a hint. Code that reads configuration keeps the path up to date and goes on after an
+ * error, so that the user sees all of them at once. Main thread only. */
 #pragma once
 
 #include "base/arena.h"
@@ -20,13 +20,13 @@ struct kb_diag_entry {
     struct kb_str hint; /* what to do, or empty */
 };
 
-/* Finds where a field stands in the source: sets file, line and column; returns false when unknown. Called only
- * when an error is reported, so it may be slow. */
-typedef bool (*kb_diag_locate_fn)(void *arg, struct kb_str path, struct kb_str *file, uint32_t *line,
-                                  uint32_t *column);
+/* Finds where a field stands in the source: sets file, line and column; returns false when unknown.
+ * Called only when an error is reported, so it may be slow. */
+typedef bool (*kb_diag_locate_fn)(void *arg, struct kb_str path, struct kb_str *file,
+                                  uint32_t *line, uint32_t *column);
 
 #define KB_DIAG_ENTRIES_MAX 256 /* more are counted, not kept: nobody reads further */
-#define KB_DIAG_DEPTH_MAX 128
+#define KB_DIAG_DEPTH_MAX   128
 
 struct kb_diag {
     struct kb_arena arena;
@@ -44,14 +44,15 @@ struct kb_diag {
     void *locate_arg;
 };
 
+/* An empty list on caller's storage; disposing frees all entries and forgets the path. */
 void kb_diag_init(struct kb_diag *diag);
 void kb_diag_dispose(struct kb_diag *diag);
 
 /* Sets how paths are found in the source; NULL to forget. */
 void kb_diag_set_locate(struct kb_diag *diag, kb_diag_locate_fn locate, void *arg);
 
-/* Enters a field, an element of a repeated field, or an entry of a map. `name` is borrowed until popped.
- * Deeper than KB_DIAG_DEPTH_MAX is counted and shown as "...". */
+/* Enters a field, an element of a repeated field, or an entry of a map. `name` is borrowed until
+ * popped. Deeper than KB_DIAG_DEPTH_MAX is counted and shown as "...". */
 void kb_diag_push(struct kb_diag *diag, const char *name);
 void kb_diag_push_index(struct kb_diag *diag, const char *name, size_t index);
 void kb_diag_push_key(struct kb_diag *diag, struct kb_str key);
@@ -62,7 +63,8 @@ struct kb_str kb_diag_path(struct kb_diag *diag);
 
 /* Reports at the present path. The hint variants add what to do. */
 void kb_diag_error(struct kb_diag *diag, const char *fmt, ...) KB_PRINTF(2, 3);
-void kb_diag_error_hint(struct kb_diag *diag, struct kb_str hint, const char *fmt, ...) KB_PRINTF(3, 4);
+void kb_diag_error_hint(struct kb_diag *diag, struct kb_str hint, const char *fmt, ...)
+    KB_PRINTF(3, 4);
 void kb_diag_warning(struct kb_diag *diag, const char *fmt, ...) KB_PRINTF(2, 3);
 /* Reports at a place in a file, for syntax errors. */
 void kb_diag_error_at(struct kb_diag *diag, struct kb_str file, uint32_t line, uint32_t column,

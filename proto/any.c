@@ -31,7 +31,8 @@ static struct kb_str any_bytes(const Google__Protobuf__Any *any)
 }
 
 /* Takes a TypedStruct apart. KB_ENOTFOUND when the Any holds something else. */
-static int typed_struct_read(const Google__Protobuf__Any *any, struct kb_arena *arena, struct typed_struct *out)
+static int typed_struct_read(const Google__Protobuf__Any *any, struct kb_arena *arena,
+                             struct typed_struct *out)
 {
     struct kb_str name = kb_any_type_name(any->type_url);
     ProtobufCMessage *message;
@@ -39,7 +40,8 @@ static int typed_struct_read(const Google__Protobuf__Any *any, struct kb_arena *
     if (kb_str_eq(name, kb_str_from_cstr(udpa__type__v1__typed_struct__descriptor.name))) {
         const Udpa__Type__V1__TypedStruct *typed;
 
-        KB_TRY(kb_pb_unpack(&udpa__type__v1__typed_struct__descriptor, any_bytes(any), arena, &message));
+        KB_TRY(kb_pb_unpack(&udpa__type__v1__typed_struct__descriptor, any_bytes(any), arena,
+                            &message));
         typed = (const Udpa__Type__V1__TypedStruct *)(void *)message;
         *out = (struct typed_struct){.type_url = typed->type_url, .value = typed->value};
         return 0;
@@ -47,7 +49,8 @@ static int typed_struct_read(const Google__Protobuf__Any *any, struct kb_arena *
     if (kb_str_eq(name, kb_str_from_cstr(xds__type__v3__typed_struct__descriptor.name))) {
         const Xds__Type__V3__TypedStruct *typed;
 
-        KB_TRY(kb_pb_unpack(&xds__type__v3__typed_struct__descriptor, any_bytes(any), arena, &message));
+        KB_TRY(kb_pb_unpack(&xds__type__v3__typed_struct__descriptor, any_bytes(any), arena,
+                            &message));
         typed = (const Xds__Type__V3__TypedStruct *)(void *)message;
         *out = (struct typed_struct){.type_url = typed->type_url, .value = typed->value};
         return 0;
@@ -115,17 +118,19 @@ static bool type_expected(const ProtobufCMessageDescriptor *found, struct kb_str
     return true;
 }
 
-/* Names what came over the wire and the message does not have. The control plane may be newer: a warning. */
+/* Names what came over the wire and the message does not have. The control plane may be newer: a
+ * warning. */
 static void unknown_fields_warn(const ProtobufCMessage *message, struct kb_diag *diag)
 {
     for (unsigned i = 0; i < message->n_unknown_fields; i++) {
-        kb_diag_warning(diag, "%s has no field of number %u; it is left out", message->descriptor->name,
-                        message->unknown_fields[i].tag);
+        kb_diag_warning(diag, "%s has no field of number %u; it is left out",
+                        message->descriptor->name, message->unknown_fields[i].tag);
     }
 }
 
-ProtobufCMessage *kb_any_unpack(const Google__Protobuf__Any *any, const ProtobufCMessageDescriptor *type,
-                                struct kb_arena *arena, struct kb_diag *diag)
+ProtobufCMessage *kb_any_unpack(const Google__Protobuf__Any *any,
+                                const ProtobufCMessageDescriptor *type, struct kb_arena *arena,
+                                struct kb_diag *diag)
 {
     const ProtobufCMessageDescriptor *found;
     ProtobufCMessage *message = NULL;
@@ -139,7 +144,8 @@ ProtobufCMessage *kb_any_unpack(const Google__Protobuf__Any *any, const Protobuf
         is_struct = rc == 0;
         name = is_struct ? inner_name(typed.type_url) : kb_any_type_name(any->type_url);
         if (rc != 0 && rc != KB_ENOTFOUND) {
-            kb_diag_error(diag, "Unable to unpack as %.*s: the bytes are malformed", KB_STR_ARG(name));
+            kb_diag_error(diag, "Unable to unpack as %.*s: the bytes are malformed",
+                          KB_STR_ARG(name));
             return NULL;
         }
     }
@@ -175,11 +181,13 @@ ProtobufCMessage *kb_any_peek(const Google__Protobuf__Any *any, struct kb_arena 
     return message;
 }
 
-void kb_any_pack(const ProtobufCMessage *message, struct kb_arena *arena, Google__Protobuf__Any *any)
+void kb_any_pack(const ProtobufCMessage *message, struct kb_arena *arena,
+                 Google__Protobuf__Any *any)
 {
     struct kb_str bytes = kb_pb_pack(message, arena);
 
     google__protobuf__any__init(any);
-    any->type_url = (char *)(uintptr_t)kb_str_printf(arena, URL_PREFIX "%s", message->descriptor->name).p;
+    any->type_url =
+        (char *)(uintptr_t)kb_str_printf(arena, URL_PREFIX "%s", message->descriptor->name).p;
     any->value = (ProtobufCBinaryData){.len = bytes.len, .data = (uint8_t *)(uintptr_t)bytes.p};
 }

@@ -18,7 +18,8 @@ void kb_doc_dispose(struct kb_doc *doc)
     doc->aliased_count = 0;
 }
 
-struct kb_doc_node *kb_doc_node_new(struct kb_doc *doc, enum kb_doc_kind kind, uint32_t line, size_t column)
+struct kb_doc_node *kb_doc_node_new(struct kb_doc *doc, enum kb_doc_kind kind, uint32_t line,
+                                    size_t column)
 {
     struct kb_doc_node *node;
 
@@ -126,7 +127,8 @@ static bool subscript_take(struct kb_str *rest, struct kb_str *inner, bool *is_k
         return false;
     }
     *is_key = rest->p[1] == '"';
-    end = *is_key ? kb_str_find(kb_str_from(*rest, 2), KB_STR("\"]")) : kb_str_find_char(*rest, ']');
+    end =
+        *is_key ? kb_str_find(kb_str_from(*rest, 2), KB_STR("\"]")) : kb_str_find_char(*rest, ']');
     if (end < 0) {
         return false;
     }
@@ -140,7 +142,8 @@ static bool subscript_take(struct kb_str *rest, struct kb_str *inner, bool *is_k
     return true;
 }
 
-static const struct kb_doc_node *subscript_find(const struct kb_doc_node *at, struct kb_str inner, bool is_key)
+static const struct kb_doc_node *subscript_find(const struct kb_doc_node *at, struct kb_str inner,
+                                                bool is_key)
 {
     uint64_t index;
 

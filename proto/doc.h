@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A parsed JSON or YAML text as one kind of tree, every value with its place in the file. Lives in an arena of its
- * own and is thrown away when the message has been made from it. */
+/* A parsed JSON or YAML text as one kind of tree, every value with its place in the file. Lives in
+ * an arena of its own and is thrown away when the message has been made from it. */
 #pragma once
 
 #include "base/arena.h"
 #include "base/diag.h"
 #include "base/str.h"
 
-#define KB_DOC_DEPTH_MAX 1000
+#define KB_DOC_DEPTH_MAX   1000
 /* Values of one document, and how many of them aliases may add. */
-#define KB_DOC_NODES_MAX 10000000U
+#define KB_DOC_NODES_MAX   10000000U
 #define KB_DOC_ALIASED_MAX 2000000U
-#define KB_DOC_TEXT_MAX ((size_t)256 << 20)
+#define KB_DOC_TEXT_MAX    ((size_t)256 << 20)
 
 enum kb_doc_kind {
     KB_DOC_NULL,
@@ -54,27 +54,31 @@ struct kb_doc_open {
 };
 
 /* A new value in the arena, counted; NULL when there are too many. */
-struct kb_doc_node *kb_doc_node_new(struct kb_doc *doc, enum kb_doc_kind kind, uint32_t line, size_t column);
+struct kb_doc_node *kb_doc_node_new(struct kb_doc *doc, enum kb_doc_kind kind, uint32_t line,
+                                    size_t column);
 void kb_doc_open_init(struct kb_doc_open *open, struct kb_doc_node *node);
 void kb_doc_open_add(struct kb_doc_open *open, struct kb_doc_node *child);
 
+/* An empty document on caller's storage; disposing frees the tree, never the text. */
 void kb_doc_init(struct kb_doc *doc);
 void kb_doc_dispose(struct kb_doc *doc);
 
-/* RFC 8259 JSON, and of what Envoy's parser takes beyond it: see doc_json.c. `text` and `file` are borrowed as
- * long as the tree is used. KB_ECONFIG after an error in diag with line and column. */
-int kb_doc_parse_json(struct kb_doc *doc, struct kb_str file, struct kb_str text, struct kb_diag *diag) KB_MUST_USE;
+/* RFC 8259 JSON, and of what Envoy's parser takes beyond it: see doc_json.c. `text` and `file` are
+ * borrowed as long as the tree is used. KB_ECONFIG after an error in diag with line and column. */
+int kb_doc_parse_json(struct kb_doc *doc, struct kb_str file, struct kb_str text,
+                      struct kb_diag *diag) KB_MUST_USE;
 
-/* YAML as Envoy reads it: YAML 1.1 booleans, octal and hexadecimal integers, decimal fractions stay text, a key
- * tagged !ignore is left out, documents after the first are ignored. */
-int kb_doc_parse_yaml(struct kb_doc *doc, struct kb_str file, struct kb_str text, struct kb_diag *diag) KB_MUST_USE;
+/* YAML as Envoy reads it: YAML 1.1 booleans, octal and hexadecimal integers, decimal fractions stay
+ * text, a key tagged !ignore is left out, documents after the first are ignored. */
+int kb_doc_parse_yaml(struct kb_doc *doc, struct kb_str file, struct kb_str text,
+                      struct kb_diag *diag) KB_MUST_USE;
 
 /* The value of a name in a map (the last one of that name), or NULL. */
 const struct kb_doc_node *kb_doc_get(const struct kb_doc_node *map, struct kb_str key);
 
-/* The value at a path as kb_diag writes it ("static_resources.clusters[0].name", `metadata["k"]`), names in snake or
- * camel case; looks through TypedStruct's `value`. When the path leads further than the document, the deepest
- * value that is there. NULL when not even the first name is. */
+/* The value at a path as kb_diag writes it ("static_resources.clusters[0].name", `metadata["k"]`),
+ * names in snake or camel case; looks through TypedStruct's `value`. When the path leads further
+ * than the document, the deepest value that is there. NULL when not even the first name is. */
 const struct kb_doc_node *kb_doc_find(const struct kb_doc *doc, struct kb_str path);
 
 KB_INLINE struct kb_str kb_doc_text(const struct kb_doc_node *node)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* JSON text to tree: RFC 8259, and what Envoy 1.40 takes beyond it: text in single quotes, names without quotes,
- * a comma after the last element, control characters inside text. */
+/* JSON text to tree: RFC 8259, and what Envoy 1.40 takes beyond it: text in single quotes, names
+ * without quotes, a comma after the last element, control characters inside text. */
 #include "proto/doc.h"
 #include "proto/wire.h"
 
@@ -22,9 +22,9 @@ static size_t column_of(const struct reader *reader)
 }
 
 /* Reports at the present place; the result ends the reading. */
-#define FAIL(reader, ...)                                                                          \
-    (kb_diag_error_at((reader)->diag, (reader)->doc->file, (reader)->line,                         \
-                      (uint32_t)column_of(reader), __VA_ARGS__),                                   \
+#define FAIL(reader, ...)                                                  \
+    (kb_diag_error_at((reader)->diag, (reader)->doc->file, (reader)->line, \
+                      (uint32_t)column_of(reader), __VA_ARGS__),           \
      KB_ECONFIG)
 
 static void space_skip(struct reader *reader)
@@ -49,7 +49,8 @@ static int unexpected(struct reader *reader, const char *expected)
         return FAIL(reader, "unexpected end of the file; expected %s", expected);
     }
     if ((unsigned char)*reader->at < 0x20 || (unsigned char)*reader->at >= 0x7f) {
-        return FAIL(reader, "unexpected byte 0x%02x; expected %s", (unsigned char)*reader->at, expected);
+        return FAIL(reader, "unexpected byte 0x%02x; expected %s", (unsigned char)*reader->at,
+                    expected);
     }
     return FAIL(reader, "unexpected character: '%c'; expected %s", *reader->at, expected);
 }
@@ -260,7 +261,8 @@ static bool literal_take(struct reader *reader, struct kb_str word)
 {
     struct kb_str rest = kb_str_make(reader->at, (size_t)(reader->end - reader->at));
 
-    if (!kb_str_starts_with(rest, word) || (rest.len > word.len && is_word(rest.p[word.len], false))) {
+    if (!kb_str_starts_with(rest, word) ||
+        (rest.len > word.len && is_word(rest.p[word.len], false))) {
         return false;
     }
     reader->at += word.len;
@@ -321,7 +323,8 @@ static int children_read(struct reader *reader, struct kb_doc_node *node, char c
 
 static int value_read(struct reader *reader, struct kb_doc_node **out)
 {
-    struct kb_doc_node *node = kb_doc_node_new(reader->doc, KB_DOC_NULL, reader->line, column_of(reader));
+    struct kb_doc_node *node =
+        kb_doc_node_new(reader->doc, KB_DOC_NULL, reader->line, column_of(reader));
     struct kb_str text;
     int rc = 0;
 
@@ -375,9 +378,11 @@ static int encoding_check(struct reader *reader)
     return FAIL(reader, "the text is not UTF-8");
 }
 
-int kb_doc_parse_json(struct kb_doc *doc, struct kb_str file, struct kb_str text, struct kb_diag *diag)
+int kb_doc_parse_json(struct kb_doc *doc, struct kb_str file, struct kb_str text,
+                      struct kb_diag *diag)
 {
-    struct reader reader = {.doc = doc, .diag = diag, .at = text.p, .end = text.p + text.len, .line = 1};
+    struct reader reader = {
+        .doc = doc, .diag = diag, .at = text.p, .end = text.p + text.len, .line = 1};
 
     reader.line_start = text.p;
     doc->file = file;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* YAML text to tree: libyaml's events, scalars as Envoy 1.40 reads them (yaml-cpp, then its own conversion). */
+/* YAML text to tree: libyaml's events, scalars as Envoy 1.40 reads them (yaml-cpp, then its own
+ * conversion). */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,7 +21,7 @@ struct anchor {
 
 struct frame {
     struct kb_doc_open open;
-    const char *anchor;   /* to be defined when the collection ends; NULL: none */
+    const char *anchor; /* to be defined when the collection ends; NULL: none */
     uint32_t nodes_before;
     /* of a map: the name that was read and whose value comes next */
     struct kb_str key;
@@ -39,8 +40,8 @@ struct reader {
 
 static int fail_at(struct reader *reader, const yaml_mark_t *mark, const char *text)
 {
-    kb_diag_error_at(reader->diag, reader->doc->file, (uint32_t)mark->line + 1, (uint32_t)mark->column + 1,
-                     "%s", text);
+    kb_diag_error_at(reader->diag, reader->doc->file, (uint32_t)mark->line + 1,
+                     (uint32_t)mark->column + 1, "%s", text);
     return KB_ECONFIG;
 }
 
@@ -55,8 +56,9 @@ static bool bool_read(struct kb_str text, bool *out)
     static const struct {
         struct kb_str word;
         bool value;
-    } words[] = {{KB_STR("y"), true},    {KB_STR("n"), false},     {KB_STR("yes"), true}, {KB_STR("no"), false},
-                 {KB_STR("true"), true}, {KB_STR("false"), false}, {KB_STR("on"), true},  {KB_STR("off"), false}};
+    } words[] = {{KB_STR("y"), true},   {KB_STR("n"), false},   {KB_STR("yes"), true},
+                 {KB_STR("no"), false}, {KB_STR("true"), true}, {KB_STR("false"), false},
+                 {KB_STR("on"), true},  {KB_STR("off"), false}};
 
     for (size_t i = 0; i < KB_ARRAY_LEN(words); i++) {
         bool first_upper = text.len > 0 && text.p[0] >= 'A' && text.p[0] <= 'Z';
@@ -122,7 +124,8 @@ static void scalar_set(struct kb_doc *doc, struct kb_doc_node *node, const yaml_
         }
         if (integer_read(text, &integer)) {
             /* beyond 32 bits Envoy keeps the digits as text, which every integer field takes */
-            node->kind = integer >= INT32_MIN && integer <= INT32_MAX ? KB_DOC_NUMBER : KB_DOC_STRING;
+            node->kind =
+                integer >= INT32_MIN && integer <= INT32_MAX ? KB_DOC_NUMBER : KB_DOC_STRING;
             text = kb_str_printf(&doc->arena, "%lld", (long long)integer);
             node->text = text.p;
             node->len = (uint32_t)text.len;
@@ -219,7 +222,8 @@ static bool key_expected(const struct reader *reader)
     return frame->open.node->kind == KB_DOC_MAP && !frame->have_key;
 }
 
-static void key_take(struct reader *reader, struct kb_str text, const char *tag, const yaml_mark_t *mark)
+static void key_take(struct reader *reader, struct kb_str text, const char *tag,
+                     const yaml_mark_t *mark)
 {
     struct frame *frame = &reader->frames.items[reader->frames.len - 1];
 
@@ -230,7 +234,8 @@ static void key_take(struct reader *reader, struct kb_str text, const char *tag,
     frame->key_ignored = tag != NULL && strcmp(tag, "!ignore") == 0;
 }
 
-static struct kb_doc_node *node_at(struct reader *reader, enum kb_doc_kind kind, const yaml_mark_t *mark)
+static struct kb_doc_node *node_at(struct reader *reader, enum kb_doc_kind kind,
+                                   const yaml_mark_t *mark)
 {
     struct kb_doc_node *node =
         kb_doc_node_new(reader->doc, kind, (uint32_t)mark->line + 1, mark->column + 1);
@@ -250,10 +255,11 @@ static int scalar_event(struct reader *reader, const yaml_event_t *event)
 
     if (is_key) {
         struct kb_str text = event_text(event);
-        bool null = event->data.scalar.style == YAML_PLAIN_SCALAR_STYLE && event->data.scalar.tag == NULL &&
-                    is_null_word(text);
+        bool null = event->data.scalar.style == YAML_PLAIN_SCALAR_STYLE &&
+                    event->data.scalar.tag == NULL && is_null_word(text);
 
-        key_take(reader, null ? KB_STR("null") : text, (const char *)event->data.scalar.tag, &event->start_mark);
+        key_take(reader, null ? KB_STR("null") : text, (const char *)event->data.scalar.tag,
+                 &event->start_mark);
         if (anchor == NULL) {
             return 0;
         }
@@ -316,11 +322,13 @@ static int alias_event(struct reader *reader, const yaml_event_t *event)
 
     if (anchor == NULL) {
         kb_diag_error_at(reader->diag, reader->doc->file, (uint32_t)event->start_mark.line + 1,
-                         (uint32_t)event->start_mark.column + 1, "the referenced anchor is not defined: %s", name);
+                         (uint32_t)event->start_mark.column + 1,
+                         "the referenced anchor is not defined: %s", name);
         return KB_ECONFIG;
     }
     if (anchor->weight > KB_DOC_ALIASED_MAX - reader->doc->aliased_count) {
-        return fail_at(reader, &event->start_mark, "the aliases of the document expand to too many values");
+        return fail_at(reader, &event->start_mark,
+                       "the aliases of the document expand to too many values");
     }
     if (key_expected(reader)) {
         if (anchor->node->kind != KB_DOC_STRING && anchor->node->kind != KB_DOC_NUMBER) {
@@ -375,14 +383,15 @@ static int syntax_error(struct reader *reader, const yaml_parser_t *parser)
     const char *problem = parser->problem ? parser->problem : "not YAML";
 
     if (parser->error == YAML_READER_ERROR) {
-        kb_diag_error_at(reader->diag, reader->doc->file, (uint32_t)parser->mark.line + 1, 1, "%s (byte %zu)",
-                         problem, parser->problem_offset);
+        kb_diag_error_at(reader->diag, reader->doc->file, (uint32_t)parser->mark.line + 1, 1,
+                         "%s (byte %zu)", problem, parser->problem_offset);
     } else if (parser->context != NULL) {
-        kb_diag_error_at(reader->diag, reader->doc->file, (uint32_t)mark->line + 1, (uint32_t)mark->column + 1,
-                         "%s, %s that began in line %zu", problem, parser->context, parser->context_mark.line + 1);
+        kb_diag_error_at(reader->diag, reader->doc->file, (uint32_t)mark->line + 1,
+                         (uint32_t)mark->column + 1, "%s, %s that began in line %zu", problem,
+                         parser->context, parser->context_mark.line + 1);
     } else {
-        kb_diag_error_at(reader->diag, reader->doc->file, (uint32_t)mark->line + 1, (uint32_t)mark->column + 1,
-                         "%s", problem);
+        kb_diag_error_at(reader->diag, reader->doc->file, (uint32_t)mark->line + 1,
+                         (uint32_t)mark->column + 1, "%s", problem);
     }
     return KB_ECONFIG;
 }
@@ -405,7 +414,8 @@ static int events_read(struct reader *reader, yaml_parser_t *parser)
     return 0;
 }
 
-int kb_doc_parse_yaml(struct kb_doc *doc, struct kb_str file, struct kb_str text, struct kb_diag *diag)
+int kb_doc_parse_yaml(struct kb_doc *doc, struct kb_str file, struct kb_str text,
+                      struct kb_diag *diag)
 {
     struct reader reader = {.doc = doc, .diag = diag};
     yaml_parser_t parser;
@@ -413,7 +423,8 @@ int kb_doc_parse_yaml(struct kb_doc *doc, struct kb_str file, struct kb_str text
 
     doc->file = file;
     if (text.len > KB_DOC_TEXT_MAX) {
-        kb_diag_error_at(diag, file, 0, 0, "the text is longer than %zu MiB", KB_DOC_TEXT_MAX >> 20);
+        kb_diag_error_at(diag, file, 0, 0, "the text is longer than %zu MiB",
+                         KB_DOC_TEXT_MAX >> 20);
         return KB_ECONFIG;
     }
     if (!yaml_parser_initialize(&parser)) {
@@ -427,8 +438,11 @@ int kb_doc_parse_yaml(struct kb_doc *doc, struct kb_str file, struct kb_str text
     kb_vec_dispose(&reader.frames);
     kb_map_dispose(&reader.anchors);
     yaml_parser_delete(&parser);
-    if (rc == 0 && (doc->root == NULL || (doc->root->kind != KB_DOC_MAP && doc->root->kind != KB_DOC_LIST))) {
-        kb_diag_error_at(diag, file, 1, 1, "Unable to convert YAML as JSON: the document is neither a map nor a list");
+    if (rc == 0 &&
+        (doc->root == NULL || (doc->root->kind != KB_DOC_MAP && doc->root->kind != KB_DOC_LIST))) {
+        kb_diag_error_at(
+            diag, file, 1, 1,
+            "Unable to convert YAML as JSON: the document is neither a map nor a list");
         rc = KB_ECONFIG;
     }
     return rc;

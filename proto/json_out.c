@@ -42,17 +42,18 @@ void kb_json_out_add(struct kb_json_out *out, struct kb_str text)
     out->len += text.len;
 }
 
-/* Characters that protobuf's writer escapes though JSON does not ask for it: control and format characters, and what
- * ends scripts or lines in browsers. */
+/* Characters that protobuf's writer escapes though JSON does not ask for it: control and format
+ * characters, and what ends scripts or lines in browsers. */
 static bool is_escaped(uint32_t c)
 {
     static const struct {
         uint32_t first;
         uint32_t last;
-    } ranges[] = {{0x00, 0x1f},     {'"', '"'},       {'<', '<'},         {'>', '>'},         {'\\', '\\'},
-                  {0x7f, 0x9f},     {0xad, 0xad},     {0x600, 0x603},     {0x6dd, 0x6dd},     {0x70f, 0x70f},
-                  {0x17b4, 0x17b5}, {0x200b, 0x200f}, {0x2028, 0x202e},   {0x2060, 0x2064},   {0x206a, 0x206f},
-                  {0xfeff, 0xfeff}, {0xfff9, 0xfffb}, {0x1d173, 0x1d17a}, {0xe0001, 0xe0001}, {0xe0020, 0xe007f}};
+    } ranges[] = {{0x00, 0x1f},     {'"', '"'},         {'<', '<'},         {'>', '>'},
+                  {'\\', '\\'},     {0x7f, 0x9f},       {0xad, 0xad},       {0x600, 0x603},
+                  {0x6dd, 0x6dd},   {0x70f, 0x70f},     {0x17b4, 0x17b5},   {0x200b, 0x200f},
+                  {0x2028, 0x202e}, {0x2060, 0x2064},   {0x206a, 0x206f},   {0xfeff, 0xfeff},
+                  {0xfff9, 0xfffb}, {0x1d173, 0x1d17a}, {0xe0001, 0xe0001}, {0xe0020, 0xe007f}};
 
     for (size_t i = 0; i < KB_ARRAY_LEN(ranges); i++) {
         if (c >= ranges[i].first && c <= ranges[i].last) {

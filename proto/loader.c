@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Reads the bootstrap file and the override, merges and checks them, and finds paths in them again. */
+/* Reads the bootstrap file and the override, merges and checks them, and finds paths in them again.
+ */
 #include "proto/loader.h"
 
 #include <errno.h>
@@ -47,7 +48,8 @@ static int fd_read(int fd, struct text *out)
     size_t cap = 16384;
     struct stat status;
 
-    if (fstat(fd, &status) == 0 && status.st_size > 0 && (uint64_t)status.st_size < KB_DOC_TEXT_MAX) {
+    if (fstat(fd, &status) == 0 && status.st_size > 0 &&
+        (uint64_t)status.st_size < KB_DOC_TEXT_MAX) {
         cap = (size_t)status.st_size + 1;
     }
     out->len = 0;
@@ -81,13 +83,15 @@ static int file_read(struct kb_str path, struct text *out, struct kb_diag *diag)
 
     free(name);
     if (fd < 0) {
-        kb_diag_error_at(diag, path, 0, 0, "Invalid path: %.*s (%s)", KB_STR_ARG(path), strerror(errno));
+        kb_diag_error_at(diag, path, 0, 0, "Invalid path: %.*s (%s)", KB_STR_ARG(path),
+                         strerror(errno));
         return KB_ECONFIG;
     }
     rc = fd_read(fd, out);
     close(fd);
     if (rc != 0) {
-        kb_diag_error_at(diag, path, 0, 0, "Unable to read file: %.*s (%s)", KB_STR_ARG(path), kb_err_text(rc));
+        kb_diag_error_at(diag, path, 0, 0, "Unable to read file: %.*s (%s)", KB_STR_ARG(path),
+                         kb_err_text(rc));
         free(out->p);
         return KB_ECONFIG;
     }
@@ -103,7 +107,8 @@ static int doc_read(struct kb_doc *doc, enum format format, struct kb_str name, 
 }
 
 static ProtobufCMessage *text_to_message(enum format format, struct kb_str name, struct kb_str text,
-                                         enum kb_pb_unknown unknown, struct kb_arena *arena, struct kb_diag *diag)
+                                         enum kb_pb_unknown unknown, struct kb_arena *arena,
+                                         struct kb_diag *diag)
 {
     ProtobufCMessage *message = NULL;
     struct kb_doc doc;
@@ -122,8 +127,8 @@ static ProtobufCMessage *text_to_message(enum format format, struct kb_str name,
     return message;
 }
 
-static ProtobufCMessage *file_to_message(const struct kb_config_source *source, struct kb_arena *arena,
-                                         struct kb_diag *diag)
+static ProtobufCMessage *file_to_message(const struct kb_config_source *source,
+                                         struct kb_arena *arena, struct kb_diag *diag)
 {
     enum format format = format_of(source->path);
     ProtobufCMessage *message;
@@ -136,7 +141,8 @@ static ProtobufCMessage *file_to_message(const struct kb_config_source *source, 
     if (file_read(source->path, &text, diag) != 0) {
         return NULL;
     }
-    message = text_to_message(format, source->path, kb_str_make(text.p, text.len), source->unknown, arena, diag);
+    message = text_to_message(format, source->path, kb_str_make(text.p, text.len), source->unknown,
+                              arena, diag);
     free(text.p);
     return message;
 }
@@ -152,10 +158,12 @@ static void index_read(struct kb_config_source *source)
     kb_doc_init(&index->yaml);
     if (source->path.len > 0 && (format == FORMAT_JSON || format == FORMAT_YAML) &&
         file_read(source->path, &index->text, &ignored) == 0 &&
-        doc_read(&index->file, format, source->path, kb_str_make(index->text.p, index->text.len), &ignored) != 0) {
+        doc_read(&index->file, format, source->path, kb_str_make(index->text.p, index->text.len),
+                 &ignored) != 0) {
         index->file.root = NULL;
     }
-    if (source->yaml.len > 0 && doc_read(&index->yaml, FORMAT_YAML, yaml_name, source->yaml, &ignored) != 0) {
+    if (source->yaml.len > 0 &&
+        doc_read(&index->yaml, FORMAT_YAML, yaml_name, source->yaml, &ignored) != 0) {
         index->yaml.root = NULL;
     }
     kb_diag_dispose(&ignored);
@@ -173,7 +181,8 @@ void kb_config_source_dispose(struct kb_config_source *source)
     }
 }
 
-bool kb_config_locate(void *arg, struct kb_str path, struct kb_str *file, uint32_t *line, uint32_t *column)
+bool kb_config_locate(void *arg, struct kb_str path, struct kb_str *file, uint32_t *line,
+                      uint32_t *column)
 {
     struct kb_config_source *source = arg;
     const struct kb_doc_node *node;
@@ -198,8 +207,8 @@ bool kb_config_locate(void *arg, struct kb_str path, struct kb_str *file, uint32
     return true;
 }
 
-Envoy__Config__Bootstrap__V3__Bootstrap *kb_config_load(struct kb_config_source *source,
-                                                        struct kb_arena *arena, struct kb_diag *diag)
+Envoy__Config__Bootstrap__V3__Bootstrap *
+kb_config_load(struct kb_config_source *source, struct kb_arena *arena, struct kb_diag *diag)
 {
     uint32_t errors_before = diag->error_count;
     ProtobufCMessage *message = NULL;
@@ -214,7 +223,8 @@ Envoy__Config__Bootstrap__V3__Bootstrap *kb_config_load(struct kb_config_source 
         message = file_to_message(source, arena, diag);
     }
     if (source->yaml.len > 0) {
-        merged = text_to_message(FORMAT_YAML, yaml_name, source->yaml, source->unknown, arena, diag);
+        merged =
+            text_to_message(FORMAT_YAML, yaml_name, source->yaml, source->unknown, arena, diag);
     }
     if (diag->error_count != errors_before) {
         return NULL;

@@ -41,7 +41,8 @@ const ProtobufCMessageDescriptor *kb_pb_type_find(struct kb_str full_name)
     return NULL;
 }
 
-const ProtobufCFieldDescriptor *kb_pb_field_find(const ProtobufCMessageDescriptor *type, struct kb_str name)
+const ProtobufCFieldDescriptor *kb_pb_field_find(const ProtobufCMessageDescriptor *type,
+                                                 struct kb_str name)
 {
     size_t low = 0;
     size_t high = type->n_fields;
@@ -63,7 +64,8 @@ const ProtobufCFieldDescriptor *kb_pb_field_find(const ProtobufCMessageDescripto
     return NULL;
 }
 
-const ProtobufCFieldDescriptor *kb_pb_field_by_number(const ProtobufCMessageDescriptor *type, uint32_t number)
+const ProtobufCFieldDescriptor *kb_pb_field_by_number(const ProtobufCMessageDescriptor *type,
+                                                      uint32_t number)
 {
     size_t low = 0;
     size_t high = type->n_fields;
@@ -90,7 +92,8 @@ void kb_pb_init(const ProtobufCMessageDescriptor *type, ProtobufCMessage *messag
     for (unsigned i = 0; i < type->n_fields; i++) {
         const ProtobufCFieldDescriptor *field = &type->fields[i];
 
-        if (field->type == PROTOBUF_C_TYPE_STRING && !kb_reflect_repeated(field) && !kb_reflect_in_oneof(field)) {
+        if (field->type == PROTOBUF_C_TYPE_STRING && !kb_reflect_repeated(field) &&
+            !kb_reflect_in_oneof(field)) {
             *(const char **)kb_reflect_member(message, field) = protobuf_c_empty_string;
         }
     }
@@ -113,8 +116,8 @@ struct kb_str kb_pb_pack(const ProtobufCMessage *message, struct kb_arena *arena
     return kb_str_make((const char *)bytes, len);
 }
 
-int kb_pb_unpack(const ProtobufCMessageDescriptor *type, struct kb_str bytes, struct kb_arena *arena,
-                 ProtobufCMessage **out)
+int kb_pb_unpack(const ProtobufCMessageDescriptor *type, struct kb_str bytes,
+                 struct kb_arena *arena, ProtobufCMessage **out)
 {
     ProtobufCMessage *message = kb_pb_new(type, arena);
     int rc = kb_wire_unpack_into(message, bytes, arena);
@@ -208,7 +211,8 @@ bool kb_reflect_has(const ProtobufCMessage *message, const ProtobufCFieldDescrip
     return *(const uint32_t *)member != 0;
 }
 
-void *kb_reflect_append(ProtobufCMessage *message, const ProtobufCFieldDescriptor *field, struct kb_arena *arena)
+void *kb_reflect_append(ProtobufCMessage *message, const ProtobufCFieldDescriptor *field,
+                        struct kb_arena *arena)
 {
     size_t *count = kb_reflect_count(message, field);
     char **items = kb_reflect_member(message, field);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Tree to the messages that hold anything: Any by "@type", Struct, Value and ListValue; and a Struct back to a tree,
- * which is how TypedStruct becomes the message that it stands for. */
+/* Tree to the messages that hold anything: Any by "@type", Struct, Value and ListValue; and a
+ * Struct back to a tree, which is how TypedStruct becomes the message that it stands for. */
 #include <stdio.h>
 #include <string.h>
 
@@ -35,39 +35,45 @@ static struct kb_str type_hint(struct kb_diag *diag, struct kb_str name)
             suggest.best = full;
         }
     }
-    return suggest.best.len == 0 ? KB_STR_NULL
-                                 : kb_str_printf(&diag->arena, "did you mean 'type.googleapis.com/%.*s'?",
-                                                 KB_STR_ARG(suggest.best));
+    return suggest.best.len == 0
+               ? KB_STR_NULL
+               : kb_str_printf(&diag->arena, "did you mean 'type.googleapis.com/%.*s'?",
+                               KB_STR_ARG(suggest.best));
 }
 
 /* The type that "@type" names; NULL after an error. */
-static const ProtobufCMessageDescriptor *type_of(struct kb_pb_reader *reader, const struct kb_doc_node *url)
+static const ProtobufCMessageDescriptor *type_of(struct kb_pb_reader *reader,
+                                                 const struct kb_doc_node *url)
 {
     struct kb_str text = kb_doc_text(url);
     const ProtobufCMessageDescriptor *type;
     ptrdiff_t slash = url->kind == KB_DOC_STRING ? kb_str_rfind_char(text, '/') : -1;
 
     if (url->kind != KB_DOC_STRING) {
-        (void)KB_PB_FAIL(reader, url, "expected the type URL of a message, not %s", kb_doc_kind_name(url));
+        (void)KB_PB_FAIL(reader, url, "expected the type URL of a message, not %s",
+                         kb_doc_kind_name(url));
         return NULL;
     }
     if (slash <= 0) {
-        (void)KB_PB_FAIL(reader, url, "@type must contain at least one / and a nonempty host; got: %.*s",
-                   KB_STR_ARG(text));
+        (void)KB_PB_FAIL(reader, url,
+                         "@type must contain at least one / and a nonempty host; got: %.*s",
+                         KB_STR_ARG(text));
         return NULL;
     }
     type = kb_pb_type_find(kb_str_from(text, (size_t)slash + 1));
     if (type == NULL) {
         reader->here = url;
         reader->here_is_key = false;
-        kb_diag_error_hint(reader->diag, type_hint(reader->diag, kb_str_from(text, (size_t)slash + 1)),
+        kb_diag_error_hint(reader->diag,
+                           type_hint(reader->diag, kb_str_from(text, (size_t)slash + 1)),
                            "could not find @type '%.*s'", KB_STR_ARG(text));
     }
     return type;
 }
 
 /* A message whose JSON is no object of its fields stands under "value". */
-static int wrapped_read(struct kb_pb_reader *reader, const struct kb_doc_node *node, ProtobufCMessage *inner)
+static int wrapped_read(struct kb_pb_reader *reader, const struct kb_doc_node *node,
+                        ProtobufCMessage *inner)
 {
     const struct kb_doc_node *value = NULL;
     int rc = 0;
@@ -81,7 +87,8 @@ static int wrapped_read(struct kb_pb_reader *reader, const struct kb_doc_node *n
             rc = child_rc != 0 ? child_rc : rc;
         }
     }
-    if (value != NULL && (value->kind != KB_DOC_NULL || kb_pb_kind_of(inner->descriptor) == KB_PB_VALUE)) {
+    if (value != NULL &&
+        (value->kind != KB_DOC_NULL || kb_pb_kind_of(inner->descriptor) == KB_PB_VALUE)) {
         int value_rc;
 
         kb_diag_push(reader->diag, "value");
@@ -128,13 +135,15 @@ static int any_fill(struct kb_pb_reader *reader, const struct kb_doc_node *node,
     return rc;
 }
 
-int kb_pb_read_any(struct kb_pb_reader *reader, const struct kb_doc_node *node, ProtobufCMessage *message)
+int kb_pb_read_any(struct kb_pb_reader *reader, const struct kb_doc_node *node,
+                   ProtobufCMessage *message)
 {
     const ProtobufCMessageDescriptor *type;
     const struct kb_doc_node *url;
 
     if (node->kind != KB_DOC_MAP) {
-        return KB_PB_FAIL(reader, node, "expected an object with \"@type\", not %s", kb_doc_kind_name(node));
+        return KB_PB_FAIL(reader, node, "expected an object with \"@type\", not %s",
+                          kb_doc_kind_name(node));
     }
     if (node->first == NULL) {
         return 0;
@@ -150,7 +159,8 @@ int kb_pb_read_any(struct kb_pb_reader *reader, const struct kb_doc_node *node, 
     return any_fill(reader, node, kb_doc_text(url), type, (Google__Protobuf__Any *)(void *)message);
 }
 
-int kb_pb_read_struct(struct kb_pb_reader *reader, const struct kb_doc_node *node, ProtobufCMessage *message)
+int kb_pb_read_struct(struct kb_pb_reader *reader, const struct kb_doc_node *node,
+                      ProtobufCMessage *message)
 {
     const ProtobufCFieldDescriptor *fields = &message->descriptor->fields[0];
     int rc = 0;
@@ -166,7 +176,8 @@ int kb_pb_read_struct(struct kb_pb_reader *reader, const struct kb_doc_node *nod
 
         *entry = kb_pb_new(kb_reflect_type(fields), reader->arena);
         pair = (Google__Protobuf__Struct__FieldsEntry *)(void *)*entry;
-        pair->value = (Google__Protobuf__Value *)(void *)kb_pb_new(&google__protobuf__value__descriptor, reader->arena);
+        pair->value = (Google__Protobuf__Value *)(void *)kb_pb_new(
+            &google__protobuf__value__descriptor, reader->arena);
         key.kind = KB_DOC_STRING;
         key.text = child->key;
         key.len = child->key_len;
@@ -181,7 +192,8 @@ int kb_pb_read_struct(struct kb_pb_reader *reader, const struct kb_doc_node *nod
     return rc;
 }
 
-int kb_pb_read_list(struct kb_pb_reader *reader, const struct kb_doc_node *node, ProtobufCMessage *message)
+int kb_pb_read_list(struct kb_pb_reader *reader, const struct kb_doc_node *node,
+                    ProtobufCMessage *message)
 {
     const ProtobufCFieldDescriptor *values = &message->descriptor->fields[0];
     int rc = 0;
@@ -205,10 +217,12 @@ int kb_pb_read_list(struct kb_pb_reader *reader, const struct kb_doc_node *node,
 
 /* Field numbers of google.protobuf.Value, in the order of the kinds of a node. */
 static const uint32_t value_field_of[] = {
-    [KB_DOC_NULL] = 1, [KB_DOC_NUMBER] = 2, [KB_DOC_STRING] = 3, [KB_DOC_BOOL] = 4, [KB_DOC_MAP] = 5, [KB_DOC_LIST] = 6,
+    [KB_DOC_NULL] = 1, [KB_DOC_NUMBER] = 2, [KB_DOC_STRING] = 3,
+    [KB_DOC_BOOL] = 4, [KB_DOC_MAP] = 5,    [KB_DOC_LIST] = 6,
 };
 
-int kb_pb_read_value(struct kb_pb_reader *reader, const struct kb_doc_node *node, ProtobufCMessage *message)
+int kb_pb_read_value(struct kb_pb_reader *reader, const struct kb_doc_node *node,
+                     ProtobufCMessage *message)
 {
     const ProtobufCFieldDescriptor *field =
         kb_pb_field_by_number(message->descriptor, value_field_of[node->kind]);
@@ -226,7 +240,8 @@ int kb_pb_read_value(struct kb_pb_reader *reader, const struct kb_doc_node *node
     return kb_pb_read_scalar(reader, field, node, slot);
 }
 
-static struct kb_doc_node *struct_to_node(struct kb_doc *doc, const Google__Protobuf__Struct *value);
+static struct kb_doc_node *struct_to_node(struct kb_doc *doc,
+                                          const Google__Protobuf__Struct *value);
 
 static struct kb_doc_node *value_to_node(struct kb_doc *doc, const Google__Protobuf__Value *value)
 {
@@ -277,8 +292,9 @@ static struct kb_doc_node *struct_to_node(struct kb_doc *doc, const Google__Prot
     kb_doc_open_init(&open, node);
     for (size_t i = 0; value != NULL && i < value->n_fields; i++) {
         const Google__Protobuf__Struct__FieldsEntry *pair = value->fields[i];
-        struct kb_doc_node *child = pair->value != NULL ? value_to_node(doc, pair->value)
-                                                        : KB_ARENA_NEW(&doc->arena, struct kb_doc_node);
+        struct kb_doc_node *child = pair->value != NULL
+                                        ? value_to_node(doc, pair->value)
+                                        : KB_ARENA_NEW(&doc->arena, struct kb_doc_node);
 
         child->key = pair->key;
         child->key_len = (uint32_t)strlen(pair->key);
@@ -287,15 +303,17 @@ static struct kb_doc_node *struct_to_node(struct kb_doc *doc, const Google__Prot
     return node;
 }
 
-ProtobufCMessage *kb_pb_from_struct(const ProtobufCMessageDescriptor *type, const ProtobufCMessage *value_struct,
-                                    struct kb_arena *arena, struct kb_diag *diag)
+ProtobufCMessage *kb_pb_from_struct(const ProtobufCMessageDescriptor *type,
+                                    const ProtobufCMessage *value_struct, struct kb_arena *arena,
+                                    struct kb_diag *diag)
 {
     struct kb_pb_reader reader = {.arena = arena, .diag = diag, .unknown = KB_PB_UNKNOWN_ERROR};
     ProtobufCMessage *message = kb_pb_new(type, arena);
     struct kb_doc doc;
     int rc;
 
-    KB_ASSERT(value_struct == NULL || value_struct->descriptor == &google__protobuf__struct__descriptor);
+    KB_ASSERT(value_struct == NULL ||
+              value_struct->descriptor == &google__protobuf__struct__descriptor);
     kb_doc_init(&doc);
     doc.root = struct_to_node(&doc, (const Google__Protobuf__Struct *)(const void *)value_struct);
     rc = kb_pb_read_message(&reader, doc.root, message);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Tree to message: objects, lists and maps by their descriptors. Follows the parser of Envoy 1.40 (protobuf C++ with
- * its legacy leniencies): one value stands for a list of one, null is an unset field or an empty element, a message
- * named twice merges, a oneof named twice is an error. */
+/* Tree to message: objects, lists and maps by their descriptors. Follows the parser of Envoy 1.40
+ * (protobuf C++ with its legacy leniencies): one value stands for a list of one, null is an unset
+ * field or an empty element, a message named twice merges, a oneof named twice is an error. */
 #include "proto/pb_json_read.h"
 
 #include <string.h>
@@ -94,7 +94,8 @@ static bool is_json_name(struct kb_str key, const char *name)
     return k == key.len;
 }
 
-static const ProtobufCFieldDescriptor *field_of(const ProtobufCMessageDescriptor *type, struct kb_str key)
+static const ProtobufCFieldDescriptor *field_of(const ProtobufCMessageDescriptor *type,
+                                                struct kb_str key)
 {
     const ProtobufCFieldDescriptor *field = kb_pb_field_find(type, key);
 
@@ -107,7 +108,8 @@ static const ProtobufCFieldDescriptor *field_of(const ProtobufCMessageDescriptor
 }
 
 /* What the user may have meant instead of a field that is not there. */
-static struct kb_str unknown_hint(struct kb_diag *diag, const ProtobufCMessageDescriptor *type, struct kb_str key)
+static struct kb_str unknown_hint(struct kb_diag *diag, const ProtobufCMessageDescriptor *type,
+                                  struct kb_str key)
 {
     struct kb_str list = KB_STR_NULL;
     struct kb_suggest suggest;
@@ -118,13 +120,15 @@ static struct kb_str unknown_hint(struct kb_diag *diag, const ProtobufCMessageDe
 
         kb_suggest_offer(&suggest, name);
         list = type->n_fields > FIELDS_LISTED_MAX ? list
-               : i == 0 ? name
-                        : kb_str_printf(&diag->arena, "%.*s, %.*s", KB_STR_ARG(list), KB_STR_ARG(name));
+               : i == 0
+                   ? name
+                   : kb_str_printf(&diag->arena, "%.*s, %.*s", KB_STR_ARG(list), KB_STR_ARG(name));
     }
     if (suggest.best.len > 0) {
         return kb_str_printf(&diag->arena, "did you mean '%.*s'?", KB_STR_ARG(suggest.best));
     }
-    return list.len > 0 ? kb_str_printf(&diag->arena, "its fields are: %.*s", KB_STR_ARG(list)) : list;
+    return list.len > 0 ? kb_str_printf(&diag->arena, "its fields are: %.*s", KB_STR_ARG(list))
+                        : list;
 }
 
 int kb_pb_read_unknown(struct kb_pb_reader *reader, const ProtobufCMessageDescriptor *type,
@@ -140,10 +144,11 @@ int kb_pb_read_unknown(struct kb_pb_reader *reader, const ProtobufCMessageDescri
     reader->here_is_key = true;
     kb_diag_push(reader->diag, kb_str_dup(&reader->diag->arena, key).p);
     if (error) {
-        kb_diag_error_hint(reader->diag, unknown_hint(reader->diag, type, key), "no such field: '%.*s' in %s",
-                           KB_STR_ARG(key), type->name);
+        kb_diag_error_hint(reader->diag, unknown_hint(reader->diag, type, key),
+                           "no such field: '%.*s' in %s", KB_STR_ARG(key), type->name);
     } else {
-        kb_diag_warning(reader->diag, "no such field: '%.*s' in %s; it is left out", KB_STR_ARG(key), type->name);
+        kb_diag_warning(reader->diag, "no such field: '%.*s' in %s; it is left out",
+                        KB_STR_ARG(key), type->name);
     }
     kb_diag_pop(reader->diag);
     return error ? KB_ECONFIG : 0;
@@ -152,8 +157,10 @@ int kb_pb_read_unknown(struct kb_pb_reader *reader, const ProtobufCMessageDescri
 /* Whether null is a value of the field rather than its absence. */
 static bool null_is_value(const ProtobufCFieldDescriptor *field)
 {
-    return (field->type == PROTOBUF_C_TYPE_MESSAGE && field->descriptor == &google__protobuf__value__descriptor) ||
-           (field->type == PROTOBUF_C_TYPE_ENUM && field->descriptor == &google__protobuf__null_value__descriptor);
+    return (field->type == PROTOBUF_C_TYPE_MESSAGE &&
+            field->descriptor == &google__protobuf__value__descriptor) ||
+           (field->type == PROTOBUF_C_TYPE_ENUM &&
+            field->descriptor == &google__protobuf__null_value__descriptor);
 }
 
 /* One value into a slot; null leaves what is empty for the type. */
@@ -218,7 +225,8 @@ static int map_read(struct kb_pb_reader *reader, const ProtobufCFieldDescriptor 
     int rc = 0;
 
     if (node->kind != KB_DOC_MAP) {
-        return KB_PB_FAIL(reader, node, "expected an object of names and values, not %s", kb_doc_kind_name(node));
+        return KB_PB_FAIL(reader, node, "expected an object of names and values, not %s",
+                          kb_doc_kind_name(node));
     }
     kb_map_init(&names);
     for (const struct kb_doc_node *child = node->first; child != NULL; child = child->next) {
@@ -233,7 +241,8 @@ static int map_read(struct kb_pb_reader *reader, const ProtobufCFieldDescriptor 
             child_rc = map_key_read(reader, key_field, child, kb_reflect_member(*entry, key_field));
         }
         if (child_rc == 0) {
-            child_rc = slot_read(reader, value_field, child, kb_reflect_member(*entry, value_field));
+            child_rc =
+                slot_read(reader, value_field, child, kb_reflect_member(*entry, value_field));
         }
         rc = child_rc != 0 ? child_rc : rc;
         kb_diag_pop(reader->diag);
@@ -265,9 +274,11 @@ static int field_read(struct kb_pb_reader *reader, const ProtobufCFieldDescripto
         const ProtobufCFieldDescriptor *other =
             kb_pb_field_by_number(message->descriptor, *kb_reflect_case(message, field));
 
-        rc = other == field ? KB_PB_FAIL(reader, node, "'%s' stands here twice", field->name)
-                            : KB_PB_FAIL(reader, node, "'%s' cannot stand beside '%s': only one of them can be set",
-                                         field->name, other != NULL ? other->name : "?");
+        rc = other == field
+                 ? KB_PB_FAIL(reader, node, "'%s' stands here twice", field->name)
+                 : KB_PB_FAIL(reader, node,
+                              "'%s' cannot stand beside '%s': only one of them can be set",
+                              field->name, other != NULL ? other->name : "?");
     } else {
         if (kb_reflect_in_oneof(field)) {
             *kb_reflect_case(message, field) = field->id;
@@ -279,15 +290,16 @@ static int field_read(struct kb_pb_reader *reader, const ProtobufCFieldDescripto
     return rc;
 }
 
-static int fields_read(struct kb_pb_reader *reader, const struct kb_doc_node *node, ProtobufCMessage *message)
+static int fields_read(struct kb_pb_reader *reader, const struct kb_doc_node *node,
+                       ProtobufCMessage *message)
 {
     bool skip_type = reader->any_top;
     int rc = 0;
 
     reader->any_top = false;
     if (node->kind != KB_DOC_MAP) {
-        return KB_PB_FAIL(reader, node, "expected an object for %s, not %s", message->descriptor->name,
-                          kb_doc_kind_name(node));
+        return KB_PB_FAIL(reader, node, "expected an object for %s, not %s",
+                          message->descriptor->name, kb_doc_kind_name(node));
     }
     for (const struct kb_doc_node *child = node->first; child != NULL; child = child->next) {
         struct kb_str key = kb_doc_key(child);
@@ -306,7 +318,8 @@ static int fields_read(struct kb_pb_reader *reader, const struct kb_doc_node *no
 }
 
 /* The forms that some messages have beside an object of their fields. */
-static int special_read(struct kb_pb_reader *reader, const struct kb_doc_node *node, ProtobufCMessage *message)
+static int special_read(struct kb_pb_reader *reader, const struct kb_doc_node *node,
+                        ProtobufCMessage *message)
 {
     const ProtobufCMessageDescriptor *type = message->descriptor;
     enum kb_pb_kind kind = kb_pb_kind_of(type);
@@ -339,12 +352,14 @@ static int special_read(struct kb_pb_reader *reader, const struct kb_doc_node *n
     return fields_read(reader, node, message);
 }
 
-int kb_pb_read_message(struct kb_pb_reader *reader, const struct kb_doc_node *node, ProtobufCMessage *message)
+int kb_pb_read_message(struct kb_pb_reader *reader, const struct kb_doc_node *node,
+                       ProtobufCMessage *message)
 {
     int rc;
 
     if (reader->depth >= KB_PB_DEPTH_MAX) {
-        return KB_PB_FAIL(reader, node, "messages are nested more than %d levels deep", KB_PB_DEPTH_MAX);
+        return KB_PB_FAIL(reader, node, "messages are nested more than %d levels deep",
+                          KB_PB_DEPTH_MAX);
     }
     reader->depth++;
     rc = special_read(reader, node, message);
@@ -352,7 +367,8 @@ int kb_pb_read_message(struct kb_pb_reader *reader, const struct kb_doc_node *no
     return rc;
 }
 
-static bool reader_locate(void *arg, struct kb_str path, struct kb_str *file, uint32_t *line, uint32_t *column)
+static bool reader_locate(void *arg, struct kb_str path, struct kb_str *file, uint32_t *line,
+                          uint32_t *column)
 {
     const struct kb_pb_reader *reader = arg;
 
@@ -367,7 +383,8 @@ static bool reader_locate(void *arg, struct kb_str path, struct kb_str *file, ui
 }
 
 ProtobufCMessage *kb_pb_from_doc(const ProtobufCMessageDescriptor *type, const struct kb_doc *doc,
-                                 enum kb_pb_unknown unknown, struct kb_arena *arena, struct kb_diag *diag)
+                                 enum kb_pb_unknown unknown, struct kb_arena *arena,
+                                 struct kb_diag *diag)
 {
     struct kb_pb_reader reader = {.arena = arena, .diag = diag, .doc = doc, .unknown = unknown};
     kb_diag_locate_fn locate_before = diag->locate;
@@ -381,8 +398,9 @@ ProtobufCMessage *kb_pb_from_doc(const ProtobufCMessageDescriptor *type, const s
     return rc == 0 ? message : NULL;
 }
 
-ProtobufCMessage *kb_pb_json_parse(const ProtobufCMessageDescriptor *type, struct kb_str file, struct kb_str text,
-                                   enum kb_pb_unknown unknown, struct kb_arena *arena, struct kb_diag *diag)
+ProtobufCMessage *kb_pb_json_parse(const ProtobufCMessageDescriptor *type, struct kb_str file,
+                                   struct kb_str text, enum kb_pb_unknown unknown,
+                                   struct kb_arena *arena, struct kb_diag *diag)
 {
     ProtobufCMessage *message = NULL;
     struct kb_doc doc;

@@ -18,28 +18,38 @@ struct kb_pb_reader {
 };
 
 /* Reports at a value. */
-#define KB_PB_FAIL(reader, node, ...)                                                              \
-    ((reader)->here = (node), (reader)->here_is_key = false,                                       \
+#define KB_PB_FAIL(reader, node, ...)                        \
+    ((reader)->here = (node), (reader)->here_is_key = false, \
      kb_diag_error((reader)->diag, __VA_ARGS__), KB_ECONFIG)
 
 /* Fills a message from a value. KB_ECONFIG after errors. */
-int kb_pb_read_message(struct kb_pb_reader *reader, const struct kb_doc_node *node, ProtobufCMessage *message);
+int kb_pb_read_message(struct kb_pb_reader *reader, const struct kb_doc_node *node,
+                       ProtobufCMessage *message);
 
-/* Stores a value that is not a message, nor null, into a member or array slot of the field's type. */
+/* Stores a value that is not a message, nor null, into a member or array slot of the field's type.
+ */
 int kb_pb_read_scalar(struct kb_pb_reader *reader, const ProtobufCFieldDescriptor *field,
                       const struct kb_doc_node *node, void *slot);
 
 /* google.protobuf.Duration, Timestamp and FieldMask from text. */
-int kb_pb_read_duration(struct kb_pb_reader *reader, const struct kb_doc_node *node, ProtobufCMessage *message);
-int kb_pb_read_timestamp(struct kb_pb_reader *reader, const struct kb_doc_node *node, ProtobufCMessage *message);
-int kb_pb_read_field_mask(struct kb_pb_reader *reader, const struct kb_doc_node *node, ProtobufCMessage *message);
+int kb_pb_read_duration(struct kb_pb_reader *reader, const struct kb_doc_node *node,
+                        ProtobufCMessage *message);
+int kb_pb_read_timestamp(struct kb_pb_reader *reader, const struct kb_doc_node *node,
+                         ProtobufCMessage *message);
+int kb_pb_read_field_mask(struct kb_pb_reader *reader, const struct kb_doc_node *node,
+                          ProtobufCMessage *message);
 
 /* google.protobuf.Struct, Value and ListValue. */
-int kb_pb_read_struct(struct kb_pb_reader *reader, const struct kb_doc_node *node, ProtobufCMessage *message);
-int kb_pb_read_value(struct kb_pb_reader *reader, const struct kb_doc_node *node, ProtobufCMessage *message);
-int kb_pb_read_list(struct kb_pb_reader *reader, const struct kb_doc_node *node, ProtobufCMessage *message);
+int kb_pb_read_struct(struct kb_pb_reader *reader, const struct kb_doc_node *node,
+                      ProtobufCMessage *message);
+int kb_pb_read_value(struct kb_pb_reader *reader, const struct kb_doc_node *node,
+                     ProtobufCMessage *message);
+int kb_pb_read_list(struct kb_pb_reader *reader, const struct kb_doc_node *node,
+                    ProtobufCMessage *message);
 
-int kb_pb_read_any(struct kb_pb_reader *reader, const struct kb_doc_node *node, ProtobufCMessage *message);
+/* google.protobuf.Any from an object with "@type"; the value is packed into `message`. */
+int kb_pb_read_any(struct kb_pb_reader *reader, const struct kb_doc_node *node,
+                   ProtobufCMessage *message);
 
 /* Reports a name that the message does not have, as the reader was told to. */
 int kb_pb_read_unknown(struct kb_pb_reader *reader, const ProtobufCMessageDescriptor *type,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Values to scalars: numbers (also as text), text, bytes, enums, and durations, timestamps and field masks, which are
- * text in JSON. */
+/* Values to scalars: numbers (also as text), text, bytes, enums, and durations, timestamps and
+ * field masks, which are text in JSON. */
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
@@ -14,8 +14,8 @@
 #include "proto/reflect.h"
 #include "proto/suggest.h"
 
-#define NUMBER_LEN_MAX 400
-#define NANOS_PER_S 1000000000
+#define NUMBER_LEN_MAX       400
+#define NANOS_PER_S          1000000000
 #define DURATION_SECONDS_MAX 315576000000LL
 
 /* The literal of a number, or of text that looks like one, as a C string. */
@@ -42,10 +42,12 @@ static bool double_from_text(const char *text, double *out)
 }
 
 /* An integer from low to high (both within 64 bits); decimal, or a whole number in any form. */
-static int integer_read(struct kb_pb_reader *reader, const struct kb_doc_node *node, bool is_signed, unsigned bits,
-                        uint64_t *out)
+static int integer_read(struct kb_pb_reader *reader, const struct kb_doc_node *node, bool is_signed,
+                        unsigned bits, uint64_t *out)
 {
-    uint64_t max = bits == 64 ? (is_signed ? INT64_MAX : UINT64_MAX) : is_signed ? INT32_MAX : UINT32_MAX;
+    uint64_t max = bits == 64  ? (is_signed ? INT64_MAX : UINT64_MAX)
+                   : is_signed ? INT32_MAX
+                               : UINT32_MAX;
     char text[NUMBER_LEN_MAX + 1];
     double real;
     char *end = NULL;
@@ -71,10 +73,11 @@ static int integer_read(struct kb_pb_reader *reader, const struct kb_doc_node *n
     if (!double_from_text(text, &real) || real != floor(real)) {
         return KB_PB_FAIL(reader, node, "'%s' is not a whole number", text);
     }
-    if (!(real >= (is_signed ? -(double)max - 1 : 0.0)) || !(real <= (double)max) || real >= 18446744073709551616.0 ||
-        (is_signed && real >= 9223372036854775808.0)) {
+    if (!(real >= (is_signed ? -(double)max - 1 : 0.0)) || !(real <= (double)max) ||
+        real >= 18446744073709551616.0 || (is_signed && real >= 9223372036854775808.0)) {
         return KB_PB_FAIL(reader, node, "%s is out of the range of %s", text,
-                          is_signed ? (bits == 64 ? "int64" : "int32") : (bits == 64 ? "uint64" : "uint32"));
+                          is_signed ? (bits == 64 ? "int64" : "int32")
+                                    : (bits == 64 ? "uint64" : "uint32"));
     }
     *out = is_signed ? (uint64_t)(int64_t)real : (uint64_t)real;
     return 0;
@@ -94,7 +97,8 @@ static int real_read(struct kb_pb_reader *reader, const struct kb_doc_node *node
     return 0;
 }
 
-static int bool_read(struct kb_pb_reader *reader, const struct kb_doc_node *node, protobuf_c_boolean *out)
+static int bool_read(struct kb_pb_reader *reader, const struct kb_doc_node *node,
+                     protobuf_c_boolean *out)
 {
     bool is_text = node->kind == KB_DOC_STRING;
 
@@ -105,7 +109,8 @@ static int bool_read(struct kb_pb_reader *reader, const struct kb_doc_node *node
     } else if (is_text && kb_str_eq(kb_doc_text(node), KB_STR("false"))) {
         *out = 0;
     } else {
-        return KB_PB_FAIL(reader, node, "expected 'true' or 'false', not %s", kb_doc_kind_name(node));
+        return KB_PB_FAIL(reader, node, "expected 'true' or 'false', not %s",
+                          kb_doc_kind_name(node));
     }
     return 0;
 }
@@ -115,8 +120,9 @@ static int text_read(struct kb_pb_reader *reader, const struct kb_doc_node *node
     struct kb_str text = kb_doc_text(node);
 
     if (node->kind != KB_DOC_STRING) {
-        struct kb_str hint = node->kind == KB_DOC_LIST || node->kind == KB_DOC_MAP ? KB_STR_NULL
-                                                                                   : KB_STR("put it in quotes");
+        struct kb_str hint = node->kind == KB_DOC_LIST || node->kind == KB_DOC_MAP
+                                 ? KB_STR_NULL
+                                 : KB_STR("put it in quotes");
 
         reader->here = node;
         reader->here_is_key = false;
@@ -145,7 +151,8 @@ static int base64_digit(char c)
 }
 
 /* Base64 in the standard or the URL alphabet; '=' at the end may be left out, not miscounted. */
-static int bytes_read(struct kb_pb_reader *reader, const struct kb_doc_node *node, ProtobufCBinaryData *out)
+static int bytes_read(struct kb_pb_reader *reader, const struct kb_doc_node *node,
+                      ProtobufCBinaryData *out)
 {
     struct kb_str text = kb_doc_text(node);
     size_t padding = 0;
@@ -194,16 +201,18 @@ static int enum_unknown(struct kb_pb_reader *reader, const ProtobufCEnumDescript
     reader->here = node;
     reader->here_is_key = false;
     if (reader->unknown == KB_PB_UNKNOWN_ERROR) {
-        struct kb_str hint = suggest.best.len == 0 ? KB_STR_NULL
-                                                   : kb_str_printf(&reader->diag->arena, "did you mean '%.*s'?",
-                                                                   KB_STR_ARG(suggest.best));
+        struct kb_str hint = suggest.best.len == 0
+                                 ? KB_STR_NULL
+                                 : kb_str_printf(&reader->diag->arena, "did you mean '%.*s'?",
+                                                 KB_STR_ARG(suggest.best));
 
-        kb_diag_error_hint(reader->diag, hint, "unknown enum value: '%.*s' of %s", KB_STR_ARG(text), type->name);
+        kb_diag_error_hint(reader->diag, hint, "unknown enum value: '%.*s' of %s", KB_STR_ARG(text),
+                           type->name);
         return KB_ECONFIG;
     }
     if (reader->unknown == KB_PB_UNKNOWN_WARN) {
-        kb_diag_warning(reader->diag, "unknown enum value: '%.*s' of %s; it is left out", KB_STR_ARG(text),
-                        type->name);
+        kb_diag_warning(reader->diag, "unknown enum value: '%.*s' of %s; it is left out",
+                        KB_STR_ARG(text), type->name);
     }
     return 0;
 }
@@ -334,14 +343,16 @@ static bool nanos_take(struct kb_str *rest, int32_t *out)
     return true;
 }
 
-int kb_pb_read_duration(struct kb_pb_reader *reader, const struct kb_doc_node *node, ProtobufCMessage *message)
+int kb_pb_read_duration(struct kb_pb_reader *reader, const struct kb_doc_node *node,
+                        ProtobufCMessage *message)
 {
     Google__Protobuf__Duration *duration = (Google__Protobuf__Duration *)(void *)message;
     struct kb_str text = kb_doc_text(node);
     bool negative;
 
     if (node->kind != KB_DOC_STRING) {
-        return KB_PB_FAIL(reader, node, "expected a duration such as \"1.5s\", not %s", kb_doc_kind_name(node));
+        return KB_PB_FAIL(reader, node, "expected a duration such as \"1.5s\", not %s",
+                          kb_doc_kind_name(node));
     }
     negative = char_take(&text, '-');
     if (!digits_take(&text, 15, &duration->seconds)) {
@@ -386,8 +397,8 @@ static bool offset_take(struct kb_str *rest, int64_t *out)
         return true;
     }
     east = char_take(rest, '+');
-    if ((!east && !char_take(rest, '-')) || !digits_take(rest, 2, &hours) || !char_take(rest, ':') ||
-        !digits_take(rest, 2, &minutes) || hours > 23 || minutes > 59) {
+    if ((!east && !char_take(rest, '-')) || !digits_take(rest, 2, &hours) ||
+        !char_take(rest, ':') || !digits_take(rest, 2, &minutes) || hours > 23 || minutes > 59) {
         return false;
     }
     *out = (hours * 60 + minutes) * (east ? 60 : -60);
@@ -408,34 +419,40 @@ static bool timestamp_parse(struct kb_str text, Google__Protobuf__Timestamp *tim
 
     good = digits_take(&text, 4, &year) && char_take(&text, '-') && digits_take(&text, 2, &month) &&
            char_take(&text, '-') && digits_take(&text, 2, &day) && char_take(&text, 'T') &&
-           digits_take(&text, 2, &hour) && char_take(&text, ':') && digits_take(&text, 2, &minute) &&
-           char_take(&text, ':') && digits_take(&text, 2, &second) && nanos_take(&text, &timestamp->nanos) &&
+           digits_take(&text, 2, &hour) && char_take(&text, ':') &&
+           digits_take(&text, 2, &minute) && char_take(&text, ':') &&
+           digits_take(&text, 2, &second) && nanos_take(&text, &timestamp->nanos) &&
            offset_take(&text, &offset) && text.len == 0;
-    if (!good || year < 1 || month < 1 || month > 12 || day < 1 || day > 31 || hour > 23 || minute > 59 ||
-        second > 59) {
+    if (!good || year < 1 || month < 1 || month > 12 || day < 1 || day > 31 || hour > 23 ||
+        minute > 59 || second > 59) {
         return false;
     }
-    timestamp->seconds = days_from_date(year, month, day) * 86400 + hour * 3600 + minute * 60 + second - offset;
+    timestamp->seconds =
+        days_from_date(year, month, day) * 86400 + hour * 3600 + minute * 60 + second - offset;
     return true;
 }
 
-int kb_pb_read_timestamp(struct kb_pb_reader *reader, const struct kb_doc_node *node, ProtobufCMessage *message)
+int kb_pb_read_timestamp(struct kb_pb_reader *reader, const struct kb_doc_node *node,
+                         ProtobufCMessage *message)
 {
     if (node->kind != KB_DOC_STRING ||
         !timestamp_parse(kb_doc_text(node), (Google__Protobuf__Timestamp *)(void *)message)) {
-        return KB_PB_FAIL(reader, node, "expected a time such as \"2026-01-31T12:00:00Z\" (RFC 3339)");
+        return KB_PB_FAIL(reader, node,
+                          "expected a time such as \"2026-01-31T12:00:00Z\" (RFC 3339)");
     }
     return 0;
 }
 
-int kb_pb_read_field_mask(struct kb_pb_reader *reader, const struct kb_doc_node *node, ProtobufCMessage *message)
+int kb_pb_read_field_mask(struct kb_pb_reader *reader, const struct kb_doc_node *node,
+                          ProtobufCMessage *message)
 {
     const ProtobufCFieldDescriptor *paths = &message->descriptor->fields[0];
     struct kb_str rest = kb_doc_text(node);
     struct kb_str path;
 
     if (node->kind != KB_DOC_STRING) {
-        return KB_PB_FAIL(reader, node, "expected field paths with commas between, not %s", kb_doc_kind_name(node));
+        return KB_PB_FAIL(reader, node, "expected field paths with commas between, not %s",
+                          kb_doc_kind_name(node));
     }
     while (rest.len > 0 && kb_str_next_token(&rest, ',', &path)) {
         char *snake = kb_arena_alloc(reader->arena, path.len * 2 + 1, 1);

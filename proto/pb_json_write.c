@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Message to JSON as Envoy's admin writes it: proto names, one space a level, defaults left out or not, Any expanded. */
+/* Message to JSON as Envoy's admin writes it: proto names, one space a level, defaults left out or
+ * not, Any expanded. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -78,7 +79,8 @@ static void member_begin(struct writer *writer, bool *first, const char *name)
     }
 }
 
-static void message_write(struct writer *writer, const ProtobufCMessage *message, const char *type_url);
+static void message_write(struct writer *writer, const ProtobufCMessage *message,
+                          const char *type_url);
 
 /* Shortest digits that read back as the same number, as protobuf prints them. */
 static void real_write(struct writer *writer, double real, bool is_float)
@@ -109,9 +111,11 @@ static void base64_write(struct writer *writer, const ProtobufCBinaryData *bytes
     raw(writer, "\"");
     for (size_t i = 0; i < bytes->len; i += 3) {
         size_t left = bytes->len - i;
-        uint32_t held = (uint32_t)bytes->data[i] << 16 | (left > 1 ? (uint32_t)bytes->data[i + 1] << 8 : 0) |
+        uint32_t held = (uint32_t)bytes->data[i] << 16 |
+                        (left > 1 ? (uint32_t)bytes->data[i + 1] << 8 : 0) |
                         (left > 2 ? bytes->data[i + 2] : 0);
-        char four[4] = {digits[held >> 18], digits[held >> 12 & 63], left > 1 ? digits[held >> 6 & 63] : '=',
+        char four[4] = {digits[held >> 18], digits[held >> 12 & 63],
+                        left > 1 ? digits[held >> 6 & 63] : '=',
                         left > 2 ? digits[held & 63] : '='};
 
         kb_json_out_add(writer->out, kb_str_make(four, 4));
@@ -154,9 +158,11 @@ static void integer_write(struct writer *writer, ProtobufCType type, const void 
     raw(writer, text);
 }
 
-static void scalar_write(struct writer *writer, const ProtobufCFieldDescriptor *field, const void *slot)
+static void scalar_write(struct writer *writer, const ProtobufCFieldDescriptor *field,
+                         const void *slot)
 {
-    static const ProtobufCBinaryData redacted = {.len = 10, .data = (uint8_t *)(uintptr_t) "[redacted]"};
+    static const ProtobufCBinaryData redacted = {.len = 10,
+                                                 .data = (uint8_t *)(uintptr_t)"[redacted]"};
 
     switch (field->type) {
     case PROTOBUF_C_TYPE_BOOL:
@@ -172,8 +178,9 @@ static void scalar_write(struct writer *writer, const ProtobufCFieldDescriptor *
         real_write(writer, *(const double *)slot, false);
         break;
     case PROTOBUF_C_TYPE_STRING:
-        kb_json_out_add_quoted(writer->out, writer->redact ? KB_STR("[redacted]")
-                                                           : kb_str_from_cstr(*(const char *const *)slot));
+        kb_json_out_add_quoted(writer->out, writer->redact
+                                                ? KB_STR("[redacted]")
+                                                : kb_str_from_cstr(*(const char *const *)slot));
         break;
     case PROTOBUF_C_TYPE_BYTES:
         base64_write(writer, writer->redact ? &redacted : slot);
@@ -204,8 +211,8 @@ static void scalar_write(struct writer *writer, const ProtobufCFieldDescriptor *
 /* A value that redaction removes: neither text nor a message. */
 static bool is_removed(const struct writer *writer, const ProtobufCFieldDescriptor *field)
 {
-    return writer->redact && field->type != PROTOBUF_C_TYPE_STRING && field->type != PROTOBUF_C_TYPE_BYTES &&
-           field->type != PROTOBUF_C_TYPE_MESSAGE;
+    return writer->redact && field->type != PROTOBUF_C_TYPE_STRING &&
+           field->type != PROTOBUF_C_TYPE_BYTES && field->type != PROTOBUF_C_TYPE_MESSAGE;
 }
 
 static void list_write(struct writer *writer, const ProtobufCMessage *message,
@@ -224,7 +231,8 @@ static void list_write(struct writer *writer, const ProtobufCMessage *message,
 }
 
 /* The name of a map entry as text. */
-static const char *map_key_text(struct writer *writer, const ProtobufCFieldDescriptor *key, const void *slot)
+static const char *map_key_text(struct writer *writer, const ProtobufCFieldDescriptor *key,
+                                const void *slot)
 {
     if (key->type == PROTOBUF_C_TYPE_STRING) {
         return *(const char *const *)slot;
@@ -238,7 +246,8 @@ static const char *map_key_text(struct writer *writer, const ProtobufCFieldDescr
     return kb_str_printf(writer->arena, "%d", *(const int32_t *)slot).p;
 }
 
-static void map_write(struct writer *writer, const ProtobufCMessage *message, const ProtobufCFieldDescriptor *field)
+static void map_write(struct writer *writer, const ProtobufCMessage *message,
+                      const ProtobufCFieldDescriptor *field)
 {
     const ProtobufCFieldDescriptor *key = kb_reflect_map_key(field);
     const ProtobufCFieldDescriptor *value = kb_reflect_map_value(field);
@@ -257,7 +266,8 @@ static void map_write(struct writer *writer, const ProtobufCMessage *message, co
     close_bracket(writer, "}", first);
 }
 
-/* Whether a field that is not set is written when defaults are asked for: no member of a oneof, no message. */
+/* Whether a field that is not set is written when defaults are asked for: no member of a oneof, no
+ * message. */
 static bool default_shown(const struct writer *writer, const ProtobufCFieldDescriptor *field)
 {
     return (writer->flags & KB_PB_JSON_DEFAULTS) != 0 && !kb_reflect_in_oneof(field) &&
@@ -312,14 +322,17 @@ static void fraction_text(char *out, size_t cap, int32_t nanos)
 
 static void duration_write(struct writer *writer, const ProtobufCMessage *message)
 {
-    const Google__Protobuf__Duration *duration = (const Google__Protobuf__Duration *)(const void *)message;
+    const Google__Protobuf__Duration *duration =
+        (const Google__Protobuf__Duration *)(const void *)message;
     bool negative = duration->seconds < 0 || duration->nanos < 0;
-    uint64_t seconds = duration->seconds < 0 ? 0 - (uint64_t)duration->seconds : (uint64_t)duration->seconds;
+    uint64_t seconds =
+        duration->seconds < 0 ? 0 - (uint64_t)duration->seconds : (uint64_t)duration->seconds;
     char fraction[16];
     char text[NUMBER_TEXT_MAX + sizeof(fraction)];
 
     fraction_text(fraction, sizeof(fraction), duration->nanos);
-    snprintf(text, sizeof(text), "\"%s%llu%ss\"", negative ? "-" : "", (unsigned long long)seconds, fraction);
+    snprintf(text, sizeof(text), "\"%s%llu%ss\"", negative ? "-" : "", (unsigned long long)seconds,
+             fraction);
     raw(writer, text);
 }
 
@@ -340,7 +353,8 @@ static void date_from_days(int64_t days, int64_t *year, int64_t *month, int64_t 
 
 static void timestamp_write(struct writer *writer, const ProtobufCMessage *message)
 {
-    const Google__Protobuf__Timestamp *timestamp = (const Google__Protobuf__Timestamp *)(const void *)message;
+    const Google__Protobuf__Timestamp *timestamp =
+        (const Google__Protobuf__Timestamp *)(const void *)message;
     int64_t seconds = KB_MIN(KB_MAX(timestamp->seconds, -62135596800LL), 253402300799LL);
     int64_t in_day = ((seconds % 86400) + 86400) % 86400;
     int64_t year;
@@ -351,15 +365,16 @@ static void timestamp_write(struct writer *writer, const ProtobufCMessage *messa
 
     date_from_days((seconds - in_day) / 86400, &year, &month, &day);
     fraction_text(fraction, sizeof(fraction), timestamp->nanos);
-    snprintf(text, sizeof(text), "\"%04d-%02d-%02dT%02d:%02d:%02d%sZ\"", (int)year, (int)month, (int)day,
-             (int)(in_day / 3600), (int)(in_day / 60 % 60), (int)(in_day % 60), fraction);
+    snprintf(text, sizeof(text), "\"%04d-%02d-%02dT%02d:%02d:%02d%sZ\"", (int)year, (int)month,
+             (int)day, (int)(in_day / 3600), (int)(in_day / 60 % 60), (int)(in_day % 60), fraction);
     raw(writer, text);
 }
 
 /* Paths in lowerCamelCase with commas between. */
 static void field_mask_write(struct writer *writer, const ProtobufCMessage *message)
 {
-    const Google__Protobuf__FieldMask *mask = (const Google__Protobuf__FieldMask *)(const void *)message;
+    const Google__Protobuf__FieldMask *mask =
+        (const Google__Protobuf__FieldMask *)(const void *)message;
 
     raw(writer, "\"");
     for (size_t i = 0; i < mask->n_paths; i++) {
@@ -419,7 +434,8 @@ static void any_write(struct writer *writer, const ProtobufCMessage *message)
     close_bracket(writer, "}", first);
 }
 
-static void object_write(struct writer *writer, const ProtobufCMessage *message, const char *type_url)
+static void object_write(struct writer *writer, const ProtobufCMessage *message,
+                         const char *type_url)
 {
     bool first = true;
 
@@ -432,7 +448,8 @@ static void object_write(struct writer *writer, const ProtobufCMessage *message,
     close_bracket(writer, "}", first);
 }
 
-static void message_write(struct writer *writer, const ProtobufCMessage *message, const char *type_url)
+static void message_write(struct writer *writer, const ProtobufCMessage *message,
+                          const char *type_url)
 {
     const ProtobufCFieldDescriptor *fields = message->descriptor->fields;
 
@@ -477,7 +494,8 @@ static void message_write(struct writer *writer, const ProtobufCMessage *message
     writer->depth--;
 }
 
-void kb_pb_json_write(struct kb_json_out *out, const ProtobufCMessage *message, unsigned flags, unsigned level)
+void kb_pb_json_write(struct kb_json_out *out, const ProtobufCMessage *message, unsigned flags,
+                      unsigned level)
 {
     struct kb_arena arena;
     struct writer writer = {.out = out, .arena = &arena, .flags = flags, .level = level};

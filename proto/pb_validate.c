@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Walks a message and holds every field against its rows of checks, which tools/proto/rules.py made from the
- * validate.rules of the official descriptors. Also Envoy's own check of durations, and deprecated fields. */
+/* Walks a message and holds every field against its rows of checks, which tools/proto/rules.py made
+ * from the validate.rules of the official descriptors. Also Envoy's own check of durations, and
+ * deprecated fields. */
 #include "proto/pb_validate.h"
 
 #include <string.h>
@@ -37,7 +38,8 @@ static void message_walk(struct walker *walker, const ProtobufCMessage *message)
 
 static void duration_check(struct walker *walker, const ProtobufCMessage *message)
 {
-    const Google__Protobuf__Duration *duration = (const Google__Protobuf__Duration *)(const void *)message;
+    const Google__Protobuf__Duration *duration =
+        (const Google__Protobuf__Duration *)(const void *)message;
 
     if (duration->seconds < 0 || duration->nanos < 0) {
         kb_diag_error(walker->diag, "Invalid duration: Expected positive duration");
@@ -50,7 +52,8 @@ static void duration_check(struct walker *walker, const ProtobufCMessage *messag
 
 /* A message in a field: present, or required. */
 static void embedded_check(struct walker *walker, const ProtobufCFieldDescriptor *field,
-                           const struct kb_pb_check *rows, enum kb_pb_at at, const ProtobufCMessage *message)
+                           const struct kb_pb_check *rows, enum kb_pb_at at,
+                           const ProtobufCMessage *message)
 {
     const ProtobufCMessageDescriptor *type = kb_reflect_type(field);
     enum kb_pb_kind kind = kb_pb_kind_of(type);
@@ -64,7 +67,8 @@ static void embedded_check(struct walker *walker, const ProtobufCFieldDescriptor
     if (kind == KB_PB_WRAPPER) {
         const ProtobufCFieldDescriptor *value = &type->fields[0];
 
-        kb_validate_value(walker->diag, value, rows, at, kb_reflect_member(message, value), check_text);
+        kb_validate_value(walker->diag, value, rows, at, kb_reflect_member(message, value),
+                          check_text);
     } else if (kind == KB_PB_DURATION) {
         duration_check(walker, message);
         kb_validate_value(walker->diag, field, rows, at, message, check_text);
@@ -97,7 +101,8 @@ static void map_check(struct walker *walker, const ProtobufCFieldDescriptor *fie
         const void *key_slot = kb_reflect_member(entries[i], key);
         bool named = key->type == PROTOBUF_C_TYPE_STRING;
 
-        kb_diag_push_key(walker->diag, named ? kb_str_from_cstr(*(const char *const *)key_slot) : KB_STR(""));
+        kb_diag_push_key(walker->diag,
+                         named ? kb_str_from_cstr(*(const char *const *)key_slot) : KB_STR(""));
         value_check(walker, key, rows, KB_PB_AT_KEY, key_slot);
         value_check(walker, value, rows, KB_PB_AT_VALUE, kb_reflect_member(entries[i], value));
         kb_diag_pop(walker->diag);
@@ -142,7 +147,8 @@ static void marks_check(struct walker *walker, const ProtobufCMessage *message,
         kb_diag_error(walker->diag, "Using the deprecated and by default disallowed option '%s.%s'",
                       message->descriptor->name, field->name);
     } else {
-        kb_diag_warning(walker->diag, "Using deprecated option '%s.%s'", message->descriptor->name, field->name);
+        kb_diag_warning(walker->diag, "Using deprecated option '%s.%s'", message->descriptor->name,
+                        field->name);
     }
     kb_diag_pop(walker->diag);
 }
@@ -169,7 +175,8 @@ static void field_check(struct walker *walker, const ProtobufCMessage *message,
 }
 
 /* A oneof that must be set: names it, and what it can be. */
-static void oneof_check(struct walker *walker, const ProtobufCMessage *message, const struct kb_pb_required *row)
+static void oneof_check(struct walker *walker, const ProtobufCMessage *message,
+                        const struct kb_pb_required *row)
 {
     const ProtobufCMessageDescriptor *type = message->descriptor;
     const ProtobufCFieldDescriptor *member = &type->fields[row->field - 1];
@@ -184,10 +191,12 @@ static void oneof_check(struct walker *walker, const ProtobufCMessage *message, 
         if (kb_reflect_in_oneof(field) && field->quantifier_offset == member->quantifier_offset &&
             (kb_pb_field_marks(field) & KB_PB_DEPRECATED) == 0) {
             names = names.len == 0 ? kb_str_from_cstr(field->name)
-                                   : kb_str_printf(&walker->diag->arena, "%.*s, %s", KB_STR_ARG(names), field->name);
+                                   : kb_str_printf(&walker->diag->arena, "%.*s, %s",
+                                                   KB_STR_ARG(names), field->name);
         }
     }
-    kb_diag_error_hint(walker->diag, kb_str_printf(&walker->diag->arena, "set one of %.*s", KB_STR_ARG(names)),
+    kb_diag_error_hint(walker->diag,
+                       kb_str_printf(&walker->diag->arena, "set one of %.*s", KB_STR_ARG(names)),
                        "%s is required", check_text + row->text);
 }
 

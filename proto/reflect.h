@@ -6,19 +6,22 @@
 
 #include "proto/pb.h"
 
-KB_INLINE void *kb_reflect_member(const ProtobufCMessage *message, const ProtobufCFieldDescriptor *field)
+KB_INLINE void *kb_reflect_member(const ProtobufCMessage *message,
+                                  const ProtobufCFieldDescriptor *field)
 {
     return (char *)(uintptr_t)message + field->offset;
 }
 
 /* n_X of a repeated field. */
-KB_INLINE size_t *kb_reflect_count(const ProtobufCMessage *message, const ProtobufCFieldDescriptor *field)
+KB_INLINE size_t *kb_reflect_count(const ProtobufCMessage *message,
+                                   const ProtobufCFieldDescriptor *field)
 {
     return (size_t *)(void *)((char *)(uintptr_t)message + field->quantifier_offset);
 }
 
 /* The case of the oneof that the field belongs to: 0 or the number of the field that is set. */
-KB_INLINE uint32_t *kb_reflect_case(const ProtobufCMessage *message, const ProtobufCFieldDescriptor *field)
+KB_INLINE uint32_t *kb_reflect_case(const ProtobufCMessage *message,
+                                    const ProtobufCFieldDescriptor *field)
 {
     return (uint32_t *)(void *)((char *)(uintptr_t)message + field->quantifier_offset);
 }
@@ -56,12 +59,14 @@ KB_INLINE ProtobufCMessage **kb_reflect_messages(const ProtobufCMessage *message
 /* Bytes of one value in the struct or in an array. */
 size_t kb_reflect_size(ProtobufCType type);
 
-/* Whether the field counts as set: repeated, not empty; in a oneof, chosen; message, there; else not the default. */
+/* Whether the field counts as set: repeated, not empty; in a oneof, chosen; message, there; else
+ * not the default. */
 bool kb_reflect_has(const ProtobufCMessage *message, const ProtobufCFieldDescriptor *field);
 
-/* Grows the array of a repeated field by one zeroed value and returns it. Arrays that this function grew double;
- * for building a message piece by piece. */
-void *kb_reflect_append(ProtobufCMessage *message, const ProtobufCFieldDescriptor *field, struct kb_arena *arena);
+/* Grows the array of a repeated field by one zeroed value and returns it. Arrays that this function
+ * grew double; for building a message piece by piece. */
+void *kb_reflect_append(ProtobufCMessage *message, const ProtobufCFieldDescriptor *field,
+                        struct kb_arena *arena);
 
 /* The two fields of a map entry. */
 KB_INLINE const ProtobufCFieldDescriptor *kb_reflect_map_key(const ProtobufCFieldDescriptor *map)

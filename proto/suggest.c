@@ -30,7 +30,8 @@ static uint32_t distance(struct kb_str a, struct kb_str b)
             uint32_t change = above[j - 1] + (letter(a, i - 1) != letter(b, j - 1));
 
             row[j] = KB_MIN(KB_MIN(above[j] + 1, row[j - 1] + 1), change);
-            if (i > 1 && j > 1 && letter(a, i - 1) == letter(b, j - 2) && letter(a, i - 2) == letter(b, j - 1)) {
+            if (i > 1 && j > 1 && letter(a, i - 1) == letter(b, j - 2) &&
+                letter(a, i - 2) == letter(b, j - 1)) {
                 row[j] = KB_MIN(row[j], rows[(i - 2) % 3][j - 2] + 1);
             }
         }
@@ -40,7 +41,8 @@ static uint32_t distance(struct kb_str a, struct kb_str b)
 
 void kb_suggest_offer(struct kb_suggest *suggest, struct kb_str known)
 {
-    size_t apart = suggest->given.len > known.len ? suggest->given.len - known.len : known.len - suggest->given.len;
+    size_t apart = suggest->given.len > known.len ? suggest->given.len - known.len
+                                                  : known.len - suggest->given.len;
     uint32_t found;
 
     if (suggest->given.len == 0 || known.len == 0 || suggest->given.len > KB_SUGGEST_NAME_MAX ||

@@ -13,8 +13,9 @@ struct kb_suggest {
 /* Names longer than KB_SUGGEST_NAME_MAX are never near. */
 #define KB_SUGGEST_NAME_MAX 160
 
+/* Starts the search for the name nearest to `given`, which is borrowed. */
 void kb_suggest_init(struct kb_suggest *suggest, struct kb_str given);
 
-/* Offers one known name, borrowed. Near is: at most a third of the letters differ (two neighbours exchanged count once);
- * case and '-' for '_' do not count. */
+/* Offers one known name, borrowed. Near is: at most a third of the letters differ (two neighbours
+ * exchanged count once); case and '-' for '_' do not count. */
 void kb_suggest_offer(struct kb_suggest *suggest, struct kb_str known);

@@ -37,13 +37,15 @@ static void field_visit(struct walker *walker, const ProtobufCMessage *message,
     kb_diag_push(&walker->path, field->name);
     path = kb_diag_path(&walker->path);
     if (walker->prefix.len > 0) {
-        path = kb_str_printf(&walker->path.arena, "%.*s.%.*s", KB_STR_ARG(walker->prefix), KB_STR_ARG(path));
+        path = kb_str_printf(&walker->path.arena, "%.*s.%.*s", KB_STR_ARG(walker->prefix),
+                             KB_STR_ARG(path));
     }
     walker->visit(walker->arg, path, message->descriptor, field);
     kb_diag_pop(&walker->path);
 }
 
-static void map_walk(struct walker *walker, const ProtobufCMessage *message, const ProtobufCFieldDescriptor *field)
+static void map_walk(struct walker *walker, const ProtobufCMessage *message,
+                     const ProtobufCFieldDescriptor *field)
 {
     const ProtobufCFieldDescriptor *key = kb_reflect_map_key(field);
     const ProtobufCFieldDescriptor *value = kb_reflect_map_value(field);
@@ -56,9 +58,10 @@ static void map_walk(struct walker *walker, const ProtobufCMessage *message, con
     for (size_t i = 0; i < *kb_reflect_count(message, field); i++) {
         const ProtobufCMessage *inner = kb_reflect_message(entries[i], value);
 
-        kb_diag_push_key(&walker->path, key->type == PROTOBUF_C_TYPE_STRING
-                                            ? kb_str_from_cstr(*(char **)kb_reflect_member(entries[i], key))
-                                            : KB_STR(""));
+        kb_diag_push_key(&walker->path,
+                         key->type == PROTOBUF_C_TYPE_STRING
+                             ? kb_str_from_cstr(*(char **)kb_reflect_member(entries[i], key))
+                             : KB_STR(""));
         if (inner != NULL) {
             message_walk(walker, inner);
         }
@@ -92,7 +95,8 @@ static void field_walk(struct walker *walker, const ProtobufCMessage *message,
     }
 }
 
-/* What the Any holds, a TypedStruct as the message that it stands for; NULL when that is not known. */
+/* What the Any holds, a TypedStruct as the message that it stands for; NULL when that is not known.
+ */
 static ProtobufCMessage *any_open(struct walker *walker, const Google__Protobuf__Any *any)
 {
     const ProtobufCMessageDescriptor *type = kb_any_type(any);
@@ -140,7 +144,8 @@ static void message_walk(struct walker *walker, const ProtobufCMessage *message)
     walker->depth--;
 }
 
-void kb_supported_walk(const ProtobufCMessage *message, struct kb_str prefix, kb_supported_visit_fn visit, void *arg)
+void kb_supported_walk(const ProtobufCMessage *message, struct kb_str prefix,
+                       kb_supported_visit_fn visit, void *arg)
 {
     struct walker walker = {.prefix = prefix, .visit = visit, .arg = arg};
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One value against its checks, and the words for what is wrong with it (those of Envoy's validators). */
+/* One value against its checks, and the words for what is wrong with it (those of Envoy's
+ * validators). */
 #include "proto/validate_value.h"
 
 #include <stdio.h>
@@ -76,9 +77,10 @@ static struct value value_of(const ProtobufCFieldDescriptor *field, const void *
         const Google__Protobuf__Duration *duration = slot;
 
         value.kind = NANOS;
-        value.number = duration->seconds > INT64_MAX / 1000000000 - 1   ? INT64_MAX
-                       : duration->seconds < INT64_MIN / 1000000000 + 1 ? INT64_MIN
-                                                                        : duration->seconds * 1000000000 + duration->nanos;
+        value.number = duration->seconds > INT64_MAX / 1000000000 - 1 ? INT64_MAX
+                       : duration->seconds < INT64_MIN / 1000000000 + 1
+                           ? INT64_MIN
+                           : duration->seconds * 1000000000 + duration->nanos;
         break;
     }
     default:
@@ -99,8 +101,8 @@ static void nanos_format(int64_t nanos, char *out, size_t cap)
     if (nanos == 0) {
         snprintf(out, cap, "0s");
     } else if (seconds >= 3600) {
-        snprintf(out, cap, "%lldh%lldm%llds", (long long)(seconds / 3600), (long long)(seconds / 60 % 60),
-                 (long long)(seconds % 60));
+        snprintf(out, cap, "%lldh%lldm%llds", (long long)(seconds / 3600),
+                 (long long)(seconds / 60 % 60), (long long)(seconds % 60));
     } else if (seconds >= 60) {
         snprintf(out, cap, "%lldm%llds", (long long)(seconds / 60), (long long)(seconds % 60));
     } else {
@@ -125,7 +127,8 @@ static const char *bound_format(const struct value *value, const struct kb_pb_ch
     return out;
 }
 
-/* <0, 0, >0 as the value is below, at or above the bound. A NaN is above everything and below nothing. */
+/* <0, 0, >0 as the value is below, at or above the bound. A NaN is above everything and below
+ * nothing. */
 static int bound_cmp(const struct value *value, const struct kb_pb_check *row)
 {
     if (value->kind == REAL) {
@@ -136,10 +139,12 @@ static int bound_cmp(const struct value *value, const struct kb_pb_check *row)
 
 static void bounds_check(struct kb_diag *diag, const struct value *value, struct bounds bounds)
 {
-    bool low_bad = bounds.low != NULL && (bound_cmp(value, bounds.low) < 0 ||
-                                          (bounds.low->op == KB_PB_CHECK_GT && bound_cmp(value, bounds.low) == 0));
-    bool high_bad = bounds.high != NULL && (bound_cmp(value, bounds.high) > 0 ||
-                                            (bounds.high->op == KB_PB_CHECK_LT && bound_cmp(value, bounds.high) == 0));
+    bool low_bad = bounds.low != NULL &&
+                   (bound_cmp(value, bounds.low) < 0 ||
+                    (bounds.low->op == KB_PB_CHECK_GT && bound_cmp(value, bounds.low) == 0));
+    bool high_bad = bounds.high != NULL &&
+                    (bound_cmp(value, bounds.high) > 0 ||
+                     (bounds.high->op == KB_PB_CHECK_LT && bound_cmp(value, bounds.high) == 0));
     char low[BOUND_TEXT_MAX];
     char high[BOUND_TEXT_MAX];
 
@@ -147,12 +152,14 @@ static void bounds_check(struct kb_diag *diag, const struct value *value, struct
         return;
     }
     if (bounds.low != NULL && bounds.high != NULL) {
-        kb_diag_error(diag, "value must be inside range %c%s, %s%c", bounds.low->op == KB_PB_CHECK_GT ? '(' : '[',
+        kb_diag_error(diag, "value must be inside range %c%s, %s%c",
+                      bounds.low->op == KB_PB_CHECK_GT ? '(' : '[',
                       bound_format(value, bounds.low, low), bound_format(value, bounds.high, high),
                       bounds.high->op == KB_PB_CHECK_LT ? ')' : ']');
     } else if (low_bad) {
         kb_diag_error(diag, "value must be greater than %s%s",
-                      bounds.low->op == KB_PB_CHECK_GTE ? "or equal to " : "", bound_format(value, bounds.low, low));
+                      bounds.low->op == KB_PB_CHECK_GTE ? "or equal to " : "",
+                      bound_format(value, bounds.low, low));
     } else {
         kb_diag_error(diag, "value must be less than %s%s",
                       bounds.high->op == KB_PB_CHECK_LTE ? "or equal to " : "",
@@ -179,7 +186,8 @@ static bool is_header_name(struct kb_str text)
         bool letter = kb_ascii_lower(c) >= 'a' && kb_ascii_lower(c) <= 'z';
 
         /* "+-." in Envoy's pattern is a range, which has the comma in it */
-        if (!letter && !kb_ascii_is_digit(c) && (c == '\0' || strchr("!#$%&'*+,-.^_|~`", c) == NULL)) {
+        if (!letter && !kb_ascii_is_digit(c) &&
+            (c == '\0' || strchr("!#$%&'*+,-.^_|~`", c) == NULL)) {
             return false;
         }
     }
@@ -208,7 +216,8 @@ static bool is_without_line_break(struct kb_str text)
     return true;
 }
 
-static void well_known_check(struct kb_diag *diag, const struct value *value, int64_t which, bool lenient)
+static void well_known_check(struct kb_diag *diag, const struct value *value, int64_t which,
+                             bool lenient)
 {
     bool name = which == 1;
     const char *pattern = lenient ? (name ? "^[^\\x00\\n\\r]+$" : "^[^\\x00\\n\\r]*$")
@@ -256,14 +265,15 @@ static void list_error(struct kb_diag *diag, const char *list, int64_t count, bo
     struct kb_str names = KB_STR_NULL;
 
     for (; count > 0; count--) {
-        names = kb_str_printf(&diag->arena, "%.*s%s\"%s\"", KB_STR_ARG(names), names.len ? ", " : "", list);
+        names = kb_str_printf(&diag->arena, "%.*s%s\"%s\"", KB_STR_ARG(names),
+                              names.len ? ", " : "", list);
         list += strlen(list) + 1;
     }
     kb_diag_error(diag, "value must%s be in list [%.*s]", in ? "" : " not", KB_STR_ARG(names));
 }
 
-static void text_check(struct kb_diag *diag, const struct value *value, const struct kb_pb_check *row,
-                       const char *text)
+static void text_check(struct kb_diag *diag, const struct value *value,
+                       const struct kb_pb_check *row, const char *text)
 {
     size_t length = value->is_bytes ? value->text.len : characters(value->text);
     size_t bound = (size_t)row->number;
@@ -304,7 +314,9 @@ static bool enum_defined(const ProtobufCEnumDescriptor *type, int64_t number)
 
 static bool is_empty(const struct value *value)
 {
-    return value->kind == TEXT ? value->text.len == 0 : value->kind == REAL ? value->real == 0 : value->number == 0;
+    return value->kind == TEXT   ? value->text.len == 0
+           : value->kind == REAL ? value->real == 0
+                                 : value->number == 0;
 }
 
 /* What several rows say together. */
@@ -317,7 +329,8 @@ struct summary {
     bool is_in;
 };
 
-static struct summary rows_sum(const struct value *value, const struct kb_pb_check *rows, enum kb_pb_at at)
+static struct summary rows_sum(const struct value *value, const struct kb_pb_check *rows,
+                               enum kb_pb_at at)
 {
     struct summary sum = {0};
 
@@ -343,8 +356,9 @@ static struct summary rows_sum(const struct value *value, const struct kb_pb_che
     return sum;
 }
 
-void kb_validate_value(struct kb_diag *diag, const ProtobufCFieldDescriptor *field, const struct kb_pb_check *rows,
-                       enum kb_pb_at at, const void *slot, const char *check_text)
+void kb_validate_value(struct kb_diag *diag, const ProtobufCFieldDescriptor *field,
+                       const struct kb_pb_check *rows, enum kb_pb_at at, const void *slot,
+                       const char *check_text)
 {
     struct value value = value_of(field, slot);
     struct summary sum = rows_sum(&value, rows, at);
@@ -369,7 +383,8 @@ void kb_validate_value(struct kb_diag *diag, const ProtobufCFieldDescriptor *fie
             kb_diag_error(diag, "value must equal %lld", (long long)row->number);
         } else if (row->op == KB_PB_CHECK_NOT_IN && value.number == row->number) {
             kb_diag_error(diag, "value must not be in list [%lld]", (long long)row->number);
-        } else if (row->op == KB_PB_CHECK_DEFINED_ONLY && !enum_defined(field->descriptor, value.number)) {
+        } else if (row->op == KB_PB_CHECK_DEFINED_ONLY &&
+                   !enum_defined(field->descriptor, value.number)) {
             kb_diag_error(diag, "value must be one of the defined enum values");
         }
     }
@@ -395,7 +410,8 @@ void kb_validate_count(struct kb_diag *diag, const struct kb_pb_check *rows, siz
     }
 }
 
-void kb_validate_unique(struct kb_diag *diag, const ProtobufCFieldDescriptor *field, const char *items, size_t count)
+void kb_validate_unique(struct kb_diag *diag, const ProtobufCFieldDescriptor *field,
+                        const char *items, size_t count)
 {
     size_t size = kb_reflect_size(field->type);
     struct kb_map seen;
@@ -404,8 +420,9 @@ void kb_validate_unique(struct kb_diag *diag, const ProtobufCFieldDescriptor *fi
     kb_map_init(&seen);
     for (size_t i = 0; i < count && !twice; i++) {
         const char *item = items + i * size;
-        struct kb_str key = field->type == PROTOBUF_C_TYPE_STRING ? kb_str_from_cstr(*(const char *const *)item)
-                                                                  : kb_str_make(item, size);
+        struct kb_str key = field->type == PROTOBUF_C_TYPE_STRING
+                                ? kb_str_from_cstr(*(const char *const *)item)
+                                : kb_str_make(item, size);
 
         twice = kb_map_put(&seen, key, (void *)(uintptr_t)item) != NULL;
     }

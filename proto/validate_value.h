@@ -56,13 +56,15 @@ struct kb_pb_required {
     uint16_t text;  /* its name in check_text */
 };
 
-/* Checks a scalar, or a google.protobuf.Duration that is there; `slot` is the member, or the message itself. */
-void kb_validate_value(struct kb_diag *diag, const ProtobufCFieldDescriptor *field, const struct kb_pb_check *rows,
-                       enum kb_pb_at at, const void *slot, const char *check_text);
+/* Checks a scalar, or a google.protobuf.Duration that is there; `slot` is the member, or the
+ * message itself. */
+void kb_validate_value(struct kb_diag *diag, const ProtobufCFieldDescriptor *field,
+                       const struct kb_pb_check *rows, enum kb_pb_at at, const void *slot,
+                       const char *check_text);
 
 /* Checks the number of elements of a list or map. */
 void kb_validate_count(struct kb_diag *diag, const struct kb_pb_check *rows, size_t count);
 
 /* Reports when an element comes twice. */
-void kb_validate_unique(struct kb_diag *diag, const ProtobufCFieldDescriptor *field, const char *items,
-                        size_t count);
+void kb_validate_unique(struct kb_diag *diag, const ProtobufCFieldDescriptor *field,
+                        const char *items, size_t count);

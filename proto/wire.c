@@ -1,15 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Wire format to message (protobuf.dev, "Encoding"). protobuf-c's own reader has no bound on depth or memory and keeps
- * its scratch memory in the allocator, which an arena never gives back; hence this one. */
+/* Wire format to message (protobuf.dev, "Encoding"). protobuf-c's own reader has no bound on depth
+ * or memory and keeps its scratch memory in the allocator, which an arena never gives back; hence
+ * this one. */
 #include "proto/wire.h"
 
 #include <string.h>
 
 #include "proto/reflect.h"
 
-enum { WIRE_VARINT = 0, WIRE_FIXED64 = 1, WIRE_BYTES = 2, WIRE_GROUP = 3, WIRE_GROUP_END = 4, WIRE_FIXED32 = 5 };
+enum {
+    WIRE_VARINT = 0,
+    WIRE_FIXED64 = 1,
+    WIRE_BYTES = 2,
+    WIRE_GROUP = 3,
+    WIRE_GROUP_END = 4,
+    WIRE_FIXED32 = 5
+};
 
-#define FIELDS_SEEN_MAX 256 /* fields of one message; the tools that make the descriptors check it */
+#define FIELDS_SEEN_MAX \
+    256 /* fields of one message; the tools that make the descriptors check it */
 
 struct reader {
     struct kb_arena *arena;
@@ -19,7 +28,8 @@ struct reader {
 struct tag {
     uint32_t number;
     uint32_t wire;
-    const uint8_t *value; /* behind the tag; behind the length for WIRE_BYTES */
+    const uint8_t *raw;   /* behind the tag */
+    const uint8_t *value; /* the same; behind the length for WIRE_BYTES */
     size_t len;           /* of the value */
     uint64_t varint;      /* WIRE_VARINT */
 };
@@ -95,7 +105,8 @@ static const uint8_t *varint_read(const uint8_t *at, const uint8_t *end, uint64_
     return NULL;
 }
 
-/* Skips a group (never written by proto3, but allowed as an unknown field) to behind its end tag. */
+/* Skips a group (never written by proto3, but allowed as an unknown field) to behind its end tag.
+ */
 static const uint8_t *group_skip(const uint8_t *at, const uint8_t *end, uint32_t number);
 
 /* Reads one tag and finds the end of its value; NULL when malformed. */
@@ -110,6 +121,7 @@ static const uint8_t *tag_read(const uint8_t *at, const uint8_t *end, struct tag
     tag->number = (uint32_t)(key >> 3);
     tag->wire = key & 7;
     tag->varint = 0;
+    tag->raw = at;
     tag->value = at;
     switch (tag->wire) {
     case WIRE_VARINT:
@@ -244,7 +256,8 @@ static void number_store(void *slot, ProtobufCType type, uint64_t varint, const 
 }
 
 /* Bytes that a packed value of this type has at `at`, and its number; 0 when malformed. */
-static size_t packed_next(ProtobufCType type, const uint8_t *at, const uint8_t *end, uint64_t *varint)
+static size_t packed_next(ProtobufCType type, const uint8_t *at, const uint8_t *end,
+                          uint64_t *varint)
 {
     uint32_t wire = wire_of(type);
     const uint8_t *behind;
@@ -261,11 +274,13 @@ static size_t packed_next(ProtobufCType type, const uint8_t *at, const uint8_t *
 
 static bool is_packed(const ProtobufCFieldDescriptor *field, const struct tag *tag)
 {
-    return kb_reflect_repeated(field) && tag->wire == WIRE_BYTES && wire_of(field->type) != WIRE_BYTES;
+    return kb_reflect_repeated(field) && tag->wire == WIRE_BYTES &&
+           wire_of(field->type) != WIRE_BYTES;
 }
 
 /* How many values of the field come from `at` on in this message. -1 when malformed. */
-static int64_t values_ahead(const ProtobufCFieldDescriptor *field, const uint8_t *at, const uint8_t *end)
+static int64_t values_ahead(const ProtobufCFieldDescriptor *field, const uint8_t *at,
+                            const uint8_t *end)
 {
     int64_t count = 0;
 
@@ -296,8 +311,8 @@ static int64_t values_ahead(const ProtobufCFieldDescriptor *field, const uint8_t
     return count;
 }
 
-static int message_read(struct reader *reader, ProtobufCMessage *message, const uint8_t *at, const uint8_t *end,
-                        unsigned depth);
+static int message_read(struct reader *reader, ProtobufCMessage *message, const uint8_t *at,
+                        const uint8_t *end, unsigned depth);
 
 static int value_read(struct reader *reader, const ProtobufCFieldDescriptor *field, void *slot,
                       const struct tag *tag, unsigned depth)
@@ -332,14 +347,16 @@ static int value_read(struct reader *reader, const ProtobufCFieldDescriptor *fie
     if (field->type == PROTOBUF_C_TYPE_STRING) {
         *(char **)slot = text;
     } else {
-        *(ProtobufCBinaryData *)slot = (ProtobufCBinaryData){.len = tag->len, .data = (uint8_t *)text};
+        *(ProtobufCBinaryData *)slot =
+            (ProtobufCBinaryData){.len = tag->len, .data = (uint8_t *)text};
     }
     return 0;
 }
 
 /* Makes room for all values of the field that are still to come in this message. */
 static int repeated_reserve(struct reader *reader, ProtobufCMessage *message,
-                            const ProtobufCFieldDescriptor *field, const uint8_t *at, const uint8_t *end)
+                            const ProtobufCFieldDescriptor *field, const uint8_t *at,
+                            const uint8_t *end)
 {
     size_t count = *kb_reflect_count(message, field);
     size_t size = kb_reflect_size(field->type);
@@ -364,8 +381,9 @@ static int repeated_reserve(struct reader *reader, ProtobufCMessage *message,
     return 0;
 }
 
-static int repeated_read(struct reader *reader, ProtobufCMessage *message, const ProtobufCFieldDescriptor *field,
-                         const struct tag *tag, unsigned depth)
+static int repeated_read(struct reader *reader, ProtobufCMessage *message,
+                         const ProtobufCFieldDescriptor *field, const struct tag *tag,
+                         unsigned depth)
 {
     size_t *count = kb_reflect_count(message, field);
     size_t size = kb_reflect_size(field->type);
@@ -390,8 +408,9 @@ static int repeated_read(struct reader *reader, ProtobufCMessage *message, const
     return 0;
 }
 
-static int singular_read(struct reader *reader, ProtobufCMessage *message, const ProtobufCFieldDescriptor *field,
-                         const struct tag *tag, unsigned depth)
+static int singular_read(struct reader *reader, ProtobufCMessage *message,
+                         const ProtobufCFieldDescriptor *field, const struct tag *tag,
+                         unsigned depth)
 {
     void *slot = kb_reflect_member(message, field);
 
@@ -420,16 +439,19 @@ static int unknown_keep(struct reader *reader, ProtobufCMessage *message, const 
         }
     }
     kept = &message->unknown_fields[message->n_unknown_fields];
-    /* only the number is of use; packing such a message leaves the value out */
-    *kept = (ProtobufCMessageUnknownField){.tag = tag->number, .wire_type = PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED};
-    kept->data = (uint8_t *)reader_dup(reader, (const uint8_t *)"", 0);
-    kept->len = 1;
+    *kept = (ProtobufCMessageUnknownField){.tag = tag->number,
+                                           .wire_type = (ProtobufCWireType)tag->wire};
+    kept->len = (size_t)(tag->value - tag->raw) + tag->len;
+    kept->data = (uint8_t *)reader_dup(reader, tag->raw, kept->len);
+    if (kept->data == NULL) {
+        return KB_ELIMIT;
+    }
     message->n_unknown_fields++;
-    return kept->data ? 0 : KB_ELIMIT;
+    return 0;
 }
 
-static int message_read(struct reader *reader, ProtobufCMessage *message, const uint8_t *at, const uint8_t *end,
-                        unsigned depth)
+static int message_read(struct reader *reader, ProtobufCMessage *message, const uint8_t *at,
+                        const uint8_t *end, unsigned depth)
 {
     const ProtobufCMessageDescriptor *type = message->descriptor;
     uint64_t seen[FIELDS_SEEN_MAX / 64] = {0};
@@ -467,7 +489,8 @@ static int message_read(struct reader *reader, ProtobufCMessage *message, const 
 
 int kb_wire_unpack_into(ProtobufCMessage *message, struct kb_str bytes, struct kb_arena *arena)
 {
-    struct reader reader = {.arena = arena, .budget = KB_PB_GROWTH_FREE + bytes.len * KB_PB_GROWTH_MAX};
+    struct reader reader = {.arena = arena,
+                            .budget = KB_PB_GROWTH_FREE + bytes.len * KB_PB_GROWTH_MAX};
     const uint8_t *at = (const uint8_t *)bytes.p;
 
     if (bytes.len == 0) {

@@ -4,9 +4,11 @@
 
 #include "proto/pb.h"
 
-/* Reads bytes into a message that may have fields set already: what the bytes set replaces, messages merge, repeated
- * fields append. Errors as kb_pb_unpack; the message is then partly filled. */
-int kb_wire_unpack_into(ProtobufCMessage *message, struct kb_str bytes, struct kb_arena *arena) KB_MUST_USE;
+/* Reads bytes into a message that may have fields set already: what the bytes set replaces,
+ * messages merge, repeated fields append. Errors as kb_pb_unpack; the message is then partly
+ * filled. */
+int kb_wire_unpack_into(ProtobufCMessage *message, struct kb_str bytes,
+                        struct kb_arena *arena) KB_MUST_USE;
 
 /* How many bytes from the start are UTF-8 (RFC 3629: no surrogates, nothing overlong). */
 size_t kb_utf8_prefix(const char *p, size_t len);
