@@ -66,7 +66,9 @@ class Case:
         double = {n for n in names if names.count(n) > 1}
         if double:
             raise CaseError(f"{path}: exchange names used twice: {sorted(double)}")
-        self.cli = spec.get("cli") or []
+        self.cli = [one for entry in spec.get("cli") or [] for one in expand_each(entry)]
+        for one in self.cli:
+            one["name"] = title(one)
 
     @property
     def golden_file(self):
@@ -85,13 +87,18 @@ def expand(spec, path):
     if unknown:
         raise CaseError(f"{path}: exchange {spec.get('name')!r}: unknown keys {sorted(unknown)}; "
                         f"known: {sorted(EXCHANGE_KEYS)}")
-    out = [spec]
-    for key, values in (spec.get("each") or {}).items():
-        out = [put(one, f"<<{key}>>", value) for one in out for value in values]
+    out = expand_each(spec)
     if spec.get("repeat"):
         out = [{**one, "name": f"{title(one)} #{n + 1}"}
                for one in out for n in range(spec["repeat"])]
     return [Exchange(title(one), one, steps_of(one, path)) for one in out]
+
+
+def expand_each(spec):
+    out = [spec]
+    for key, values in (spec.get("each") or {}).items():
+        out = [put(one, f"<<{key}>>", value) for one in out for value in values]
+    return out
 
 
 def put(node, mark, value):

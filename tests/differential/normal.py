@@ -8,12 +8,16 @@ only where they have the right form: a date that is no valid HTTP date stays and
 import hashlib
 import re
 
+from tests.harness.client import chunked_end
+
 DAY = r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
 MONTH = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
 DATE = re.compile(rf"{DAY}, \d\d {MONTH} 20[2-9]\d \d\d:\d\d:\d\d GMT")
 UUID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-([0-9a-f])[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\b")
 TIME = re.compile(r"20[2-9]\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 SERVICE_TIME = re.compile(r"(?i)(x-envoy-upstream-service-time: )\d+")
+# the duration in a line of the default access log format
+DEFAULT_LOG = re.compile(r'^(\[<time>\] "[^ ]+ .*? \S+" \d+ \S+ \d+ \d+ )\d+(?= )')
 LONG = 240
 
 
@@ -44,6 +48,7 @@ def text_of(text, names, own_address=None):
     text = UUID.sub(lambda m: f"<uuid {m.group(1)}>", text)
     text = TIME.sub("<time>", text)
     text = SERVICE_TIME.sub(r"\1<ms>", text)
+    text = DEFAULT_LOG.sub(r"\1<ms>", text)
     if own_address:
         text = text.replace(own_address, "<own address>")
     return names.put(text)
@@ -61,15 +66,17 @@ def unchunk(raw):
     head, mark, body = raw.partition(b"\r\n\r\n")
     if not mark or not re.search(rb"\r\ntransfer-encoding: *chunked", head, re.I):
         return raw
-    out = b""
-    while body:
-        size, _, rest = body.partition(b"\r\n")
-        n = int(size.split(b";")[0] or b"0", 16)
-        if n == 0:
-            return head + mark + out + rest.removesuffix(b"\r\n")
-        out += rest[:n]
-        body = rest[n + 2:]
-    return head + mark + out + b"<unfinished chunks>"
+    end = chunked_end(body, 0)
+    if end < 0:
+        return raw
+    out, at = b"", 0
+    while True:
+        eol = body.index(b"\r\n", at)
+        size = int(body[at:eol].split(b";")[0], 16)
+        if not size:
+            return head + mark + out + body[eol + 4:]
+        out += body[eol + 2:eol + 2 + size]
+        at = eol + 2 + size + 2
 
 
 def log_line(entry, names, own_address=None):
@@ -78,8 +85,10 @@ def log_line(entry, names, own_address=None):
     for key, value in sorted(entry.items()):
         if key.startswith("_") or value is None:
             continue
-        if key.endswith(("_ms", "_us", "_duration")) and isinstance(value, int):
+        if key.endswith(("_ms", "_us", "duration")) and isinstance(value, int):
             value = "<int>"
+        elif key.endswith("port") and isinstance(value, int):
+            value = names.put(str(value))
         elif isinstance(value, str):
             value = shorten(text_of(value, names, own_address))
         out[key] = value

@@ -65,7 +65,7 @@ def response_end(buf, at, method, closed):
 class Connection:
     """One client connection to the subject.
 
-    `state` is open, eof or rst; `received` is everything that came.
+    `state` is open, eof, rst or refused; `received` is everything that came.
     """
 
     def __init__(self, port, used=()):
@@ -79,12 +79,15 @@ class Connection:
             self.sock.close()
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sock.settimeout(10)
-        self.sock.connect(("127.0.0.1", port))
         self.received = b""
         self.parsed = 0
         self.done = 0
         self.state = "open"
         self.methods = []
+        try:
+            self.sock.connect(("127.0.0.1", port))
+        except ConnectionRefusedError:
+            self.state = "refused"
 
     def send(self, data, methods=()):
         """Send all of it; a peer that is gone shows in `state`."""

@@ -10,6 +10,7 @@
 
 #include "base/log.h"
 #include "proto/pb_json.h"
+#include "proxy/stats/stat_iter.h"
 #include "proxy/stats/stat_store.h"
 
 struct fixture {
