@@ -129,7 +129,9 @@ void kb_loop_dispose(struct kb_loop *loop)
     KB_ASSERT(loop->kb_magic == (uint32_t)KB_MAGIC_kb_loop);
     posts_run(&loop->uv_async);
     uv_walk(&loop->uv, handle_close, NULL);
-    uv_run(&loop->uv, UV_RUN_DEFAULT);
+    /* A kb_loop_stop that nobody waited for ends the first round at once. */
+    while (uv_run(&loop->uv, UV_RUN_DEFAULT) != 0) {
+    }
     deferred_run(loop);
     KB_BUG_IF(uv_loop_close(&loop->uv) != 0);
     pthread_mutex_destroy(&loop->posts_lock);

@@ -17,6 +17,8 @@
 #include "proxy/api/header_map.h"
 #include "proxy/server/server_internal.h"
 #include "proxy/stats/stat_store.h"
+#include "proxy/stats/tag_extract.h"
+#include "proxy/upstream/cluster_manager.h"
 
 /* Threads share heaps: the request path takes no memory from them, and each heap keeps pages that
  * nobody uses. */
@@ -125,6 +127,42 @@ static void runtime_log(const struct kb_server *server)
     kb_json_out_dispose(&json);
 }
 
+static void stats_configure(struct kb_server *server)
+{
+    const struct kb_options *options = server->options;
+    struct kb_tag tags[KB_OPTIONS_STATS_TAGS_MAX];
+
+    for (size_t i = 0; i < options->stats_tag_count; i++) {
+        tags[i].name = options->stats_tags[i].name;
+        tags[i].value = options->stats_tags[i].value;
+    }
+    kb_diag_push(&server->diag, "stats_config");
+    /* What is wrong is in diag, with all the rest. */
+    if (kb_stat_store_configure(server->context.stats, server->bootstrap.message->stats_config,
+                                tags, options->stats_tag_count, &server->diag) != 0) {
+        KB_LOG(CONFIG, DEBUG, "stats_config was refused");
+    }
+    kb_diag_pop(&server->diag);
+}
+
+static void
+clusters_build(struct kb_server *server,
+               const Envoy__Config__Bootstrap__V3__Bootstrap__StaticResources *resources)
+{
+    size_t count = resources != NULL ? resources->n_clusters : 0;
+
+    KB_LOG(CONFIG, INFO, "loading %zu cluster(s)", count);
+    server->context.clusters = kb_cluster_manager_create(&server->context);
+    for (size_t i = 0; i < count; i++) {
+        kb_diag_push_index(&server->diag, "clusters", i);
+        if (kb_cluster_manager_add(server->context.clusters, resources->clusters[i], false,
+                                   &server->diag) != 0) {
+            KB_LOG(CONFIG, DEBUG, "cluster '%s' was refused", resources->clusters[i]->name);
+        }
+        kb_diag_pop(&server->diag);
+    }
+}
+
 /* Builds all rooms from the message. Errors are in diag; what is built is taken down by
  * server_dispose. */
 static void server_build(struct kb_server *server)
@@ -147,7 +185,84 @@ static void server_build(struct kb_server *server)
     kb_diag_push(diag, "layered_runtime");
     server->context.runtime = kb_runtime_create(message->layered_runtime, &server->context, diag);
     kb_diag_pop(diag);
+    KB_LOG(CONFIG, INFO, "loading tracing configuration");
+    KB_LOG(CONFIG, INFO, "loading %zu static secret(s)",
+           message->static_resources != NULL ? message->static_resources->n_secrets : 0);
+    kb_diag_push(diag, "static_resources");
+    clusters_build(server, message->static_resources);
+    kb_diag_pop(diag);
+    KB_LOG(CONFIG, INFO, "loading stats configuration");
+    stats_configure(server);
     kb_server_stats_unknown_fields(server->stats, kb_bootstrap_log_warnings(server->options, diag));
+}
+
+/* On a worker, before its loop ends. */
+static void worker_stop(void *arg)
+{
+    kb_cluster_manager_worker_drain(KB_CAST(arg, kb_worker));
+}
+
+static void workers_stop(struct kb_server *server)
+{
+    struct kb_server_context *context = &server->context;
+
+    for (uint32_t i = 0; i < context->worker_count; i++) {
+        if (context->workers[i].started) {
+            kb_loop_post(&context->workers[i].loop, worker_stop, &context->workers[i]);
+        }
+    }
+    for (uint32_t i = 0; i < context->worker_count; i++) {
+        kb_worker_join(&context->workers[i]);
+    }
+}
+
+static int workers_start(struct kb_server *server)
+{
+    struct kb_server_context *context = &server->context;
+
+    for (uint32_t i = 0; i < context->worker_count; i++) {
+        KB_TRY(kb_worker_start(&context->workers[i]));
+    }
+    return 0;
+}
+
+/* Every cluster has its first answer: now traffic may come. */
+static void clusters_initialized(void *arg)
+{
+    struct kb_server *server = KB_CAST(arg, kb_server);
+
+    KB_LOG(MAIN, INFO, "all clusters initialized. initializing init manager");
+    KB_LOG(CONFIG, INFO, "all dependencies initialized. starting workers");
+    if (workers_start(server) != 0) {
+        server->exit_code =
+            exit_code_fail(server->options, "the worker threads could not be started");
+        kb_lifecycle_shut_down(&server->lifecycle);
+        return;
+    }
+    kb_lifecycle_set_stage(&server->lifecycle, KB_INIT_DONE);
+    kb_server_stats_initialized(server->stats);
+}
+
+/* Opens sockets and runs until somebody ends it. */
+static void server_run(struct kb_server *server)
+{
+    kb_lifecycle_set_stage(&server->lifecycle, KB_INIT_STARTED);
+    if (kb_lifecycle_open_signals(&server->lifecycle) != 0) {
+        server->exit_code =
+            exit_code_fail(server->options, "the signal handlers could not be installed");
+        return;
+    }
+    server->watchdog = kb_watchdog_create(&server->context, server->bootstrap.message->watchdogs);
+    kb_server_stats_start(server->stats);
+    /* Reading the configuration took much memory that is free now. */
+    malloc_trim(0);
+    KB_LOG(MAIN, INFO, "starting main dispatch loop");
+    kb_runtime_reload(server->context.runtime);
+    KB_LOG(RUNTIME, INFO, "RTDS has finished initialization");
+    kb_cluster_manager_start(server->context.clusters, clusters_initialized, server);
+    kb_loop_run(&server->main.loop);
+    KB_LOG(MAIN, INFO, "main dispatch loop exited");
+    workers_stop(server);
 }
 
 static void server_dispose(struct kb_server *server)
@@ -155,6 +270,9 @@ static void server_dispose(struct kb_server *server)
     struct kb_server_context *context = &server->context;
 
     kb_watchdog_destroy(server->watchdog);
+    if (context->clusters != NULL) {
+        kb_cluster_manager_destroy(context->clusters);
+    }
     kb_runtime_destroy(context->runtime);
     kb_server_stats_destroy(server->stats);
     if (server->main_ready) {
@@ -178,29 +296,37 @@ static void server_dispose(struct kb_server *server)
 int kb_server_main(const struct kb_options *options)
 {
     static struct kb_server server;
-    int code;
 
     KB_OBJ_SET(&server, kb_server);
     server.options = options;
-    code = process_prepare(options);
-    if (code != EXIT_SUCCESS) {
-        return code;
+    server.exit_code = process_prepare(options);
+    if (server.exit_code != EXIT_SUCCESS) {
+        return server.exit_code;
     }
     kb_header_names_init();
     kb_diag_init(&server.diag);
     kb_unsupported_init(&server.unsupported);
+    if (options->mode != KB_MODE_VALIDATE) {
+        KB_LOG(MAIN, INFO, "initializing epoch %u (base id=%u, hot restart version=disabled)",
+               options->restart_epoch, options->base_id);
+    }
     if (kb_bootstrap_load(&server.bootstrap, options, &server.diag) == 0) {
         server_build(&server);
     }
     if (kb_diag_result(&server.diag) != 0) {
         kb_bootstrap_report_errors(options, &server.diag, stderr);
-        code = EXIT_FAILURE;
+        server.exit_code = EXIT_FAILURE;
     } else {
         kb_unsupported_walk(&server.unsupported, &server.bootstrap.message->base, KB_STR_NULL);
-    }
-    if (code == EXIT_SUCCESS && options->mode == KB_MODE_VALIDATE) {
-        printf("configuration '%.*s' OK\n", KB_STR_ARG(options->config_path));
+        if (options->mode == KB_MODE_VALIDATE) {
+            printf("configuration '%.*s' OK\n", KB_STR_ARG(options->config_path));
+        } else {
+            server_run(&server);
+        }
     }
     server_dispose(&server);
-    return code;
+    if (options->mode != KB_MODE_VALIDATE) {
+        KB_LOG(MAIN, INFO, "exiting");
+    }
+    return server.exit_code;
 }

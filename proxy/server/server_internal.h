@@ -20,6 +20,7 @@ struct kb_server {
     struct kb_unsupported unsupported;
     struct kb_server_stats *stats;
     struct kb_watchdog *watchdog;
+    int exit_code;
     bool main_ready; /* the main worker can be disposed */
 };
 KB_OBJ_MAGIC(kb_server, 0x53525652);
