@@ -8,16 +8,22 @@
 
 struct kb_priority_set;
 
+/* The head of every configuration: what the hosts must be prepared for. */
+struct kb_lb_config {
+    bool locality_weighted;
+    bool fail_traffic_on_panic;
+};
+
 struct kb_lb_ops {
     const char *name;     /* "envoy.load_balancing_policies.round_robin" */
     const char *type_url; /* "envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin" */
-    /* From a message of type_url. KB_ECONFIG after a report to diag. Main thread. */
+    /* From a message of type_url; *config is on the heap. KB_ECONFIG after a report to diag. Main thread. */
     int (*config_create)(const void *message, struct kb_factory_context *factory, struct kb_diag *diag,
-                         void **config);
-    void (*config_destroy)(void *config);
+                         struct kb_lb_config **config);
+    void (*config_destroy)(struct kb_lb_config *config);
     /* One worker's balancer over these hosts; `config` and `local` outlive it. `set` is borrowed until hosts_changed or
      * destroy. */
-    struct kb_lb *(*create)(struct kb_cluster_local *local, const void *config,
+    struct kb_lb *(*create)(struct kb_cluster_local *local, const struct kb_lb_config *config,
                             const struct kb_priority_set *set);
     /* Other hosts from now on; the old set may be gone when this returns. */
     void (*hosts_changed)(struct kb_lb *lb, const struct kb_priority_set *set);

@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* From a Cluster message to the immutable cluster, and the life of that. What the message says about hosts is read by
+ * the cluster's type (proxy/ext/cluster). */
+#include "proxy/upstream/cluster.h"
+
+#include <stdlib.h>
+
+#include "base/mem.h"
+#include "proto/any.h"
+#include "proxy/upstream/circuit_breaker.h"
+#include "proxy/upstream/cluster_manager.h"
+#include "proxy/upstream/config_read.h"
+
+#define CONNECT_TIMEOUT_DEFAULT_MS 5000
+#define BUFFER_LIMIT_DEFAULT (1024 * 1024)
+
+static void text_set(struct kb_str *out, char **at, struct kb_str text)
+{
+    memcpy(*at, text.p, text.len);
+    *out = kb_str_make(*at, text.len);
+    *at += text.len;
+}
+
+/* As Envoy cleans the names of scopes: no dot at either end, and "://", ":/", ":" become "_". */
+static struct kb_str stat_prefix_make(struct kb_str name, struct kb_arena *arena)
+{
+    struct kb_str full = kb_str_printf(arena, "cluster.%.*s.", KB_STR_ARG(name));
+    char *p = (char *)(uintptr_t)full.p;
+    size_t out = 0;
+
+    for (size_t i = 0; i < full.len; i++) {
+        if (p[i] != ':') {
+            p[out++] = p[i];
+            continue;
+        }
+        p[out++] = '_';
+        if (i + 2 < full.len && p[i + 1] == '/' && p[i + 2] == '/') {
+            i += 2;
+        } else if (i + 1 < full.len && p[i + 1] == '/') {
+            i += 1;
+        }
+    }
+    return kb_str_make(p, out);
+}
+
+static void transport_socket_check(const Envoy__Config__Cluster__V3__Cluster *message, struct kb_arena *arena,
+                                   struct kb_diag *diag)
+{
+    const Envoy__Config__Core__V3__TransportSocket *socket = message->transport_socket;
+    struct kb_str type;
+
+    if (message->n_transport_socket_matches > 0 || message->transport_socket_matcher != NULL) {
+        kb_diag_push(diag, message->transport_socket_matcher != NULL ? "transport_socket_matcher"
+                                                                     : "transport_socket_matches");
+        kb_diag_error(diag, "choosing a transport socket by endpoint is not implemented yet; accepting it could send "
+                            "in plain text what should be encrypted");
+        kb_diag_pop(diag);
+    }
+    if (socket == NULL) {
+        return;
+    }
+    kb_diag_push(diag, "transport_socket");
+    type = socket->config_type_case == ENVOY__CONFIG__CORE__V3__TRANSPORT_SOCKET__CONFIG_TYPE_TYPED_CONFIG
+               ? kb_any_inner_name(socket->typed_config, arena)
+               : KB_STR("");
+    if (!kb_str_eq(type, KB_STR("envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"))) {
+        kb_diag_error_hint(diag, KB_STR("only envoy.transport_sockets.raw_buffer is implemented for upstreams so far"),
+                           "Didn't find a registered implementation for '%s' with type URL: '%.*s'", socket->name,
+                           KB_STR_ARG(type));
+    }
+    kb_diag_pop(diag);
+}
+
+static void bind_read(const Envoy__Config__Core__V3__BindConfig *message, struct kb_cluster *cluster,
+                      struct kb_diag *diag)
+{
+    if (message == NULL) {
+        return;
+    }
+    kb_diag_push(diag, "upstream_bind_config");
+    if (message->source_address != NULL) {
+        kb_diag_push(diag, "source_address");
+        if (kb_config_socket_address(message->source_address, "", &cluster->bind_source, diag) != 0) {
+            cluster->bind_source.len = 0;
+        }
+        kb_diag_pop(diag);
+    } else if (message->n_extra_source_addresses > 0 || message->n_additional_source_addresses > 0) {
+        kb_diag_error(diag,
+                      "Cluster %.*s's upstream binding config has extra/additional source addresses but no "
+                      "source_address. Extra/additional addresses cannot be specified if source_address is not set.",
+                      KB_STR_ARG(cluster->name));
+    }
+    kb_diag_pop(diag);
+}
+
+static void keepalive_read(const Envoy__Config__Cluster__V3__UpstreamConnectionOptions *message,
+                           struct kb_cluster *cluster)
+{
+    const Envoy__Config__Core__V3__TcpKeepalive *keepalive = message == NULL ? NULL : message->tcp_keepalive;
+
+    if (keepalive == NULL) {
+        return;
+    }
+    cluster->keepalive.set = true;
+    cluster->keepalive.probes = keepalive->keepalive_probes == NULL ? 0 : keepalive->keepalive_probes->value;
+    cluster->keepalive.time_s = keepalive->keepalive_time == NULL ? 0 : keepalive->keepalive_time->value;
+    cluster->keepalive.interval_s = keepalive->keepalive_interval == NULL ? 0 : keepalive->keepalive_interval->value;
+}
+
+static void policy_read(const Envoy__Config__Cluster__V3__Cluster *message, struct kb_priority_policy *policy)
+{
+    const Envoy__Config__Cluster__V3__Cluster__CommonLbConfig *common = message->common_lb_config;
+    const Envoy__Config__Endpoint__V3__ClusterLoadAssignment__Policy *assignment =
+        message->load_assignment == NULL ? NULL : message->load_assignment->policy;
+
+    policy->panic_threshold = KB_PANIC_THRESHOLD_DEFAULT;
+    policy->overprovisioning_factor = KB_OVERPROVISIONING_DEFAULT;
+    if (common != NULL && common->healthy_panic_threshold != NULL) {
+        policy->panic_threshold = (uint32_t)(common->healthy_panic_threshold->value + 0.5);
+    }
+    if (assignment != NULL && assignment->overprovisioning_factor != NULL) {
+        policy->overprovisioning_factor = assignment->overprovisioning_factor->value;
+    }
+    policy->weighted_priority_health = assignment != NULL && assignment->weighted_priority_health != 0;
+}
+
+static struct kb_cluster_impl *impl_new(struct kb_str name, struct kb_str observability_name,
+                                        struct kb_cluster_manager *manager, uint32_t worker_count)
+{
+    size_t locals = (worker_count + 1) * sizeof(struct kb_cluster_local *);
+    struct kb_cluster_impl *cluster =
+        kb_calloc(1, sizeof(*cluster) + locals + name.len + observability_name.len);
+    char *at;
+
+    KB_OBJ_SET(&cluster->api, kb_cluster);
+    cluster->refs = 1;
+    cluster->manager = manager;
+    cluster->worker_count = worker_count;
+    cluster->locals = (struct kb_cluster_local **)(void *)(cluster + 1);
+    at = (char *)(cluster->locals + worker_count + 1);
+    text_set(&cluster->api.name, &at, name);
+    if (kb_str_eq(name, observability_name)) {
+        cluster->api.observability_name = cluster->api.name;
+    } else {
+        text_set(&cluster->api.observability_name, &at, observability_name);
+    }
+    return cluster;
+}
+
+int kb_cluster_impl_create(const Envoy__Config__Cluster__V3__Cluster *message, struct kb_cluster_manager *manager,
+                           struct kb_factory_context *factory, struct kb_diag *diag, struct kb_cluster_impl **out)
+{
+    struct kb_str name = kb_str_from_cstr(message->name);
+    struct kb_str shown = message->alt_stat_name[0] != '\0' ? kb_str_from_cstr(message->alt_stat_name) : name;
+    struct kb_cluster_impl *cluster = impl_new(name, shown, manager, factory->server->worker_count);
+    struct kb_str prefix = stat_prefix_make(shown, factory->arena);
+    uint32_t errors = diag->error_count;
+
+    cluster->api.connect_timeout_ms =
+        kb_config_duration_ms(message->connect_timeout, "connect_timeout", CONNECT_TIMEOUT_DEFAULT_MS, diag);
+    cluster->api.per_connection_buffer_limit_bytes = message->per_connection_buffer_limit_bytes == NULL
+                                                         ? BUFFER_LIMIT_DEFAULT
+                                                         : message->per_connection_buffer_limit_bytes->value;
+    kb_cluster_http_read(message, &cluster->api, factory->arena, diag);
+    kb_circuit_breakers_read(message->circuit_breakers, cluster);
+    bind_read(message->upstream_bind_config, &cluster->api, diag);
+    keepalive_read(message->upstream_connection_options, &cluster->api);
+    transport_socket_check(message, factory->arena, diag);
+    policy_read(message, &cluster->policy);
+    kb_cluster_lb_read(message, cluster, factory, diag);
+    if (diag->error_count != errors) {
+        kb_cluster_impl_unref(cluster);
+        return KB_ECONFIG;
+    }
+    cluster->policy.locality_weighted = cluster->lb_config->locality_weighted;
+    cluster->api.stats = kb_stat_group_create(factory->server->stats, prefix, &kb_stat_schema_cluster);
+    kb_circuit_breakers_start(cluster, factory->server->stats, prefix);
+    *out = cluster;
+    return 0;
+}
+
+void kb_cluster_impl_ref(struct kb_cluster_impl *cluster)
+{
+    __atomic_fetch_add(&cluster->refs, 1, __ATOMIC_RELAXED);
+}
+
+static void impl_free_posted(void *arg)
+{
+    kb_cluster_impl_free(kb_cluster_impl_of(KB_CAST(arg, kb_cluster)));
+}
+
+void kb_cluster_impl_unref(struct kb_cluster_impl *cluster)
+{
+    if (__atomic_fetch_sub(&cluster->refs, 1, __ATOMIC_ACQ_REL) != 1) {
+        return;
+    }
+    if (kb_cluster_manager_on_main(cluster->manager)) {
+        kb_cluster_impl_free(cluster);
+    } else {
+        kb_loop_post(kb_cluster_manager_loop(cluster->manager), impl_free_posted, &cluster->api);
+    }
+}
+
+void kb_cluster_impl_free(struct kb_cluster_impl *cluster)
+{
+    for (uint32_t i = 0; i <= cluster->worker_count; i++) {
+        free(cluster->locals[i]);
+    }
+    if (cluster->lb_config != NULL) {
+        cluster->lb->config_destroy(cluster->lb_config);
+    }
+    kb_circuit_breakers_dispose(cluster);
+    kb_stat_group_destroy(cluster->api.http1_stats);
+    kb_stat_group_destroy(cluster->api.stats);
+    KB_OBJ_CLEAR(&cluster->api);
+    free(cluster);
+}

@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The HTTP side of a cluster: typed_extension_protocol_options with HttpProtocolOptions, or the deprecated fields of the
+ * cluster itself. Only HTTP/1.1 is spoken to upstreams; what asks for more is an error. */
+#include "envoy/extensions/upstreams/http/v3/http_protocol_options.pb-c.h"
+
+#include "proto/any.h"
+#include "proxy/upstream/cluster.h"
+#include "proxy/upstream/config_read.h"
+
+#define IDLE_TIMEOUT_DEFAULT_MS 3600000
+#define RESPONSE_HEADERS_DEFAULT_KB 80
+#define RESPONSE_HEADERS_DEFAULT_COUNT 100
+
+#define HTTP_OPTIONS_NAME "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+typedef Envoy__Extensions__Upstreams__Http__V3__HttpProtocolOptions HttpOptions;
+
+static void http1_read(const Envoy__Config__Core__V3__Http1ProtocolOptions *message, struct kb_cluster *cluster,
+                       struct kb_diag *diag)
+{
+    const Envoy__Config__Core__V3__Http1ProtocolOptions__HeaderKeyFormat *format;
+
+    if (message == NULL) {
+        return;
+    }
+    format = message->header_key_format;
+    cluster->http1.enable_trailers = message->enable_trailers != 0;
+    cluster->http1.allow_chunked_length = message->allow_chunked_length != 0;
+    cluster->http1.override_stream_error = message->override_stream_error_on_invalid_http_message != NULL &&
+                                           message->override_stream_error_on_invalid_http_message->value != 0;
+    if (format == NULL) {
+        return;
+    }
+    switch (format->header_format_case) {
+    case ENVOY__CONFIG__CORE__V3__HTTP1_PROTOCOL_OPTIONS__HEADER_KEY_FORMAT__HEADER_FORMAT_PROPER_CASE_WORDS:
+        cluster->http1.proper_case_words = true;
+        break;
+    case ENVOY__CONFIG__CORE__V3__HTTP1_PROTOCOL_OPTIONS__HEADER_KEY_FORMAT__HEADER_FORMAT_STATEFUL_FORMATTER:
+        /* The one that Envoy has. */
+        if (kb_str_eq(kb_any_type_name(format->stateful_formatter->typed_config == NULL
+                                           ? ""
+                                           : format->stateful_formatter->typed_config->type_url),
+                      KB_STR("envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig"))) {
+            cluster->http1.preserve_case = true;
+        } else {
+            kb_diag_error(diag, "Didn't find a registered implementation for name: '%s'", format->stateful_formatter->name);
+        }
+        break;
+    case ENVOY__CONFIG__CORE__V3__HTTP1_PROTOCOL_OPTIONS__HEADER_KEY_FORMAT__HEADER_FORMAT__NOT_SET:
+    default:
+        break;
+    }
+}
+
+static void common_read(const Envoy__Config__Core__V3__HttpProtocolOptions *message, struct kb_cluster *cluster,
+                        struct kb_diag *diag)
+{
+    if (message == NULL) {
+        return;
+    }
+    kb_diag_push(diag, "common_http_protocol_options");
+    cluster->idle_timeout_ms = kb_config_duration_ms(message->idle_timeout, "idle_timeout", IDLE_TIMEOUT_DEFAULT_MS, diag);
+    cluster->max_connection_duration_ms =
+        kb_config_duration_ms(message->max_connection_duration, "max_connection_duration", 0, diag);
+    if (message->max_headers_count != NULL) {
+        cluster->max_response_headers_count = message->max_headers_count->value;
+    }
+    if (message->max_response_headers_kb != NULL) {
+        cluster->max_response_headers_bytes = KB_MIN(message->max_response_headers_kb->value, 8192) * 1024;
+    }
+    if (message->max_requests_per_connection != NULL) {
+        cluster->max_requests_per_connection = message->max_requests_per_connection->value;
+    }
+    kb_diag_pop(diag);
+}
+
+static void http2_refuse(const char *field, struct kb_diag *diag)
+{
+    kb_diag_push(diag, field);
+    kb_diag_error_hint(diag, KB_STR("use explicit_http_config with http_protocol_options"),
+                       "HTTP/2 and HTTP/3 to upstreams are not implemented yet");
+    kb_diag_pop(diag);
+}
+
+static void explicit_read(const Envoy__Extensions__Upstreams__Http__V3__HttpProtocolOptions__ExplicitHttpConfig *config,
+                          struct kb_cluster *cluster, struct kb_diag *diag)
+{
+    kb_diag_push(diag, "explicit_http_config");
+    switch (config->protocol_config_case) {
+    case ENVOY__EXTENSIONS__UPSTREAMS__HTTP__V3__HTTP_PROTOCOL_OPTIONS__EXPLICIT_HTTP_CONFIG__PROTOCOL_CONFIG_HTTP_PROTOCOL_OPTIONS:
+        kb_diag_push(diag, "http_protocol_options");
+        http1_read(config->http_protocol_options, cluster, diag);
+        kb_diag_pop(diag);
+        break;
+    case ENVOY__EXTENSIONS__UPSTREAMS__HTTP__V3__HTTP_PROTOCOL_OPTIONS__EXPLICIT_HTTP_CONFIG__PROTOCOL_CONFIG_HTTP2_PROTOCOL_OPTIONS:
+        http2_refuse("http2_protocol_options", diag);
+        break;
+    case ENVOY__EXTENSIONS__UPSTREAMS__HTTP__V3__HTTP_PROTOCOL_OPTIONS__EXPLICIT_HTTP_CONFIG__PROTOCOL_CONFIG_HTTP3_PROTOCOL_OPTIONS:
+        http2_refuse("http3_protocol_options", diag);
+        break;
+    case ENVOY__EXTENSIONS__UPSTREAMS__HTTP__V3__HTTP_PROTOCOL_OPTIONS__EXPLICIT_HTTP_CONFIG__PROTOCOL_CONFIG__NOT_SET:
+    default:
+        kb_diag_error(diag, "field: \"protocol_config\", reason: is required");
+        break;
+    }
+    kb_diag_pop(diag);
+}
+
+static void options_read(const HttpOptions *options, struct kb_cluster *cluster, struct kb_diag *diag)
+{
+    common_read(options->common_http_protocol_options, cluster, diag);
+    if (options->n_http_filters > 0) {
+        kb_diag_push(diag, "http_filters");
+        kb_diag_error(diag, "upstream HTTP filters are not implemented yet");
+        kb_diag_pop(diag);
+    }
+    switch (options->upstream_protocol_options_case) {
+    case ENVOY__EXTENSIONS__UPSTREAMS__HTTP__V3__HTTP_PROTOCOL_OPTIONS__UPSTREAM_PROTOCOL_OPTIONS_EXPLICIT_HTTP_CONFIG:
+        explicit_read(options->explicit_http_config, cluster, diag);
+        break;
+    case ENVOY__EXTENSIONS__UPSTREAMS__HTTP__V3__HTTP_PROTOCOL_OPTIONS__UPSTREAM_PROTOCOL_OPTIONS_USE_DOWNSTREAM_PROTOCOL_CONFIG:
+        /* Downstream speaks HTTP/1 only, so the other protocols' options are never used. */
+        http1_read(options->use_downstream_protocol_config->http_protocol_options, cluster, diag);
+        break;
+    case ENVOY__EXTENSIONS__UPSTREAMS__HTTP__V3__HTTP_PROTOCOL_OPTIONS__UPSTREAM_PROTOCOL_OPTIONS_AUTO_CONFIG:
+        kb_diag_push(diag, "auto_config");
+        kb_diag_error(diag, "ALPN configured for cluster %.*s which has a non-ALPN transport socket",
+                      KB_STR_ARG(cluster->name));
+        kb_diag_pop(diag);
+        break;
+    case ENVOY__EXTENSIONS__UPSTREAMS__HTTP__V3__HTTP_PROTOCOL_OPTIONS__UPSTREAM_PROTOCOL_OPTIONS__NOT_SET:
+    default:
+        kb_diag_error(diag, "field: \"upstream_protocol_options\", reason: is required");
+        break;
+    }
+}
+
+/* The fields that HttpProtocolOptions replaced. */
+static void deprecated_read(const Envoy__Config__Cluster__V3__Cluster *message, struct kb_cluster *cluster,
+                            struct kb_diag *diag)
+{
+    bool downstream = message->protocol_selection ==
+                      ENVOY__CONFIG__CLUSTER__V3__CLUSTER__CLUSTER_PROTOCOL_SELECTION__USE_DOWNSTREAM_PROTOCOL;
+
+    common_read(message->common_http_protocol_options, cluster, diag);
+    if (message->http2_protocol_options != NULL && message->http_protocol_options != NULL && !downstream) {
+        kb_diag_error(diag, "cluster: Both HTTP1 and HTTP2 options may only be configured with non-default "
+                            "'protocol_selection' values");
+    } else if (message->http2_protocol_options != NULL && !downstream) {
+        http2_refuse("http2_protocol_options", diag);
+    }
+    kb_diag_push(diag, "http_protocol_options");
+    http1_read(message->http_protocol_options, cluster, diag);
+    kb_diag_pop(diag);
+}
+
+static const HttpOptions *options_find(const Envoy__Config__Cluster__V3__Cluster *message, struct kb_arena *arena,
+                                        struct kb_diag *diag, bool *failed)
+{
+    const HttpOptions *found = NULL;
+
+    kb_diag_push(diag, "typed_extension_protocol_options");
+    for (size_t i = 0; i < message->n_typed_extension_protocol_options; i++) {
+        const Envoy__Config__Cluster__V3__Cluster__TypedExtensionProtocolOptionsEntry *entry =
+            message->typed_extension_protocol_options[i];
+
+        kb_diag_push_key(diag, kb_str_from_cstr(entry->key));
+        if (!kb_str_eq(kb_str_from_cstr(entry->key), KB_STR(HTTP_OPTIONS_NAME))) {
+            kb_diag_error(diag,
+                          "Didn't find a registered network or http filter or protocol options implementation for "
+                          "name: '%s'",
+                          entry->key);
+        } else {
+            found = KB_ANY_UNPACK(entry->value, envoy__extensions__upstreams__http__v3__http_protocol_options, HttpOptions,
+                                  arena, diag);
+            *failed = found == NULL;
+        }
+        kb_diag_pop(diag);
+    }
+    kb_diag_pop(diag);
+    return found;
+}
+
+void kb_cluster_http_read(const Envoy__Config__Cluster__V3__Cluster *message, struct kb_cluster *cluster,
+                          struct kb_arena *arena, struct kb_diag *diag)
+{
+    bool failed = false;
+    const HttpOptions *options = options_find(message, arena, diag, &failed);
+
+    cluster->idle_timeout_ms = IDLE_TIMEOUT_DEFAULT_MS;
+    cluster->max_response_headers_bytes = RESPONSE_HEADERS_DEFAULT_KB * 1024;
+    cluster->max_response_headers_count = RESPONSE_HEADERS_DEFAULT_COUNT;
+    if (message->max_requests_per_connection != NULL) {
+        cluster->max_requests_per_connection = message->max_requests_per_connection->value;
+        if (options != NULL && options->common_http_protocol_options != NULL &&
+            options->common_http_protocol_options->max_requests_per_connection != NULL) {
+            kb_diag_error(diag, "Only one of max_requests_per_connection from Cluster or HttpProtocolOptions can be "
+                                "specified");
+        }
+    }
+    if (options == NULL) {
+        if (!failed) {
+            deprecated_read(message, cluster, diag);
+        }
+        return;
+    }
+    kb_diag_push(diag, "typed_extension_protocol_options");
+    kb_diag_push_key(diag, KB_STR(HTTP_OPTIONS_NAME));
+    options_read(options, cluster, diag);
+    kb_diag_pop(diag);
+    kb_diag_pop(diag);
+}

@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Which load balancer a cluster has: load_balancing_policy, or lb_policy with its options, which are turned into the
+ * message that the extension reads, as Envoy does. */
+#include "envoy/extensions/load_balancing_policies/least_request/v3/least_request.pb-c.h"
+#include "envoy/extensions/load_balancing_policies/random/v3/random.pb-c.h"
+#include "envoy/extensions/load_balancing_policies/round_robin/v3/round_robin.pb-c.h"
+
+#include "proto/any.h"
+#include "proxy/api/extension.h"
+#include "proxy/upstream/cluster.h"
+
+#define POLICIES "envoy.extensions.load_balancing_policies."
+
+typedef Envoy__Config__Cluster__V3__Cluster Cluster;
+typedef Envoy__Config__Cluster__V3__Cluster__CommonLbConfig CommonLbConfig;
+typedef Envoy__Extensions__LoadBalancingPolicies__Common__V3__LocalityLbConfig LocalityLbConfig;
+typedef Envoy__Extensions__LoadBalancingPolicies__RoundRobin__V3__RoundRobin RoundRobin;
+typedef Envoy__Extensions__LoadBalancingPolicies__LeastRequest__V3__LeastRequest LeastRequest;
+typedef Envoy__Extensions__LoadBalancingPolicies__Random__V3__Random Random;
+
+#define NEW(arena, lower, type) ((type *)(void *)kb_pb_new(&lower##__descriptor, (arena)))
+
+static LocalityLbConfig *locality_convert(const CommonLbConfig *common, struct kb_arena *arena)
+{
+    LocalityLbConfig *out;
+
+    if (common == NULL || common->locality_config_specifier_case ==
+                              ENVOY__CONFIG__CLUSTER__V3__CLUSTER__COMMON_LB_CONFIG__LOCALITY_CONFIG_SPECIFIER__NOT_SET) {
+        return NULL;
+    }
+    out = NEW(arena, envoy__extensions__load_balancing_policies__common__v3__locality_lb_config, LocalityLbConfig);
+    if (common->locality_config_specifier_case ==
+        ENVOY__CONFIG__CLUSTER__V3__CLUSTER__COMMON_LB_CONFIG__LOCALITY_CONFIG_SPECIFIER_LOCALITY_WEIGHTED_LB_CONFIG) {
+        out->locality_config_specifier_case =
+            ENVOY__EXTENSIONS__LOAD_BALANCING_POLICIES__COMMON__V3__LOCALITY_LB_CONFIG__LOCALITY_CONFIG_SPECIFIER_LOCALITY_WEIGHTED_LB_CONFIG;
+        out->locality_weighted_lb_config = NEW(
+            arena, envoy__extensions__load_balancing_policies__common__v3__locality_lb_config__locality_weighted_lb_config,
+            Envoy__Extensions__LoadBalancingPolicies__Common__V3__LocalityLbConfig__LocalityWeightedLbConfig);
+    } else {
+        out->locality_config_specifier_case =
+            ENVOY__EXTENSIONS__LOAD_BALANCING_POLICIES__COMMON__V3__LOCALITY_LB_CONFIG__LOCALITY_CONFIG_SPECIFIER_ZONE_AWARE_LB_CONFIG;
+        out->zone_aware_lb_config =
+            NEW(arena, envoy__extensions__load_balancing_policies__common__v3__locality_lb_config__zone_aware_lb_config,
+                Envoy__Extensions__LoadBalancingPolicies__Common__V3__LocalityLbConfig__ZoneAwareLbConfig);
+        out->zone_aware_lb_config->fail_traffic_on_panic = common->zone_aware_lb_config->fail_traffic_on_panic;
+    }
+    return out;
+}
+
+/* The extension's message for an old lb_policy, or NULL when it has none here. */
+static void *legacy_message(const Cluster *cluster, struct kb_arena *arena, const char **type_url)
+{
+    LocalityLbConfig *locality = locality_convert(cluster->common_lb_config, arena);
+
+    switch (cluster->lb_policy) {
+    case ENVOY__CONFIG__CLUSTER__V3__CLUSTER__LB_POLICY__ROUND_ROBIN: {
+        RoundRobin *out = NEW(arena, envoy__extensions__load_balancing_policies__round_robin__v3__round_robin, RoundRobin);
+
+        out->locality_lb_config = locality;
+        *type_url = POLICIES "round_robin.v3.RoundRobin";
+        return out;
+    }
+    case ENVOY__CONFIG__CLUSTER__V3__CLUSTER__LB_POLICY__LEAST_REQUEST: {
+        LeastRequest *out =
+            NEW(arena, envoy__extensions__load_balancing_policies__least_request__v3__least_request, LeastRequest);
+
+        out->locality_lb_config = locality;
+        if (cluster->lb_config_case == ENVOY__CONFIG__CLUSTER__V3__CLUSTER__LB_CONFIG_LEAST_REQUEST_LB_CONFIG) {
+            out->choice_count = cluster->least_request_lb_config->choice_count;
+            out->active_request_bias = cluster->least_request_lb_config->active_request_bias;
+        }
+        *type_url = POLICIES "least_request.v3.LeastRequest";
+        return out;
+    }
+    case ENVOY__CONFIG__CLUSTER__V3__CLUSTER__LB_POLICY__RANDOM: {
+        Random *out = NEW(arena, envoy__extensions__load_balancing_policies__random__v3__random, Random);
+
+        out->locality_lb_config = locality;
+        *type_url = POLICIES "random.v3.Random";
+        return out;
+    }
+    case ENVOY__CONFIG__CLUSTER__V3__CLUSTER__LB_POLICY__RING_HASH:
+    case ENVOY__CONFIG__CLUSTER__V3__CLUSTER__LB_POLICY__MAGLEV:
+    case ENVOY__CONFIG__CLUSTER__V3__CLUSTER__LB_POLICY__CLUSTER_PROVIDED:
+    case ENVOY__CONFIG__CLUSTER__V3__CLUSTER__LB_POLICY__LOAD_BALANCING_POLICY_CONFIG:
+    default:
+        return NULL;
+    }
+}
+
+static void legacy_refuse(const Cluster *message, struct kb_diag *diag)
+{
+    kb_diag_push(diag, "lb_policy");
+    if (message->lb_policy == ENVOY__CONFIG__CLUSTER__V3__CLUSTER__LB_POLICY__LOAD_BALANCING_POLICY_CONFIG) {
+        kb_diag_error(diag, "cluster: field load_balancing_policy need to be set");
+    } else if (message->lb_policy == ENVOY__CONFIG__CLUSTER__V3__CLUSTER__LB_POLICY__CLUSTER_PROVIDED) {
+        kb_diag_error(diag,
+                      "cluster manager: cluster provided LB specified but cluster '%s' did not provide one. Check "
+                      "cluster documentation.",
+                      message->name);
+    } else {
+        kb_diag_error_hint(diag, KB_STR("implemented are ROUND_ROBIN, LEAST_REQUEST and RANDOM"),
+                           "the load balancing policy %s is not implemented yet",
+                           message->lb_policy == ENVOY__CONFIG__CLUSTER__V3__CLUSTER__LB_POLICY__RING_HASH ? "RING_HASH"
+                                                                                                         : "MAGLEV");
+    }
+    kb_diag_pop(diag);
+}
+
+static void config_create(struct kb_cluster_impl *cluster, const struct kb_lb_ops *ops, const void *message,
+                          struct kb_factory_context *factory, struct kb_diag *diag)
+{
+    struct kb_lb_config *config = NULL;
+
+    if (ops->config_create(message, factory, diag, &config) == 0) {
+        cluster->lb = ops;
+        cluster->lb_config = config;
+    }
+}
+
+/* The names of all policies, as Envoy lists them when none is known. */
+static struct kb_str names_join(const Envoy__Config__Cluster__V3__LoadBalancingPolicy *policy, struct kb_arena *arena)
+{
+    struct kb_str names = KB_STR("");
+
+    for (size_t i = 0; i < policy->n_policies; i++) {
+        if (policy->policies[i]->typed_extension_config != NULL) {
+            names = kb_str_printf(arena, "%.*s%s%s", KB_STR_ARG(names), names.len == 0 ? "" : ", ",
+                                  policy->policies[i]->typed_extension_config->name);
+        }
+    }
+    return names;
+}
+
+static void policy_read(const Cluster *message, struct kb_cluster_impl *cluster, struct kb_factory_context *factory,
+                        struct kb_diag *diag)
+{
+    const Envoy__Config__Cluster__V3__LoadBalancingPolicy *policy = message->load_balancing_policy;
+    struct kb_str names;
+
+    for (size_t i = 0; i < policy->n_policies; i++) {
+        const Envoy__Config__Core__V3__TypedExtensionConfig *typed = policy->policies[i]->typed_extension_config;
+        const struct kb_extension *extension;
+        const void *unpacked;
+
+        if (typed == NULL || typed->typed_config == NULL) {
+            continue;
+        }
+        extension = kb_extension_find(KB_EXT_LB, kb_any_inner_name(typed->typed_config, factory->arena), KB_STR(""));
+        if (extension == NULL) {
+            continue;
+        }
+        kb_diag_push_index(diag, "policies", i);
+        kb_diag_push(diag, "typed_extension_config");
+        kb_diag_push(diag, "typed_config");
+        unpacked = kb_any_unpack(typed->typed_config, NULL, factory->arena, diag);
+        if (unpacked != NULL) {
+            config_create(cluster, extension->ops, unpacked, factory, diag);
+        }
+        kb_diag_pop(diag);
+        kb_diag_pop(diag);
+        kb_diag_pop(diag);
+        return;
+    }
+    names = names_join(policy, factory->arena);
+    kb_diag_error(diag,
+                  "cluster: didn't find a registered load balancer factory implementation for cluster: '%s' with names "
+                  "from [%.*s]",
+                  message->name, KB_STR_ARG(names));
+}
+
+void kb_cluster_lb_read(const Envoy__Config__Cluster__V3__Cluster *message, struct kb_cluster_impl *cluster,
+                        struct kb_factory_context *factory, struct kb_diag *diag)
+{
+    const char *type_url = "";
+    const void *legacy;
+    const struct kb_extension *extension;
+
+    if (message->load_balancing_policy != NULL) {
+        kb_diag_push(diag, "load_balancing_policy");
+        policy_read(message, cluster, factory, diag);
+        kb_diag_pop(diag);
+        return;
+    }
+    if (message->lb_subset_config != NULL) {
+        kb_diag_push(diag, "lb_subset_config");
+        if (message->lb_policy == ENVOY__CONFIG__CLUSTER__V3__CLUSTER__LB_POLICY__CLUSTER_PROVIDED) {
+            kb_diag_error(diag, "cluster: LB policy CLUSTER_PROVIDED cannot be combined with lb_subset_config");
+        } else {
+            kb_diag_error(diag, "load balancing by subset is not implemented yet");
+        }
+        kb_diag_pop(diag);
+        return;
+    }
+    legacy = legacy_message(message, factory->arena, &type_url);
+    if (legacy == NULL) {
+        legacy_refuse(message, diag);
+        return;
+    }
+    extension = kb_extension_find(KB_EXT_LB, kb_str_from_cstr(type_url), KB_STR(""));
+    KB_ASSERT(extension != NULL);
+    config_create(cluster, extension->ops, legacy, factory, diag);
+}

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a worker knows of the clusters: by slot number the published hosts, and the worker's own view of the cluster once
+ * it was used. */
+#pragma once
+
+#include <pthread.h>
+
+#include "base/map.h"
+#include "proxy/upstream/cluster.h"
+
+/* Names that the process knows, by number; grows only. Written by the main thread, read by workers under the lock. */
+struct kb_cluster_names {
+    pthread_mutex_t lock;
+    struct kb_map map; /* name -> struct kb_cluster_slot */
+};
+
+struct kb_cluster_entry;
+
+/* A name's number, for the life of the process. */
+struct kb_cluster_slot {
+    struct kb_cluster_entry *entry;   /* the present cluster of that name, or NULL */
+    struct kb_cluster_entry *warming; /* a newer one that has no hosts yet, or NULL */
+    uint32_t number;
+    uint32_t name_len;
+    char name[];
+};
+
+struct kb_cluster_view_item {
+    struct kb_priority_set *set; /* NULL: no such cluster */
+    struct kb_cluster_local *local;
+};
+
+struct kb_cluster_view {
+    KB_OBJ;
+    struct kb_worker *worker;
+    struct kb_cluster_names *names;
+    struct kb_cluster_view_item *items; /* by slot number */
+    uint32_t count;
+    struct kb_map slots; /* name -> number + 1; what this worker looked up */
+};
+KB_OBJ_MAGIC(kb_cluster_view, 0x43564957);
+
+/* Sets worker->slots[KB_SLOT_CLUSTERS]. Main thread, before the worker runs. */
+void kb_cluster_view_create(struct kb_worker *worker, struct kb_cluster_names *names);
+/* Main thread, after the worker's thread ended. */
+void kb_cluster_view_destroy(struct kb_worker *worker);
+
+/* From now on slot `number` has these hosts (NULL: removed); takes over one reference of `set`. On the worker. */
+void kb_cluster_view_publish(struct kb_worker *worker, uint32_t number, struct kb_priority_set *set);
+/* Removes all. */
+void kb_cluster_view_clear(struct kb_worker *worker);

@@ -1,0 +1,594 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The cluster manager. A cluster is added (built, all errors at once), starts to look for its hosts, is initialised by the
+ * first answer, and is published from then on: once per event, each worker gets one message with all that changed. */
+#include "proxy/upstream/cluster_manager.h"
+
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "proto/any.h"
+#include "proxy/api/extension.h"
+#include "proxy/stats/stat_store.h"
+#include "proxy/upstream/circuit_breaker.h"
+#include "proxy/upstream/cluster_dns.h"
+#include "proxy/upstream/cluster_local.h"
+#include "proxy/upstream/cluster_type.h"
+
+struct kb_cluster_manager {
+    KB_OBJ;
+    struct kb_server_context *server;
+    pthread_t main_thread;
+    struct kb_cluster_names names;
+    KB_VEC(struct kb_cluster_slot *) slots;
+    struct kb_list entries;
+    struct kb_list dirty;
+    struct kb_deferred flush;
+    struct kb_stat_group *stats_group;
+    struct kb_stat_block *stats;
+    struct kb_cluster_dns dns;
+    uint32_t active_count;
+    uint32_t waiting_count; /* static clusters without their first answer */
+    bool started;
+    bool announced; /* initialized was called */
+    kb_cluster_manager_initialized_cb initialized;
+    void *initialized_arg;
+};
+KB_OBJ_MAGIC(kb_cluster_manager, 0x434c4d47);
+
+/* What one worker is to take over; its references are the worker's. */
+struct publish_batch {
+    KB_OBJ;
+    struct kb_worker *worker;
+    uint32_t count;
+    struct {
+        uint32_t number;
+        struct kb_priority_set *set;
+    } items[];
+};
+KB_OBJ_MAGIC(publish_batch, 0x50424348);
+
+static void batch_apply(void *arg)
+{
+    struct publish_batch *batch = KB_CAST(arg, publish_batch);
+
+    for (uint32_t i = 0; i < batch->count; i++) {
+        kb_cluster_view_publish(batch->worker, batch->items[i].number, batch->items[i].set);
+    }
+    free(batch);
+}
+
+static void batch_send(struct kb_cluster_manager *manager, struct kb_worker *worker, uint32_t count)
+{
+    struct publish_batch *batch = kb_calloc(1, sizeof(*batch) + count * sizeof(batch->items[0]));
+
+    KB_OBJ_SET(batch, publish_batch);
+    batch->worker = worker;
+    KB_LIST_FOREACH(link, &manager->dirty)
+    {
+        const struct kb_cluster_entry *entry = KB_LIST_ENTRY(link, struct kb_cluster_entry, dirty_link);
+
+        batch->items[batch->count].number = entry->slot->number;
+        batch->items[batch->count].set = entry->removed ? NULL : kb_priority_set_ref(entry->set);
+        batch->count++;
+    }
+    if (worker == manager->server->main) {
+        batch_apply(batch);
+    } else {
+        kb_loop_post(&worker->loop, batch_apply, batch);
+    }
+}
+
+static void entry_free(struct kb_cluster_entry *entry)
+{
+    kb_list_unlink(&entry->dirty_link);
+    kb_list_unlink(&entry->link);
+    if (entry->type != NULL && entry->state != NULL) {
+        entry->type->destroy(entry->state);
+    }
+    if (entry->set != NULL) {
+        kb_priority_set_unref(entry->set);
+    }
+    if (entry->published != NULL) {
+        kb_priority_set_unref(entry->published);
+    }
+    if (entry->cluster != NULL) {
+        kb_stat_group_set_provider(entry->cluster->api.stats, NULL, entry);
+        kb_cluster_impl_unref(entry->cluster);
+    }
+    free((void *)(uintptr_t)entry->message.p);
+    KB_OBJ_CLEAR(entry);
+    free(entry);
+}
+
+static void dirty_flush(struct kb_cluster_manager *manager)
+{
+    uint32_t count = 0;
+    struct kb_list *link;
+
+    KB_LIST_FOREACH(at, &manager->dirty)
+    {
+        struct kb_cluster_entry *entry = KB_LIST_ENTRY(at, struct kb_cluster_entry, dirty_link);
+
+        if (!entry->removed && entry->published != NULL) {
+            kb_priority_set_find_removed(entry->set, entry->published);
+        }
+        count++;
+    }
+    if (count == 0) {
+        return;
+    }
+    for (uint32_t i = 0; i < manager->server->worker_count; i++) {
+        batch_send(manager, &manager->server->workers[i], count);
+    }
+    batch_send(manager, manager->server->main, count);
+    while ((link = kb_list_pop_front(&manager->dirty)) != NULL) {
+        struct kb_cluster_entry *entry = KB_LIST_ENTRY(link, struct kb_cluster_entry, dirty_link);
+
+        if (entry->removed) {
+            entry_free(entry);
+            continue;
+        }
+        entry->dirty = false;
+        if (entry->published != NULL) {
+            kb_priority_set_unref(entry->published);
+        }
+        entry->published = kb_priority_set_ref(entry->set);
+    }
+}
+
+static void flush_deferred(struct kb_deferred *deferred)
+{
+    dirty_flush(KB_CONTAINER_OF(deferred, struct kb_cluster_manager, flush));
+}
+
+static void entry_mark_dirty(struct kb_cluster_entry *entry)
+{
+    if (!entry->dirty) {
+        entry->dirty = true;
+        kb_list_push_back(&entry->manager->dirty, &entry->dirty_link);
+        kb_loop_defer(&entry->manager->server->main->loop, &entry->manager->flush);
+    }
+}
+
+struct kb_cluster_manager *kb_cluster_manager_create(struct kb_server_context *server)
+{
+    struct kb_cluster_manager *manager = kb_calloc(1, sizeof(*manager));
+
+    KB_OBJ_SET(manager, kb_cluster_manager);
+    manager->server = server;
+    manager->main_thread = pthread_self();
+    pthread_mutex_init(&manager->names.lock, NULL);
+    kb_map_init(&manager->names.map);
+    kb_list_init(&manager->entries);
+    kb_list_init(&manager->dirty);
+    kb_deferred_init(&manager->flush, flush_deferred);
+    manager->stats_group =
+        kb_stat_group_create(server->stats, KB_STR("cluster_manager."), &kb_stat_schema_cluster_manager);
+    manager->stats = kb_stat_group_block(manager->stats_group, server->main->index);
+    kb_stat_gauge_set(manager->stats, KB_STAT_CLUSTER_MANAGER_ACTIVE_CLUSTERS, 0);
+    kb_stat_gauge_set(manager->stats, KB_STAT_CLUSTER_MANAGER_WARMING_CLUSTERS, 0);
+    kb_cluster_dns_init(&manager->dns, server);
+    for (uint32_t i = 0; i < server->worker_count; i++) {
+        kb_cluster_view_create(&server->workers[i], &manager->names);
+    }
+    kb_cluster_view_create(server->main, &manager->names);
+    return manager;
+}
+
+void kb_cluster_manager_worker_drain(struct kb_worker *worker)
+{
+    kb_cluster_view_clear(worker);
+}
+
+void kb_cluster_manager_destroy(struct kb_cluster_manager *manager)
+{
+    struct kb_server_context *server = manager->server;
+    struct kb_list *link;
+
+    kb_deferred_cancel(&manager->flush);
+    for (uint32_t i = 0; i < server->worker_count; i++) {
+        kb_loop_run_once(&server->workers[i].loop, false); /* batches that came too late */
+        kb_cluster_view_destroy(&server->workers[i]);
+    }
+    kb_cluster_view_destroy(server->main);
+    while ((link = kb_list_pop_front(&manager->entries)) != NULL) {
+        entry_free(KB_LIST_ENTRY(link, struct kb_cluster_entry, link));
+    }
+    kb_cluster_dns_dispose(&manager->dns);
+    /* Clusters whose last user was a worker wait in the loop's posts. */
+    kb_loop_run_once(&server->main->loop, false);
+    KB_VEC_FOREACH(slot, &manager->slots)
+    {
+        free(*slot);
+    }
+    kb_vec_dispose(&manager->slots);
+    kb_map_dispose(&manager->names.map);
+    pthread_mutex_destroy(&manager->names.lock);
+    kb_stat_group_destroy(manager->stats_group);
+    KB_OBJ_CLEAR(manager);
+    free(manager);
+}
+
+static struct kb_cluster_slot *slot_of(struct kb_cluster_manager *manager, struct kb_str name)
+{
+    struct kb_cluster_slot *slot = kb_map_get(&manager->names.map, name);
+
+    if (slot != NULL) {
+        return slot;
+    }
+    slot = kb_calloc(1, sizeof(*slot) + name.len + 1);
+    memcpy(slot->name, name.p, name.len);
+    slot->name_len = (uint32_t)name.len;
+    slot->number = (uint32_t)manager->slots.len;
+    kb_vec_push(&manager->slots, slot);
+    pthread_mutex_lock(&manager->names.lock);
+    kb_map_put(&manager->names.map, kb_str_make(slot->name, slot->name_len), slot);
+    pthread_mutex_unlock(&manager->names.lock);
+    return slot;
+}
+
+uint32_t kb_cluster_slot(struct kb_cluster_manager *manager, struct kb_str name)
+{
+    return slot_of(manager, name)->number;
+}
+
+const struct kb_cluster_entry *kb_cluster_manager_find(const struct kb_cluster_manager *manager, struct kb_str name)
+{
+    const struct kb_cluster_slot *slot = kb_map_get(&manager->names.map, name);
+
+    return slot == NULL ? NULL : slot->entry;
+}
+
+bool kb_cluster_manager_has(const struct kb_cluster_manager *manager, struct kb_str name)
+{
+    return kb_cluster_manager_find(manager, name) != NULL;
+}
+
+/* A statistic that is computed when somebody looks. Zeros of things that never happened stay unused, as in Envoy. */
+static bool entry_provide(void *arg, unsigned id, uint64_t *value)
+{
+    const struct kb_cluster_entry *entry = KB_CAST(arg, kb_cluster_entry);
+    const struct kb_cluster_counts *counts = &entry->counts;
+    const struct kb_priority_set *set = entry->set;
+
+    *value = 0;
+    switch (id) {
+    case KB_STAT_CLUSTER_MEMBERSHIP_TOTAL:
+        *value = set == NULL ? 0 : set->host_count;
+        return true;
+    case KB_STAT_CLUSTER_MEMBERSHIP_HEALTHY:
+        *value = set == NULL ? 0 : set->healthy_count;
+        return true;
+    case KB_STAT_CLUSTER_MEMBERSHIP_DEGRADED:
+        *value = set == NULL ? 0 : set->degraded_count;
+        return true;
+    case KB_STAT_CLUSTER_MEMBERSHIP_EXCLUDED:
+        *value = set == NULL ? 0 : set->excluded_count;
+        return true;
+    case KB_STAT_CLUSTER_MEMBERSHIP_CHANGE:
+        *value = counts->membership_change;
+        break;
+    case KB_STAT_CLUSTER_MAX_HOST_WEIGHT:
+        *value = counts->max_host_weight;
+        break;
+    case KB_STAT_CLUSTER_DEFAULT_TOTAL_MATCH_COUNT:
+        *value = counts->match;
+        break;
+    case KB_STAT_CLUSTER_UPDATE_ATTEMPT:
+        *value = counts->update_attempt;
+        break;
+    case KB_STAT_CLUSTER_UPDATE_SUCCESS:
+        *value = counts->update_success;
+        break;
+    case KB_STAT_CLUSTER_UPDATE_FAILURE:
+        *value = counts->update_failure;
+        break;
+    case KB_STAT_CLUSTER_UPDATE_NO_REBUILD:
+        *value = counts->update_no_rebuild;
+        break;
+    default:
+        return kb_circuit_breakers_provide(entry->cluster, id, value);
+    }
+    return *value != 0;
+}
+
+/* The cluster's type by its name or message, with Envoy's reason when there is none. */
+static const struct kb_extension *type_find(const Envoy__Config__Cluster__V3__Cluster *message,
+                                            struct kb_arena *arena, struct kb_diag *diag)
+{
+    static const char *const names[] = {"envoy.cluster.static", "envoy.cluster.strict_dns", "envoy.cluster.logical_dns",
+                                        "envoy.cluster.eds", "envoy.cluster.original_dst"};
+    const struct kb_extension *found = NULL;
+    struct kb_str type_url = KB_STR("");
+    const char *name;
+
+    if (message->cluster_discovery_type_case ==
+        ENVOY__CONFIG__CLUSTER__V3__CLUSTER__CLUSTER_DISCOVERY_TYPE_CLUSTER_TYPE) {
+        name = message->cluster_type->name;
+        kb_diag_push(diag, "cluster_type");
+        if (message->cluster_type->typed_config != NULL) {
+            type_url = kb_any_inner_name(message->cluster_type->typed_config, arena);
+        }
+        found = kb_extension_find(KB_EXT_CLUSTER, type_url, type_url.len > 0 ? KB_STR("") : kb_str_from_cstr(name));
+        if (found == NULL && type_url.len > 0) {
+            kb_diag_error(diag, "Didn't find a registered cluster factory implementation for type: '%.*s'",
+                          KB_STR_ARG(type_url));
+        } else if (found == NULL) {
+            kb_diag_error(diag, "Didn't find a registered cluster factory implementation for name: '%s'", name);
+        }
+    } else {
+        unsigned type = message->cluster_discovery_type_case ==
+                                ENVOY__CONFIG__CLUSTER__V3__CLUSTER__CLUSTER_DISCOVERY_TYPE_TYPE
+                            ? (unsigned)message->type
+                            : 0;
+
+        kb_diag_push(diag, "type");
+        found = type < KB_ARRAY_LEN(names)
+                    ? kb_extension_find(KB_EXT_CLUSTER, KB_STR(""), kb_str_from_cstr(names[type]))
+                    : NULL;
+        if (found == NULL) {
+            kb_diag_error_hint(diag, KB_STR("implemented are STATIC, STRICT_DNS and LOGICAL_DNS"),
+                               "clusters of type %s are not implemented yet",
+                               type == 3 ? "EDS" : type == 4 ? "ORIGINAL_DST" : "of that number");
+        }
+    }
+    kb_diag_pop(diag);
+    return found;
+}
+
+static void gauges_set(struct kb_cluster_manager *manager)
+{
+    uint32_t warming = 0;
+
+    KB_VEC_FOREACH(slot, &manager->slots)
+    {
+        warming += (*slot)->warming != NULL && manager->started ? 1 : 0;
+    }
+    kb_stat_gauge_set(manager->stats, KB_STAT_CLUSTER_MANAGER_ACTIVE_CLUSTERS, manager->active_count);
+    kb_stat_gauge_set(manager->stats, KB_STAT_CLUSTER_MANAGER_WARMING_CLUSTERS, warming);
+}
+
+static void entry_message_set(struct kb_cluster_entry *entry, struct kb_str bytes)
+{
+    char *copy = kb_malloc(KB_MAX(bytes.len, 1));
+
+    memcpy(copy, bytes.p, bytes.len);
+    entry->message = kb_str_make(copy, bytes.len);
+}
+
+static int entry_create(struct kb_cluster_manager *manager, const Envoy__Config__Cluster__V3__Cluster *message,
+                        bool added_via_api, struct kb_arena *arena, struct kb_diag *diag, struct kb_cluster_entry **out)
+{
+    struct kb_factory_context factory = {.server = manager->server, .arena = arena};
+    uint32_t errors = diag->error_count;
+    const struct kb_extension *type = type_find(message, arena, diag);
+    struct kb_cluster_entry *entry = kb_calloc(1, sizeof(*entry));
+    const void *typed = NULL;
+
+    KB_OBJ_SET(entry, kb_cluster_entry);
+    entry->manager = manager;
+    if (type != NULL && type->type_url[0] != '\0') {
+        kb_diag_push(diag, "cluster_type");
+        kb_diag_push(diag, "typed_config");
+        typed = kb_any_unpack(message->cluster_type->typed_config, NULL, arena, diag);
+        kb_diag_pop(diag);
+        kb_diag_pop(diag);
+    }
+    if (kb_cluster_impl_create(message, manager, &factory, diag, &entry->cluster) == 0) {
+        entry->cluster->api.added_via_api = added_via_api;
+        kb_stat_group_set_provider(entry->cluster->api.stats, entry_provide, entry);
+    }
+    if (type != NULL) { /* without a cluster it runs for its errors only */
+        entry->type = type->ops;
+        if (entry->cluster != NULL) {
+            entry->cluster->api.auto_host_rewrite_capable = entry->type->hosts_have_names;
+        }
+        if (entry->type->create(entry, message, typed, &factory, diag, &entry->state) != 0) {
+            KB_BUG_IF(diag->error_count == errors);
+        }
+    }
+    if (diag->error_count != errors) {
+        entry_free(entry);
+        return KB_ECONFIG;
+    }
+    entry_message_set(entry, kb_pb_pack(&message->base, arena));
+    entry->updated_wall_ns = kb_clock_wall_ns();
+    *out = entry;
+    return 0;
+}
+
+/* Puts a ready entry in the place of the present one of its name. */
+static void entry_activate(struct kb_cluster_entry *entry)
+{
+    struct kb_cluster_slot *slot = entry->slot;
+    struct kb_cluster_manager *manager = entry->manager;
+    struct kb_cluster_entry *old = slot->entry;
+
+    slot->entry = entry;
+    slot->warming = NULL;
+    if (old != NULL && old != entry) {
+        entry_free(old); /* workers hold what they still need */
+    } else {
+        manager->active_count++;
+    }
+    gauges_set(manager);
+}
+
+int kb_cluster_manager_add(struct kb_cluster_manager *manager, const Envoy__Config__Cluster__V3__Cluster *message,
+                           bool added_via_api, struct kb_diag *diag)
+{
+    struct kb_cluster_entry *entry = NULL;
+    struct kb_cluster_slot *slot;
+    struct kb_arena arena;
+    int rc;
+
+    slot = slot_of(manager, kb_str_from_cstr(message->name));
+    if (slot->entry != NULL && (!added_via_api || !slot->entry->cluster->api.added_via_api)) {
+        kb_diag_error(diag, "cluster manager: duplicate cluster '%s'", message->name);
+        return KB_ECONFIG;
+    }
+    kb_arena_init(&arena, NULL);
+    rc = entry_create(manager, message, added_via_api, &arena, diag, &entry);
+    kb_arena_dispose(&arena);
+    if (rc != 0) {
+        return rc;
+    }
+    entry->slot = slot;
+    kb_list_push_back(&manager->entries, &entry->link);
+    if (slot->warming != NULL) {
+        entry_free(slot->warming);
+        slot->warming = NULL;
+    }
+    kb_stat_inc(manager->stats, slot->entry == NULL ? KB_STAT_CLUSTER_MANAGER_CLUSTER_ADDED
+                                                    : KB_STAT_CLUSTER_MANAGER_CLUSTER_MODIFIED);
+    if (!manager->started) {
+        manager->waiting_count++;
+        entry_activate(entry); /* a second one of the name is an error from now on */
+        return 0;
+    }
+    slot->warming = entry;
+    gauges_set(manager);
+    entry->type->start(entry->state);
+    return 0;
+}
+
+int kb_cluster_manager_remove(struct kb_cluster_manager *manager, struct kb_str name)
+{
+    struct kb_cluster_slot *slot = kb_map_get(&manager->names.map, name);
+    struct kb_cluster_entry *entry = slot == NULL ? NULL : slot->entry;
+
+    if (slot != NULL && slot->warming != NULL) {
+        entry_free(slot->warming);
+        slot->warming = NULL;
+    }
+    if (entry == NULL || !entry->cluster->api.added_via_api) {
+        return KB_ENOTFOUND;
+    }
+    slot->entry = NULL;
+    manager->active_count--;
+    entry->removed = true;
+    kb_list_unlink(&entry->link);
+    entry_mark_dirty(entry);
+    kb_stat_inc(manager->stats, KB_STAT_CLUSTER_MANAGER_CLUSTER_REMOVED);
+    gauges_set(manager);
+    return 0;
+}
+
+static void initialized_check(struct kb_cluster_manager *manager)
+{
+    if (manager->started && !manager->announced && manager->waiting_count == 0) {
+        manager->announced = true;
+        dirty_flush(manager); /* workers know the clusters before anything routes to them */
+        if (manager->initialized != NULL) {
+            manager->initialized(manager->initialized_arg);
+        }
+    }
+}
+
+void kb_cluster_manager_start(struct kb_cluster_manager *manager, kb_cluster_manager_initialized_cb initialized,
+                              void *arg)
+{
+    KB_ASSERT(!manager->started);
+    manager->initialized = initialized;
+    manager->initialized_arg = arg;
+    KB_LIST_FOREACH(link, &manager->entries)
+    {
+        struct kb_cluster_entry *entry = KB_LIST_ENTRY(link, struct kb_cluster_entry, link);
+
+        entry->type->start(entry->state);
+    }
+    manager->started = true;
+    initialized_check(manager);
+}
+
+static uint32_t priorities_changed(const struct kb_priority_set *before, const struct kb_priority_set *after)
+{
+    uint32_t changed = 0, count = before == NULL ? after->count : KB_MAX(before->count, after->count);
+
+    for (uint32_t p = 0; p < count; p++) {
+        static const struct kb_host_list none;
+        const struct kb_host_list *a = before != NULL && p < before->count ? &before->sets[p].all : &none;
+        const struct kb_host_list *b = p < after->count ? &after->sets[p].all : &none;
+
+        changed += a->count != b->count || (a->count > 0 && memcmp(a->hosts, b->hosts, a->count * sizeof(a->hosts[0])) != 0);
+    }
+    return changed;
+}
+
+void kb_cluster_entry_set_hosts(struct kb_cluster_entry *entry, const struct kb_host_group *groups, size_t group_count)
+{
+    struct kb_priority_set *before = entry->set;
+
+    if (entry->cluster == NULL) {
+        return; /* being checked only */
+    }
+    entry->set = kb_priority_set_create(entry->cluster, groups, group_count, &entry->cluster->policy);
+    entry->counts.membership_change += priorities_changed(before, entry->set);
+    if (before != NULL) {
+        kb_priority_set_unref(before);
+    }
+    if (entry->initialized) {
+        kb_stat_inc(entry->manager->stats, KB_STAT_CLUSTER_MANAGER_CLUSTER_UPDATED);
+        entry_mark_dirty(entry);
+    }
+}
+
+void kb_cluster_entry_initialized(struct kb_cluster_entry *entry)
+{
+    struct kb_cluster_manager *manager = entry->manager;
+
+    if (entry->initialized) {
+        return;
+    }
+    if (entry->set == NULL) {
+        kb_cluster_entry_set_hosts(entry, NULL, 0); /* known from now on, without hosts */
+    }
+    entry->initialized = true;
+    entry_mark_dirty(entry);
+    if (entry->slot->entry != entry) {
+        entry_activate(entry);
+    } else if (manager->waiting_count > 0) {
+        manager->waiting_count--;
+        initialized_check(manager);
+    }
+}
+
+void kb_cluster_manager_visit(const struct kb_cluster_manager *manager, bool warming,
+                              void (*visit)(void *arg, const struct kb_cluster_entry *entry), void *arg)
+{
+    KB_LIST_FOREACH(link, &manager->entries)
+    {
+        const struct kb_cluster_entry *entry = KB_LIST_ENTRY(link, struct kb_cluster_entry, link);
+
+        if (entry->slot->entry == entry || warming) {
+            visit(arg, entry);
+        }
+    }
+}
+
+uint64_t kb_cluster_entry_max_retries(const struct kb_cluster_entry *entry, enum kb_priority priority)
+{
+    return kb_resource_max(entry->cluster, priority, KB_RESOURCE_RETRIES);
+}
+
+bool kb_cluster_manager_on_main(const struct kb_cluster_manager *manager)
+{
+    return pthread_equal(pthread_self(), manager->main_thread) != 0;
+}
+
+struct kb_loop *kb_cluster_manager_loop(const struct kb_cluster_manager *manager)
+{
+    return &manager->server->main->loop;
+}
+
+struct kb_server_context *kb_cluster_manager_server(const struct kb_cluster_manager *manager)
+{
+    return manager->server;
+}
+
+int kb_cluster_manager_dns(struct kb_cluster_manager *manager, const struct kb_dns_options *options, struct kb_dns **out)
+{
+    return kb_cluster_dns_get(&manager->dns, options, out);
+}

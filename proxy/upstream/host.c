@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Host memory: the struct, its texts and its table of worker parts are one allocation. A worker's part is written by
+ * that worker only and read by the main thread for /clusters, and by least request of other workers. */
+#include "proxy/upstream/host.h"
+
+#include <stdlib.h>
+
+#include "base/mem.h"
+#include "proxy/upstream/cluster.h"
+
+static kb_host_removed_cb removed_cb;
+
+void kb_host_set_removed_cb(kb_host_removed_cb cb)
+{
+    removed_cb = cb;
+}
+
+static struct kb_str text_put(char **at, struct kb_str text)
+{
+    struct kb_str copy = {*at, text.len};
+
+    if (text.len == 0) {
+        return KB_STR("");
+    }
+    memcpy(*at, text.p, text.len);
+    *at += text.len;
+    return copy;
+}
+
+struct kb_host *kb_host_create(struct kb_cluster_impl *cluster, const struct kb_host_params *params,
+                               uint32_t worker_count)
+{
+    char addr_text[KB_ADDR_TEXT_MAX];
+    struct kb_str text = kb_addr_text(&params->addr, addr_text);
+    size_t texts = text.len + params->hostname.len + params->region.len + params->zone.len + params->sub_zone.len +
+                   params->metadata.len;
+    struct kb_host *host = kb_calloc(1, sizeof(*host) + (worker_count + 1) * sizeof(host->locals[0]) + texts);
+    char *at;
+
+    KB_OBJ_SET(host, kb_host);
+    host->refs = 1;
+    host->cluster = cluster == NULL ? NULL : &cluster->api;
+    host->locals = (struct kb_host_local **)(void *)(host + 1);
+    host->local_count = worker_count + 1;
+    at = (char *)(host->locals + worker_count + 1);
+    host->addr = params->addr;
+    host->addr_text = text_put(&at, text);
+    host->hostname = text_put(&at, params->hostname);
+    host->region = text_put(&at, params->region);
+    host->zone = text_put(&at, params->zone);
+    host->sub_zone = text_put(&at, params->sub_zone);
+    host->metadata = text_put(&at, params->metadata);
+    host->weight = KB_MAX(params->weight, 1);
+    host->priority = params->priority;
+    host->health_flags = params->health_flags;
+    host->canary = params->canary;
+    if (cluster != NULL) {
+        kb_cluster_impl_ref(cluster);
+    }
+    return host;
+}
+
+struct kb_host *kb_host_ref(struct kb_host *host)
+{
+    __atomic_fetch_add(&host->refs, 1, __ATOMIC_RELAXED);
+    return host;
+}
+
+static void host_free(struct kb_host *host)
+{
+    for (uint32_t i = 0; i < host->local_count; i++) {
+        struct kb_host_local *local = host->locals[i];
+
+        if (local != NULL) {
+            KB_BUG_IF(local->refs != 0 || local->pools[0] != NULL || local->pools[1] != NULL);
+            free(local);
+        }
+    }
+    KB_OBJ_CLEAR(host);
+    free(host);
+}
+
+void kb_host_unref(struct kb_host *host)
+{
+    struct kb_cluster_impl *cluster;
+
+    if (__atomic_fetch_sub(&host->refs, 1, __ATOMIC_ACQ_REL) != 1) {
+        return;
+    }
+    cluster = kb_cluster_impl_of(host->cluster);
+    host_free(host);
+    if (cluster != NULL) {
+        kb_cluster_impl_unref(cluster);
+    }
+}
+
+struct kb_host_local *kb_host_local_get(struct kb_host *host, uint32_t worker_index)
+{
+    struct kb_host_local *local = host->locals[worker_index];
+
+    if (KB_UNLIKELY(local == NULL)) {
+        KB_ASSERT(worker_index < host->local_count);
+        local = kb_calloc(1, sizeof(*local));
+        local->host = host;
+        __atomic_store_n(&host->locals[worker_index], local, __ATOMIC_RELEASE);
+    }
+    return local;
+}
+
+uint64_t kb_host_stat_sum(const struct kb_host *host, enum kb_host_stat stat)
+{
+    uint64_t sum = 0;
+
+    for (uint32_t i = 0; i < host->local_count; i++) {
+        const struct kb_host_local *local = __atomic_load_n(&host->locals[i], __ATOMIC_ACQUIRE);
+
+        if (local != NULL) {
+            sum += __atomic_load_n(&local->stats[stat], __ATOMIC_RELAXED);
+        }
+    }
+    return sum;
+}
+
+struct kb_str kb_host_health_text(const struct kb_host *host, char *out)
+{
+    static const struct {
+        uint32_t flag;
+        const char *text;
+    } flags[] = {
+        {KB_HOST_FAILED_ACTIVE_HC, "/failed_active_hc"},     {KB_HOST_FAILED_OUTLIER, "/failed_outlier_check"},
+        {KB_HOST_FAILED_EDS, "/failed_eds_health"},          {KB_HOST_DEGRADED_EDS, "/degraded_eds_health"},
+        {KB_HOST_DRAINING_EDS, "/eds_status_draining"},
+    };
+    uint32_t set = __atomic_load_n(&host->health_flags, __ATOMIC_RELAXED);
+    char *at = out;
+
+    if (set == 0) {
+        return KB_STR("healthy");
+    }
+    for (size_t i = 0; i < KB_ARRAY_LEN(flags); i++) {
+        if ((set & flags[i].flag) != 0) {
+            text_put(&at, kb_str_from_cstr(flags[i].text));
+        }
+    }
+    return kb_str_make(out, (size_t)(at - out));
+}
+
+void kb_host_notify_removed(struct kb_host *host, struct kb_worker *worker)
+{
+    struct kb_host_local *local = host->locals[worker->index];
+
+    if (local == NULL) {
+        return;
+    }
+    local->removed = true;
+    if (removed_cb != NULL) {
+        removed_cb(worker, local);
+    }
+}

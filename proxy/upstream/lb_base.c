@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The common part of the load balancers. Everything that depends on the hosts is made when they change, schedulers when
+ * they are first used; a pick takes no memory. */
+#include "proxy/upstream/lb_base.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "envoy/extensions/load_balancing_policies/common/v3/common.pb-c.h"
+
+#include "base/mem.h"
+
+enum { SOURCE_ALL, SOURCE_HEALTHY, SOURCE_DEGRADED, SOURCE_LOCALITIES };
+
+struct weight_arg {
+    const struct kb_lb_base *base;
+    const struct kb_host_list *list;
+};
+
+static double host_weight(void *arg, uint32_t index)
+{
+    const struct weight_arg *weight = arg;
+
+    return weight->base->picks->weight(weight->base, weight->list->hosts[index]);
+}
+
+static double locality_weight(void *arg, uint32_t index)
+{
+    return ((const double *)arg)[index];
+}
+
+static uint64_t random_next(struct kb_lb_base *base)
+{
+    return kb_rand_u64(&base->lb.local->worker->rand);
+}
+
+static void source_set(struct kb_lb_base *base, struct kb_lb_source *source, const struct kb_host_list *list,
+                       uint64_t next)
+{
+    source->list = list;
+    source->next = next;
+    source->weighted = base->picks->weight != NULL && kb_host_list_weights_differ(list);
+}
+
+/* Where picking stood in the same list before the hosts changed. */
+static uint64_t next_before(const struct kb_lb_base *base, const struct kb_lb_base *before, uint32_t priority,
+                            uint32_t offset)
+{
+    uint32_t end;
+
+    if (before == NULL || priority >= before->priority_count) {
+        return base->seed;
+    }
+    end = priority + 1 < before->priority_count ? before->priorities[priority + 1].first : before->source_count;
+    return before->priorities[priority].first + offset < end
+               ? before->sources[before->priorities[priority].first + offset].next
+               : base->seed;
+}
+
+static void sources_make(struct kb_lb_base *base, const struct kb_lb_base *before)
+{
+    const struct kb_priority_set *set = base->lb.set;
+    uint32_t at = 0;
+
+    base->priority_count = set->count;
+    base->source_count = 0;
+    for (uint32_t p = 0; p < set->count; p++) {
+        base->source_count += SOURCE_LOCALITIES + 2 * set->sets[p].locality_count;
+    }
+    base->sources = kb_calloc(base->source_count, sizeof(base->sources[0]));
+    base->priorities = kb_calloc(set->count, sizeof(base->priorities[0]));
+    for (uint32_t p = 0; p < set->count; p++) {
+        const struct kb_host_set *hosts = &set->sets[p];
+        uint32_t first = at;
+
+        base->priorities[p].first = first;
+        source_set(base, &base->sources[at++], &hosts->all, next_before(base, before, p, SOURCE_ALL));
+        source_set(base, &base->sources[at++], &hosts->healthy, next_before(base, before, p, SOURCE_HEALTHY));
+        source_set(base, &base->sources[at++], &hosts->degraded, next_before(base, before, p, SOURCE_DEGRADED));
+        for (uint32_t i = 0; i < hosts->locality_count; i++, at++) {
+            source_set(base, &base->sources[at], &hosts->localities[i].healthy, next_before(base, before, p, at - first));
+        }
+        for (uint32_t i = 0; i < hosts->locality_count; i++, at++) {
+            source_set(base, &base->sources[at], &hosts->localities[i].degraded, next_before(base, before, p, at - first));
+        }
+    }
+    base->direct = set->sets[0].healthy_load == 100 && !set->sets[0].panic && set->sets[0].locality_count == 0;
+}
+
+static void localities_dispose(struct kb_lb_localities *localities)
+{
+    kb_edf_destroy(localities->edf);
+    free(localities->weights);
+}
+
+static void sources_dispose(struct kb_lb_base *base)
+{
+    for (uint32_t i = 0; i < base->source_count; i++) {
+        kb_edf_destroy(base->sources[i].edf);
+    }
+    for (uint32_t p = 0; p < base->priority_count; p++) {
+        localities_dispose(&base->priorities[p].healthy);
+        localities_dispose(&base->priorities[p].degraded);
+    }
+    free(base->sources);
+    free(base->priorities);
+}
+
+void kb_lb_base_init(struct kb_lb_base *base, const struct kb_lb_ops *ops, const struct kb_lb_picks *picks,
+                     struct kb_cluster_local *local, const struct kb_lb_config *config,
+                     const struct kb_priority_set *set, uint64_t seed)
+{
+    KB_OBJ_SET(&base->lb, kb_lb);
+    base->lb.ops = ops;
+    base->lb.local = local;
+    base->lb.set = set;
+    base->config = config;
+    base->picks = picks;
+    base->seed = seed;
+    sources_make(base, NULL);
+}
+
+void kb_lb_base_dispose(struct kb_lb_base *base)
+{
+    sources_dispose(base);
+    KB_OBJ_CLEAR(&base->lb);
+}
+
+void kb_lb_base_hosts_changed(struct kb_lb *lb, const struct kb_priority_set *set)
+{
+    struct kb_lb_base *base = (struct kb_lb_base *)KB_CAST(lb, kb_lb);
+    struct kb_lb_base before = *base;
+
+    base->lb.set = set;
+    sources_make(base, &before);
+    sources_dispose(&before);
+}
+
+/* A locality counts by its weight, and less when hosts of it cannot be used (overprovisioned as priorities are). */
+static void localities_make(struct kb_lb_base *base, struct kb_lb_localities *localities, const struct kb_host_set *hosts,
+                            bool degraded)
+{
+    double sum = 0;
+
+    localities->made = true;
+    localities->weights = kb_calloc(hosts->locality_count, sizeof(double));
+    for (uint32_t i = 0; i < hosts->locality_count; i++) {
+        const struct kb_host_locality *locality = &hosts->localities[i];
+        uint32_t counted = locality->all.count - locality->excluded_count;
+        uint32_t usable = degraded ? locality->degraded.count : locality->healthy.count;
+        double share = counted == 0 ? 0 : (double)usable / counted;
+
+        share = fmin(1.0, base->lb.set->overprovisioning_factor / 100.0 * share);
+        localities->weights[i] = locality->weight * share;
+        sum += localities->weights[i];
+    }
+    if (sum > 0) {
+        localities->edf = kb_edf_create(hosts->locality_count, (uint32_t)base->seed, locality_weight, localities->weights);
+    }
+}
+
+/* The locality to use, or -1 when localities have no weights. */
+static int locality_pick(struct kb_lb_base *base, uint32_t priority, bool degraded)
+{
+    const struct kb_host_set *hosts = &base->lb.set->sets[priority];
+    struct kb_lb_localities *localities =
+        degraded ? &base->priorities[priority].degraded : &base->priorities[priority].healthy;
+
+    if (KB_UNLIKELY(!localities->made)) {
+        localities_make(base, localities, hosts, degraded);
+    }
+    return localities->edf == NULL ? -1 : (int)kb_edf_pick(localities->edf, locality_weight, localities->weights);
+}
+
+/* The priority that `random` falls on; *degraded says which of its hosts. */
+static uint32_t priority_pick(const struct kb_priority_set *set, uint64_t random, bool *degraded)
+{
+    uint32_t at = (uint32_t)(random % 100) + 1, sum = 0;
+
+    *degraded = false;
+    for (uint32_t p = 0; p < set->count; p++) {
+        sum += set->sets[p].healthy_load;
+        if (at <= sum) {
+            return p;
+        }
+    }
+    *degraded = true;
+    for (uint32_t p = 0; p < set->count; p++) {
+        sum += set->sets[p].degraded_load;
+        if (at <= sum) {
+            return p;
+        }
+    }
+    *degraded = false;
+    return 0;
+}
+
+static struct kb_lb_source *source_pick(struct kb_lb_base *base)
+{
+    const struct kb_priority_set *set = base->lb.set;
+    const struct kb_host_set *hosts;
+    struct kb_lb_source *sources;
+    bool degraded;
+    uint32_t p;
+    int locality = -1;
+
+    if (KB_LIKELY(base->direct)) {
+        return &base->sources[SOURCE_HEALTHY];
+    }
+    p = priority_pick(set, random_next(base), &degraded);
+    hosts = &set->sets[p];
+    sources = &base->sources[base->priorities[p].first];
+    if (hosts->panic) {
+        kb_stat_inc(base->lb.local->stats, KB_STAT_CLUSTER_LB_HEALTHY_PANIC);
+        return base->config->fail_traffic_on_panic ? NULL : &sources[SOURCE_ALL];
+    }
+    if (hosts->locality_count > 0) {
+        locality = locality_pick(base, p, degraded);
+    }
+    if (locality >= 0) {
+        return &sources[SOURCE_LOCALITIES + (degraded ? hosts->locality_count : 0) + (uint32_t)locality];
+    }
+    return &sources[degraded ? SOURCE_DEGRADED : SOURCE_HEALTHY];
+}
+
+static struct kb_host *host_pick(struct kb_lb_base *base)
+{
+    struct kb_lb_source *source = source_pick(base);
+    struct weight_arg arg;
+
+    if (KB_UNLIKELY(source == NULL || source->list->count == 0)) {
+        return NULL;
+    }
+    if (KB_LIKELY(!source->weighted)) {
+        return base->picks->pick(base, source);
+    }
+    arg.base = base;
+    arg.list = source->list;
+    if (KB_UNLIKELY(source->edf == NULL)) {
+        source->edf = kb_edf_create(source->list->count, (uint32_t)source->next, host_weight, &arg);
+    }
+    return source->list->hosts[kb_edf_pick(source->edf, host_weight, &arg)];
+}
+
+struct kb_host *kb_lb_base_choose_host(struct kb_lb *lb, const struct kb_lb_request *request)
+{
+    struct kb_lb_base *base = (struct kb_lb_base *)lb;
+    uint32_t attempts = request == NULL || request->reject_host == NULL ? 1 : KB_MAX(request->max_attempts, 1);
+    struct kb_host *host;
+
+    KB_DASSERT(lb->kb_magic == (uint32_t)KB_MAGIC_kb_lb);
+    do {
+        host = host_pick(base);
+        if (host == NULL || request == NULL || request->reject_host == NULL ||
+            !request->reject_host(request->reject_arg, host)) {
+            return host;
+        }
+    } while (--attempts > 0);
+    return host;
+}
+
+void kb_lb_config_read_locality(const struct Envoy__Extensions__LoadBalancingPolicies__Common__V3__LocalityLbConfig *message,
+                                struct kb_lb_config *config)
+{
+    if (message == NULL) {
+        return;
+    }
+    switch (message->locality_config_specifier_case) {
+    case ENVOY__EXTENSIONS__LOAD_BALANCING_POLICIES__COMMON__V3__LOCALITY_LB_CONFIG__LOCALITY_CONFIG_SPECIFIER_ZONE_AWARE_LB_CONFIG:
+        config->fail_traffic_on_panic = message->zone_aware_lb_config->fail_traffic_on_panic != 0;
+        break;
+    case ENVOY__EXTENSIONS__LOAD_BALANCING_POLICIES__COMMON__V3__LOCALITY_LB_CONFIG__LOCALITY_CONFIG_SPECIFIER_LOCALITY_WEIGHTED_LB_CONFIG:
+        config->locality_weighted = true;
+        break;
+    case ENVOY__EXTENSIONS__LOAD_BALANCING_POLICIES__COMMON__V3__LOCALITY_LB_CONFIG__LOCALITY_CONFIG_SPECIFIER__NOT_SET:
+    default:
+        break;
+    }
+}

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Reading endpoints. What is not read here is found by the walker of unsupported fields. */
+#include "proxy/upstream/load_assignment.h"
+
+#include "proto/pb.h"
+
+/* metadata.filter_metadata["envoy.lb"].canary */
+static bool canary_read(const Envoy__Config__Core__V3__Metadata *metadata)
+{
+    for (size_t i = 0; metadata != NULL && i < metadata->n_filter_metadata; i++) {
+        const Google__Protobuf__Struct *value = metadata->filter_metadata[i]->value;
+
+        if (value == NULL || strcmp(metadata->filter_metadata[i]->key, "envoy.lb") != 0) {
+            continue;
+        }
+        for (size_t k = 0; k < value->n_fields; k++) {
+            const Google__Protobuf__Value *field = value->fields[k]->value;
+
+            if (strcmp(value->fields[k]->key, "canary") == 0 && field != NULL &&
+                field->kind_case == GOOGLE__PROTOBUF__VALUE__KIND_BOOL_VALUE) {
+                return field->bool_value != 0;
+            }
+        }
+    }
+    return false;
+}
+
+static uint32_t health_flags_read(Envoy__Config__Core__V3__HealthStatus status)
+{
+    switch (status) {
+    case ENVOY__CONFIG__CORE__V3__HEALTH_STATUS__UNHEALTHY:
+    case ENVOY__CONFIG__CORE__V3__HEALTH_STATUS__TIMEOUT:
+        return KB_HOST_FAILED_EDS;
+    case ENVOY__CONFIG__CORE__V3__HEALTH_STATUS__DRAINING:
+        return KB_HOST_DRAINING_EDS;
+    case ENVOY__CONFIG__CORE__V3__HEALTH_STATUS__DEGRADED:
+        return KB_HOST_DEGRADED_EDS;
+    case ENVOY__CONFIG__CORE__V3__HEALTH_STATUS__UNKNOWN:
+    case ENVOY__CONFIG__CORE__V3__HEALTH_STATUS__HEALTHY:
+    default:
+        return 0;
+    }
+}
+
+void kb_lb_endpoint_read(const Envoy__Config__Endpoint__V3__LocalityLbEndpoints *locality,
+                         const Envoy__Config__Endpoint__V3__LbEndpoint *endpoint, struct kb_arena *arena,
+                         struct kb_host_params *params)
+{
+    memset(params, 0, sizeof(*params));
+    if (endpoint->host_identifier_case == ENVOY__CONFIG__ENDPOINT__V3__LB_ENDPOINT__HOST_IDENTIFIER_ENDPOINT) {
+        params->hostname = kb_str_from_cstr(endpoint->endpoint->hostname);
+    }
+    if (locality->locality != NULL) {
+        params->region = kb_str_from_cstr(locality->locality->region);
+        params->zone = kb_str_from_cstr(locality->locality->zone);
+        params->sub_zone = kb_str_from_cstr(locality->locality->sub_zone);
+    }
+    params->priority = locality->priority;
+    params->weight = endpoint->load_balancing_weight == NULL ? 1 : endpoint->load_balancing_weight->value;
+    params->health_flags = health_flags_read(endpoint->health_status);
+    if (endpoint->metadata != NULL) {
+        params->metadata = kb_pb_pack(&endpoint->metadata->base, arena);
+        params->canary = canary_read(endpoint->metadata);
+    }
+}
+
+const Envoy__Config__Core__V3__Address *
+kb_lb_endpoint_address(const Envoy__Config__Endpoint__V3__LbEndpoint *endpoint)
+{
+    return endpoint->host_identifier_case == ENVOY__CONFIG__ENDPOINT__V3__LB_ENDPOINT__HOST_IDENTIFIER_ENDPOINT
+               ? endpoint->endpoint->address
+               : NULL;
+}

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Endpoints of a ClusterLoadAssignment, read to what hosts are made of. */
+#pragma once
+
+#include "envoy/config/endpoint/v3/endpoint.pb-c.h"
+
+#include "base/diag.h"
+#include "proxy/upstream/host.h"
+
+/* Everything but the address: hostname, locality, weight, priority, health, metadata. Borrows from the messages and from
+ * the arena. */
+void kb_lb_endpoint_read(const Envoy__Config__Endpoint__V3__LocalityLbEndpoints *locality,
+                         const Envoy__Config__Endpoint__V3__LbEndpoint *endpoint, struct kb_arena *arena,
+                         struct kb_host_params *params);
+
+/* The endpoint's address message, or NULL. */
+const Envoy__Config__Core__V3__Address *
+kb_lb_endpoint_address(const Envoy__Config__Endpoint__V3__LbEndpoint *endpoint);

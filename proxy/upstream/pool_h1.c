@@ -1,0 +1,507 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* HTTP/1 connection pools: per worker, host and routing priority (Envoy ConnPoolImplBase). A request takes the most recently
+ * used idle connection; without one it waits for a new one, within the circuit breakers. */
+#include "proxy/upstream/pool_h1.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "proxy/upstream/h1_client.h"
+
+struct kb_pool_waiter {
+    struct kb_list link;
+    struct kb_h1_pool *pool;
+    struct kb_arena *arena;
+    const struct kb_pool_callbacks *callbacks;
+    const struct kb_response_decoder_ops *decoder;
+    void *owner;
+    struct kb_pool_waiter **handle; /* the owner's pointer, cleared when answered */
+};
+
+struct kb_h1_pool {
+    KB_OBJ;
+    struct kb_cluster_local *local;
+    struct kb_host_local *host_local;
+    struct kb_host *host;
+    struct kb_stat_block *stats;
+    struct kb_stat_block *http1_stats;
+    enum kb_priority priority;
+    struct kb_h1_settings settings;
+    struct kb_list ready; /* most recently used first */
+    struct kb_list busy;
+    struct kb_list connecting;
+    struct kb_list waiting;
+    uint32_t connecting_count;
+    uint32_t waiting_count;
+    uint32_t client_count;
+    bool draining; /* the host is gone: no idle connections are kept */
+    struct kb_deferred ready_check;
+    struct kb_deferred destroy;
+};
+KB_OBJ_MAGIC(kb_h1_pool, 0x48315050);
+
+static void ready_check(struct kb_deferred *deferred);
+static void pool_destroy(struct kb_deferred *deferred);
+static void idle_timer_fired(struct kb_timer *timer);
+static void duration_timer_fired(struct kb_timer *timer);
+static void client_destroy(struct kb_deferred *deferred);
+
+struct client_box { /* a client and its deferred end */
+    struct kb_h1_client client;
+    struct kb_deferred destroy;
+};
+
+struct kb_stat_block *kb_h1_pool_stats(struct kb_h1_client *client)
+{
+    return client->pool->stats;
+}
+
+/* ---- lifecycle ---- */
+
+static struct kb_h1_pool *pool_create(struct kb_cluster_local *local, struct kb_host_local *host_local,
+                                      enum kb_priority priority)
+{
+    struct kb_h1_pool *pool = kb_calloc(1, sizeof(*pool));
+    const struct kb_cluster *cluster = local->cluster;
+
+    KB_OBJ_SET(pool, kb_h1_pool);
+    pool->local = local;
+    pool->host_local = host_local;
+    pool->host = host_local->host;
+    pool->stats = local->stats;
+    pool->priority = priority;
+    pool->settings = (struct kb_h1_settings){
+        .max_head_bytes = cluster->max_response_headers_bytes,
+        .max_headers_count = cluster->max_response_headers_count,
+        .enable_trailers = cluster->http1.enable_trailers,
+        .allow_chunked_length = cluster->http1.allow_chunked_length,
+        .proper_case_words = cluster->http1.proper_case_words,
+    };
+    kb_list_init(&pool->ready);
+    kb_list_init(&pool->busy);
+    kb_list_init(&pool->connecting);
+    kb_list_init(&pool->waiting);
+    kb_deferred_init(&pool->ready_check, ready_check);
+    kb_deferred_init(&pool->destroy, pool_destroy);
+    kb_cluster_local_ref(local);
+    kb_host_local_ref(host_local);
+    host_local->pools[priority] = pool;
+    return pool;
+}
+
+static void pool_destroy(struct kb_deferred *deferred)
+{
+    struct kb_h1_pool *pool = KB_CONTAINER_OF(deferred, struct kb_h1_pool, destroy);
+    struct kb_host_local *host_local = pool->host_local;
+    struct kb_cluster_local *local = pool->local;
+
+    if (pool->client_count > 0 || pool->waiting_count > 0) {
+        return;
+    }
+    host_local->pools[pool->priority] = NULL;
+    kb_deferred_cancel(&pool->ready_check);
+    KB_OBJ_CLEAR(pool);
+    free(pool);
+    kb_host_local_unref(host_local);
+    kb_cluster_local_unref(local);
+}
+
+static struct kb_loop *pool_loop(struct kb_h1_pool *pool)
+{
+    return &pool->local->worker->loop;
+}
+
+static void pool_destroy_check(struct kb_h1_pool *pool)
+{
+    if (pool->draining && pool->client_count == 0 && pool->waiting_count == 0) {
+        kb_loop_defer(pool_loop(pool), &pool->destroy);
+    }
+}
+
+/* ---- connections ---- */
+
+static void client_create(struct kb_h1_pool *pool)
+{
+    struct kb_cluster_local *local = pool->local;
+    const struct kb_cluster *cluster = local->cluster;
+    struct client_box *box = kb_calloc(1, sizeof(*box));
+    struct kb_h1_client *client = &box->client;
+    const struct kb_addr *source = cluster->bind_source.len > 0 ? &cluster->bind_source : NULL;
+
+    KB_OBJ_SET(client, kb_h1_client);
+    client->pool = pool;
+    client->state = KB_H1_CLIENT_CONNECTING;
+    client->connect_start_ns = kb_loop_now_ns(pool_loop(pool));
+    kb_timer_init(&client->idle_timer, idle_timer_fired);
+    kb_timer_init(&client->duration_timer, duration_timer_fired);
+    kb_deferred_init(&box->destroy, client_destroy);
+    kb_h1_parser_init(&client->parser, true, &pool->settings, &local->worker->slices);
+    client->conn = kb_conn_create_connecting(local->worker, &pool->host->addr, source, cluster->connect_timeout_ms,
+                                             cluster->per_connection_buffer_limit_bytes);
+    kb_conn_set_owner(client->conn, &kb_h1_client_conn_callbacks, client);
+    client->conn->stat_block = pool->stats;
+    client->conn->stat_rx_total = KB_STAT_CLUSTER_UPSTREAM_CX_RX_BYTES_TOTAL;
+    client->conn->stat_rx_buffered = KB_STAT_CLUSTER_UPSTREAM_CX_RX_BYTES_BUFFERED;
+    client->conn->stat_tx_total = KB_STAT_CLUSTER_UPSTREAM_CX_TX_BYTES_TOTAL;
+    client->conn->stat_tx_buffered = KB_STAT_CLUSTER_UPSTREAM_CX_TX_BYTES_BUFFERED;
+    kb_list_push_back(&pool->connecting, &client->link);
+    pool->connecting_count++;
+    pool->client_count++;
+    kb_resource_force(local, pool->priority, KB_RESOURCE_CONNECTIONS);
+    kb_stat_inc(pool->stats, KB_STAT_CLUSTER_UPSTREAM_CX_TOTAL);
+    kb_stat_inc(pool->stats, KB_STAT_CLUSTER_UPSTREAM_CX_HTTP1_TOTAL);
+    kb_stat_gauge_add(pool->stats, KB_STAT_CLUSTER_UPSTREAM_CX_ACTIVE, 1);
+    kb_host_stat_add(pool->host_local, KB_HOST_CX_TOTAL, 1);
+    kb_host_stat_add(pool->host_local, KB_HOST_CX_ACTIVE, 1);
+}
+
+static void client_destroy(struct kb_deferred *deferred)
+{
+    struct client_box *box = KB_CONTAINER_OF(deferred, struct client_box, destroy);
+    struct kb_h1_pool *pool = box->client.pool;
+
+    kb_h1_parser_dispose(&box->client.parser);
+    KB_OBJ_CLEAR(&box->client);
+    free(box);
+    pool->client_count--;
+    pool_destroy_check(pool);
+}
+
+/* Another connection if the waiting requests need one; Envoy always allows a host its first. */
+static void connect_more(struct kb_h1_pool *pool)
+{
+    bool first = kb_list_empty(&pool->ready) && kb_list_empty(&pool->busy) && kb_list_empty(&pool->connecting);
+
+    if (pool->waiting_count <= pool->connecting_count) {
+        return;
+    }
+    if (!kb_resource_can(pool->local, pool->priority, KB_RESOURCE_CONNECTIONS)) {
+        kb_stat_inc(pool->stats, KB_STAT_CLUSTER_UPSTREAM_CX_OVERFLOW);
+        if (!first) {
+            return;
+        }
+    }
+    client_create(pool);
+}
+
+static void duration_closed_check(struct kb_h1_client *client)
+{
+    if (client->close_after && client->state == KB_H1_CLIENT_READY) {
+        kb_conn_close(client->conn, KB_CONN_NO_FLUSH);
+    }
+}
+
+/* Puts a request on this connection. */
+static void attach(struct kb_h1_client *client, struct kb_arena *arena, const struct kb_pool_callbacks *callbacks,
+                   const struct kb_response_decoder_ops *decoder, void *owner)
+{
+    struct kb_h1_pool *pool = client->pool;
+
+    if (!kb_resource_take(pool->local, pool->priority, KB_RESOURCE_REQUESTS)) {
+        kb_stat_inc(pool->stats, KB_STAT_CLUSTER_UPSTREAM_RQ_ACTIVE_OVERFLOW);
+        kb_stat_inc(pool->stats, KB_STAT_CLUSTER_UPSTREAM_RQ_PENDING_OVERFLOW);
+        callbacks->on_failure(owner, KB_RESET_OVERFLOW, KB_STR_NULL, pool->host);
+        return;
+    }
+    if (kb_timer_armed(&client->idle_timer)) {
+        kb_loop_timer_cancel(pool_loop(pool), &client->idle_timer);
+    }
+    kb_list_unlink(&client->link);
+    kb_list_push_front(&pool->busy, &client->link);
+    client->state = KB_H1_CLIENT_BUSY;
+    client->requests++;
+    kb_stat_inc(pool->stats, KB_STAT_CLUSTER_UPSTREAM_RQ_TOTAL);
+    kb_stat_gauge_add(pool->stats, KB_STAT_CLUSTER_UPSTREAM_RQ_ACTIVE, 1);
+    kb_host_stat_add(pool->host_local, KB_HOST_RQ_TOTAL, 1);
+    kb_host_stat_add(pool->host_local, KB_HOST_RQ_ACTIVE, 1);
+    if (pool->local->cluster->max_requests_per_connection > 0 &&
+        client->requests >= pool->local->cluster->max_requests_per_connection) {
+        kb_stat_inc(pool->stats, KB_STAT_CLUSTER_UPSTREAM_CX_MAX_REQUESTS);
+        client->close_after = true;
+    }
+    kb_h1_client_attach(client, arena, decoder, owner);
+    callbacks->on_ready(owner, (struct kb_request_encoder *)(void *)client, pool->host);
+}
+
+void kb_h1_pool_request_uncount(struct kb_h1_client *client)
+{
+    struct kb_h1_pool *pool = client->pool;
+
+    kb_resource_give(pool->local, pool->priority, KB_RESOURCE_REQUESTS);
+    kb_stat_gauge_add(pool->stats, KB_STAT_CLUSTER_UPSTREAM_RQ_ACTIVE, -1);
+    kb_host_stat_add(pool->host_local, KB_HOST_RQ_ACTIVE, -1);
+}
+
+/* ---- waiting requests ---- */
+
+static void waiter_remove(struct kb_pool_waiter *waiter)
+{
+    struct kb_h1_pool *pool = waiter->pool;
+
+    kb_list_unlink(&waiter->link);
+    pool->waiting_count--;
+    kb_resource_give(pool->local, pool->priority, KB_RESOURCE_PENDING);
+    kb_stat_gauge_add(pool->stats, KB_STAT_CLUSTER_UPSTREAM_RQ_PENDING_ACTIVE, -1);
+    kb_host_stat_add(pool->host_local, KB_HOST_RQ_PENDING_ACTIVE, -1);
+    *waiter->handle = NULL;
+}
+
+/* Gives ready connections to waiting requests, oldest first. */
+static void ready_check(struct kb_deferred *deferred)
+{
+    struct kb_h1_pool *pool = KB_CONTAINER_OF(deferred, struct kb_h1_pool, ready_check);
+
+    KB_ASSERT(pool->kb_magic == (uint32_t)KB_MAGIC_kb_h1_pool);
+    while (pool->waiting_count > 0 && !kb_list_empty(&pool->ready)) {
+        struct kb_pool_waiter *waiter = KB_LIST_ENTRY(pool->waiting.next, struct kb_pool_waiter, link);
+        struct kb_h1_client *client = KB_LIST_ENTRY(pool->ready.next, struct kb_h1_client, link);
+        struct kb_pool_waiter taken = *waiter;
+
+        waiter_remove(waiter);
+        attach(client, taken.arena, taken.callbacks, taken.decoder, taken.owner);
+    }
+    connect_more(pool);
+}
+
+static void waiting_fail(struct kb_h1_pool *pool, enum kb_reset_reason reason, struct kb_str text)
+{
+    struct kb_list failed;
+
+    /* A failing request may ask this pool again: only those that wait now are meant. */
+    kb_list_init(&failed);
+    while (!kb_list_empty(&pool->waiting)) {
+        struct kb_list *link = kb_list_pop_front(&pool->waiting);
+
+        kb_list_push_back(&failed, link);
+    }
+    while (!kb_list_empty(&failed)) {
+        struct kb_pool_waiter *waiter = KB_LIST_ENTRY(failed.next, struct kb_pool_waiter, link);
+        struct kb_pool_waiter taken = *waiter;
+
+        waiter_remove(waiter);
+        kb_stat_inc(pool->stats, KB_STAT_CLUSTER_UPSTREAM_RQ_PENDING_FAILURE_EJECT);
+        taken.callbacks->on_failure(taken.owner, reason, text, pool->host);
+    }
+}
+
+void kb_http_pool_new_stream(struct kb_cluster_local *local, struct kb_host *host, enum kb_priority priority,
+                             struct kb_arena *arena, const struct kb_pool_callbacks *callbacks,
+                             const struct kb_response_decoder_ops *decoder, void *owner, struct kb_pool_waiter **waiter)
+{
+    struct kb_host_local *host_local = kb_host_local_get(host, local->worker->index);
+    struct kb_h1_pool *pool = host_local->pools[priority];
+    struct kb_pool_waiter *w;
+
+    *waiter = NULL;
+    if (KB_UNLIKELY(pool == NULL)) {
+        pool = pool_create(local, host_local, priority);
+    }
+    KB_DASSERT(pool->kb_magic == (uint32_t)KB_MAGIC_kb_h1_pool);
+    if (KB_LIKELY(!kb_list_empty(&pool->ready))) {
+        attach(KB_LIST_ENTRY(pool->ready.next, struct kb_h1_client, link), arena, callbacks, decoder, owner);
+        return;
+    }
+    if (!kb_resource_take(local, priority, KB_RESOURCE_PENDING)) {
+        kb_stat_inc(pool->stats, KB_STAT_CLUSTER_UPSTREAM_RQ_PENDING_OVERFLOW);
+        callbacks->on_failure(owner, KB_RESET_OVERFLOW, KB_STR_NULL, host);
+        return;
+    }
+    w = KB_ARENA_NEW(arena, struct kb_pool_waiter);
+    *w = (struct kb_pool_waiter){
+        .pool = pool, .arena = arena, .callbacks = callbacks, .decoder = decoder, .owner = owner, .handle = waiter};
+    kb_list_push_back(&pool->waiting, &w->link);
+    pool->waiting_count++;
+    kb_stat_inc(pool->stats, KB_STAT_CLUSTER_UPSTREAM_RQ_PENDING_TOTAL);
+    kb_stat_gauge_add(pool->stats, KB_STAT_CLUSTER_UPSTREAM_RQ_PENDING_ACTIVE, 1);
+    kb_host_stat_add(pool->host_local, KB_HOST_RQ_PENDING_ACTIVE, 1);
+    *waiter = w;
+    connect_more(pool);
+}
+
+void kb_http_pool_cancel(struct kb_pool_waiter *waiter)
+{
+    struct kb_h1_pool *pool = waiter->pool;
+
+    waiter_remove(waiter);
+    kb_stat_inc(pool->stats, KB_STAT_CLUSTER_UPSTREAM_RQ_CANCELLED);
+    pool_destroy_check(pool);
+}
+
+/* ---- events of connections ---- */
+
+/* Idle now: to the next waiting request, or to the ready list. */
+static void client_ready(struct kb_h1_client *client)
+{
+    struct kb_h1_pool *pool = client->pool;
+    uint64_t idle_ms = pool->local->cluster->idle_timeout_ms;
+
+    kb_list_unlink(&client->link);
+    kb_list_push_front(&pool->ready, &client->link);
+    client->state = KB_H1_CLIENT_READY;
+    if (pool->draining) {
+        kb_conn_close(client->conn, KB_CONN_NO_FLUSH);
+        return;
+    }
+    if (idle_ms > 0) {
+        kb_loop_timer_arm(pool_loop(pool), &client->idle_timer, idle_ms);
+    }
+    if (KB_UNLIKELY(pool->waiting_count > 0)) {
+        kb_loop_defer(pool_loop(pool), &pool->ready_check);
+    }
+}
+
+void kb_h1_pool_connected(struct kb_h1_client *client)
+{
+    struct kb_h1_pool *pool = client->pool;
+    const struct kb_cluster *cluster = pool->local->cluster;
+
+    kb_stat_record(pool->stats, KB_STAT_CLUSTER_UPSTREAM_CX_CONNECT_MS,
+                   (kb_loop_now_ns(pool_loop(pool)) - client->connect_start_ns) / 1000000);
+    pool->connecting_count--;
+    if (cluster->keepalive.set &&
+        kb_sock_set_keepalive(client->conn->io.fd, cluster->keepalive.probes, cluster->keepalive.time_s,
+                              cluster->keepalive.interval_s) != 0) {
+        KB_LOG(POOL, DEBUG, "[C%llu] TCP keep-alive could not be set", (unsigned long long)client->conn->info.id);
+    }
+    if (cluster->max_connection_duration_ms > 0) {
+        kb_loop_timer_arm(pool_loop(pool), &client->duration_timer, cluster->max_connection_duration_ms);
+    }
+    client_ready(client);
+}
+
+void kb_h1_pool_request_done(struct kb_h1_client *client)
+{
+    while (client->read_disables > 0) {
+        client->read_disables--;
+        kb_conn_read_disable(client->conn, false);
+    }
+    if (client->state != KB_H1_CLIENT_BUSY) {
+        return;
+    }
+    if (client->close_after || client->conn->in.len > 0) {
+        if (!client->parser.keep_alive) {
+            kb_stat_inc(client->pool->stats, KB_STAT_CLUSTER_UPSTREAM_CX_CLOSE_NOTIFY);
+        }
+        kb_conn_close(client->conn, KB_CONN_NO_FLUSH);
+        return;
+    }
+    client_ready(client);
+}
+
+static struct kb_str failure_text(struct kb_h1_client *client, char *out, size_t cap)
+{
+    size_t n;
+
+    if (client->conn->connect_errno == 0) {
+        return KB_STR_NULL;
+    }
+    n = (size_t)snprintf(out, cap, "delayed connect error: %s", strerror(client->conn->connect_errno));
+    return kb_str_make(out, KB_MIN(n, cap - 1));
+}
+
+static void connect_failed(struct kb_h1_client *client, enum kb_conn_event event)
+{
+    struct kb_h1_pool *pool = client->pool;
+    enum kb_reset_reason reason = KB_RESET_REMOTE_CONNECTION_FAILURE;
+    char text[160];
+
+    pool->connecting_count--;
+    kb_stat_inc(pool->stats, KB_STAT_CLUSTER_UPSTREAM_CX_CONNECT_FAIL);
+    kb_host_stat_add(pool->host_local, KB_HOST_CX_CONNECT_FAIL, 1);
+    if (client->conn->connect_timed_out) {
+        kb_stat_inc(pool->stats, KB_STAT_CLUSTER_UPSTREAM_CX_CONNECT_TIMEOUT);
+        reason = KB_RESET_CONNECTION_TIMEOUT;
+    } else if (event == KB_CONN_LOCAL_CLOSE || client->conn->io.fd < 0) {
+        reason = client->conn->connect_errno != 0 ? KB_RESET_REMOTE_CONNECTION_FAILURE
+                                                  : KB_RESET_LOCAL_CONNECTION_FAILURE;
+    }
+    waiting_fail(pool, reason, failure_text(client, text, sizeof(text)));
+}
+
+static void close_count(struct kb_h1_client *client, enum kb_conn_event event)
+{
+    struct kb_h1_pool *pool = client->pool;
+    struct kb_stat_block *stats = pool->stats;
+    bool by_peer = event == KB_CONN_REMOTE_CLOSE;
+
+    kb_stat_inc(stats, KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY);
+    kb_stat_inc(stats, by_peer ? KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_REMOTE : KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_LOCAL);
+    if (client->state == KB_H1_CLIENT_BUSY && !client->answer_ended) {
+        kb_stat_inc(stats, KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_WITH_ACTIVE_RQ);
+        kb_stat_inc(stats, by_peer ? KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_REMOTE_WITH_ACTIVE_RQ
+                                   : KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_LOCAL_WITH_ACTIVE_RQ);
+    }
+    kb_stat_gauge_add(stats, KB_STAT_CLUSTER_UPSTREAM_CX_ACTIVE, -1);
+    kb_stat_record(stats, KB_STAT_CLUSTER_UPSTREAM_CX_LENGTH_MS,
+                   (kb_loop_now_ns(pool_loop(pool)) - client->connect_start_ns) / 1000000);
+    kb_stat_record(stats, KB_STAT_CLUSTER_UPSTREAM_RQ_PER_CX, client->requests);
+    kb_host_stat_add(pool->host_local, KB_HOST_CX_ACTIVE, -1);
+    kb_resource_give(pool->local, pool->priority, KB_RESOURCE_CONNECTIONS);
+}
+
+void kb_h1_pool_closed(struct kb_h1_client *client, enum kb_conn_event event)
+{
+    struct kb_h1_pool *pool = client->pool;
+    struct client_box *box = KB_CONTAINER_OF(client, struct client_box, client);
+    enum kb_h1_client_state before = client->state;
+
+    if (before == KB_H1_CLIENT_CLOSED) {
+        return;
+    }
+    close_count(client, event);
+    client->state = KB_H1_CLIENT_CLOSED;
+    kb_list_unlink(&client->link);
+    kb_loop_timer_cancel(pool_loop(pool), &client->idle_timer);
+    kb_loop_timer_cancel(pool_loop(pool), &client->duration_timer);
+    kb_loop_defer(pool_loop(pool), &box->destroy);
+    if (before == KB_H1_CLIENT_CONNECTING) {
+        connect_failed(client, event);
+    }
+    if (pool->waiting_count > 0) {
+        kb_loop_defer(pool_loop(pool), &pool->ready_check);
+    }
+}
+
+static void idle_timer_fired(struct kb_timer *timer)
+{
+    struct kb_h1_client *client = KB_CONTAINER_OF(timer, struct kb_h1_client, idle_timer);
+
+    KB_ASSERT(client->kb_magic == (uint32_t)KB_MAGIC_kb_h1_client);
+    if (client->state == KB_H1_CLIENT_READY) {
+        kb_stat_inc(client->pool->stats, KB_STAT_CLUSTER_UPSTREAM_CX_IDLE_TIMEOUT);
+        kb_conn_close(client->conn, KB_CONN_NO_FLUSH);
+    }
+}
+
+static void duration_timer_fired(struct kb_timer *timer)
+{
+    struct kb_h1_client *client = KB_CONTAINER_OF(timer, struct kb_h1_client, duration_timer);
+
+    KB_ASSERT(client->kb_magic == (uint32_t)KB_MAGIC_kb_h1_client);
+    kb_stat_inc(client->pool->stats, KB_STAT_CLUSTER_UPSTREAM_CX_MAX_DURATION_REACHED);
+    client->close_after = true;
+    duration_closed_check(client);
+}
+
+static void pool_drain(struct kb_h1_pool *pool)
+{
+    pool->draining = true;
+    KB_LIST_FOREACH(link, &pool->ready)
+    {
+        kb_conn_close(KB_LIST_ENTRY(link, struct kb_h1_client, link)->conn, KB_CONN_NO_FLUSH);
+    }
+    pool_destroy_check(pool);
+}
+
+void kb_h1_pools_host_removed(struct kb_worker *worker, struct kb_host_local *local)
+{
+    (void)worker;
+    for (unsigned priority = 0; priority < KB_PRIORITY_COUNT; priority++) {
+        if (local->pools[priority] != NULL) {
+            pool_drain(KB_CAST(local->pools[priority], kb_h1_pool));
+        }
+    }
+}

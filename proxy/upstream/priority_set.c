@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Building the immutable host view: one allocation holds the priorities, the localities and all host lists. */
+#include "proxy/upstream/priority_set.h"
+
+#include <stdlib.h>
+
+#include "base/mem.h"
+#include "proxy/upstream/cluster.h"
+
+/* Room for the lists of hosts; lists are cut off its front. */
+struct list_space {
+    struct kb_host **at;
+};
+
+static bool host_is_healthy(const struct kb_host *host)
+{
+    return (host->health_flags & (KB_HOST_UNHEALTHY | KB_HOST_DEGRADED_EDS)) == 0;
+}
+
+static bool host_is_degraded(const struct kb_host *host)
+{
+    return (host->health_flags & (KB_HOST_UNHEALTHY | KB_HOST_DEGRADED_EDS)) == KB_HOST_DEGRADED_EDS;
+}
+
+static bool host_is_excluded(const struct kb_host *host)
+{
+    return (host->health_flags & KB_HOST_DRAINING_EDS) != 0;
+}
+
+static struct kb_host_list list_filter(struct list_space *space, const struct kb_host_list *from,
+                                       bool (*want)(const struct kb_host *host))
+{
+    struct kb_host_list list = {space->at, 0};
+
+    for (uint32_t i = 0; i < from->count; i++) {
+        if (want(from->hosts[i])) {
+            list.hosts[list.count++] = from->hosts[i];
+        }
+    }
+    if (list.count == from->count) {
+        return *from; /* the ordinary case: everything is healthy and needs no list of its own */
+    }
+    space->at += list.count;
+    return list;
+}
+
+static uint32_t list_count(const struct kb_host_list *list, bool (*want)(const struct kb_host *host))
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < list->count; i++) {
+        n += want(list->hosts[i]) ? 1 : 0;
+    }
+    return n;
+}
+
+static void list_append(struct kb_host_list *list, const struct kb_host_group *group)
+{
+    if (group->count > 0) {
+        memcpy(list->hosts + list->count, group->hosts, group->count * sizeof(group->hosts[0]));
+        list->count += group->count;
+    }
+}
+
+bool kb_host_list_weights_differ(const struct kb_host_list *list)
+{
+    for (uint32_t i = 1; i < list->count; i++) {
+        if (list->hosts[i]->weight != list->hosts[0]->weight) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool group_same_locality(const struct kb_host_group *a, const struct kb_host_group *b)
+{
+    const struct kb_host *x = a->count > 0 ? a->hosts[0] : NULL;
+    const struct kb_host *y = b->count > 0 ? b->hosts[0] : NULL;
+
+    return a->priority == b->priority && x != NULL && y != NULL && kb_str_eq(x->region, y->region) &&
+           kb_str_eq(x->zone, y->zone) && kb_str_eq(x->sub_zone, y->sub_zone);
+}
+
+/* The first group of the same locality stands for all of them. */
+static bool group_is_first(const struct kb_host_group *groups, size_t at)
+{
+    for (size_t i = 0; i < at; i++) {
+        if (group_same_locality(&groups[i], &groups[at])) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void localities_fill(struct kb_host_set *set, uint32_t priority, const struct kb_host_group *groups,
+                            size_t group_count, struct list_space *space)
+{
+    for (size_t i = 0; i < group_count; i++) {
+        struct kb_host_locality *locality = &set->localities[set->locality_count];
+
+        if (groups[i].priority != priority || groups[i].count == 0 || !group_is_first(groups, i)) {
+            continue;
+        }
+        locality->all.hosts = space->at;
+        for (size_t k = i; k < group_count; k++) {
+            if (k == i || group_same_locality(&groups[i], &groups[k])) {
+                list_append(&locality->all, &groups[k]);
+                locality->weight = groups[k].locality_weight;
+            }
+        }
+        space->at += locality->all.count;
+        locality->healthy = list_filter(space, &locality->all, host_is_healthy);
+        locality->degraded = list_filter(space, &locality->all, host_is_degraded);
+        locality->excluded_count = list_count(&locality->all, host_is_excluded);
+        set->locality_count++;
+    }
+}
+
+static void set_fill(struct kb_priority_set *set, uint32_t priority, const struct kb_host_group *groups,
+                     size_t group_count, struct list_space *space)
+{
+    struct kb_host_set *hosts = &set->sets[priority];
+
+    hosts->all.hosts = space->at;
+    for (size_t i = 0; i < group_count; i++) {
+        if (groups[i].priority == priority) {
+            list_append(&hosts->all, &groups[i]);
+        }
+    }
+    space->at += hosts->all.count;
+    hosts->healthy = list_filter(space, &hosts->all, host_is_healthy);
+    hosts->degraded = list_filter(space, &hosts->all, host_is_degraded);
+    hosts->excluded_count = list_count(&hosts->all, host_is_excluded);
+    set->host_count += hosts->all.count;
+    set->healthy_count += hosts->healthy.count;
+    set->degraded_count += hosts->degraded.count;
+    set->excluded_count += hosts->excluded_count;
+}
+
+static int host_pointer_cmp(const void *a, const void *b)
+{
+    uintptr_t x = (uintptr_t)*(struct kb_host *const *)a, y = (uintptr_t)*(struct kb_host *const *)b;
+
+    return x < y ? -1 : x > y;
+}
+
+/* All hosts of the set in pointer order, on the heap. */
+static struct kb_host **hosts_sorted(const struct kb_priority_set *set)
+{
+    struct kb_host **all = kb_malloc((set->host_count + 1) * sizeof(all[0]));
+    uint32_t n = 0;
+
+    for (uint32_t p = 0; p < set->count; p++) {
+        for (uint32_t i = 0; i < set->sets[p].all.count; i++) {
+            all[n++] = set->sets[p].all.hosts[i];
+        }
+    }
+    qsort(all, n, sizeof(all[0]), host_pointer_cmp);
+    return all;
+}
+
+void kb_priority_set_find_removed(struct kb_priority_set *set, const struct kb_priority_set *before)
+{
+    struct kb_host **old = hosts_sorted(before), **new = hosts_sorted(set);
+    uint32_t removed = 0, at = 0;
+
+    for (uint32_t i = 0; i < before->host_count; i++) {
+        while (at < set->host_count && (uintptr_t)new[at] < (uintptr_t)old[i]) {
+            at++;
+        }
+        if (at == set->host_count || new[at] != old[i]) {
+            old[removed++] = old[i];
+        }
+    }
+    free(new);
+    if (removed == 0) {
+        free(old);
+        return;
+    }
+    set->removed = kb_realloc(old, removed * sizeof(old[0]));
+    set->removed_count = removed;
+}
+
+/* Host pointers that the lists of a set may need, at most: all of them, and the healthy and the degraded, which are at
+ * most all of them again; and that much for the localities. */
+static size_t space_needed(const struct kb_host_group *groups, size_t group_count, bool localities)
+{
+    size_t total = 0;
+
+    for (size_t i = 0; i < group_count; i++) {
+        total += groups[i].count;
+    }
+    return total * (localities ? 4 : 2);
+}
+
+struct kb_priority_set *kb_priority_set_create(struct kb_cluster_impl *cluster, const struct kb_host_group *groups,
+                                               size_t group_count, const struct kb_priority_policy *policy)
+{
+    struct kb_priority_set *set;
+    struct kb_host_locality *localities;
+    struct list_space space;
+    uint32_t count = 1;
+    size_t locality_max = policy->locality_weighted ? group_count : 0;
+
+    for (size_t i = 0; i < group_count; i++) {
+        KB_ASSERT(groups[i].priority < KB_PRIORITIES_MAX);
+        count = KB_MAX(count, groups[i].priority + 1);
+    }
+    set = kb_calloc(1, sizeof(*set) + count * sizeof(set->sets[0]) + locality_max * sizeof(*localities) +
+                           space_needed(groups, group_count, locality_max > 0) * sizeof(struct kb_host *));
+    KB_OBJ_SET(set, kb_priority_set);
+    set->refs = 1;
+    set->count = count;
+    set->cluster = cluster;
+    set->overprovisioning_factor = policy->overprovisioning_factor;
+    localities = (struct kb_host_locality *)(void *)&set->sets[count];
+    space.at = (struct kb_host **)(void *)(localities + locality_max);
+    for (uint32_t p = 0; p < count; p++) {
+        set_fill(set, p, groups, group_count, &space);
+        if (locality_max > 0) {
+            set->sets[p].localities = localities;
+            localities_fill(&set->sets[p], p, groups, group_count, &space);
+            localities += set->sets[p].locality_count;
+        }
+        for (uint32_t i = 0; i < set->sets[p].all.count; i++) {
+            kb_host_ref(set->sets[p].all.hosts[i]);
+        }
+    }
+    if (cluster != NULL) {
+        kb_cluster_impl_ref(cluster);
+    }
+    kb_priority_set_compute_load(set, policy);
+    return set;
+}
+
+struct kb_priority_set *kb_priority_set_ref(struct kb_priority_set *set)
+{
+    __atomic_fetch_add(&set->refs, 1, __ATOMIC_RELAXED);
+    return set;
+}
+
+void kb_priority_set_unref(struct kb_priority_set *set)
+{
+    struct kb_cluster_impl *cluster = set->cluster;
+
+    if (__atomic_fetch_sub(&set->refs, 1, __ATOMIC_ACQ_REL) != 1) {
+        return;
+    }
+    for (uint32_t p = 0; p < set->count; p++) {
+        for (uint32_t i = 0; i < set->sets[p].all.count; i++) {
+            kb_host_unref(set->sets[p].all.hosts[i]);
+        }
+    }
+    free(set->removed);
+    KB_OBJ_CLEAR(set);
+    free(set);
+    if (cluster != NULL) {
+        kb_cluster_impl_unref(cluster);
+    }
+}

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The hosts of a cluster at one moment, by priority and health, and the share of the load that each priority gets. Built
+ * on the main thread for every change, immutable afterwards, shared by all workers. */
+#pragma once
+
+#include "proxy/api/cluster.h"
+
+#define KB_PRIORITIES_MAX 129 /* config.endpoint.v3.LocalityLbEndpoints.priority is at most 128 */
+#define KB_OVERPROVISIONING_DEFAULT 140
+#define KB_PANIC_THRESHOLD_DEFAULT 50
+
+struct kb_cluster_impl;
+
+struct kb_host_list {
+    struct kb_host **hosts;
+    uint32_t count;
+};
+
+/* One locality of a priority; only kept when localities have weights. */
+struct kb_host_locality {
+    struct kb_host_list all, healthy, degraded;
+    uint32_t excluded_count;
+    uint32_t weight;
+};
+
+struct kb_host_set {
+    struct kb_host_list all, healthy, degraded;
+    uint32_t excluded_count; /* draining: neither healthy nor counted */
+    uint32_t locality_count;
+    struct kb_host_locality *localities;
+    uint8_t healthy_load; /* percent of requests that go to the healthy hosts here */
+    uint8_t degraded_load;
+    bool panic; /* too few healthy hosts: all are used */
+};
+
+struct kb_priority_set {
+    KB_OBJ;
+    uint32_t refs; /* atomic: main and each worker */
+    struct kb_cluster_impl *cluster;
+    struct kb_host **removed; /* hosts of the set before that are not here; alive while that set is */
+    uint32_t removed_count;
+    uint32_t host_count;
+    uint32_t healthy_count;
+    uint32_t degraded_count;
+    uint32_t excluded_count;
+    uint32_t overprovisioning_factor; /* 140: percent */
+    uint32_t count;
+    struct kb_host_set sets[]; /* by priority; [0] is always there */
+};
+KB_OBJ_MAGIC(kb_priority_set, 0x50525345);
+
+/* One LocalityLbEndpoints: hosts of one locality and priority, in configuration order. */
+struct kb_host_group {
+    uint32_t priority;
+    uint32_t locality_weight; /* 0: none */
+    struct kb_host **hosts;
+    uint32_t count;
+};
+
+/* How health becomes load (load_assignment.policy, common_lb_config). */
+struct kb_priority_policy {
+    uint32_t overprovisioning_factor;
+    uint32_t panic_threshold; /* percent; 0: never */
+    bool weighted_priority_health;
+    bool locality_weighted;
+};
+
+/* Takes a reference of every host in the groups, and one of the cluster (NULL in tests). Never NULL; free with unref. */
+struct kb_priority_set *kb_priority_set_create(struct kb_cluster_impl *cluster, const struct kb_host_group *groups,
+                                               size_t group_count, const struct kb_priority_policy *policy);
+/* Finds which hosts of `before`, the set that workers have now, are not in `set`; before `set` is published. */
+void kb_priority_set_find_removed(struct kb_priority_set *set, const struct kb_priority_set *before);
+struct kb_priority_set *kb_priority_set_ref(struct kb_priority_set *set);
+/* Any thread. */
+void kb_priority_set_unref(struct kb_priority_set *set);
+
+/* Sets healthy_load, degraded_load and panic of every priority from the host counts (Envoy: load balancing, priority
+ * levels and panic threshold). The loads add up to 100. */
+void kb_priority_set_compute_load(struct kb_priority_set *set, const struct kb_priority_policy *policy);
+
+/* Whether weighted picking is needed: two hosts of the list have different weights. */
+bool kb_host_list_weights_differ(const struct kb_host_list *list);
