@@ -58,16 +58,24 @@ enum { SIGNAL_TERM, SIGNAL_INT, SIGNAL_USR1, SIGNAL_HUP };
 
 static void caught_term(struct kb_signal *signal, int number)
 {
+    struct kb_lifecycle *lifecycle = lifecycle_of(signal, SIGNAL_TERM);
+
     (void)number;
-    KB_LOG(MAIN, WARNING, "caught ENVOY_SIGTERM");
-    kb_lifecycle_shut_down(lifecycle_of(signal, SIGNAL_TERM));
+    if (!lifecycle->shutting_down) {
+        KB_LOG(MAIN, WARNING, "caught ENVOY_SIGTERM");
+    }
+    kb_lifecycle_shut_down(lifecycle);
 }
 
 static void caught_int(struct kb_signal *signal, int number)
 {
+    struct kb_lifecycle *lifecycle = lifecycle_of(signal, SIGNAL_INT);
+
     (void)number;
-    KB_LOG(MAIN, WARNING, "caught SIGINT");
-    kb_lifecycle_shut_down(lifecycle_of(signal, SIGNAL_INT));
+    if (!lifecycle->shutting_down) {
+        KB_LOG(MAIN, WARNING, "caught SIGINT");
+    }
+    kb_lifecycle_shut_down(lifecycle);
 }
 
 static void caught_usr1(struct kb_signal *signal, int number)

@@ -231,6 +231,7 @@ static void clusters_initialized(void *arg)
 {
     struct kb_server *server = KB_CAST(arg, kb_server);
 
+    KB_LOG(UPSTREAM, INFO, "cm init: all clusters initialized");
     KB_LOG(MAIN, INFO, "all clusters initialized. initializing init manager");
     KB_LOG(CONFIG, INFO, "all dependencies initialized. starting workers");
     if (workers_start(server) != 0) {
