@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Reasons of stream resets (Envoy Http::StreamResetReason): pools and codecs give them, the router answers and retries by
- * them. */
+/* Reasons of stream resets (Envoy Http::StreamResetReason): pools and codecs give them, the router
+ * answers and retries by them. */
 #pragma once
 
 #include "base/str.h"
@@ -12,5 +12,6 @@ enum kb_reset_reason {
     KB_RESET_COUNT
 };
 
-/* "connection termination": as local reply bodies show it (response code details have '_' for ' '). */
+/* "connection termination": as local reply bodies show it (response code details have '_' for ' ').
+ */
 struct kb_str kb_reset_reason_text(enum kb_reset_reason reason);

@@ -24,8 +24,8 @@ struct kb_retry_policy {
     bool num_retries_set;
     uint64_t per_try_timeout_ms;      /* 0: none */
     uint64_t per_try_idle_timeout_ms; /* 0: none */
-    uint64_t base_interval_ms;        /* 25 */
-    uint64_t max_interval_ms;         /* 250 */
+    uint64_t base_interval_ms;        /* 0: runtime upstream.base_retry_backoff_ms, 25 */
+    uint64_t max_interval_ms;         /* 0: ten times the base */
     const uint32_t *retriable_status_codes;
     size_t retriable_status_code_count;
     const struct kb_header_matcher *retriable_headers; /* response; any matches */
@@ -33,7 +33,7 @@ struct kb_retry_policy {
     const struct kb_header_matcher *retriable_request_headers;
     size_t retriable_request_header_count;
     const struct kb_rate_limited_backoff *rate_limited; /* NULL: none */
-    uint32_t host_selection_attempts;                  /* host_selection_retry_max_attempts */
+    uint32_t host_selection_attempts;                  /* host_selection_retry_max_attempts; 1 */
     bool previous_hosts;                               /* retry_host_predicate */
     bool omit_canary_hosts;
 };
@@ -96,7 +96,7 @@ struct kb_route {
     bool max_stream_duration_set;
     uint64_t grpc_timeout_header_max_ms;
     bool grpc_timeout_header_max_set;
-    uint64_t flush_timeout_ms;
+    uint64_t flush_timeout_ms; /* UINT64_MAX: not set */
     enum kb_priority priority;
     const struct kb_retry_policy *retry; /* NULL: none */
     uint64_t request_body_buffer_limit;  /* UINT64_MAX: the connection's */
@@ -130,6 +130,11 @@ const struct kb_route *kb_route_config_match(const struct kb_route_config *confi
  * cluster_header routes slot is UINT32_MAX and *name is the cluster's name. */
 int kb_route_choose_cluster(const struct kb_route *route, const struct kb_header_map *headers, uint64_t random,
                             uint32_t *slot, struct kb_str *name, const void **choice) KB_MUST_USE;
+
+/* The number to pass as `random` above: for weighted_clusters with use_hash_policy the request's hash, otherwise
+ * `random`. */
+uint64_t kb_route_cluster_random(const struct kb_route *route, const struct kb_header_map *headers,
+                                 const struct kb_stream_info *info, uint64_t random);
 
 /* Changes the request before it is forwarded: header mutations in Envoy's order, path and host rewrites with
  * x-envoy-original-path/-host and x-forwarded-host. `suppress`: no x-envoy-original-*. */
@@ -183,3 +188,18 @@ struct kb_str kb_hash_cookie_text(const struct kb_hash_cookie *cookie, struct kb
 /* Whether typed_per_filter_config switches the HTTP filter of that name off (1) or on (0) for this route; -1: says
  * nothing. `choice` as from kb_route_choose_cluster, or NULL. */
 int kb_route_filter_disabled(const struct kb_route *route, const void *choice, struct kb_str filter_name);
+
+/* A virtual cluster of the virtual host: statistics of requests that its headers match, "vhost.v.vcluster.c.". */
+struct kb_virtual_cluster {
+    struct kb_str name;
+    struct kb_stat_group *stats; /* KB_STAT_VIRTUAL_CLUSTER_*, and response codes */
+    const struct kb_header_matcher *headers;
+    size_t header_count;
+};
+
+/* The first virtual cluster that matches; the one named "other" when none of them does; NULL when the virtual host has
+ * none. */
+const struct kb_virtual_cluster *kb_route_virtual_cluster(const struct kb_route *route,
+                                                          const struct kb_header_map *headers);
+/* Name of the route's virtual host. */
+struct kb_str kb_route_virtual_host_name(const struct kb_route *route);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Runtime: numbers and fractions that an operator may override by key (Envoy layered_runtime). Reached through a table of
- * functions, so that rooms left of the server need nothing of it; proxy/server implements it. Any thread. */
+/* Runtime: numbers and fractions that an operator may override by key (Envoy layered_runtime).
+ * Reached through a table of functions, so that rooms left of the server need nothing of it;
+ * proxy/server implements it. Any thread. */
 #pragma once
 
 #include <stdbool.h>
@@ -10,8 +11,8 @@
 struct kb_runtime;
 
 struct kb_runtime_ops {
-    /* Whether the key's fraction (an integer stands for percent), or numerator/denominator when the key is not set,
-     * holds for this random number. */
+    /* Whether the key's fraction (an integer stands for percent), or numerator/denominator when the
+     * key is not set, holds for this random number. */
     bool (*feature_enabled)(const struct kb_runtime *runtime, struct kb_str key, uint32_t numerator,
                             uint32_t denominator, uint64_t random);
     /* The key's integer, or `absent`. */
@@ -23,9 +24,10 @@ struct kb_runtime {
     const struct kb_runtime_ops *ops;
 };
 
-/* Envoy Runtime::Snapshot::featureEnabled with a FractionalPercent. `runtime` may be NULL and `key` empty: the default. */
-KB_INLINE bool kb_runtime_feature_enabled(const struct kb_runtime *runtime, struct kb_str key, uint32_t numerator,
-                                          uint32_t denominator, uint64_t random)
+/* Envoy Runtime::Snapshot::featureEnabled with a FractionalPercent. `runtime` may be NULL and `key`
+ * empty: the default. */
+KB_INLINE bool kb_runtime_feature_enabled(const struct kb_runtime *runtime, struct kb_str key,
+                                          uint32_t numerator, uint32_t denominator, uint64_t random)
 {
     if (runtime == NULL || key.len == 0) {
         return random % denominator < numerator;
@@ -34,7 +36,8 @@ KB_INLINE bool kb_runtime_feature_enabled(const struct kb_runtime *runtime, stru
 }
 
 /* Envoy Runtime::Snapshot::getInteger. `runtime` may be NULL: the default. */
-KB_INLINE uint64_t kb_runtime_get_u64(const struct kb_runtime *runtime, struct kb_str key, uint64_t absent)
+KB_INLINE uint64_t kb_runtime_get_u64(const struct kb_runtime *runtime, struct kb_str key,
+                                      uint64_t absent)
 {
     return runtime == NULL ? absent : runtime->ops->get_u64(runtime, key, absent);
 }

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Header maps: an array in arrival order, and per well-known name the index of its first entry. Removed entries stay as
- * empty names, so that indices hold. The id of a name is found with a perfect hash whose seed is searched at start. */
+/* Header maps: an array in arrival order, and per well-known name the index of its first entry.
+ * Removed entries stay as empty names, so that indices hold. The id of a name is found with a
+ * perfect hash whose seed is searched at start. */
 #include "proxy/api/header_map.h"
 
 #include "base/obj.h"
 
-#define NAME_SLOTS 512U
+#define NAME_SLOTS     512U
 #define NAME_SEEDS_MAX 1000000U
-#define ITEMS_START 16U
-#define ITEMS_MAX 65534U /* first[] holds index + 1 in 16 bits */
+#define ITEMS_START    16U
+#define ITEMS_MAX      65534U /* first[] holds index + 1 in 16 bits */
 
 static const struct kb_str names[KB_HDR_COUNT] = {
     [KB_HDR_NONE] = {"", 0},
@@ -31,8 +32,8 @@ static size_t name_len_max;
 
 _Static_assert(KB_HDR_COUNT < 256, "name_slots holds ids in one byte");
 
-/* The first eight bytes, the last eight and those in the middle (overlapping, or spread when there are fewer) tell all
- * names apart. */
+/* The first eight bytes, the last eight and those in the middle (overlapping, or spread when there
+ * are fewer) tell all names apart. */
 KB_INLINE uint64_t name_key(struct kb_str name)
 {
     uint64_t first = 0;
@@ -126,7 +127,8 @@ void kb_header_map_init(struct kb_header_map *map, struct kb_arena *arena)
     memset(map, 0, sizeof(*map));
     map->arena = arena;
     map->cap = ITEMS_START;
-    map->items = kb_arena_alloc(arena, ITEMS_START * sizeof(*map->items), _Alignof(struct kb_header));
+    map->items =
+        kb_arena_alloc(arena, ITEMS_START * sizeof(*map->items), _Alignof(struct kb_header));
 }
 
 static KB_NOINLINE bool items_grow(struct kb_header_map *map)
@@ -144,7 +146,8 @@ static KB_NOINLINE bool items_grow(struct kb_header_map *map)
     return true;
 }
 
-KB_INLINE void item_append(struct kb_header_map *map, struct kb_str name, enum kb_header_id id, struct kb_str value)
+KB_INLINE void item_append(struct kb_header_map *map, struct kb_str name, enum kb_header_id id,
+                           struct kb_str value)
 {
     struct kb_header *item;
 
@@ -210,8 +213,8 @@ void kb_header_map_append(struct kb_header_map *map, struct kb_str name, struct 
     kb_header_map_append_id(map, kb_header_id_find(name), name, value);
 }
 
-static struct kb_header *item_find(const struct kb_header_map *map, uint32_t from, enum kb_header_id id,
-                                   struct kb_str name)
+static struct kb_header *item_find(const struct kb_header_map *map, uint32_t from,
+                                   enum kb_header_id id, struct kb_str name)
 {
     for (uint32_t i = from; i < map->count; i++) {
         struct kb_header *item = &map->items[i];
@@ -227,7 +230,8 @@ static struct kb_header *item_find(const struct kb_header_map *map, uint32_t fro
 }
 
 /* Empties every match from `from` on. */
-static unsigned items_remove(struct kb_header_map *map, uint32_t from, enum kb_header_id id, struct kb_str name)
+static unsigned items_remove(struct kb_header_map *map, uint32_t from, enum kb_header_id id,
+                             struct kb_str name)
 {
     unsigned removed = 0;
 
@@ -241,8 +245,8 @@ static unsigned items_remove(struct kb_header_map *map, uint32_t from, enum kb_h
     return removed;
 }
 
-static void item_set(struct kb_header_map *map, struct kb_header *item, struct kb_str name, enum kb_header_id id,
-                     struct kb_str value)
+static void item_set(struct kb_header_map *map, struct kb_header *item, struct kb_str name,
+                     enum kb_header_id id, struct kb_str value)
 {
     if (item == NULL) {
         item_append(map, name, id, value);
@@ -372,7 +376,8 @@ struct kb_str kb_header_map_joined(const struct kb_header_map *map, struct kb_st
     }
     text = kb_arena_alloc(map->arena, len, 1);
     at = text;
-    for (item = first; item != NULL; item = item_find(map, (uint32_t)(item - map->items) + 1, id, name)) {
+    for (item = first; item != NULL;
+         item = item_find(map, (uint32_t)(item - map->items) + 1, id, name)) {
         if (item != first) {
             *at++ = ',';
         }

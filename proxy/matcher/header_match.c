@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Header matchers, as Envoy's HeaderUtility::HeaderData*: a missing header fails every specifier but presence, inverted
- * or not. */
+/* Header matchers, as Envoy's HeaderUtility::HeaderData*: a header that stands several times
+ * matches when one of its values does; a missing header fails every specifier but presence,
+ * inverted or not. */
 #include "proxy/matcher/header_match.h"
 
 #include "envoy/config/route/v3/route_components.pb-c.h"
@@ -19,13 +20,15 @@ static struct kb_str name_lower(const char *name, struct kb_arena *arena)
     return copy;
 }
 
-static void text_init(struct kb_header_matcher *matcher, enum kb_string_match_kind kind, const char *text,
-                      const struct kb_match_build *build)
+static void text_init(struct kb_header_matcher *matcher, enum kb_string_match_kind kind,
+                      const char *text, const struct kb_match_build *build)
 {
-    kb_string_matcher_init_text(&matcher->string, kind, kb_str_from_cstr(text), false, build->arena);
+    kb_string_matcher_init_text(&matcher->string, kind, kb_str_from_cstr(text), false,
+                                build->arena);
 }
 
-static int nested_init(struct kb_header_matcher *matcher, const Envoy__Config__Route__V3__HeaderMatcher *message,
+static int nested_init(struct kb_header_matcher *matcher,
+                       const Envoy__Config__Route__V3__HeaderMatcher *message,
                        const struct kb_match_build *build)
 {
     int rc = 0;
@@ -43,7 +46,8 @@ static int nested_init(struct kb_header_matcher *matcher, const Envoy__Config__R
     return rc;
 }
 
-static int specifier_init(struct kb_header_matcher *matcher, const Envoy__Config__Route__V3__HeaderMatcher *message,
+static int specifier_init(struct kb_header_matcher *matcher,
+                          const Envoy__Config__Route__V3__HeaderMatcher *message,
                           const struct kb_match_build *build)
 {
     matcher->kind = KB_HEADER_MATCH_STRING;
@@ -82,9 +86,9 @@ static int specifier_init(struct kb_header_matcher *matcher, const Envoy__Config
     }
 }
 
-struct kb_header_matcher *kb_header_matchers_create(Envoy__Config__Route__V3__HeaderMatcher *const *messages,
-                                                    size_t count, const char *field,
-                                                    const struct kb_match_build *build)
+struct kb_header_matcher *
+kb_header_matchers_create(Envoy__Config__Route__V3__HeaderMatcher *const *messages, size_t count,
+                          const char *field, const struct kb_match_build *build)
 {
     struct kb_header_matcher *matchers;
     int rc = 0;
@@ -109,39 +113,69 @@ struct kb_header_matcher *kb_header_matchers_create(Envoy__Config__Route__V3__He
     return rc == 0 ? matchers : NULL;
 }
 
-/* p NULL when missing. Names that are not pseudo headers and stand once cost no memory. */
-static struct kb_str header_value(const struct kb_header_matcher *matcher, const struct kb_header_map *headers)
-{
-    if (matcher->id != KB_HDR_NONE && matcher->id != KB_HDR_HOST && headers->first[matcher->id] == 0) {
-        return KB_STR_NULL;
-    }
-    return kb_header_map_joined(headers, matcher->name);
-}
-
-static bool range_match(const struct kb_header_matcher *matcher, struct kb_str value)
+static bool value_match(const struct kb_header_matcher *matcher, struct kb_str value)
 {
     int64_t number;
 
-    return kb_str_to_i64(kb_str_trim(value), &number) == 0 && number >= matcher->range.start &&
-           number < matcher->range.end;
-}
-
-bool kb_header_matcher_match(const struct kb_header_matcher *matcher, const struct kb_header_map *headers)
-{
-    struct kb_str value = header_value(matcher, headers);
-    bool missing = value.p == NULL && !matcher->missing_is_empty;
-
     switch ((enum kb_header_match_kind)matcher->kind) {
     case KB_HEADER_MATCH_PRESENT:
-        return missing ? matcher->invert == matcher->present : matcher->present != matcher->invert;
     case KB_HEADER_MATCH_ANY_VALUE:
-        return !missing && !matcher->invert;
+        return true;
     case KB_HEADER_MATCH_RANGE:
-        return !missing && range_match(matcher, value) != matcher->invert;
+        return kb_str_to_i64(kb_str_trim(value), &number) == 0 && number >= matcher->range.start &&
+               number < matcher->range.end;
     case KB_HEADER_MATCH_STRING:
-        return !missing && kb_string_matcher_match(&matcher->string, value) != matcher->invert;
+        return kb_string_matcher_match(&matcher->string, value);
     }
     return false;
+}
+
+/* Whether one of the header's values matches. *missing: there is none. */
+static bool some_value_match(const struct kb_header_matcher *matcher,
+                             const struct kb_header_map *headers, bool *missing)
+{
+    uint32_t i = 0;
+
+    *missing = false;
+    if (matcher->id != KB_HDR_NONE && headers->first[matcher->id] != 0) {
+        i = headers->first[matcher->id] - 1U;
+    } else if (matcher->id != KB_HDR_NONE || matcher->name.p[0] == ':') {
+        struct kb_str value = matcher->id == KB_HDR_NONE || matcher->id == KB_HDR_HOST
+                                  ? kb_header_map_value(headers, matcher->name)
+                                  : KB_STR_NULL;
+
+        *missing = value.p == NULL;
+        return !*missing && value_match(matcher, value);
+    }
+    *missing = true;
+    for (; i < headers->count; i++) {
+        const struct kb_header *header = &headers->items[i];
+
+        if (header->id == matcher->id && header->name.len > 0 &&
+            (matcher->id != KB_HDR_NONE || kb_str_eq(header->name, matcher->name))) {
+            *missing = false;
+            if (value_match(matcher, header->value)) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+bool kb_header_matcher_match(const struct kb_header_matcher *matcher,
+                             const struct kb_header_map *headers)
+{
+    bool missing;
+    bool matches = some_value_match(matcher, headers, &missing);
+
+    if (missing && matcher->missing_is_empty) {
+        missing = false;
+        matches = value_match(matcher, KB_STR(""));
+    }
+    if (matcher->kind == KB_HEADER_MATCH_PRESENT) {
+        return missing ? matcher->invert == matcher->present : matcher->present != matcher->invert;
+    }
+    return !missing && matches != matcher->invert;
 }
 
 bool kb_header_name_present(const struct kb_header_map *headers, struct kb_str name)

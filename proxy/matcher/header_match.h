@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* envoy.config.route.v3.HeaderMatcher: all specifiers, the deprecated ones too. Several values of one header are matched
- * joined with ",". */
+/* envoy.config.route.v3.HeaderMatcher: all specifiers, the deprecated ones too. Of a header that
+ * stands several times one value has to match (Envoy since 1.38; it joined them with "," before);
+ * inverted: none may. */
 #pragma once
 
 #include "proxy/api/header_map.h"
@@ -29,13 +30,15 @@ struct kb_header_matcher {
 };
 
 struct Envoy__Config__Route__V3__HeaderMatcher;
-/* An array of `count` matchers in build->arena, or NULL: nothing asked for, or errors, which were reported under
- * `field`[i]. */
-struct kb_header_matcher *kb_header_matchers_create(struct Envoy__Config__Route__V3__HeaderMatcher *const *messages,
-                                                    size_t count, const char *field,
-                                                    const struct kb_match_build *build);
+/* An array of `count` matchers in build->arena, or NULL: nothing asked for, or errors, which were
+ * reported under `field`[i]. */
+struct kb_header_matcher *
+kb_header_matchers_create(struct Envoy__Config__Route__V3__HeaderMatcher *const *messages,
+                          size_t count, const char *field, const struct kb_match_build *build);
 
-bool kb_header_matcher_match(const struct kb_header_matcher *matcher, const struct kb_header_map *headers);
+/* Whether the headers are as this one matcher asks. */
+bool kb_header_matcher_match(const struct kb_header_matcher *matcher,
+                             const struct kb_header_map *headers);
 
 /* Present, whatever the value: for x-envoy-retriable-header-names. `name` in any case. */
 bool kb_header_name_present(const struct kb_header_map *headers, struct kb_str name);

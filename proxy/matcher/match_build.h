@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What every builder of matchers gets: where the matcher lives, who closes its regular expressions, where errors go. Main
- * thread. */
+/* What every builder of matchers gets: where the matcher lives, who closes its regular expressions,
+ * where errors go. Main thread. */
 #pragma once
 
 #include "base/arena.h"
@@ -24,7 +24,11 @@ struct kb_match_build {
 void kb_regex_list_dispose(struct kb_regex_list *list);
 
 struct Envoy__Type__Matcher__V3__RegexMatcher;
-/* Compiles and remembers. NULL after reporting RE2's error, or a program that is larger than Envoy allows, at the
- * present path. */
-const struct kb_regex *kb_match_build_regex(const struct kb_match_build *build,
-                                            const struct Envoy__Type__Matcher__V3__RegexMatcher *message);
+/* Compiles and remembers. NULL after reporting RE2's error, or a program that is larger than Envoy
+ * allows, at the present path. */
+const struct kb_regex *
+kb_match_build_regex(const struct kb_match_build *build,
+                     const struct Envoy__Type__Matcher__V3__RegexMatcher *message);
+/* The same for a pattern that the proxy made itself: no limit. */
+const struct kb_regex *kb_match_build_pattern(const struct kb_match_build *build,
+                                              struct kb_str pattern);

@@ -4,10 +4,12 @@
 
 #include "envoy/config/route/v3/route_components.pb-c.h"
 
-#define CASE(name) ENVOY__CONFIG__ROUTE__V3__QUERY_PARAMETER_MATCHER__QUERY_PARAMETER_MATCH_SPECIFIER_##name
+#define CASE(name) \
+    ENVOY__CONFIG__ROUTE__V3__QUERY_PARAMETER_MATCHER__QUERY_PARAMETER_MATCH_SPECIFIER_##name
 
-struct kb_query_matcher *kb_query_matchers_create(Envoy__Config__Route__V3__QueryParameterMatcher *const *messages,
-                                                  size_t count, const char *field, const struct kb_match_build *build)
+struct kb_query_matcher *
+kb_query_matchers_create(Envoy__Config__Route__V3__QueryParameterMatcher *const *messages,
+                         size_t count, const char *field, const struct kb_match_build *build)
 {
     struct kb_query_matcher *matchers;
     int rc = 0;
@@ -71,7 +73,8 @@ static bool query_match(const struct kb_query_matcher *matcher, struct kb_str pa
     return !matcher->has_string || kb_string_matcher_match(&matcher->string, value);
 }
 
-bool kb_query_matchers_all(const struct kb_query_matcher *matchers, size_t count, struct kb_str path)
+bool kb_query_matchers_all(const struct kb_query_matcher *matchers, size_t count,
+                           struct kb_str path)
 {
     for (size_t i = 0; i < count; i++) {
         if (!query_match(&matchers[i], path)) {

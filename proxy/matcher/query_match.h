@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* envoy.config.route.v3.QueryParameterMatcher. Names and values are not percent-decoded; only the first value of a name
- * counts. */
+/* envoy.config.route.v3.QueryParameterMatcher. Names and values are not percent-decoded; only the
+ * first value of a name counts. */
 #pragma once
 
 #include "proxy/matcher/string_match.h"
@@ -14,13 +14,15 @@ struct kb_query_matcher {
 };
 
 struct Envoy__Config__Route__V3__QueryParameterMatcher;
-/* An array in build->arena; NULL: none asked for, or errors, which were reported under `field`[i]. */
-struct kb_query_matcher *kb_query_matchers_create(struct Envoy__Config__Route__V3__QueryParameterMatcher *const *messages,
-                                                  size_t count, const char *field,
-                                                  const struct kb_match_build *build);
+/* An array in build->arena; NULL: none asked for, or errors, which were reported under `field`[i].
+ */
+struct kb_query_matcher *
+kb_query_matchers_create(struct Envoy__Config__Route__V3__QueryParameterMatcher *const *messages,
+                         size_t count, const char *field, const struct kb_match_build *build);
 
 /* All of them match the query of `path` (":path": what follows the first '?'). */
-bool kb_query_matchers_all(const struct kb_query_matcher *matchers, size_t count, struct kb_str path);
+bool kb_query_matchers_all(const struct kb_query_matcher *matchers, size_t count,
+                           struct kb_str path);
 
 /* First value of a parameter: p NULL when it is not there, empty when it has no '='. */
 struct kb_str kb_query_first_value(struct kb_str path, struct kb_str name);

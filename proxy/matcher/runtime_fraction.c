@@ -18,9 +18,11 @@ uint32_t kb_fraction_denominator(const Envoy__Type__V3__FractionalPercent *perce
 }
 
 void kb_runtime_fraction_init(struct kb_runtime_fraction *fraction,
-                              const Envoy__Config__Core__V3__RuntimeFractionalPercent *message, struct kb_arena *arena)
+                              const Envoy__Config__Core__V3__RuntimeFractionalPercent *message,
+                              struct kb_arena *arena)
 {
     fraction->key = kb_str_dup(arena, kb_str_from_cstr(message->runtime_key));
     fraction->numerator = message->default_value != NULL ? message->default_value->numerator : 0;
-    fraction->denominator = message->default_value != NULL ? kb_fraction_denominator(message->default_value) : 100;
+    fraction->denominator =
+        message->default_value != NULL ? kb_fraction_denominator(message->default_value) : 100;
 }

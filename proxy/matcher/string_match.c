@@ -6,8 +6,8 @@
 #include "proto/any.h"
 #include "xds/core/v3/extension.pb-c.h"
 
-void kb_string_matcher_init_text(struct kb_string_matcher *matcher, enum kb_string_match_kind kind, struct kb_str text,
-                                 bool ignore_case, struct kb_arena *arena)
+void kb_string_matcher_init_text(struct kb_string_matcher *matcher, enum kb_string_match_kind kind,
+                                 struct kb_str text, bool ignore_case, struct kb_arena *arena)
 {
     struct kb_str copy = kb_str_dup(arena, text);
 
@@ -24,7 +24,8 @@ void kb_string_matcher_init_text(struct kb_string_matcher *matcher, enum kb_stri
     }
 }
 
-static int regex_init(struct kb_string_matcher *matcher, const Envoy__Type__Matcher__V3__StringMatcher *message,
+static int regex_init(struct kb_string_matcher *matcher,
+                      const Envoy__Type__Matcher__V3__StringMatcher *message,
                       const struct kb_match_build *build)
 {
     if (message->ignore_case) {
@@ -40,19 +41,22 @@ static int regex_init(struct kb_string_matcher *matcher, const Envoy__Type__Matc
     return matcher->regex != NULL ? 0 : KB_ECONFIG;
 }
 
-static int custom_reject(const Envoy__Type__Matcher__V3__StringMatcher *message, const struct kb_match_build *build)
+static int custom_reject(const Envoy__Type__Matcher__V3__StringMatcher *message,
+                         const struct kb_match_build *build)
 {
     struct kb_str type = KB_STR_NULL;
 
     if (message->custom->typed_config != NULL) {
         type = kb_any_inner_name(message->custom->typed_config, build->arena);
     }
-    kb_diag_error(build->diag, "Didn't find a registered implementation for '%s' with type URL: '%.*s'",
+    kb_diag_error(build->diag,
+                  "Didn't find a registered implementation for '%s' with type URL: '%.*s'",
                   message->custom->name, KB_STR_ARG(type));
     return KB_ECONFIG;
 }
 
-int kb_string_matcher_init(struct kb_string_matcher *matcher, const Envoy__Type__Matcher__V3__StringMatcher *message,
+int kb_string_matcher_init(struct kb_string_matcher *matcher,
+                           const Envoy__Type__Matcher__V3__StringMatcher *message,
                            const struct kb_match_build *build)
 {
     enum kb_string_match_kind kind = KB_STRING_MATCH_EXACT;
@@ -82,7 +86,8 @@ int kb_string_matcher_init(struct kb_string_matcher *matcher, const Envoy__Type_
         kb_diag_error(build->diag, "match_pattern: is required");
         return KB_ECONFIG;
     }
-    kb_string_matcher_init_text(matcher, kind, kb_str_from_cstr(text), message->ignore_case, build->arena);
+    kb_string_matcher_init_text(matcher, kind, kb_str_from_cstr(text), message->ignore_case,
+                                build->arena);
     return 0;
 }
 
@@ -109,11 +114,14 @@ bool kb_string_matcher_match(const struct kb_string_matcher *matcher, struct kb_
     case KB_STRING_MATCH_EXACT:
         return matcher->ignore_case ? kb_str_ieq(value, text) : kb_str_eq(value, text);
     case KB_STRING_MATCH_PREFIX:
-        return matcher->ignore_case ? kb_str_istarts_with(value, text) : kb_str_starts_with(value, text);
+        return matcher->ignore_case ? kb_str_istarts_with(value, text)
+                                    : kb_str_starts_with(value, text);
     case KB_STRING_MATCH_SUFFIX:
-        return matcher->ignore_case ? kb_str_iends_with(value, text) : kb_str_ends_with(value, text);
+        return matcher->ignore_case ? kb_str_iends_with(value, text)
+                                    : kb_str_ends_with(value, text);
     case KB_STRING_MATCH_CONTAINS:
-        return matcher->ignore_case ? contains_ignore_case(value, text) : kb_str_find(value, text) >= 0;
+        return matcher->ignore_case ? contains_ignore_case(value, text)
+                                    : kb_str_find(value, text) >= 0;
     case KB_STRING_MATCH_REGEX:
         return kb_regex_full_match(matcher->regex, value);
     }

@@ -28,7 +28,8 @@ int kb_string_matcher_init(struct kb_string_matcher *matcher,
                            const struct Envoy__Type__Matcher__V3__StringMatcher *message,
                            const struct kb_match_build *build) KB_MUST_USE;
 /* One of the plain kinds, for fields that are not StringMatcher messages. */
-void kb_string_matcher_init_text(struct kb_string_matcher *matcher, enum kb_string_match_kind kind, struct kb_str text,
-                                 bool ignore_case, struct kb_arena *arena);
+void kb_string_matcher_init_text(struct kb_string_matcher *matcher, enum kb_string_match_kind kind,
+                                 struct kb_str text, bool ignore_case, struct kb_arena *arena);
 
+/* Whether the text is as the matcher asks. */
 bool kb_string_matcher_match(const struct kb_string_matcher *matcher, struct kb_str value);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Header mutations of one level of configuration. Values that hold no command are literals: they cost nothing per
- * request. */
+/* Header mutations of one level of configuration. Values that hold no command are literals: they
+ * cost nothing per request. */
 #include "proxy/router/header_mutation.h"
 
 #include <stdio.h>
@@ -26,7 +26,8 @@ struct kb_str kb_header_name_dup(struct kb_arena *arena, const char *name)
     return copy;
 }
 
-static int action_of(struct kb_header_addition *addition, const Envoy__Config__Core__V3__HeaderValueOption *message,
+static int action_of(struct kb_header_addition *addition,
+                     const Envoy__Config__Core__V3__HeaderValueOption *message,
                      struct kb_diag *diag)
 {
     if (message->append == NULL) {
@@ -37,12 +38,14 @@ static int action_of(struct kb_header_addition *addition, const Envoy__Config__C
         kb_diag_error(diag, "Both append and append_action are set and it's not allowed");
         return KB_ECONFIG;
     }
-    addition->action = message->append->value ? KB_APPEND_IF_EXISTS_OR_ADD : KB_OVERWRITE_IF_EXISTS_OR_ADD;
+    addition->action =
+        message->append->value ? KB_APPEND_IF_EXISTS_OR_ADD : KB_OVERWRITE_IF_EXISTS_OR_ADD;
     return 0;
 }
 
 static int addition_init(struct kb_header_addition *addition,
-                         const Envoy__Config__Core__V3__HeaderValueOption *message, const struct kb_match_build *build)
+                         const Envoy__Config__Core__V3__HeaderValueOption *message,
+                         const struct kb_match_build *build)
 {
     struct kb_str value;
 
@@ -72,8 +75,8 @@ static int addition_init(struct kb_header_addition *addition,
 }
 
 static void additions_create(struct kb_header_mutations *mutations,
-                             Envoy__Config__Core__V3__HeaderValueOption *const *add, size_t count, const char *field,
-                             const struct kb_match_build *build, bool *failed)
+                             Envoy__Config__Core__V3__HeaderValueOption *const *add, size_t count,
+                             const char *field, const struct kb_match_build *build, bool *failed)
 {
     if (count == 0) {
         return;
@@ -89,8 +92,9 @@ static void additions_create(struct kb_header_mutations *mutations,
     }
 }
 
-static void removals_create(struct kb_header_mutations *mutations, char *const *remove, size_t count,
-                            const char *field, const struct kb_match_build *build, bool *failed)
+static void removals_create(struct kb_header_mutations *mutations, char *const *remove,
+                            size_t count, const char *field, const struct kb_match_build *build,
+                            bool *failed)
 {
     if (count == 0) {
         return;
@@ -129,8 +133,10 @@ kb_header_mutations_create(Envoy__Config__Core__V3__HeaderValueOption *const *ad
 }
 
 /* The value to set, or p NULL when this addition does nothing now. */
-static struct kb_str addition_value(const struct kb_header_addition *addition, const struct kb_header_map *headers,
-                                    const struct kb_formatter_input *input, const struct kb_stream_info *info)
+static struct kb_str addition_value(const struct kb_header_addition *addition,
+                                    const struct kb_header_map *headers,
+                                    const struct kb_formatter_input *input,
+                                    const struct kb_stream_info *info)
 {
     struct kb_str value = addition->literal
                               ? addition->text
@@ -139,10 +145,12 @@ static struct kb_str addition_value(const struct kb_header_addition *addition, c
     if (value.len == 0 && !addition->keep_empty) {
         return KB_STR_NULL;
     }
-    if (addition->action == KB_ADD_IF_ABSENT && kb_header_map_get(headers, addition->name) != NULL) {
+    if (addition->action == KB_ADD_IF_ABSENT &&
+        kb_header_map_get(headers, addition->name) != NULL) {
         return KB_STR_NULL;
     }
-    if (addition->action == KB_OVERWRITE_IF_EXISTS && kb_header_map_get(headers, addition->name) == NULL) {
+    if (addition->action == KB_OVERWRITE_IF_EXISTS &&
+        kb_header_map_get(headers, addition->name) == NULL) {
         return KB_STR_NULL;
     }
     return value.p != NULL ? value : KB_STR("");
@@ -150,11 +158,14 @@ static struct kb_str addition_value(const struct kb_header_addition *addition, c
 
 static bool addition_overwrites(const struct kb_header_addition *addition)
 {
-    return addition->action == KB_OVERWRITE_IF_EXISTS || addition->action == KB_OVERWRITE_IF_EXISTS_OR_ADD;
+    return addition->action == KB_OVERWRITE_IF_EXISTS ||
+           addition->action == KB_OVERWRITE_IF_EXISTS_OR_ADD;
 }
 
-void kb_header_mutations_apply(const struct kb_header_mutations *mutations, struct kb_header_map *headers,
-                               const struct kb_formatter_input *input, const struct kb_stream_info *info)
+void kb_header_mutations_apply(const struct kb_header_mutations *mutations,
+                               struct kb_header_map *headers,
+                               const struct kb_formatter_input *input,
+                               const struct kb_stream_info *info)
 {
     struct kb_str on_stack[VALUES_ON_STACK];
     struct kb_str *values = on_stack;
@@ -166,7 +177,8 @@ void kb_header_mutations_apply(const struct kb_header_mutations *mutations, stru
         kb_header_map_remove(headers, mutations->remove[i]);
     }
     if (mutations->add_count > VALUES_ON_STACK) {
-        values = kb_arena_alloc(headers->arena, mutations->add_count * sizeof(*values), _Alignof(struct kb_str));
+        values = kb_arena_alloc(headers->arena, mutations->add_count * sizeof(*values),
+                                _Alignof(struct kb_str));
     }
     for (uint32_t i = 0; i < mutations->add_count; i++) {
         values[i] = addition_value(&mutations->add[i], headers, input, info);

@@ -32,17 +32,19 @@ struct kb_header_mutations {
 
 struct Envoy__Config__Core__V3__HeaderValueOption;
 
-/* The lists of one level. `kind` is "request" or "response" and makes the field names of errors. *failed is set after an
- * error. NULL when there is nothing to do. */
+/* The lists of one level. `kind` is "request" or "response" and makes the field names of errors.
+ * *failed is set after an error. NULL when there is nothing to do. */
 const struct kb_header_mutations *
-kb_header_mutations_create(struct Envoy__Config__Core__V3__HeaderValueOption *const *add, size_t add_count,
-                           char *const *remove, size_t remove_count, const char *kind,
-                           const struct kb_match_build *build, bool *failed);
+kb_header_mutations_create(struct Envoy__Config__Core__V3__HeaderValueOption *const *add,
+                           size_t add_count, char *const *remove, size_t remove_count,
+                           const char *kind, const struct kb_match_build *build, bool *failed);
 
-/* Removes first; then computes every value from what the headers are then; then overwrites, then adds. NULL mutations do
- * nothing. New text lives in headers->arena. */
-void kb_header_mutations_apply(const struct kb_header_mutations *mutations, struct kb_header_map *headers,
-                               const struct kb_formatter_input *input, const struct kb_stream_info *info);
+/* Removes first; then computes every value from what the headers are then; then overwrites, then
+ * adds. NULL mutations do nothing. New text lives in headers->arena. */
+void kb_header_mutations_apply(const struct kb_header_mutations *mutations,
+                               struct kb_header_map *headers,
+                               const struct kb_formatter_input *input,
+                               const struct kb_stream_info *info);
 
 /* False for names that configuration may not touch: ":..." and host. */
 bool kb_header_modifiable(struct kb_str name);

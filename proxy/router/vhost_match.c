@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The virtual host for a Host value, in Envoy's order: exact domain, longest "*.suffix", longest "prefix.*", "*". One
- * hash lookup for the exact domain and one for each distinct length of wildcards. */
+/* The virtual host for a Host value, in Envoy's order: exact domain, longest "*.suffix", longest
+ * "prefix.*", "*". One hash lookup for the exact domain and one for each distinct length of
+ * wildcards. */
 #include <stdlib.h>
 
 #include "proxy/router/route_table.h"
@@ -16,7 +17,8 @@ static struct kb_str lower_dup(struct kb_str text, struct kb_arena *arena)
     return copy;
 }
 
-static int map_add(struct kb_map *map, struct kb_str key, const struct kb_virtual_host *vhost, struct kb_arena *arena)
+static int map_add(struct kb_map *map, struct kb_str key, const struct kb_virtual_host *vhost,
+                   struct kb_arena *arena)
 {
     struct kb_str lower = lower_dup(key, arena);
 
@@ -27,8 +29,8 @@ static int map_add(struct kb_map *map, struct kb_str key, const struct kb_virtua
     return 0;
 }
 
-int kb_vhost_map_add(struct kb_vhost_map *map, struct kb_str domain, const struct kb_virtual_host *vhost,
-                     struct kb_arena *arena)
+int kb_vhost_map_add(struct kb_vhost_map *map, struct kb_str domain,
+                     const struct kb_virtual_host *vhost, struct kb_arena *arena)
 {
     if (kb_str_eq(domain, KB_STR("*"))) {
         if (map->any != NULL) {
@@ -90,7 +92,8 @@ void kb_vhost_map_dispose(struct kb_vhost_map *map)
     kb_map_dispose(&map->prefixes);
 }
 
-static const struct kb_virtual_host *wildcard_find(const struct kb_vhost_map *map, struct kb_str host)
+static const struct kb_virtual_host *wildcard_find(const struct kb_vhost_map *map,
+                                                   struct kb_str host)
 {
     const struct kb_virtual_host *found;
 

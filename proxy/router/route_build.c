@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Helpers of the builders, and one Route message to one entry. */
+#include "proxy/router/route_build.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "proto/any.h"
+
+#define ACTION(name) ENVOY__CONFIG__ROUTE__V3__ROUTE__ACTION_##name
+#define SECONDS_MAX  INT64_C(315576000000) /* google.protobuf.Duration */
+
+void kb_route_build_error(struct kb_route_build *build, const char *fmt, ...)
+{
+    char text[512];
+    va_list args;
+
+    va_start(args, fmt);
+    vsnprintf(text, sizeof(text), fmt, args);
+    va_end(args);
+    kb_diag_error(build->match.diag, "%s", text);
+    build->failed = true;
+}
+
+struct kb_str kb_route_build_dup(struct kb_route_build *build, const char *text)
+{
+    return kb_str_dup(build->match.arena, kb_str_from_cstr(text));
+}
+
+struct kb_str kb_route_build_intern(struct kb_route_build *build, const char *text)
+{
+    struct kb_str key = kb_str_from_cstr(text);
+    const char *found = kb_map_get(&build->names, key);
+
+    if (key.len == 0) {
+        return KB_STR("");
+    }
+    if (found == NULL) {
+        struct kb_str copy = kb_str_dup(build->match.arena, key);
+
+        kb_map_put(&build->names, copy, (void *)copy.p);
+        found = copy.p;
+    }
+    return kb_str_make(found, key.len);
+}
+
+const struct kb_route_cluster *kb_route_build_cluster(struct kb_route_build *build,
+                                                      const char *name, const char *unknown)
+{
+    struct kb_str key = kb_str_from_cstr(name);
+    struct kb_route_cluster *cluster = kb_map_get(&build->clusters, key);
+    struct kb_cluster_manager *manager = build->factory->server->clusters;
+
+    if (cluster == NULL) {
+        if (build->validate_clusters && !kb_cluster_manager_has(manager, key)) {
+            kb_route_build_error(build, "route: unknown %s '%s'", unknown, name);
+            return NULL;
+        }
+        cluster = KB_ARENA_NEW(build->match.arena, struct kb_route_cluster);
+        cluster->name = kb_route_build_intern(build, name);
+        cluster->slot = kb_cluster_slot(manager, cluster->name);
+        kb_map_put(&build->clusters, cluster->name, cluster);
+    }
+    return cluster;
+}
+
+uint64_t kb_route_build_ms(struct kb_route_build *build, const char *field,
+                           const Google__Protobuf__Duration *duration, uint64_t absent)
+{
+    if (duration == NULL) {
+        return absent;
+    }
+    if (duration->seconds < 0 || duration->nanos < 0) {
+        kb_diag_push(build->match.diag, field);
+        kb_route_build_error(build, "Invalid duration: Expected positive duration");
+        kb_diag_pop(build->match.diag);
+        return absent;
+    }
+    if (duration->seconds > SECONDS_MAX) {
+        kb_diag_push(build->match.diag, field);
+        kb_route_build_error(build, "Invalid duration: duration out-of-range");
+        kb_diag_pop(build->match.diag);
+        return absent;
+    }
+    return (uint64_t)duration->seconds * 1000 + (uint64_t)duration->nanos / 1000000;
+}
+
+const struct kb_regex *kb_route_build_regex(struct kb_route_build *build, const char *field,
+                                            const Envoy__Type__Matcher__V3__RegexMatcher *message)
+{
+    const struct kb_regex *regex = NULL;
+
+    kb_diag_push(build->match.diag, field);
+    if (message == NULL) {
+        kb_route_build_error(build, "value is required");
+    } else {
+        regex = kb_match_build_regex(&build->match, message);
+        build->failed |= regex == NULL;
+    }
+    kb_diag_pop(build->match.diag);
+    return regex;
+}
+
+static void filter_implementation_missing(struct kb_route_build *build, const char *name,
+                                          struct kb_str type)
+{
+    if (kb_str_eq(type, KB_STR("envoy.extensions.filters.http.router.v3.Router"))) {
+        kb_route_build_error(
+            build, "The filter %s doesn't support virtual host or route specific configurations",
+            name);
+    } else {
+        kb_route_build_error(
+            build, "Didn't find a registered implementation for '%s' with type URL: '%.*s'", name,
+            KB_STR_ARG(type));
+    }
+}
+
+static bool filter_build(struct kb_route_build *build, const char *name,
+                         const Google__Protobuf__Any *any)
+{
+    const Envoy__Config__Route__V3__FilterConfig *config;
+    struct kb_str type = kb_any_inner_name(any, build->match.arena);
+
+    if (!kb_str_eq(type, KB_STR("envoy.config.route.v3.FilterConfig"))) {
+        filter_implementation_missing(build, name, type);
+        return false;
+    }
+    config = KB_ANY_UNPACK(any, envoy__config__route__v3__filter_config,
+                           Envoy__Config__Route__V3__FilterConfig, build->match.arena,
+                           build->match.diag);
+    if (config == NULL) {
+        build->failed = true;
+        return false;
+    }
+    if (config->disabled) {
+        return true;
+    }
+    if (config->config == NULL) {
+        kb_route_build_error(
+            build, "Empty route/virtual host per filter configuration for %s filter", name);
+    } else if (config->config->type_url[0] != '\0' && !config->is_optional) {
+        filter_implementation_missing(build, name,
+                                      kb_any_inner_name(config->config, build->match.arena));
+    }
+    return false;
+}
+
+const struct kb_filter_switches *kb_route_build_filters(struct kb_route_build *build,
+                                                        void *const *entries, size_t count)
+{
+    struct kb_filter_switches *filters;
+
+    if (count == 0) {
+        return NULL;
+    }
+    filters =
+        kb_arena_calloc(build->match.arena, sizeof(*filters) + count * sizeof(filters->items[0]));
+    filters->count = count;
+    kb_diag_push(build->match.diag, "typed_per_filter_config");
+    for (size_t i = 0; i < count; i++) {
+        /* Map entries of all levels have the same members. */
+        const Envoy__Config__Route__V3__Route__TypedPerFilterConfigEntry *entry = entries[i];
+
+        kb_diag_push_key(build->match.diag, kb_str_from_cstr(entry->key));
+        filters->items[i].name = kb_route_build_intern(build, entry->key);
+        filters->items[i].disabled = filter_build(build, entry->key, entry->value);
+        kb_diag_pop(build->match.diag);
+    }
+    kb_diag_pop(build->match.diag);
+    return filters;
+}
+
+/* Route before virtual host, the new field before the old one. */
+static uint64_t body_buffer_limit(const Envoy__Config__Route__V3__Route *route,
+                                  const Envoy__Config__Route__V3__VirtualHost *vhost)
+{
+    if (route->request_body_buffer_limit != NULL) {
+        return route->request_body_buffer_limit->value;
+    }
+    if (vhost->request_body_buffer_limit != NULL) {
+        return vhost->request_body_buffer_limit->value;
+    }
+    if (route->per_request_buffer_limit_bytes != NULL) {
+        return route->per_request_buffer_limit_bytes->value;
+    }
+    if (vhost->per_request_buffer_limit_bytes != NULL) {
+        return vhost->per_request_buffer_limit_bytes->value;
+    }
+    return UINT64_MAX;
+}
+
+static void action_build(struct kb_route_build *build,
+                         const Envoy__Config__Route__V3__Route *message,
+                         const struct kb_vhost_defaults *defaults, struct kb_route_entry *entry)
+{
+    switch ((int)message->action_case) {
+    case ACTION(ROUTE):
+        kb_diag_push(build->match.diag, "route");
+        kb_route_build_action(build, message->route, defaults, entry);
+        kb_diag_pop(build->match.diag);
+        break;
+    case ACTION(REDIRECT):
+        kb_diag_push(build->match.diag, "redirect");
+        kb_route_build_redirect(build, message->redirect, entry);
+        kb_diag_pop(build->match.diag);
+        break;
+    case ACTION(DIRECT_RESPONSE):
+        kb_diag_push(build->match.diag, "direct_response");
+        kb_route_build_direct(build, message->direct_response, entry);
+        kb_diag_pop(build->match.diag);
+        break;
+    case ACTION(FILTER_ACTION):
+    case ACTION(NON_FORWARDING_ACTION):
+        entry->route.kind = KB_ROUTE_NON_FORWARDING;
+        break;
+    default:
+        kb_route_build_error(build, "action: is required");
+    }
+}
+
+void kb_route_build_entry(struct kb_route_build *build,
+                          const Envoy__Config__Route__V3__Route *message,
+                          const struct kb_virtual_host *vhost,
+                          const struct kb_vhost_defaults *defaults, struct kb_route_entry *entry,
+                          struct kb_path_key *key)
+{
+    struct kb_route *route = &entry->route;
+
+    entry->key = key;
+    route->impl = entry;
+    route->virtual_host = vhost;
+    route->name = kb_route_build_intern(build, message->name);
+    route->timeout_ms = KB_ROUTE_TIMEOUT_MS;
+    route->flush_timeout_ms = UINT64_MAX;
+    route->cluster_not_found_status = 503;
+    route->request_body_buffer_limit = body_buffer_limit(message, defaults->message);
+    route->include_attempt_count_request = defaults->message->include_request_attempt_count;
+    route->include_attempt_count_response = defaults->message->include_attempt_count_in_response;
+    route->include_is_timeout_retry = defaults->message->include_is_timeout_retry_header;
+    if (message->match == NULL) {
+        kb_route_build_error(build, "match: value is required");
+    } else {
+        kb_route_build_match(build, message->match, entry, key);
+    }
+    action_build(build, message, defaults, entry);
+    entry->request = kb_header_mutations_create(
+        message->request_headers_to_add, message->n_request_headers_to_add,
+        message->request_headers_to_remove, message->n_request_headers_to_remove, "request",
+        &build->match, &build->failed);
+    entry->response = kb_header_mutations_create(
+        message->response_headers_to_add, message->n_response_headers_to_add,
+        message->response_headers_to_remove, message->n_response_headers_to_remove, "response",
+        &build->match, &build->failed);
+    entry->filters = kb_route_build_filters(build, (void *const *)message->typed_per_filter_config,
+                                            message->n_typed_per_filter_config);
+}

@@ -1,0 +1,289 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Route tables: from a RouteConfiguration to virtual hosts, their domains and routes. */
+#include "proxy/router/route_build.h"
+
+#include <stdlib.h>
+
+#include "base/mem.h"
+#include "proxy/api/stats.h"
+
+#define TLS(name) ENVOY__CONFIG__ROUTE__V3__VIRTUAL_HOST__TLS_REQUIREMENT_TYPE__##name
+
+/* ---- virtual hosts ---- */
+
+static struct kb_stat_group *vcluster_stats(struct kb_route_build *build, struct kb_str vhost,
+                                            struct kb_str name)
+{
+    struct kb_stat_store *store = build->factory->server->stats;
+    struct kb_str prefix = kb_str_printf(build->match.arena, "vhost.%.*s.vcluster.%.*s.",
+                                         KB_STR_ARG(vhost), KB_STR_ARG(name));
+
+    return store != NULL ? kb_stat_group_create(store, prefix, &kb_stat_schema_virtual_cluster)
+                         : NULL;
+}
+
+static void vclusters_build(struct kb_route_build *build,
+                            const Envoy__Config__Route__V3__VirtualHost *message,
+                            struct kb_virtual_host *vhost)
+{
+    struct kb_virtual_cluster *clusters;
+    size_t n = message->n_virtual_clusters;
+
+    if (n == 0) {
+        return;
+    }
+    clusters = kb_arena_calloc(build->match.arena, (n + 1) * sizeof(*clusters));
+    for (size_t i = 0; i < n; i++) {
+        const Envoy__Config__Route__V3__VirtualCluster *cluster = message->virtual_clusters[i];
+
+        kb_diag_push_index(build->match.diag, "virtual_clusters", i);
+        if (cluster->n_headers == 0) {
+            kb_route_build_error(build, "virtual clusters must define 'headers'");
+        }
+        clusters[i].name = kb_route_build_dup(build, cluster->name);
+        clusters[i].headers = kb_header_matchers_create(cluster->headers, cluster->n_headers,
+                                                        "headers", &build->match);
+        clusters[i].header_count = cluster->n_headers;
+        build->failed |= clusters[i].headers == NULL;
+        kb_diag_pop(build->match.diag);
+    }
+    clusters[n].name = KB_STR("other");
+    for (size_t i = 0; i <= n && !build->failed; i++) {
+        clusters[i].stats = vcluster_stats(build, vhost->name, clusters[i].name);
+    }
+    vhost->virtual_clusters = clusters;
+    vhost->virtual_cluster_count = (uint32_t)n + 1;
+}
+
+static void domains_build(struct kb_route_build *build,
+                          const Envoy__Config__Route__V3__VirtualHost *message,
+                          const struct kb_virtual_host *vhost)
+{
+    for (size_t i = 0; i < message->n_domains; i++) {
+        struct kb_str domain = kb_str_from_cstr(message->domains[i]);
+
+        kb_diag_push_index(build->match.diag, "domains", i);
+        if (domain.len > KB_ROUTE_DOMAIN_MAX) {
+            kb_route_build_error(build, "a domain may have %d bytes at most, this one has %zu",
+                                 KB_ROUTE_DOMAIN_MAX, domain.len);
+        } else if (kb_vhost_map_add(&build->config->domains, domain, vhost, build->match.arena) !=
+                   0) {
+            if (kb_str_eq(domain, KB_STR("*"))) {
+                kb_route_build_error(build,
+                                     "Only a single wildcard domain is permitted in route %.*s",
+                                     KB_STR_ARG(build->config->name));
+            } else {
+                struct kb_str lower = kb_header_name_dup(build->match.arena, message->domains[i]);
+
+                kb_route_build_error(build,
+                                     "Only unique values for domains are permitted. Duplicate "
+                                     "entry of domain %.*s in route %.*s",
+                                     KB_STR_ARG(lower), KB_STR_ARG(build->config->name));
+            }
+        }
+        kb_diag_pop(build->match.diag);
+    }
+}
+
+static void require_tls_build(struct kb_route_build *build,
+                              const Envoy__Config__Route__V3__VirtualHost *message,
+                              struct kb_virtual_host *vhost)
+{
+    struct kb_route_entry *entry;
+
+    if ((int)message->require_tls == TLS(NONE)) {
+        return;
+    }
+    vhost->require_tls =
+        (int)message->require_tls == TLS(ALL) ? KB_REQUIRE_TLS_ALL : KB_REQUIRE_TLS_EXTERNAL_ONLY;
+    entry = KB_ARENA_NEW(build->match.arena, struct kb_route_entry);
+    entry->tls_redirect = true;
+    entry->route.kind = KB_ROUTE_REDIRECT;
+    entry->route.name = KB_STR("");
+    entry->route.virtual_host = vhost;
+    entry->route.request_body_buffer_limit = UINT64_MAX;
+    entry->route.impl = entry;
+    vhost->tls_redirect = entry;
+}
+
+static void routes_build(struct kb_route_build *build,
+                         const Envoy__Config__Route__V3__VirtualHost *message,
+                         const struct kb_vhost_defaults *defaults, struct kb_virtual_host *vhost)
+{
+    size_t n = message->n_routes;
+    struct kb_path_key *keys;
+
+    if (message->matcher != NULL) {
+        kb_diag_push(build->match.diag, "matcher");
+        kb_route_build_error(
+            build, n > 0 ? "cannot set both matcher and routes on virtual host"
+                         : "a matcher tree in a virtual host is not implemented: list its routes");
+        kb_diag_pop(build->match.diag);
+    }
+    if (n == 0) {
+        return;
+    }
+    keys = kb_arena_calloc(build->match.arena, n * sizeof(*keys));
+    vhost->entries = kb_arena_calloc(build->match.arena, n * sizeof(*vhost->entries));
+    vhost->keys = keys;
+    vhost->route_count = (uint32_t)n;
+    for (size_t i = 0; i < n; i++) {
+        kb_diag_push_index(build->match.diag, "routes", i);
+        kb_route_build_entry(build, message->routes[i], vhost, defaults, &vhost->entries[i],
+                             &keys[i]);
+        kb_diag_pop(build->match.diag);
+    }
+}
+
+static void vhost_build(struct kb_route_build *build,
+                        const Envoy__Config__Route__V3__VirtualHost *message,
+                        const struct kb_vhost_defaults *table, struct kb_virtual_host *vhost)
+{
+    struct kb_vhost_defaults defaults = *table;
+    size_t mirror_count;
+    const struct kb_mirror_policy *mirrors;
+
+    vhost->name = kb_route_build_dup(build, message->name);
+    vhost->config = build->config;
+    defaults.message = message;
+    vhost->request = kb_header_mutations_create(
+        message->request_headers_to_add, message->n_request_headers_to_add,
+        message->request_headers_to_remove, message->n_request_headers_to_remove, "request",
+        &build->match, &build->failed);
+    vhost->response = kb_header_mutations_create(
+        message->response_headers_to_add, message->n_response_headers_to_add,
+        message->response_headers_to_remove, message->n_response_headers_to_remove, "response",
+        &build->match, &build->failed);
+    vhost->filters = kb_route_build_filters(build, (void *const *)message->typed_per_filter_config,
+                                            message->n_typed_per_filter_config);
+    if (message->retry_policy != NULL) {
+        kb_diag_push(build->match.diag, "retry_policy");
+        defaults.retry = kb_route_build_retry(build, message->retry_policy);
+        kb_diag_pop(build->match.diag);
+    }
+    mirrors = kb_route_build_mirrors(build, message->request_mirror_policies,
+                                     message->n_request_mirror_policies, &mirror_count);
+    if (mirrors != NULL) {
+        defaults.mirrors = mirrors;
+        defaults.mirror_count = mirror_count;
+    }
+    defaults.hedge_on_per_try_timeout =
+        message->hedge_policy != NULL && message->hedge_policy->hedge_on_per_try_timeout;
+    domains_build(build, message, vhost);
+    require_tls_build(build, message, vhost);
+    vclusters_build(build, message, vhost);
+    routes_build(build, message, &defaults, vhost);
+}
+
+/* ---- the table ---- */
+
+static void table_build(struct kb_route_build *build,
+                        const Envoy__Config__Route__V3__RouteConfiguration *message)
+{
+    struct kb_route_config *config = build->config;
+    struct kb_vhost_defaults defaults = {.retry = NULL};
+
+    config->internal_only_header_count = message->n_internal_only_headers;
+    config->internal_only_headers = kb_arena_calloc(
+        &config->arena, (message->n_internal_only_headers + 1) * sizeof(struct kb_str));
+    for (size_t i = 0; i < message->n_internal_only_headers; i++) {
+        config->internal_only_headers[i] =
+            kb_header_name_dup(&config->arena, message->internal_only_headers[i]);
+    }
+    for (size_t i = 0; i < message->n_cluster_specifier_plugins; i++) {
+        const Envoy__Config__Route__V3__ClusterSpecifierPlugin *plugin =
+            message->cluster_specifier_plugins[i];
+
+        if (!plugin->is_optional) {
+            kb_diag_push_index(build->match.diag, "cluster_specifier_plugins", i);
+            kb_route_build_error(build, "cluster specifier plugins are not implemented");
+            kb_diag_pop(build->match.diag);
+        }
+    }
+    config->request = kb_header_mutations_create(
+        message->request_headers_to_add, message->n_request_headers_to_add,
+        message->request_headers_to_remove, message->n_request_headers_to_remove, "request",
+        &build->match, &build->failed);
+    config->response = kb_header_mutations_create(
+        message->response_headers_to_add, message->n_response_headers_to_add,
+        message->response_headers_to_remove, message->n_response_headers_to_remove, "response",
+        &build->match, &build->failed);
+    config->filters = kb_route_build_filters(build, (void *const *)message->typed_per_filter_config,
+                                             message->n_typed_per_filter_config);
+    defaults.mirrors =
+        kb_route_build_mirrors(build, message->request_mirror_policies,
+                               message->n_request_mirror_policies, &defaults.mirror_count);
+    config->vhost_count = message->n_virtual_hosts;
+    config->vhosts = kb_arena_calloc(&config->arena,
+                                     KB_MAX(message->n_virtual_hosts, 1) * sizeof(*config->vhosts));
+    for (size_t i = 0; i < message->n_virtual_hosts; i++) {
+        kb_diag_push_index(build->match.diag, "virtual_hosts", i);
+        vhost_build(build, message->virtual_hosts[i], &defaults, &config->vhosts[i]);
+        kb_diag_pop(build->match.diag);
+    }
+    kb_vhost_map_finish(&config->domains, &config->arena);
+}
+
+struct kb_route_config *
+kb_route_config_create(const Envoy__Config__Route__V3__RouteConfiguration *message,
+                       struct kb_factory_context *factory, bool validate_clusters,
+                       struct kb_diag *diag)
+{
+    struct kb_route_config *config = kb_calloc(1, sizeof(*config));
+    struct kb_route_build build = {.factory = factory, .config = config};
+
+    KB_OBJ_SET(config, kb_route_config);
+    kb_arena_init(&config->arena, NULL);
+    kb_map_init(&config->domains.exact);
+    kb_map_init(&config->domains.suffixes);
+    kb_map_init(&config->domains.prefixes);
+    config->name = kb_str_dup(&config->arena, kb_str_from_cstr(message->name));
+    config->runtime = factory->server->runtime;
+    config->ignore_port = message->ignore_port_in_host_matching;
+    config->ignore_path_parameters = message->ignore_path_parameters_in_path_matching;
+    config->most_specific_wins = message->most_specific_header_mutations_wins;
+    config->vhost_header = kb_header_name_dup(&config->arena, message->vhost_header);
+    build.match.arena = &config->arena;
+    build.match.regexes = &config->regexes;
+    build.match.diag = diag;
+    build.validate_clusters =
+        message->validate_clusters != NULL ? message->validate_clusters->value : validate_clusters;
+    build.body_max = message->max_direct_response_body_size_bytes != NULL
+                         ? message->max_direct_response_body_size_bytes->value
+                         : KB_DIRECT_RESPONSE_BODY_MAX;
+    kb_map_init(&build.clusters);
+    kb_map_init(&build.names);
+    table_build(&build, message);
+    kb_map_dispose(&build.clusters);
+    kb_map_dispose(&build.names);
+    if (build.failed) {
+        kb_route_config_destroy(config);
+        return NULL;
+    }
+    return config;
+}
+
+static void vhost_stats_destroy(const struct kb_virtual_host *vhost)
+{
+    for (uint32_t i = 0; i < vhost->virtual_cluster_count; i++) {
+        kb_stat_group_destroy(vhost->virtual_clusters[i].stats);
+    }
+}
+
+void kb_route_config_destroy(struct kb_route_config *config)
+{
+    if (config == NULL) {
+        return;
+    }
+    (void)KB_CAST(config, kb_route_config);
+    for (size_t i = 0; i < config->vhost_count; i++) {
+        if (config->vhosts[i].virtual_cluster_count > 0) {
+            vhost_stats_destroy(&config->vhosts[i]);
+        }
+    }
+    kb_vhost_map_dispose(&config->domains);
+    kb_regex_list_dispose(&config->regexes);
+    kb_arena_dispose(&config->arena);
+    KB_OBJ_CLEAR(config);
+    free(config);
+}
