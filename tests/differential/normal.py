@@ -8,8 +8,6 @@ only where they have the right form: a date that is no valid HTTP date stays and
 import hashlib
 import re
 
-from tests.harness.client import chunked_end
-
 DAY = r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
 MONTH = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
 DATE = re.compile(rf"{DAY}, \d\d {MONTH} 20[2-9]\d \d\d:\d\d:\d\d GMT")
@@ -59,24 +57,6 @@ def lines_of(raw, names, own_address=None):
     text = raw.decode("latin-1")
     lines = [shorten(text_of(line, names, own_address)) for line in text.split("\r\n")]
     return lines
-
-
-def unchunk(raw):
-    """A response with its chunked body decoded (for answers whose framing is free)."""
-    head, mark, body = raw.partition(b"\r\n\r\n")
-    if not mark or not re.search(rb"\r\ntransfer-encoding: *chunked", head, re.I):
-        return raw
-    end = chunked_end(body, 0)
-    if end < 0:
-        return raw
-    out, at = b"", 0
-    while True:
-        eol = body.index(b"\r\n", at)
-        size = int(body[at:eol].split(b";")[0], 16)
-        if not size:
-            return head + mark + out + body[eol + 4:]
-        out += body[eol + 2:eol + 2 + size]
-        at = eol + 2 + size + 2
 
 
 def log_line(entry, names, own_address=None):

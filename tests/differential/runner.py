@@ -6,7 +6,7 @@ import re
 import socket
 
 from tests.harness import proxy as harness_proxy
-from tests.harness.client import Connection, methods_of
+from tests.harness.client import Connection, methods_of, unchunk
 from tests.harness.config import Layout
 from tests.harness.proxy import Proxy, run_once
 from tests.harness.upstream import wait_until
@@ -120,7 +120,7 @@ class Run:
     def client_view(self, exchange, conn):
         raw = conn.received
         if (exchange.framing or self.case.spec.get("framing")) == "decoded" or exchange.view:
-            raw = normal.unchunk(raw)
+            raw = unchunk(raw)
         lines = normal.lines_of(raw, self.names, self.address)
         if exchange.view:
             lines = views.apply(exchange.view, raw, self.names)

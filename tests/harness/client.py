@@ -39,6 +39,24 @@ def chunked_end(buf, at):
             at = eol + 2
 
 
+def unchunk(raw):
+    """A message with its chunked body decoded, as it is if it has none."""
+    head, mark, body = raw.partition(b"\r\n\r\n")
+    if not mark or not re.search(rb"\r\ntransfer-encoding: *chunked", head, re.I):
+        return raw
+    end = chunked_end(body, 0)
+    if end < 0:
+        return raw
+    out, at = b"", 0
+    while True:
+        eol = body.index(b"\r\n", at)
+        size = int(body[at:eol].split(b";")[0], 16)
+        if not size:
+            return head + mark + out + body[eol + 4:]
+        out += body[eol + 2:eol + 2 + size]
+        at = eol + 2 + size + 2
+
+
 def response_end(buf, at, method, closed):
     """(index after the response that starts at `at`, its status); index -1 while incomplete."""
     end = head_end(buf, at)

@@ -21,13 +21,15 @@ class Behaviour:
     then    keep | close | rst | hang | half_close
     early   answer as soon as the head is there; the body is read afterwards
     deaf    answer without reading the body at all
+    lazy    wait for release() before reading the body
     """
 
-    def __init__(self, parts, then="keep", early=False, deaf=False):
+    def __init__(self, parts, then="keep", early=False, deaf=False, lazy=False):
         self.parts = [parts] if isinstance(parts, bytes) else list(parts)
         self.then = then
         self.early = early or deaf
         self.deaf = deaf
+        self.lazy = lazy
 
 
 def reply(status="200 OK", headers=(), body=b"ok\n", length=True):
@@ -107,6 +109,7 @@ NAMED = {
     "s304cl": lambda: Behaviour(b"HTTP/1.1 304 Not Modified\r\ncontent-length: 42\r\n\r\n"),
     "s101": lambda: Behaviour(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\n"
                               b"connection: upgrade\r\n\r\n", "hang"),
+    "lazy": lambda: Behaviour(OK, lazy=True),
     "early": lambda: Behaviour(OK, early=True),
     "earlyclose": lambda: Behaviour(reply(headers=["connection: close"]), "close", deaf=True),
     "early413": lambda: Behaviour(reply("413 Too Large", ["connection: close"], b"no\n"), "close",
@@ -130,7 +133,7 @@ def behaviour(spec):
         parts = spec["raw"] if isinstance(spec["raw"], list) else [spec["raw"]]
         return Behaviour([None if p is None else p.encode("latin-1") for p in parts],
                          spec.get("then", "keep"), spec.get("early", False),
-                         spec.get("deaf", False))
+                         spec.get("deaf", False), spec.get("lazy", False))
     name, _, arg = str(spec).partition(":")
     if name in NAMED:
         return NAMED[name]()
@@ -356,6 +359,10 @@ class Upstream:
             if act.then == "body":
                 sock.sendall(b"".join(act.parts))
                 act = behaviour("ok")
+            if act.lazy:
+                ticket = gate.ticket()
+                while not gate.passed(ticket):
+                    pass
             if not act.early:
                 head = self._finish(reader, head, number)
             self._send(sock, act, head, gate)
