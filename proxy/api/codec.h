@@ -22,8 +22,8 @@ struct kb_response_encoder_ops {
 /* One request on an upstream connection. */
 struct kb_request_encoder;
 
-/* Hears of the response; `owner` is given to the pool. Headers, trailers and their strings live in the arena given with the request, or in
- * slices that the codec pins until the response was destroyed by the owner letting go (kb_request_encoder_release). */
+/* Hears of the response; `owner` is given to the pool. Headers and trailers live in the arena given with the
+ * request; their strings in it or in the head's slice. */
 struct kb_response_decoder_ops {
     void (*on_1xx)(void *owner, struct kb_header_map *headers);
     void (*on_headers)(void *owner, struct kb_header_map *headers, bool end_stream);
@@ -43,6 +43,8 @@ void kb_request_encoder_trailers(struct kb_request_encoder *encoder, const struc
 void kb_request_encoder_reset(struct kb_request_encoder *encoder);
 /* Counted: stops reading the response. */
 void kb_request_encoder_read_disable(struct kb_request_encoder *encoder, bool disable);
+/* The slice that holds the response's header strings; take a reference in on_headers to keep them. */
+struct kb_slice *kb_request_encoder_head_slice(struct kb_request_encoder *encoder);
 /* Facts of the connection for the access log. */
 void kb_request_encoder_info(struct kb_request_encoder *encoder, struct kb_upstream_info *info);
 

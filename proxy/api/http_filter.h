@@ -7,6 +7,7 @@
 #include "proxy/api/factory_context.h"
 #include "proxy/api/stream_info.h"
 
+struct kb_stat_block;
 struct kb_stream; /* one downstream stream: the callbacks below take it; implemented in proxy/http */
 
 enum kb_filter_headers_status {
@@ -79,3 +80,10 @@ void kb_stream_read_disable(struct kb_stream *stream, bool disable);
 size_t kb_stream_buffer_limit(struct kb_stream *stream);
 /* True when the whole request was received. */
 bool kb_stream_request_complete(struct kb_stream *stream);
+/* True once response headers were encoded: a local reply is not possible any more. */
+bool kb_stream_response_started(struct kb_stream *stream);
+/* content-type application/grpc */
+bool kb_stream_is_grpc(struct kb_stream *stream);
+/* Cells of "http.<stat_prefix>." on this worker. */
+struct kb_stat_block *kb_stream_http_stats(struct kb_stream *stream);
+struct kb_server_context *kb_stream_server(struct kb_stream *stream);

@@ -1,0 +1,334 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Downstream HTTP/1 codec: parser events to streams, responses to the connection's queue. */
+#include "proxy/http/h1_server.h"
+
+#include "proxy/http/hcm_internal.h"
+
+static const struct kb_response_encoder_ops h1_server_encoder;
+
+void kb_h1_server_init(struct kb_h1_server *server, struct kb_hcm *hcm)
+{
+    memset(server, 0, sizeof(*server));
+    KB_OBJ_SET(server, kb_h1_server);
+    server->hcm = hcm;
+    kb_h1_parser_init(&server->parser, false, &hcm->config->h1, &hcm->worker->slices);
+}
+
+void kb_h1_server_dispose(struct kb_h1_server *server)
+{
+    kb_h1_parser_dispose(&server->parser);
+    KB_OBJ_CLEAR(server);
+}
+
+/* ---- request ---- */
+
+/* Both sides are done with the present request. */
+static void message_finished(struct kb_h1_server *server)
+{
+    server->stream = NULL;
+    server->request_complete = false;
+    server->response_complete = false;
+    server->connect_request = false;
+    server->head_request = false;
+    kb_h1_parser_next(&server->parser);
+}
+
+void kb_h1_server_detach(struct kb_h1_server *server)
+{
+    server->stream = NULL;
+    server->failed = true;
+}
+
+static void fail(struct kb_h1_server *server, enum kb_h1_error error)
+{
+    struct kb_stream *stream = server->stream;
+
+    server->failed = true;
+    if (stream->info.protocol == KB_PROTOCOL_NONE) {
+        stream->info.protocol = KB_PROTOCOL_HTTP11;
+    }
+    kb_hcm_stream_codec_error(stream, kb_h1_error_status(error), kb_h1_error_details(error));
+}
+
+/* Splits an absolute-form target (RFC 9112 section 3.2.2) into authority and path. */
+static enum kb_h1_error absolute_target(struct kb_header_map *map, struct kb_str url)
+{
+    ptrdiff_t scheme_end = kb_str_find(url, KB_STR("://"));
+    struct kb_str scheme, rest;
+    size_t n = 0;
+
+    if (scheme_end <= 0) {
+        return KB_H1_INVALID_URL;
+    }
+    scheme = kb_str_first(url, (size_t)scheme_end);
+    rest = kb_str_from(url, (size_t)scheme_end + 3);
+    while (n < rest.len && rest.p[n] != '/' && rest.p[n] != '?' && rest.p[n] != '#') {
+        n++;
+    }
+    if (n == 0) {
+        return KB_H1_INVALID_URL;
+    }
+    if (!kb_str_ieq(scheme, KB_STR("http")) && !kb_str_ieq(scheme, KB_STR("https"))) {
+        return KB_H1_INVALID_SCHEME;
+    }
+    map->scheme = kb_str_ieq(scheme, KB_STR("https")) ? KB_STR("https") : KB_STR("http");
+    map->authority = kb_str_first(rest, n);
+    rest = kb_str_from(rest, n);
+    if (rest.len == 0) {
+        map->path = KB_STR("/");
+    } else if (rest.p[0] != '/') {
+        map->path = kb_str_printf(map->arena, "/%.*s", KB_STR_ARG(rest));
+    } else {
+        map->path = rest;
+    }
+    return KB_H1_OK;
+}
+
+static enum kb_h1_error target_set(struct kb_h1_server *server, struct kb_header_map *map)
+{
+    struct kb_str url = server->parser.url;
+
+    if (server->connect_request) {
+        map->authority = url;
+        return KB_H1_OK;
+    }
+    if (KB_LIKELY(url.len > 0 && url.p[0] == '/')) {
+        map->path = url;
+        return KB_H1_OK;
+    }
+    if (kb_str_eq(url, KB_STR("*")) && kb_str_eq(map->method, KB_STR("OPTIONS"))) {
+        map->path = url;
+        return KB_H1_OK;
+    }
+    if (!server->parser.settings->allow_absolute_url) {
+        map->path = url;
+        return KB_H1_OK;
+    }
+    return absolute_target(map, url);
+}
+
+static void on_head(struct kb_h1_server *server)
+{
+    struct kb_h1_parser *parser = &server->parser;
+    struct kb_stream *stream = server->stream;
+    struct kb_header_map *map = &stream->request;
+    enum kb_h1_error error;
+
+    if (KB_UNLIKELY(parser->dropped_underscores)) {
+        parser->dropped_underscores = false;
+        kb_stat_inc(server->hcm->http1_stats, KB_STAT_HTTP1_DROPPED_HEADERS_WITH_UNDERSCORES);
+    }
+    stream->head_slice = kb_slice_ref(parser->head_slice);
+    stream->info.protocol = parser->http_minor == 0 ? KB_PROTOCOL_HTTP10 : KB_PROTOCOL_HTTP11;
+    stream->info.header_bytes_received = parser->head_bytes;
+    stream->saw_connection_close = !parser->keep_alive;
+    server->http_10 = parser->http_minor == 0;
+    stream->http_10_keep_alive = server->http_10 && parser->keep_alive;
+    server->head_request = kb_str_eq(map->method, KB_STR("HEAD"));
+    server->connect_request = kb_str_eq(map->method, KB_STR("CONNECT"));
+    stream->head_request = server->head_request;
+    if (server->http_10 && !parser->settings->accept_http_10) {
+        fail(server, KB_H1_LOW_VERSION);
+        return;
+    }
+    error = target_set(server, map);
+    if (error != KB_H1_OK) {
+        fail(server, error);
+        return;
+    }
+    server->request_complete = parser->message_complete;
+    kb_stream_decode_headers(stream, parser->message_complete);
+}
+
+static void on_complete(struct kb_h1_server *server)
+{
+    struct kb_stream *stream = server->stream;
+    bool told = server->request_complete;
+
+    server->request_complete = true;
+    if (server->response_complete) {
+        message_finished(server);
+        return;
+    }
+    if (stream == NULL || told) {
+        return;
+    }
+    if (server->parser.trailers != NULL) {
+        kb_stream_decode_trailers(stream, server->parser.trailers);
+    } else {
+        kb_stream_decode_data(stream, &server->parser.body, true);
+    }
+}
+
+static void on_body(struct kb_h1_server *server)
+{
+    struct kb_h1_parser *parser = &server->parser;
+    bool end_stream = parser->message_complete && parser->trailers == NULL;
+
+    if (server->stream == NULL) {
+        kb_buf_dispose(&parser->body);
+        return;
+    }
+    server->request_complete = end_stream;
+    kb_stream_decode_data(server->stream, &parser->body, end_stream);
+    kb_buf_dispose(&parser->body);
+}
+
+/* True when parsing may go on. */
+static bool event_handle(struct kb_h1_server *server, enum kb_h1_event event)
+{
+    switch (event) {
+    case KB_H1_NEED_MORE:
+        return false;
+    case KB_H1_HEAD:
+        on_head(server);
+        return true;
+    case KB_H1_BODY:
+        on_body(server);
+        return true;
+    case KB_H1_COMPLETE:
+        on_complete(server);
+        return true;
+    case KB_H1_ERROR:
+        if (server->stream == NULL) {
+            server->failed = true;
+            return false;
+        }
+        if (server->parser.error == KB_H1_UNEXPECTED_UNDERSCORE) {
+            kb_stat_inc(server->hcm->http1_stats, KB_STAT_HTTP1_REQUESTS_REJECTED_WITH_UNDERSCORES_IN_HEADERS);
+        }
+        fail(server, server->parser.error);
+        return false;
+    }
+    return false;
+}
+
+void kb_h1_server_dispatch(struct kb_h1_server *server, struct kb_buf *in)
+{
+    struct kb_hcm *hcm = server->hcm;
+
+    hcm->dispatching = true;
+    while (!server->failed && !hcm->closed) {
+        bool in_message = kb_h1_parser_in_message(&server->parser);
+
+        if (server->read_disables > 0 && in_message) {
+            break;
+        }
+        if (!in_message) {
+            /* A request waits until the one before it is answered. */
+            if (server->stream != NULL || hcm->drain == KB_HCM_CLOSING ||
+                !kb_h1_parser_has_input(&server->parser, in)) {
+                break;
+            }
+            server->stream = kb_hcm_stream_begin(hcm, &h1_server_encoder, server);
+            kb_h1_parser_begin(&server->parser, &server->stream->request, &server->stream->arena);
+        }
+        if (!event_handle(server, kb_h1_parse(&server->parser, in))) {
+            break;
+        }
+    }
+    hcm->dispatching = false;
+    if (server->failed || hcm->drain == KB_HCM_CLOSING) {
+        kb_buf_consume(in, in->len);
+    }
+}
+
+/* ---- response ---- */
+
+static void response_end(struct kb_h1_server *server)
+{
+    server->response_complete = true;
+    server->stream->encoder = NULL;
+    if (server->request_complete && !kb_h1_parser_in_message(&server->parser)) {
+        message_finished(server);
+        return;
+    }
+    /* The rest of the request, or only the parser's COMPLETE event, comes to nobody. */
+    server->stream = NULL;
+}
+
+static void encode_1xx(void *encoder, const struct kb_header_map *headers)
+{
+    struct kb_h1_server *server = KB_CAST(encoder, kb_h1_server);
+    struct kb_h1_response_options options = {
+        .settings = server->parser.settings,
+        .http_10 = server->http_10,
+        .head_request = server->head_request,
+    };
+
+    kb_h1_encode_response(&server->hcm->conn->out, headers, true, &options);
+    kb_conn_written(server->hcm->conn);
+}
+
+static void encode_headers(void *encoder, const struct kb_header_map *headers, bool end_stream)
+{
+    struct kb_h1_server *server = KB_CAST(encoder, kb_h1_server);
+    struct kb_conn *conn = server->hcm->conn;
+    size_t before = conn->out.len;
+    struct kb_h1_response_options options = {
+        .settings = server->parser.settings,
+        .http_10 = server->http_10,
+        .head_request = server->head_request,
+        .connect_request = server->connect_request,
+    };
+
+    server->framing = kb_h1_encode_response(&conn->out, headers, end_stream, &options);
+    server->stream->info.header_bytes_sent += conn->out.len - before;
+    server->stream->info.wire_bytes_sent += conn->out.len - before;
+    kb_conn_written(conn);
+    if (end_stream) {
+        response_end(server);
+    }
+}
+
+static void encode_data(void *encoder, struct kb_buf *data, bool end_stream)
+{
+    struct kb_h1_server *server = KB_CAST(encoder, kb_h1_server);
+    struct kb_conn *conn = server->hcm->conn;
+    size_t before = conn->out.len;
+
+    kb_h1_encode_data(&conn->out, server->framing, data);
+    if (end_stream) {
+        kb_h1_encode_end(&conn->out, server->framing, NULL, false);
+    }
+    server->stream->info.wire_bytes_sent += conn->out.len - before;
+    kb_conn_written(conn);
+    if (end_stream) {
+        response_end(server);
+    }
+}
+
+static void encode_trailers(void *encoder, const struct kb_header_map *trailers)
+{
+    struct kb_h1_server *server = KB_CAST(encoder, kb_h1_server);
+    const struct kb_h1_settings *settings = server->parser.settings;
+
+    kb_h1_encode_end(&server->hcm->conn->out, server->framing, settings->enable_trailers ? trailers : NULL,
+                     settings->proper_case_words);
+    kb_conn_written(server->hcm->conn);
+    response_end(server);
+}
+
+static void encoder_reset(void *encoder)
+{
+    struct kb_h1_server *server = KB_CAST(encoder, kb_h1_server);
+
+    kb_h1_server_detach(server);
+}
+
+static void encoder_read_disable(void *encoder, bool disable)
+{
+    struct kb_h1_server *server = KB_CAST(encoder, kb_h1_server);
+
+    server->read_disables += disable ? 1 : (unsigned)-1;
+    kb_conn_read_disable(server->hcm->conn, disable);
+}
+
+static const struct kb_response_encoder_ops h1_server_encoder = {
+    .encode_1xx = encode_1xx,
+    .encode_headers = encode_headers,
+    .encode_data = encode_data,
+    .encode_trailers = encode_trailers,
+    .reset = encoder_reset,
+    .read_disable = encoder_read_disable,
+};

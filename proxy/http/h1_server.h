@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Downstream HTTP/1 codec: one request at a time, further ones wait in the connection's queue (RFC 9112 section 9.3.2). */
+#pragma once
+
+#include "proxy/api/codec.h"
+#include "proxy/http/h1_encode.h"
+
+struct kb_hcm;
+struct kb_stream;
+
+struct kb_h1_server {
+    KB_OBJ;
+    struct kb_hcm *hcm;
+    struct kb_h1_parser parser;
+    struct kb_stream *stream; /* NULL between requests */
+    enum kb_h1_framing framing;
+    unsigned read_disables;
+    bool request_complete;
+    bool response_complete;
+    bool head_request;
+    bool connect_request;
+    bool http_10;
+    bool failed; /* nothing more is parsed */
+};
+KB_OBJ_MAGIC(kb_h1_server, 0x48315356);
+
+void kb_h1_server_init(struct kb_h1_server *server, struct kb_hcm *hcm);
+void kb_h1_server_dispose(struct kb_h1_server *server);
+/* Parses what is in `in` and gives it to the streams. */
+void kb_h1_server_dispatch(struct kb_h1_server *server, struct kb_buf *in);
+/* The stream of this codec ended without the codec's doing. */
+void kb_h1_server_detach(struct kb_h1_server *server);

@@ -1,0 +1,328 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The HTTP connection manager of one downstream connection: its codec, its streams, its timeouts and its end. */
+#include "proxy/http/hcm.h"
+
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "proxy/http/hcm_internal.h"
+
+#define IDLE_OBJECTS_MAX 128
+
+static void idle_timer_fired(struct kb_timer *timer);
+static void duration_timer_fired(struct kb_timer *timer);
+static void drain_timer_fired(struct kb_timer *timer);
+static void close_check(struct kb_deferred *deferred);
+
+/* ---- per worker ---- */
+
+struct kb_http_worker *kb_http_worker_get(struct kb_worker *worker)
+{
+    struct kb_http_worker *http = worker->slots[KB_SLOT_HTTP];
+
+    if (KB_UNLIKELY(http == NULL)) {
+        http = kb_calloc(1, sizeof(*http));
+        kb_pool_init(&http->streams, sizeof(struct kb_stream), IDLE_OBJECTS_MAX);
+        kb_pool_init(&http->managers, sizeof(struct kb_hcm), IDLE_OBJECTS_MAX);
+        worker->slots[KB_SLOT_HTTP] = http;
+    }
+    return http;
+}
+
+void kb_http_worker_dispose(struct kb_worker *worker)
+{
+    struct kb_http_worker *http = worker->slots[KB_SLOT_HTTP];
+
+    if (http != NULL) {
+        kb_pool_dispose(&http->streams);
+        kb_pool_dispose(&http->managers);
+        free(http);
+        worker->slots[KB_SLOT_HTTP] = NULL;
+    }
+}
+
+/* ---- lifecycle ---- */
+
+void *kb_hcm_create(void *config, struct kb_conn *conn)
+{
+    struct kb_hcm_config *c = KB_CAST(config, kb_hcm_config);
+    struct kb_hcm *hcm = kb_pool_acquire(&kb_http_worker_get(conn->worker)->managers);
+
+    memset(hcm, 0, sizeof(*hcm));
+    KB_OBJ_SET(hcm, kb_hcm);
+    hcm->config = c;
+    hcm->conn = conn;
+    hcm->worker = conn->worker;
+    hcm->stats = kb_stat_group_block(c->http_stats, conn->worker->index);
+    if (c->listener_stats != NULL) {
+        hcm->listener_stats = kb_stat_group_block(c->listener_stats, conn->worker->index);
+    }
+    hcm->http1_stats = kb_stat_group_block(c->http1_stats, conn->worker->index);
+    kb_list_init(&hcm->streams);
+    kb_timer_init(&hcm->idle_timer, idle_timer_fired);
+    kb_timer_init(&hcm->duration_timer, duration_timer_fired);
+    kb_timer_init(&hcm->drain_timer, drain_timer_fired);
+    kb_deferred_init(&hcm->close_check, close_check);
+    conn->stat_block = hcm->stats;
+    conn->stat_rx_total = KB_STAT_HTTP_DOWNSTREAM_CX_RX_BYTES_TOTAL;
+    conn->stat_rx_buffered = KB_STAT_HTTP_DOWNSTREAM_CX_RX_BYTES_BUFFERED;
+    conn->stat_tx_total = KB_STAT_HTTP_DOWNSTREAM_CX_TX_BYTES_TOTAL;
+    conn->stat_tx_buffered = KB_STAT_HTTP_DOWNSTREAM_CX_TX_BYTES_BUFFERED;
+    conn->stat_delayed_close = KB_STAT_HTTP_DOWNSTREAM_CX_DELAYED_CLOSE_TIMEOUT;
+    conn->delayed_close_ms = c->delayed_close_ms;
+    return hcm;
+}
+
+static void hcm_destroy(void *filter)
+{
+    struct kb_hcm *hcm = KB_CAST(filter, kb_hcm);
+
+    KB_ASSERT(hcm->stream_count == 0);
+    kb_loop_timer_cancel(&hcm->worker->loop, &hcm->idle_timer);
+    kb_loop_timer_cancel(&hcm->worker->loop, &hcm->duration_timer);
+    kb_loop_timer_cancel(&hcm->worker->loop, &hcm->drain_timer);
+    kb_deferred_cancel(&hcm->close_check);
+    if (hcm->codec_made) {
+        kb_h1_server_dispose(&hcm->h1);
+    }
+    KB_OBJ_CLEAR(hcm);
+    kb_pool_release(&kb_http_worker_get(hcm->worker)->managers, hcm);
+}
+
+static void idle_timer_arm(struct kb_hcm *hcm)
+{
+    if (hcm->config->idle_timeout_ms > 0) {
+        kb_loop_timer_arm(&hcm->worker->loop, &hcm->idle_timer, hcm->config->idle_timeout_ms);
+    }
+}
+
+static enum kb_network_filter_status hcm_on_new_connection(void *filter)
+{
+    struct kb_hcm *hcm = KB_CAST(filter, kb_hcm);
+
+    kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_TOTAL);
+    kb_stat_gauge_add(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_ACTIVE, 1);
+    idle_timer_arm(hcm);
+    if (hcm->config->max_connection_duration_ms > 0) {
+        kb_loop_timer_arm(&hcm->worker->loop, &hcm->duration_timer, hcm->config->max_connection_duration_ms);
+    }
+    return KB_NETWORK_FILTER_CONTINUE;
+}
+
+/* ---- events of the connection ---- */
+
+static void codec_make(struct kb_hcm *hcm)
+{
+    kb_h1_server_init(&hcm->h1, hcm);
+    hcm->codec_made = true;
+    kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_HTTP1_TOTAL);
+    kb_stat_gauge_add(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_HTTP1_ACTIVE, 1);
+}
+
+static enum kb_network_filter_status hcm_on_data(void *filter, struct kb_buf *in, bool end_stream)
+{
+    struct kb_hcm *hcm = KB_CAST(filter, kb_hcm);
+
+    (void)end_stream;
+    if (KB_UNLIKELY(!hcm->codec_made)) {
+        codec_make(hcm);
+    }
+    kb_h1_server_dispatch(&hcm->h1, in);
+    return KB_NETWORK_FILTER_STOP;
+}
+
+static void closed_count(struct kb_hcm *hcm, bool by_peer)
+{
+    struct kb_stat_block *stats = hcm->stats;
+    bool active = hcm->stream_count > 0;
+
+    kb_stat_inc(stats, KB_STAT_HTTP_DOWNSTREAM_CX_DESTROY);
+    kb_stat_inc(stats, by_peer ? KB_STAT_HTTP_DOWNSTREAM_CX_DESTROY_REMOTE : KB_STAT_HTTP_DOWNSTREAM_CX_DESTROY_LOCAL);
+    if (active) {
+        kb_stat_inc(stats, KB_STAT_HTTP_DOWNSTREAM_CX_DESTROY_ACTIVE_RQ);
+        kb_stat_inc(stats, by_peer ? KB_STAT_HTTP_DOWNSTREAM_CX_DESTROY_REMOTE_ACTIVE_RQ
+                                   : KB_STAT_HTTP_DOWNSTREAM_CX_DESTROY_LOCAL_ACTIVE_RQ);
+    }
+    kb_stat_gauge_add(stats, KB_STAT_HTTP_DOWNSTREAM_CX_ACTIVE, -1);
+    if (hcm->codec_made) {
+        kb_stat_gauge_add(stats, KB_STAT_HTTP_DOWNSTREAM_CX_HTTP1_ACTIVE, -1);
+    }
+    kb_stat_record(stats, KB_STAT_HTTP_DOWNSTREAM_CX_LENGTH_MS,
+                   (kb_loop_now_ns(&hcm->worker->loop) - hcm->conn->info.start_ns) / 1000000);
+}
+
+static void hcm_on_event(void *filter, enum kb_conn_event event)
+{
+    struct kb_hcm *hcm = KB_CAST(filter, kb_hcm);
+    bool by_peer = event == KB_CONN_REMOTE_CLOSE;
+
+    if (event == KB_CONN_CONNECTED || hcm->closed) {
+        return;
+    }
+    hcm->closed = true;
+    closed_count(hcm, by_peer);
+    KB_LIST_FOREACH(link, &hcm->streams)
+    {
+        kb_stream_on_disconnect(KB_LIST_ENTRY(link, struct kb_stream, link), by_peer);
+    }
+}
+
+static void hcm_on_above_high(void *filter)
+{
+    struct kb_hcm *hcm = KB_CAST(filter, kb_hcm);
+
+    KB_LIST_FOREACH(link, &hcm->streams)
+    {
+        kb_stream_filters_watermark(KB_LIST_ENTRY(link, struct kb_stream, link), true);
+    }
+    kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_FLOW_CONTROL_PAUSED_READING_TOTAL);
+}
+
+static void hcm_on_below_low(void *filter)
+{
+    struct kb_hcm *hcm = KB_CAST(filter, kb_hcm);
+
+    KB_LIST_FOREACH(link, &hcm->streams)
+    {
+        kb_stream_filters_watermark(KB_LIST_ENTRY(link, struct kb_stream, link), false);
+    }
+    kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_FLOW_CONTROL_RESUMED_READING_TOTAL);
+}
+
+static void hcm_on_sent(void *filter, size_t n)
+{
+    struct kb_hcm *hcm = KB_CAST(filter, kb_hcm);
+
+    (void)n;
+    KB_LIST_FOREACH(link, &hcm->streams)
+    {
+        kb_stream_touch(KB_LIST_ENTRY(link, struct kb_stream, link));
+    }
+}
+
+/* ---- ending ---- */
+
+static void close_check(struct kb_deferred *deferred)
+{
+    struct kb_hcm *hcm = KB_CONTAINER_OF(deferred, struct kb_hcm, close_check);
+
+    if (hcm->closed || hcm->drain != KB_HCM_CLOSING || hcm->stream_count > 0) {
+        return;
+    }
+    kb_conn_close(hcm->conn, hcm->close_delayed ? KB_CONN_FLUSH_WRITE_AND_DELAY : KB_CONN_FLUSH_WRITE);
+}
+
+void kb_hcm_drain_start(struct kb_hcm *hcm)
+{
+    if (hcm->drain != KB_HCM_NOT_DRAINING || hcm->closed) {
+        return;
+    }
+    hcm->drain = KB_HCM_DRAINING;
+    kb_loop_timer_arm(&hcm->worker->loop, &hcm->drain_timer, hcm->config->drain_timeout_ms);
+}
+
+void kb_hcm_close_when_idle(struct kb_hcm *hcm)
+{
+    hcm->drain = KB_HCM_CLOSING;
+    if (hcm->stream_count == 0) {
+        kb_loop_defer(&hcm->worker->loop, &hcm->close_check);
+    }
+}
+
+static void drain_timer_fired(struct kb_timer *timer)
+{
+    struct kb_hcm *hcm = KB_CONTAINER_OF(timer, struct kb_hcm, drain_timer);
+
+    KB_ASSERT(hcm->kb_magic == (uint32_t)KB_MAGIC_kb_hcm);
+    kb_hcm_close_when_idle(hcm);
+}
+
+void kb_hcm_stream_ended(struct kb_hcm *hcm)
+{
+    if (hcm->closed || hcm->stream_count > 0) {
+        return;
+    }
+    if (hcm->drain == KB_HCM_CLOSING) {
+        kb_loop_defer(&hcm->worker->loop, &hcm->close_check);
+        return;
+    }
+    idle_timer_arm(hcm);
+}
+
+static void idle_timer_fired(struct kb_timer *timer)
+{
+    struct kb_hcm *hcm = KB_CONTAINER_OF(timer, struct kb_hcm, idle_timer);
+
+    KB_ASSERT(hcm->kb_magic == (uint32_t)KB_MAGIC_kb_hcm);
+    if (hcm->stream_count > 0 || hcm->closed) {
+        return;
+    }
+    kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_IDLE_TIMEOUT);
+    if (!hcm->codec_made) {
+        kb_conn_close(hcm->conn, KB_CONN_FLUSH_WRITE);
+        return;
+    }
+    kb_hcm_drain_start(hcm);
+}
+
+static void duration_timer_fired(struct kb_timer *timer)
+{
+    struct kb_hcm *hcm = KB_CONTAINER_OF(timer, struct kb_hcm, duration_timer);
+
+    KB_ASSERT(hcm->kb_magic == (uint32_t)KB_MAGIC_kb_hcm);
+    kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_MAX_DURATION_REACHED);
+    if (!hcm->codec_made) {
+        kb_conn_close(hcm->conn, KB_CONN_FLUSH_WRITE);
+        return;
+    }
+    kb_hcm_drain_start(hcm);
+}
+
+static void hcm_on_drain(void *filter)
+{
+    struct kb_hcm *hcm = KB_CAST(filter, kb_hcm);
+
+    kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_DRAIN_CLOSE);
+    kb_hcm_drain_start(hcm);
+}
+
+/* ---- streams ---- */
+
+struct kb_stream *kb_hcm_stream_begin(struct kb_hcm *hcm, const struct kb_response_encoder_ops *ops, void *encoder)
+{
+    struct kb_stream *stream = kb_pool_acquire(&kb_http_worker_get(hcm->worker)->streams);
+    struct kb_loop *loop = &hcm->worker->loop;
+
+    kb_stream_init(stream, hcm, ops, encoder);
+    kb_list_push_back(&hcm->streams, &stream->link);
+    hcm->stream_count++;
+    hcm->requests++;
+    hcm->conn->info.requests++;
+    kb_loop_timer_cancel(loop, &hcm->idle_timer);
+    kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_TOTAL);
+    kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_HTTP1_TOTAL);
+    kb_stat_gauge_add(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_ACTIVE, 1);
+    if (hcm->config->max_requests_per_connection > 0 && hcm->requests >= hcm->config->max_requests_per_connection) {
+        kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_MAX_REQUESTS_REACHED);
+        hcm->drain = KB_HCM_CLOSING;
+    }
+    return stream;
+}
+
+const struct kb_network_filter_ops kb_ext_network_http_connection_manager = {
+    .name = "envoy.filters.network.http_connection_manager",
+    .type_url = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+    .terminal = true,
+    .config_create = kb_hcm_filter_config_create,
+    .config_destroy = kb_hcm_filter_config_destroy,
+    .create = kb_hcm_create,
+    .on_new_connection = hcm_on_new_connection,
+    .on_data = hcm_on_data,
+    .on_event = hcm_on_event,
+    .on_above_high = hcm_on_above_high,
+    .on_below_low = hcm_on_below_low,
+    .on_sent = hcm_on_sent,
+    .on_drain = hcm_on_drain,
+    .destroy = hcm_destroy,
+};

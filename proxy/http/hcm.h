@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The HTTP connection manager (envoy.filters.network.http_connection_manager): turns a connection's bytes into streams, runs the
+ * HTTP filters over each, and writes the answers. This header is its configuration; streams are in hcm_internal.h. */
+#pragma once
+
+#include "proxy/api/access_logger.h"
+#include "proxy/api/http_filter.h"
+#include "proxy/api/network_filter.h"
+#include "proxy/api/route.h"
+#include "proxy/http/h1_parse.h"
+
+enum kb_server_header { KB_SERVER_HEADER_OVERWRITE, KB_SERVER_HEADER_APPEND_IF_ABSENT, KB_SERVER_HEADER_PASS_THROUGH };
+
+enum kb_escaped_slashes { /* path_with_escaped_slashes_action */
+    KB_ESCAPED_SLASHES_KEEP,
+    KB_ESCAPED_SLASHES_REJECT,
+    KB_ESCAPED_SLASHES_UNESCAPE_AND_REDIRECT,
+    KB_ESCAPED_SLASHES_UNESCAPE_AND_FORWARD,
+};
+
+enum kb_forward_client_cert { /* forward_client_cert_details */
+    KB_FORWARD_CLIENT_CERT_SANITIZE,
+    KB_FORWARD_CLIENT_CERT_FORWARD_ONLY,
+    KB_FORWARD_CLIENT_CERT_APPEND_FORWARD,
+    KB_FORWARD_CLIENT_CERT_SANITIZE_SET,
+    KB_FORWARD_CLIENT_CERT_ALWAYS_FORWARD_ONLY,
+};
+
+struct kb_hcm_filter {
+    const struct kb_http_filter_ops *ops;
+    void *config;
+    struct kb_str name;
+    bool disabled;
+};
+
+struct kb_local_reply_config; /* proxy/http/local_reply.h */
+
+/* Immutable; made on the main thread, shared by the connections of all workers. */
+struct kb_hcm_config {
+    KB_OBJ;
+    struct kb_server_context *server;
+    struct kb_arena arena;
+    struct kb_stat_group *http_stats;     /* "http.<stat_prefix>." */
+    struct kb_stat_group *listener_stats; /* "listener.<address>.http.<stat_prefix>."; NULL outside of listeners */
+    struct kb_stat_group *http1_stats;    /* "http1." of the process */
+    struct kb_str stat_prefix;
+    struct kb_h1_settings h1;
+    struct kb_route_config *route_config; /* NULL: none yet, every request gets 404 */
+    struct kb_access_log_list *access_log;
+    struct kb_hcm_filter *filters; /* the last is terminal */
+    size_t filter_count;
+    const struct kb_local_reply_config *local_reply; /* NULL: default */
+    const char *const *upgrades; /* upgrade types enabled, lower case, NULL-terminated; NULL: none */
+    struct kb_str server_name;
+    struct kb_str via;
+    struct kb_str user_agent; /* add_user_agent: the local cluster's name; empty: off */
+    struct kb_str default_host_for_http_10;
+    struct kb_str local_ip; /* a non-loopback address of this machine, for x-forwarded-for of loopback peers */
+    struct kb_str scheme_to_overwrite; /* scheme_header_transformation; empty: keep */
+    bool scheme_match_upstream;
+    struct kb_cidr *internal_cidrs;
+    size_t internal_cidr_count;
+    bool internal_unix_sockets;
+    enum kb_server_header server_header;
+    enum kb_escaped_slashes escaped_slashes;
+    enum kb_forward_client_cert forward_client_cert;
+    uint32_t xff_num_trusted_hops;
+    uint32_t max_requests_per_connection; /* 0: unlimited */
+    bool use_remote_address;
+    bool skip_xff_append;
+    bool generate_request_id;
+    bool preserve_external_request_id;
+    bool always_set_request_id_in_response;
+    bool normalize_path;
+    bool merge_slashes;
+    bool strip_matching_host_port;
+    bool strip_any_host_port;
+    bool strip_trailing_host_dot;
+    bool append_x_forwarded_port;
+    bool proxy_100_continue;
+    bool flush_access_log_on_new_request;
+    uint64_t idle_timeout_ms;            /* connection; 0: none */
+    uint64_t stream_idle_timeout_ms;     /* 0: none */
+    uint64_t request_timeout_ms;         /* 0: none */
+    uint64_t request_headers_timeout_ms; /* 0: none */
+    uint64_t max_connection_duration_ms; /* 0: none */
+    uint64_t max_stream_duration_ms;     /* 0: none */
+    uint64_t drain_timeout_ms;
+    uint64_t delayed_close_ms;
+};
+KB_OBJ_MAGIC(kb_hcm_config, 0x48434d43);
+
+struct Envoy__Extensions__Filters__Network__HttpConnectionManager__V3__HttpConnectionManager;
+
+/* Builds the configuration; NULL only after an error was reported to diag. */
+struct kb_hcm_config *kb_hcm_config_create(
+    const struct Envoy__Extensions__Filters__Network__HttpConnectionManager__V3__HttpConnectionManager *message,
+    struct kb_factory_context *factory, struct kb_diag *diag);
+/* When no connection uses it any more. */
+void kb_hcm_config_destroy(struct kb_hcm_config *config);
+
+/* The network filter's vtable. */
+extern const struct kb_network_filter_ops kb_ext_network_http_connection_manager;
+
+/* A configuration with Envoy's defaults, for connection managers that are not configured by a message (the admin port). The
+ * caller sets filters and names. */
+struct kb_hcm_config *kb_hcm_config_create_default(struct kb_server_context *server, struct kb_str stat_prefix,
+                                                   const char *listener_stat_prefix);
+/* A filter of the network filter's kind for one connection of such a configuration. */
+void *kb_hcm_create(void *config, struct kb_conn *conn);

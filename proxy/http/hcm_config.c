@@ -1,0 +1,376 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* HttpConnectionManager message to the configuration that connections use. */
+#include <ifaddrs.h>
+#include <stdlib.h>
+
+#include "base/mem.h"
+#include "envoy/extensions/filters/network/http_connection_manager/v3/http_connection_manager.pb-c.h"
+#include "proto/any.h"
+#include "proto/wkt.h"
+#include "proxy/api/extension.h"
+#include "proxy/http/hcm_internal.h"
+#include "proxy/http/local_reply.h"
+
+#define HCM(name) Envoy__Extensions__Filters__Network__HttpConnectionManager__V3__##name
+#define HCM_ENUM(name) ENVOY__EXTENSIONS__FILTERS__NETWORK__HTTP_CONNECTION_MANAGER__V3__HTTP_CONNECTION_MANAGER__##name
+
+typedef HCM(HttpConnectionManager) hcm_message; /* the generated name does not fit a line */
+
+#define HEADERS_KB_DEFAULT 60
+#define HEADERS_COUNT_DEFAULT 100
+#define IDLE_TIMEOUT_DEFAULT_MS 3600000
+#define STREAM_IDLE_DEFAULT_MS 300000
+#define DRAIN_DEFAULT_MS 5000
+#define DELAYED_CLOSE_DEFAULT_MS 1000
+
+/* Envoy writes its own address where a loopback peer's would stand: the first IPv4 address that is not loopback. */
+static struct kb_str local_ip_find(struct kb_arena *arena)
+{
+    struct ifaddrs *list = NULL;
+    char text[KB_ADDR_TEXT_MAX];
+    struct kb_str found = KB_STR("127.0.0.1");
+
+    if (getifaddrs(&list) != 0) {
+        return found;
+    }
+    for (struct ifaddrs *at = list; at != NULL; at = at->ifa_next) {
+        struct kb_addr addr;
+
+        if (at->ifa_addr == NULL || at->ifa_addr->sa_family != AF_INET) {
+            continue;
+        }
+        kb_addr_from_sockaddr(&addr, at->ifa_addr, sizeof(struct sockaddr_in));
+        if (!kb_addr_is_loopback(&addr)) {
+            found = kb_str_dup(arena, kb_addr_ip_text(&addr, text));
+            break;
+        }
+    }
+    freeifaddrs(list);
+    return found;
+}
+
+struct kb_hcm_config *kb_hcm_config_create_default(struct kb_server_context *server, struct kb_str stat_prefix,
+                                                   const char *listener_stat_prefix)
+{
+    struct kb_hcm_config *config = kb_calloc(1, sizeof(*config));
+    struct kb_arena *arena = &config->arena;
+
+    KB_OBJ_SET(config, kb_hcm_config);
+    kb_arena_init(arena, NULL);
+    config->server = server;
+    config->stat_prefix = kb_str_dup(arena, stat_prefix);
+    config->http_stats = kb_stat_group_create(
+        server->stats, kb_str_printf(arena, "http.%.*s.", KB_STR_ARG(stat_prefix)), &kb_stat_schema_http);
+    if (listener_stat_prefix != NULL) {
+        config->listener_stats = kb_stat_group_create(
+            server->stats, kb_str_printf(arena, "%shttp.%.*s.", listener_stat_prefix, KB_STR_ARG(stat_prefix)),
+            &kb_stat_schema_listener_http);
+    }
+    config->http1_stats = kb_stat_group_create(server->stats, KB_STR("http1."), &kb_stat_schema_http1);
+    config->h1 = (struct kb_h1_settings){
+        .max_head_bytes = HEADERS_KB_DEFAULT * 1024,
+        .max_headers_count = HEADERS_COUNT_DEFAULT,
+        .allow_absolute_url = true,
+    };
+    config->server_name = KB_STR("envoy");
+    config->local_ip = local_ip_find(arena);
+    config->generate_request_id = true;
+    config->idle_timeout_ms = IDLE_TIMEOUT_DEFAULT_MS;
+    config->stream_idle_timeout_ms = STREAM_IDLE_DEFAULT_MS;
+    config->drain_timeout_ms = DRAIN_DEFAULT_MS;
+    config->delayed_close_ms = DELAYED_CLOSE_DEFAULT_MS;
+    return config;
+}
+
+void kb_hcm_config_destroy(struct kb_hcm_config *config)
+{
+    for (size_t i = 0; i < config->filter_count; i++) {
+        if (config->filters[i].ops->config_destroy != NULL) {
+            config->filters[i].ops->config_destroy(config->filters[i].config);
+        }
+    }
+    if (config->route_config != NULL) {
+        kb_route_config_destroy(config->route_config);
+    }
+    if (config->access_log != NULL) {
+        kb_access_log_list_destroy(config->access_log);
+    }
+    kb_arena_dispose(&config->arena);
+    KB_OBJ_CLEAR(config);
+    free(config);
+}
+
+static void unsupported(struct kb_diag *diag, const char *field, const char *why)
+{
+    kb_diag_push(diag, field);
+    kb_diag_error(diag, "%s", why);
+    kb_diag_pop(diag);
+}
+
+static void http1_apply(struct kb_hcm_config *config, const Envoy__Config__Core__V3__Http1ProtocolOptions *options,
+                        struct kb_diag *diag)
+{
+    if (options == NULL) {
+        return;
+    }
+    kb_diag_push(diag, "http_protocol_options");
+    config->h1.allow_absolute_url = kb_wkt_bool(options->allow_absolute_url, true);
+    config->h1.accept_http_10 = options->accept_http_10;
+    config->default_host_for_http_10 = kb_str_dup(&config->arena, kb_wkt_str(options->default_host_for_http_10));
+    config->h1.enable_trailers = options->enable_trailers;
+    config->h1.allow_chunked_length = options->allow_chunked_length;
+    config->h1.send_fully_qualified_url = options->send_fully_qualified_url;
+    if (options->allow_custom_methods) {
+        unsupported(diag, "allow_custom_methods", "methods outside of Envoy's list are not supported");
+    }
+    if (options->header_key_format != NULL) {
+        if (options->header_key_format->header_format_case ==
+            ENVOY__CONFIG__CORE__V3__HTTP1_PROTOCOL_OPTIONS__HEADER_KEY_FORMAT__HEADER_FORMAT_PROPER_CASE_WORDS) {
+            config->h1.proper_case_words = true;
+        } else {
+            unsupported(diag, "header_key_format", "only proper_case_words is supported");
+        }
+    }
+    kb_diag_pop(diag);
+}
+
+static void common_apply(struct kb_hcm_config *config, const Envoy__Config__Core__V3__HttpProtocolOptions *options)
+{
+    if (options == NULL) {
+        return;
+    }
+    config->idle_timeout_ms = kb_wkt_duration_ms(options->idle_timeout, IDLE_TIMEOUT_DEFAULT_MS);
+    config->max_connection_duration_ms = kb_wkt_duration_ms(options->max_connection_duration, 0);
+    config->max_stream_duration_ms = kb_wkt_duration_ms(options->max_stream_duration, 0);
+    config->max_requests_per_connection = kb_wkt_u32(options->max_requests_per_connection, 0);
+    config->h1.max_headers_count = kb_wkt_u32(options->max_headers_count, HEADERS_COUNT_DEFAULT);
+    config->h1.underscores = (enum kb_h1_underscores)options->headers_with_underscores_action;
+}
+
+static void timeouts_apply(struct kb_hcm_config *config, const hcm_message *m)
+{
+    config->stream_idle_timeout_ms = kb_wkt_duration_ms(m->stream_idle_timeout, STREAM_IDLE_DEFAULT_MS);
+    config->request_timeout_ms = kb_wkt_duration_ms(m->request_timeout, 0);
+    config->request_headers_timeout_ms = kb_wkt_duration_ms(m->request_headers_timeout, 0);
+    config->drain_timeout_ms = kb_wkt_duration_ms(m->drain_timeout, DRAIN_DEFAULT_MS);
+    config->delayed_close_ms = kb_wkt_duration_ms(m->delayed_close_timeout, DELAYED_CLOSE_DEFAULT_MS);
+}
+
+static void identity_apply(struct kb_hcm_config *config, const hcm_message *m)
+{
+    struct kb_arena *arena = &config->arena;
+
+    if (m->server_name[0] != '\0') {
+        config->server_name = kb_str_dup(arena, kb_wkt_str(m->server_name));
+    }
+    config->server_header = (enum kb_server_header)m->server_header_transformation;
+    config->via = kb_str_dup(arena, kb_wkt_str(m->via));
+    if (kb_wkt_bool(m->add_user_agent, false)) {
+        config->user_agent = config->server->node_cluster;
+    }
+    if (m->scheme_header_transformation != NULL) {
+        config->scheme_to_overwrite =
+            kb_str_dup(arena, kb_wkt_str(m->scheme_header_transformation->scheme_to_overwrite));
+        config->scheme_match_upstream = m->scheme_header_transformation->match_upstream;
+    }
+    config->use_remote_address = kb_wkt_bool(m->use_remote_address, false);
+    config->xff_num_trusted_hops = m->xff_num_trusted_hops;
+    config->skip_xff_append = m->skip_xff_append;
+    config->generate_request_id = kb_wkt_bool(m->generate_request_id, true);
+    config->preserve_external_request_id = m->preserve_external_request_id;
+    config->always_set_request_id_in_response = m->always_set_request_id_in_response;
+    config->forward_client_cert = (enum kb_forward_client_cert)m->forward_client_cert_details;
+    config->append_x_forwarded_port = m->append_x_forwarded_port;
+    config->proxy_100_continue = m->proxy_100_continue;
+    config->flush_access_log_on_new_request = m->flush_access_log_on_new_request;
+}
+
+static void path_apply(struct kb_hcm_config *config, const hcm_message *m)
+{
+    config->normalize_path = kb_wkt_bool(m->normalize_path, false);
+    config->merge_slashes = m->merge_slashes;
+    config->strip_matching_host_port = m->strip_matching_host_port;
+    config->strip_any_host_port = m->strip_port_mode_case == HCM_ENUM(STRIP_PORT_MODE_STRIP_ANY_HOST_PORT) &&
+                                  m->strip_any_host_port;
+    config->strip_trailing_host_dot = m->strip_trailing_host_dot;
+    switch ((int)m->path_with_escaped_slashes_action) {
+    case HCM_ENUM(PATH_WITH_ESCAPED_SLASHES_ACTION__REJECT_REQUEST):
+        config->escaped_slashes = KB_ESCAPED_SLASHES_REJECT;
+        break;
+    case HCM_ENUM(PATH_WITH_ESCAPED_SLASHES_ACTION__UNESCAPE_AND_REDIRECT):
+        config->escaped_slashes = KB_ESCAPED_SLASHES_UNESCAPE_AND_REDIRECT;
+        break;
+    case HCM_ENUM(PATH_WITH_ESCAPED_SLASHES_ACTION__UNESCAPE_AND_FORWARD):
+        config->escaped_slashes = KB_ESCAPED_SLASHES_UNESCAPE_AND_FORWARD;
+        break;
+    default:
+        config->escaped_slashes = KB_ESCAPED_SLASHES_KEEP;
+    }
+}
+
+static void internal_addresses_apply(struct kb_hcm_config *config, const hcm_message *m, struct kb_diag *diag)
+{
+    const HCM(HttpConnectionManager__InternalAddressConfig) *internal = m->internal_address_config;
+
+    if (internal == NULL) {
+        return;
+    }
+    kb_diag_push(diag, "internal_address_config");
+    config->internal_unix_sockets = internal->unix_sockets;
+    config->internal_cidrs =
+        kb_arena_calloc(&config->arena, sizeof(*config->internal_cidrs) * (internal->n_cidr_ranges + 1));
+    for (size_t i = 0; i < internal->n_cidr_ranges; i++) {
+        const Envoy__Config__Core__V3__CidrRange *range = internal->cidr_ranges[i];
+
+        kb_diag_push_index(diag, "cidr_ranges", i);
+        if (kb_cidr_init(&config->internal_cidrs[i], kb_wkt_str(range->address_prefix),
+                         kb_wkt_u32(range->prefix_len, 0)) != 0) {
+            kb_diag_error(diag, "malformed IP address: %s", range->address_prefix);
+        }
+        kb_diag_pop(diag);
+    }
+    config->internal_cidr_count = internal->n_cidr_ranges;
+    kb_diag_pop(diag);
+}
+
+static void filter_apply(struct kb_hcm_config *config, const HCM(HttpFilter) *m, size_t index, bool last,
+                         struct kb_factory_context *factory, struct kb_diag *diag)
+{
+    struct kb_hcm_filter *filter = &config->filters[index];
+    struct kb_str type = m->config_type_case == ENVOY__EXTENSIONS__FILTERS__NETWORK__HTTP_CONNECTION_MANAGER__V3__HTTP_FILTER__CONFIG_TYPE_TYPED_CONFIG
+                             ? kb_any_inner_name(m->typed_config, &config->arena)
+                             : KB_STR_NULL;
+    const struct kb_extension *extension = kb_extension_find(KB_EXT_HTTP_FILTER, type, kb_wkt_str(m->name));
+    const ProtobufCMessage *message;
+
+    if (extension == NULL) {
+        if (!m->is_optional) {
+            kb_diag_error(diag, "Didn't find a registered implementation for '%s' with type URL: '%.*s'", m->name,
+                          KB_STR_ARG(type));
+        }
+        return;
+    }
+    filter->ops = extension->ops;
+    filter->name = kb_str_dup(&config->arena, kb_wkt_str(m->name));
+    filter->disabled = m->disabled;
+    if (filter->ops->terminal != last) {
+        kb_diag_error(diag,
+                      last ? "Error: non-terminal filter named %s of type %s is the last filter in a http filter chain."
+                           : "Error: terminal filter named %s of type %s must be the last filter in a http filter chain.",
+                      m->name, filter->ops->name);
+    }
+    kb_diag_push(diag, "typed_config");
+    message = type.len > 0 ? kb_any_unpack(m->typed_config, NULL, &config->arena, diag) : NULL;
+    if (message != NULL || type.len == 0) {
+        int rc = filter->ops->config_create(message, factory, diag, &filter->config);
+
+        KB_ASSERT(rc == 0 || kb_diag_result(diag) != 0);
+    }
+    kb_diag_pop(diag);
+    config->filter_count = index + 1;
+}
+
+static void filters_apply(struct kb_hcm_config *config, const hcm_message *m, struct kb_factory_context *factory,
+                          struct kb_diag *diag)
+{
+    size_t at = 0;
+
+    config->filters = kb_arena_calloc(&config->arena, sizeof(*config->filters) * (m->n_http_filters + 1));
+    if (m->n_http_filters == 0) {
+        unsupported(diag, "http_filters", "a connection manager without a terminal filter cannot answer; add "
+                                          "envoy.filters.http.router as the last one");
+    }
+    for (size_t i = 0; i < m->n_http_filters; i++) {
+        size_t before = config->filter_count;
+
+        kb_diag_push_index(diag, "http_filters", i);
+        filter_apply(config, m->http_filters[i], at, i + 1 == m->n_http_filters, factory, diag);
+        kb_diag_pop(diag);
+        at += config->filter_count > before ? 1 : 0;
+    }
+}
+
+static void routes_apply(struct kb_hcm_config *config, const hcm_message *m, struct kb_factory_context *factory,
+                         struct kb_diag *diag)
+{
+    switch ((int)m->route_specifier_case) {
+    case HCM_ENUM(ROUTE_SPECIFIER_ROUTE_CONFIG):
+        kb_diag_push(diag, "route_config");
+        config->route_config =
+            kb_route_config_create(m->route_config, factory, kb_wkt_bool(m->route_config->validate_clusters, true), diag);
+        kb_diag_pop(diag);
+        break;
+    case HCM_ENUM(ROUTE_SPECIFIER_RDS):
+        unsupported(diag, "rds", "routes over xDS are not supported yet; use route_config");
+        break;
+    case HCM_ENUM(ROUTE_SPECIFIER_SCOPED_ROUTES):
+        unsupported(diag, "scoped_routes", "scoped routes are not supported; use route_config");
+        break;
+    default:
+        break;
+    }
+}
+
+static void codec_check(const hcm_message *m, struct kb_diag *diag)
+{
+    if (m->codec_type == HCM_ENUM(CODEC_TYPE__HTTP2) || m->codec_type == HCM_ENUM(CODEC_TYPE__HTTP3)) {
+        unsupported(diag, "codec_type", "only AUTO and HTTP1 are supported: HTTP/2 and HTTP/3 are not built in yet");
+    }
+}
+
+static void upgrades_apply(struct kb_hcm_config *config, const hcm_message *m, struct kb_diag *diag)
+{
+    (void)config;
+    if (m->n_upgrade_configs > 0) {
+        unsupported(diag, "upgrade_configs", "upgrades are not supported yet");
+    }
+}
+
+struct kb_hcm_config *kb_hcm_config_create(const hcm_message *m, struct kb_factory_context *factory,
+                                           struct kb_diag *diag)
+{
+    struct kb_hcm_config *config =
+        kb_hcm_config_create_default(factory->server, kb_wkt_str(m->stat_prefix), factory->stat_prefix);
+    struct kb_factory_context inner = *factory;
+    uint32_t errors = diag->error_count;
+
+    inner.arena = &config->arena;
+    config->h1.max_head_bytes = kb_wkt_u32(m->max_request_headers_kb, HEADERS_KB_DEFAULT) * 1024;
+    common_apply(config, m->common_http_protocol_options);
+    http1_apply(config, m->http_protocol_options, diag);
+    timeouts_apply(config, m);
+    identity_apply(config, m);
+    path_apply(config, m);
+    internal_addresses_apply(config, m, diag);
+    codec_check(m, diag);
+    upgrades_apply(config, m, diag);
+    if (m->local_reply_config != NULL) {
+        kb_diag_push(diag, "local_reply_config");
+        config->local_reply = kb_local_reply_config_create(m->local_reply_config, &inner, diag);
+        kb_diag_pop(diag);
+    }
+    kb_diag_push(diag, "access_log");
+    config->access_log = kb_access_log_list_create(m->access_log, m->n_access_log, &inner, diag);
+    kb_diag_pop(diag);
+    filters_apply(config, m, &inner, diag);
+    routes_apply(config, m, &inner, diag);
+    if (diag->error_count != errors) {
+        kb_hcm_config_destroy(config);
+        return NULL;
+    }
+    return config;
+}
+
+int kb_hcm_filter_config_create(const void *message, struct kb_factory_context *factory, struct kb_diag *diag,
+                                void **config)
+{
+    *config = kb_hcm_config_create(message, factory, diag);
+    return *config != NULL ? 0 : KB_ECONFIG;
+}
+
+void kb_hcm_filter_config_destroy(void *config)
+{
+    if (config != NULL) {
+        kb_hcm_config_destroy(KB_CAST(config, kb_hcm_config));
+    }
+}

@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The response side of a stream, and what filters may ask of their stream. */
+#include "proxy/http/hcm_internal.h"
+#include "proxy/http/local_reply.h"
+
+/* ---- for filters ---- */
+
+struct kb_arena *kb_stream_arena(struct kb_stream *stream)
+{
+    return &stream->arena;
+}
+
+struct kb_worker *kb_stream_worker(struct kb_stream *stream)
+{
+    return stream->hcm->worker;
+}
+
+struct kb_stream_info *kb_stream_stream_info(struct kb_stream *stream)
+{
+    return &stream->info;
+}
+
+struct kb_header_map *kb_stream_request_headers(struct kb_stream *stream)
+{
+    return &stream->request;
+}
+
+struct kb_stat_block *kb_stream_http_stats(struct kb_stream *stream)
+{
+    return stream->hcm->stats;
+}
+
+struct kb_server_context *kb_stream_server(struct kb_stream *stream)
+{
+    return stream->hcm->config->server;
+}
+
+bool kb_stream_request_complete(struct kb_stream *stream)
+{
+    return stream->remote_complete;
+}
+
+bool kb_stream_response_started(struct kb_stream *stream)
+{
+    return stream->response_started;
+}
+
+bool kb_stream_is_grpc(struct kb_stream *stream)
+{
+    return stream->grpc_request;
+}
+
+size_t kb_stream_buffer_limit(struct kb_stream *stream)
+{
+    return stream->hcm->conn->out.high;
+}
+
+void kb_stream_read_disable(struct kb_stream *stream, bool disable)
+{
+    if (disable) {
+        stream->read_disables++;
+    } else {
+        KB_ASSERT(stream->read_disables > 0);
+        stream->read_disables--;
+    }
+    if (stream->hcm->closed) {
+        return;
+    }
+    stream->hcm->h1.read_disables += disable ? 1 : (unsigned)-1;
+    kb_conn_read_disable(stream->hcm->conn, disable);
+}
+
+/* ---- encoding ---- */
+
+/* The whole answer was given to the codec. */
+static void local_completed(struct kb_stream *stream)
+{
+    struct kb_hcm *hcm = stream->hcm;
+
+    stream->local_complete = true;
+    stream->info.last_tx_ns = kb_loop_now_ns(&hcm->worker->loop);
+    if (hcm->dispatching && hcm->drain == KB_HCM_CLOSING && stream->info.upstream.host == NULL) {
+        hcm->close_delayed = true;
+    }
+    kb_stream_end(stream);
+}
+
+static void connection_header_set(struct kb_stream *stream, struct kb_header_map *headers)
+{
+    struct kb_hcm *hcm = stream->hcm;
+
+    if (!stream->remote_complete) {
+        hcm->drain = KB_HCM_CLOSING;
+        kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_RESPONSE_BEFORE_RQ_COMPLETE);
+    }
+    if (stream->info.protocol == KB_PROTOCOL_HTTP10 && !stream->http_10_keep_alive) {
+        hcm->drain = KB_HCM_CLOSING;
+    }
+    if (hcm->drain == KB_HCM_NOT_DRAINING &&
+        (__atomic_load_n(&hcm->config->server->draining, __ATOMIC_RELAXED) ||
+         __atomic_load_n(&hcm->config->server->health_check_failed, __ATOMIC_RELAXED))) {
+        kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_DRAIN_CLOSE);
+        kb_hcm_drain_start(hcm);
+    }
+    if (hcm->drain != KB_HCM_NOT_DRAINING && !stream->upgraded) {
+        kb_header_map_add_id(headers, KB_HDR_CONNECTION, KB_STR("close"));
+    } else if (stream->http_10_keep_alive) {
+        kb_header_map_add_id(headers, KB_HDR_CONNECTION, KB_STR("keep-alive"));
+    }
+}
+
+static void server_header_set(const struct kb_hcm_config *config, struct kb_header_map *headers)
+{
+    switch (config->server_header) {
+    case KB_SERVER_HEADER_OVERWRITE:
+        kb_header_map_set_id(headers, KB_HDR_SERVER, config->server_name);
+        break;
+    case KB_SERVER_HEADER_APPEND_IF_ABSENT:
+        if (kb_header_map_get_id(headers, KB_HDR_SERVER) == NULL) {
+            kb_header_map_add_id(headers, KB_HDR_SERVER, config->server_name);
+        }
+        break;
+    case KB_SERVER_HEADER_PASS_THROUGH:
+        break;
+    }
+}
+
+void kb_stream_finish_response_headers(struct kb_stream *stream, struct kb_header_map *headers, bool end_stream)
+{
+    (void)end_stream;
+    if (kb_header_map_get_id(headers, KB_HDR_DATE) == NULL) {
+        kb_header_map_add_id(headers, KB_HDR_DATE, kb_http_date(stream->hcm->worker));
+    }
+    server_header_set(stream->hcm->config, headers);
+    kb_hcm_mutate_response(stream, headers);
+    connection_header_set(stream, headers);
+}
+
+void kb_stream_encode_1xx(struct kb_stream *stream, struct kb_header_map *headers)
+{
+    if (!stream->ended && stream->encoder != NULL && stream->hcm->config->proxy_100_continue &&
+        headers->status == 100) {
+        stream->encoder_ops->encode_1xx(stream->encoder, headers);
+    }
+}
+
+void kb_stream_encode_headers(struct kb_stream *stream, struct kb_header_map *headers, bool end_stream)
+{
+    if (stream->ended || stream->encoder == NULL) {
+        return;
+    }
+    stream->response_started = true;
+    stream->response = headers;
+    stream->info.response_code = headers->status;
+    kb_stream_finish_response_headers(stream, headers, end_stream);
+    stream->info.first_tx_ns = kb_loop_now_ns(&stream->hcm->worker->loop);
+    kb_stream_code_count(stream);
+    kb_stream_touch(stream);
+    stream->encoder_ops->encode_headers(stream->encoder, headers, end_stream);
+    if (end_stream) {
+        stream->encoder = NULL;
+        local_completed(stream);
+    }
+}
+
+void kb_stream_encode_data(struct kb_stream *stream, struct kb_buf *data, bool end_stream)
+{
+    if (stream->ended || stream->encoder == NULL) {
+        kb_buf_consume(data, data->len);
+        return;
+    }
+    stream->info.bytes_sent += data->len;
+    kb_stream_touch(stream);
+    stream->encoder_ops->encode_data(stream->encoder, data, end_stream);
+    if (end_stream) {
+        stream->encoder = NULL;
+        local_completed(stream);
+    }
+}
+
+void kb_stream_encode_trailers(struct kb_stream *stream, struct kb_header_map *trailers)
+{
+    if (stream->ended || stream->encoder == NULL) {
+        return;
+    }
+    stream->response_trailers = trailers;
+    stream->encoder_ops->encode_trailers(stream->encoder, trailers);
+    stream->encoder = NULL;
+    local_completed(stream);
+}
+
+void kb_stream_reset(struct kb_stream *stream)
+{
+    struct kb_hcm *hcm = stream->hcm;
+
+    if (stream->ended) {
+        return;
+    }
+    kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_TX_RESET);
+    hcm->drain = KB_HCM_CLOSING;
+    kb_stream_end(stream);
+}

@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Connection and stream of the HTTP connection manager; for proxy/http/hcm*.c, the codecs and local_reply.c only. */
+#pragma once
+
+#include "base/list.h"
+#include "proxy/api/codec.h"
+#include "proxy/http/h1_server.h"
+#include "proxy/http/hcm.h"
+
+/* Per worker: freelists and the date line. */
+struct kb_http_worker {
+    struct kb_pool streams;
+    struct kb_pool managers;
+    uint64_t date_second;
+    char date[32]; /* "Sun, 22 Nov 2026 01:02:03 GMT" */
+    size_t date_len;
+};
+
+/* This worker's, made at first use. */
+struct kb_http_worker *kb_http_worker_get(struct kb_worker *worker);
+void kb_http_worker_dispose(struct kb_worker *worker);
+
+enum kb_hcm_drain {
+    KB_HCM_NOT_DRAINING,
+    KB_HCM_DRAINING, /* close when the streams are done, after telling */
+    KB_HCM_CLOSING,  /* close when the last stream is done */
+};
+
+/* One downstream connection. */
+struct kb_hcm {
+    KB_OBJ;
+    const struct kb_hcm_config *config;
+    struct kb_conn *conn;
+    struct kb_worker *worker;
+    struct kb_stat_block *stats;
+    struct kb_stat_block *listener_stats;
+    struct kb_stat_block *http1_stats;
+    struct kb_h1_server h1;
+    struct kb_list streams;
+    uint32_t stream_count;
+    uint32_t requests; /* streams so far */
+    struct kb_timer idle_timer;
+    struct kb_timer duration_timer;
+    struct kb_timer drain_timer;
+    struct kb_deferred close_check;
+    enum kb_hcm_drain drain;
+    bool codec_made;
+    bool closed;          /* the connection's last event came */
+    bool dispatching;     /* inside the codec's parsing */
+    bool close_delayed;   /* an answer was given while its request was being parsed: let the client read it */
+};
+KB_OBJ_MAGIC(kb_hcm, 0x48434d20);
+
+struct kb_stream_filter {
+    const struct kb_http_filter_ops *ops;
+    void *self;
+    bool headers_stopped; /* decode_headers said stop and has not been continued */
+    bool stop_all;
+};
+
+/* One downstream request and its answer. */
+struct kb_stream {
+    KB_OBJ;
+    struct kb_hcm *hcm;
+    struct kb_list link;
+    struct kb_arena arena;
+    const struct kb_response_encoder_ops *encoder_ops;
+    void *encoder; /* NULL once the codec let go */
+    struct kb_header_map request;
+    struct kb_header_map *request_trailers;
+    struct kb_header_map *response; /* NULL: none yet */
+    struct kb_header_map *response_trailers;
+    struct kb_stream_info info;
+    struct kb_slice *head_slice; /* pins the request's strings */
+    const struct kb_route *route;
+    struct kb_stream_filter *filters;
+    size_t filter_count; /* 0 until the chain is made */
+    struct kb_buf decode_buffer; /* body held back by a stopped filter */
+    struct kb_str local_reply_body;
+    struct kb_timer headers_timer; /* request_headers_timeout, then stream idle */
+    struct kb_timer request_timer; /* request_timeout */
+    struct kb_timer duration_timer;
+    uint64_t idle_timeout_ms;
+    uint64_t idle_deadline_ms; /* the idle timer is re-armed lazily: activity only moves this */
+    struct kb_deferred destroy;
+    unsigned read_disables; /* taken by this stream and not given back */
+    bool route_chosen;
+    bool headers_decoded;  /* the request's head came and was accepted for decoding */
+    bool remote_complete;  /* the whole request came */
+    bool decode_ended;     /* end_stream was passed to the filters */
+    bool response_started; /* the final response's headers were encoded */
+    bool local_complete;   /* the whole response was encoded */
+    bool ended;            /* destroy is queued */
+    bool saw_connection_close;
+    bool head_request;
+    bool grpc_request;
+    bool http_10_keep_alive;
+    bool upgraded;
+    bool edge_request;
+};
+KB_OBJ_MAGIC(kb_stream, 0x5354524d);
+
+/* ---- hcm.c ---- */
+
+/* A message begins on the connection: a stream for it. Never NULL. */
+struct kb_stream *kb_hcm_stream_begin(struct kb_hcm *hcm, const struct kb_response_encoder_ops *ops, void *encoder);
+/* The codec could not understand the message: answers and closes. */
+void kb_hcm_stream_codec_error(struct kb_stream *stream, unsigned status, struct kb_str details);
+/* Envoy's drain sequence: answers say `connection: close` from now on; after drain_timeout the connection closes when its
+ * streams are done. */
+void kb_hcm_drain_start(struct kb_hcm *hcm);
+/* Takes no further request; closes when the streams are done. */
+void kb_hcm_close_when_idle(struct kb_hcm *hcm);
+/* A stream is gone; closes a draining connection, arms the idle timer. */
+void kb_hcm_stream_ended(struct kb_hcm *hcm);
+
+/* ---- hcm_config.c ---- */
+
+int kb_hcm_filter_config_create(const void *message, struct kb_factory_context *factory, struct kb_diag *diag,
+                                void **config);
+void kb_hcm_filter_config_destroy(void *config);
+
+/* ---- hcm_stream.c ---- */
+
+/* Prepares a stream of the pool. */
+void kb_stream_init(struct kb_stream *stream, struct kb_hcm *hcm, const struct kb_response_encoder_ops *ops,
+                    void *encoder);
+
+void kb_stream_decode_headers(struct kb_stream *stream, bool end_stream);
+void kb_stream_decode_data(struct kb_stream *stream, struct kb_buf *data, bool end_stream);
+void kb_stream_decode_trailers(struct kb_stream *stream, struct kb_header_map *trailers);
+/* The connection went away under the stream. */
+void kb_stream_on_disconnect(struct kb_stream *stream, bool by_peer);
+/* Ends the stream: log, statistics, filters, memory; later in this event. */
+void kb_stream_end(struct kb_stream *stream);
+/* Something moved: puts off the idle timeout. */
+void kb_stream_touch(struct kb_stream *stream);
+
+/* Counts the response's class; once, when its headers are sent. */
+void kb_stream_code_count(struct kb_stream *stream);
+
+/* ---- hcm_encode.c ---- */
+
+/* The response's headers as the client gets them: Envoy's HCM additions. */
+void kb_stream_finish_response_headers(struct kb_stream *stream, struct kb_header_map *headers, bool end_stream);
+
+/* ---- hcm_headers.c ---- */
+
+/* Sanitises and completes the request's headers as Envoy's ConnectionManagerUtility::mutateRequestHeaders. */
+void kb_hcm_mutate_request(struct kb_stream *stream);
+/* Removes hop-by-hop headers, sets via and request id, as mutateResponseHeaders. */
+void kb_hcm_mutate_response(struct kb_stream *stream, struct kb_header_map *headers);
+/* The stream duration that a grpc-timeout request header asks for, within the route's maximum; `duration_ms` when it
+ * asks for none. */
+uint64_t kb_grpc_timeout_apply(struct kb_stream *stream, uint64_t duration_ms);
+/* The Date line of now. */
+struct kb_str kb_http_date(struct kb_worker *worker);
+
+/* ---- http_filter_manager.c ---- */
+
+/* Makes the filters; false when an upgrade was asked for that is not enabled. */
+bool kb_stream_filters_create(struct kb_stream *stream);
+void kb_stream_filters_decode_headers(struct kb_stream *stream, bool end_stream);
+void kb_stream_filters_decode_data(struct kb_stream *stream, struct kb_buf *data, bool end_stream);
+void kb_stream_filters_decode_trailers(struct kb_stream *stream);
+void kb_stream_filters_complete(struct kb_stream *stream);
+void kb_stream_filters_destroy(struct kb_stream *stream);
+void kb_stream_filters_watermark(struct kb_stream *stream, bool above);

@@ -1,0 +1,472 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One downstream stream: from its first byte to its access log line (Envoy ConnectionManagerImpl::ActiveStream). */
+#include "base/log.h"
+#include "proxy/api/access_logger.h"
+#include "proxy/http/hcm_internal.h"
+#include "proxy/http/local_reply.h"
+#include "proxy/http/path.h"
+
+static void idle_timer_fired(struct kb_timer *timer);
+static void request_timer_fired(struct kb_timer *timer);
+static void duration_timer_fired(struct kb_timer *timer);
+static void destroy_deferred(struct kb_deferred *deferred);
+
+/* ---- lifecycle ---- */
+
+static void info_init(struct kb_stream_info *info, struct kb_hcm *hcm)
+{
+    struct kb_loop *loop = &hcm->worker->loop;
+
+    memset(info, 0, sizeof(*info));
+    info->connection = &hcm->conn->info;
+    info->worker = hcm->worker;
+    info->start_ns = kb_loop_now_ns(loop);
+    info->wall_start_ns = kb_loop_wall_ns(loop);
+    info->remote = hcm->conn->info.remote;
+}
+
+void kb_stream_init(struct kb_stream *stream, struct kb_hcm *hcm, const struct kb_response_encoder_ops *ops,
+                    void *encoder)
+{
+    const struct kb_hcm_config *config = hcm->config;
+
+    memset(stream, 0, sizeof(*stream));
+    KB_OBJ_SET(stream, kb_stream);
+    stream->hcm = hcm;
+    stream->encoder_ops = ops;
+    stream->encoder = encoder;
+    kb_arena_init(&stream->arena, &hcm->worker->arena_blocks);
+    kb_header_map_init(&stream->request, &stream->arena);
+    info_init(&stream->info, hcm);
+    kb_buf_init(&stream->decode_buffer, &hcm->worker->slices, hcm->conn->out.high);
+    kb_timer_init(&stream->headers_timer, idle_timer_fired);
+    kb_timer_init(&stream->request_timer, request_timer_fired);
+    kb_timer_init(&stream->duration_timer, duration_timer_fired);
+    kb_deferred_init(&stream->destroy, destroy_deferred);
+    stream->idle_timeout_ms = config->stream_idle_timeout_ms;
+    if (config->request_timeout_ms > 0) {
+        kb_loop_timer_arm(&hcm->worker->loop, &stream->request_timer, config->request_timeout_ms);
+    }
+    if (config->max_stream_duration_ms > 0) {
+        kb_loop_timer_arm(&hcm->worker->loop, &stream->duration_timer, config->max_stream_duration_ms);
+    }
+    if (config->request_headers_timeout_ms > 0) {
+        kb_loop_timer_arm(&hcm->worker->loop, &stream->headers_timer, config->request_headers_timeout_ms);
+    } else if (stream->idle_timeout_ms > 0) {
+        kb_stream_touch(stream);
+        kb_loop_timer_arm(&hcm->worker->loop, &stream->headers_timer, stream->idle_timeout_ms);
+    }
+}
+
+static void log_write(struct kb_stream *stream)
+{
+    struct kb_formatter_input input = {
+        .request = &stream->request,
+        .response = stream->response,
+        .response_trailers = stream->response_trailers,
+        .local_reply_body = stream->local_reply_body,
+        .access_log_type = "DownstreamEnd",
+    };
+    const struct kb_access_log_list *log = stream->hcm->config->access_log;
+
+    if (log != NULL && !kb_access_log_list_empty(log)) {
+        kb_access_log_list_log(log, &input, &stream->info, &stream->arena);
+    }
+}
+
+void kb_stream_code_count(struct kb_stream *stream)
+{
+    static const uint16_t http_ids[] = {
+        KB_STAT_HTTP_DOWNSTREAM_RQ_1XX, KB_STAT_HTTP_DOWNSTREAM_RQ_2XX, KB_STAT_HTTP_DOWNSTREAM_RQ_3XX,
+        KB_STAT_HTTP_DOWNSTREAM_RQ_4XX, KB_STAT_HTTP_DOWNSTREAM_RQ_5XX,
+    };
+    static const uint16_t listener_ids[] = {
+        KB_STAT_LISTENER_HTTP_DOWNSTREAM_RQ_1XX, KB_STAT_LISTENER_HTTP_DOWNSTREAM_RQ_2XX,
+        KB_STAT_LISTENER_HTTP_DOWNSTREAM_RQ_3XX, KB_STAT_LISTENER_HTTP_DOWNSTREAM_RQ_4XX,
+        KB_STAT_LISTENER_HTTP_DOWNSTREAM_RQ_5XX,
+    };
+    unsigned group = stream->info.response_code / 100;
+    struct kb_hcm *hcm = stream->hcm;
+
+    kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_COMPLETED);
+    if (hcm->listener_stats != NULL) {
+        kb_stat_inc(hcm->listener_stats, KB_STAT_LISTENER_HTTP_DOWNSTREAM_RQ_COMPLETED);
+    }
+    if (group < 1 || group > 5) {
+        return;
+    }
+    kb_stat_inc(hcm->stats, http_ids[group - 1]);
+    if (hcm->listener_stats != NULL) {
+        kb_stat_inc(hcm->listener_stats, listener_ids[group - 1]);
+    }
+}
+
+static void destroy_deferred(struct kb_deferred *deferred)
+{
+    struct kb_stream *stream = KB_CONTAINER_OF(deferred, struct kb_stream, destroy);
+    struct kb_hcm *hcm = stream->hcm;
+    struct kb_worker *worker = hcm->worker;
+
+    KB_ASSERT(stream->kb_magic == (uint32_t)KB_MAGIC_kb_stream);
+    stream->info.end_ns = kb_loop_now_ns(&worker->loop);
+    kb_stream_filters_complete(stream);
+    log_write(stream);
+    kb_stream_filters_destroy(stream);
+    while (stream->read_disables > 0) {
+        kb_stream_read_disable(stream, false);
+    }
+    kb_buf_dispose(&stream->decode_buffer);
+    kb_slice_unref(stream->head_slice);
+    kb_arena_dispose(&stream->arena);
+    kb_list_unlink(&stream->link);
+    hcm->stream_count--;
+    KB_OBJ_CLEAR(stream);
+    kb_pool_release(&kb_http_worker_get(worker)->streams, stream);
+    kb_hcm_stream_ended(hcm);
+}
+
+void kb_stream_end(struct kb_stream *stream)
+{
+    struct kb_hcm *hcm = stream->hcm;
+    struct kb_loop *loop = &hcm->worker->loop;
+
+    if (stream->ended) {
+        return;
+    }
+    stream->ended = true;
+    kb_loop_timer_cancel(loop, &stream->headers_timer);
+    kb_loop_timer_cancel(loop, &stream->request_timer);
+    kb_loop_timer_cancel(loop, &stream->duration_timer);
+    if (stream->encoder != NULL) {
+        stream->encoder_ops->reset(stream->encoder);
+        stream->encoder = NULL;
+    }
+    kb_stat_gauge_add(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_ACTIVE, -1);
+    kb_stat_record(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_TIME,
+                   (kb_loop_now_ns(loop) - stream->info.start_ns) / 1000000);
+    kb_loop_defer(loop, &stream->destroy);
+}
+
+void kb_stream_on_disconnect(struct kb_stream *stream, bool by_peer)
+{
+    if (stream->ended) {
+        return;
+    }
+    kb_stat_inc(stream->hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_RX_RESET);
+    if (by_peer) {
+        kb_stream_info_set_flag(&stream->info, KB_RF_DOWNSTREAM_CONNECTION_TERMINATION);
+        stream->info.response_code_details = KB_STR("downstream_remote_disconnect");
+    } else if (stream->info.response_code_details.p == NULL) {
+        stream->info.response_code_details = KB_STR("downstream_local_disconnect");
+    }
+    kb_stream_end(stream);
+}
+
+void kb_hcm_stream_codec_error(struct kb_stream *stream, unsigned status, struct kb_str details)
+{
+    struct kb_hcm *hcm = stream->hcm;
+
+    kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_PROTOCOL_ERROR);
+    kb_stream_info_set_flag(&stream->info, KB_RF_DOWNSTREAM_PROTOCOL_ERROR);
+    hcm->drain = KB_HCM_CLOSING;
+    hcm->close_delayed = true;
+    if (stream->ended) {
+        kb_hcm_close_when_idle(hcm);
+        return;
+    }
+    stream->saw_connection_close = true;
+    if (stream->response_started) {
+        stream->info.response_code_details = details;
+        kb_stream_reset(stream);
+        return;
+    }
+    kb_stream_send_local_reply(stream, status, kb_h1_status_reason(status), details, NULL, NULL);
+}
+
+/* ---- timeouts ---- */
+
+void kb_stream_touch(struct kb_stream *stream)
+{
+    stream->idle_deadline_ms = kb_loop_now_ms(&stream->hcm->worker->loop) + stream->idle_timeout_ms;
+}
+
+static void idle_timeout(struct kb_stream *stream)
+{
+    kb_stat_inc(stream->hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_IDLE_TIMEOUT);
+    kb_stream_info_set_flag(&stream->info, KB_RF_STREAM_IDLE_TIMEOUT);
+    if (stream->response_started) {
+        stream->info.response_code_details = KB_STR("stream_idle_timeout");
+        kb_stream_reset(stream);
+        return;
+    }
+    kb_stream_send_local_reply(stream, stream->remote_complete ? 504 : 408, KB_STR("stream timeout"),
+                               KB_STR("stream_idle_timeout"), NULL, NULL);
+}
+
+static void idle_timer_fired(struct kb_timer *timer)
+{
+    struct kb_stream *stream = KB_CONTAINER_OF(timer, struct kb_stream, headers_timer);
+    struct kb_loop *loop = &stream->hcm->worker->loop;
+    uint64_t now_ms = kb_loop_now_ms(loop);
+
+    KB_ASSERT(stream->kb_magic == (uint32_t)KB_MAGIC_kb_stream);
+    if (!stream->headers_decoded && stream->hcm->config->request_headers_timeout_ms > 0) {
+        kb_stat_inc(stream->hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_HEADER_TIMEOUT);
+        stream->saw_connection_close = true;
+        kb_stream_send_local_reply(stream, 408, KB_STR("request header timeout"), KB_STR("request_header_timeout"),
+                                   NULL, NULL);
+        return;
+    }
+    if (stream->idle_timeout_ms == 0) {
+        return;
+    }
+    if (stream->idle_deadline_ms > now_ms) {
+        kb_loop_timer_arm(loop, timer, stream->idle_deadline_ms - now_ms);
+        return;
+    }
+    idle_timeout(stream);
+}
+
+static void request_timer_fired(struct kb_timer *timer)
+{
+    struct kb_stream *stream = KB_CONTAINER_OF(timer, struct kb_stream, request_timer);
+
+    KB_ASSERT(stream->kb_magic == (uint32_t)KB_MAGIC_kb_stream);
+    kb_stat_inc(stream->hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_TIMEOUT);
+    kb_stream_send_local_reply(stream, 408, KB_STR("request timeout"), KB_STR("request_overall_timeout"), NULL, NULL);
+}
+
+static void duration_timer_fired(struct kb_timer *timer)
+{
+    struct kb_stream *stream = KB_CONTAINER_OF(timer, struct kb_stream, duration_timer);
+
+    KB_ASSERT(stream->kb_magic == (uint32_t)KB_MAGIC_kb_stream);
+    kb_stat_inc(stream->hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_MAX_DURATION_REACHED);
+    if (stream->response_started) {
+        stream->info.response_code_details = KB_STR("max_duration_timeout");
+        kb_stream_reset(stream);
+        return;
+    }
+    kb_stream_send_local_reply(stream, stream->remote_complete ? 504 : 408, KB_STR("downstream duration timeout"),
+                               KB_STR("max_duration_timeout"), NULL, NULL);
+}
+
+/* After routing: the route's own timeouts. */
+static void route_timeouts_apply(struct kb_stream *stream)
+{
+    const struct kb_route *route = stream->route;
+    struct kb_loop *loop = &stream->hcm->worker->loop;
+    uint64_t duration_ms = stream->hcm->config->max_stream_duration_ms;
+
+    if (stream->hcm->config->request_headers_timeout_ms > 0) {
+        kb_loop_timer_cancel(loop, &stream->headers_timer);
+    }
+    if (route != NULL && route->idle_timeout_set) {
+        stream->idle_timeout_ms = route->idle_timeout_ms;
+        kb_loop_timer_cancel(loop, &stream->headers_timer);
+    }
+    kb_stream_touch(stream);
+    if (stream->idle_timeout_ms > 0 && !kb_timer_armed(&stream->headers_timer)) {
+        kb_loop_timer_arm(loop, &stream->headers_timer, stream->idle_timeout_ms);
+    }
+    if (route == NULL) {
+        return;
+    }
+    if (route->max_stream_duration_set) {
+        duration_ms = route->max_stream_duration_ms;
+    }
+    if (route->grpc_timeout_header_max_set) {
+        duration_ms = kb_grpc_timeout_apply(stream, duration_ms);
+    }
+    if (duration_ms != stream->hcm->config->max_stream_duration_ms) {
+        uint64_t spent_ms = (kb_loop_now_ns(loop) - stream->info.start_ns) / 1000000;
+
+        kb_loop_timer_cancel(loop, &stream->duration_timer);
+        if (duration_ms > 0) {
+            kb_loop_timer_arm(loop, &stream->duration_timer, duration_ms > spent_ms ? duration_ms - spent_ms : 0);
+        }
+    }
+}
+
+/* ---- decoding ---- */
+
+static void reply_empty(struct kb_stream *stream, unsigned status, struct kb_str details)
+{
+    kb_stream_send_local_reply(stream, status, KB_STR_NULL, details, NULL, NULL);
+}
+
+static void location_add(void *arg, struct kb_header_map *headers)
+{
+    const struct kb_str *location = arg;
+
+    kb_header_map_add_id(headers, KB_HDR_LOCATION, *location);
+}
+
+static bool authority_valid(struct kb_str authority)
+{
+    for (size_t i = 0; i < authority.len; i++) {
+        unsigned char c = (unsigned char)authority.p[i];
+
+        /* RFC 3986 authority, as nghttp2_check_authority sees it. */
+        if (c <= ' ' || c >= 0x7f || memchr("\"<>\\^`{|}/?#", c, 12) != NULL) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* The checks that come before anything else; false when the stream was answered. */
+static bool head_acceptable(struct kb_stream *stream)
+{
+    struct kb_header_map *map = &stream->request;
+    const struct kb_hcm_config *config = stream->hcm->config;
+
+    if (map->authority.p == NULL) {
+        if (stream->info.protocol == KB_PROTOCOL_HTTP10 && config->default_host_for_http_10.len > 0) {
+            map->authority = config->default_host_for_http_10;
+        } else {
+            reply_empty(stream, 400, KB_STR("missing_host_header"));
+            return false;
+        }
+    }
+    if (!authority_valid(map->authority)) {
+        kb_stream_info_set_flag(&stream->info, KB_RF_DOWNSTREAM_PROTOCOL_ERROR);
+        stream->saw_connection_close = true;
+        kb_stream_send_local_reply(stream, 400, KB_STR("Bad Request"), KB_STR("http.invalid_authority"), NULL, NULL);
+        return false;
+    }
+    if (!kb_str_eq(map->method, KB_STR("CONNECT")) && (map->path.len == 0 || map->path.p[0] != '/')) {
+        kb_stat_inc(stream->hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_NON_RELATIVE_PATH);
+        reply_empty(stream, 404, KB_STR("absolute_path_rejected"));
+        return false;
+    }
+    return true;
+}
+
+/* Path and host normalisation; false when the stream was answered. */
+static bool target_normalise(struct kb_stream *stream)
+{
+    struct kb_str location;
+
+    switch (kb_path_normalise(stream->hcm->config, &stream->request, &location)) {
+    case KB_PATH_OK:
+        break;
+    case KB_PATH_REJECT:
+        kb_stat_inc(stream->hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_FAILED_PATH_NORMALIZATION);
+        reply_empty(stream, 400, KB_STR("path_normalization_failed"));
+        return false;
+    case KB_PATH_REDIRECT:
+        kb_stat_inc(stream->hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_REDIRECTED_WITH_NORMALIZED_PATH);
+        kb_stream_send_local_reply(stream, 307, KB_STR_NULL, KB_STR("path_normalization_failed"), location_add,
+                                   &location);
+        return false;
+    }
+    kb_host_normalise(stream->hcm->config, &stream->request, kb_addr_port(&stream->hcm->conn->info.local));
+    return true;
+}
+
+static void continue_expected(struct kb_stream *stream)
+{
+    struct kb_header_map *headers;
+    struct kb_str expect = kb_header_map_value_id(&stream->request, KB_HDR_EXPECT);
+
+    if (KB_LIKELY(expect.p == NULL) || stream->hcm->config->proxy_100_continue ||
+        !kb_str_ieq(expect, KB_STR("100-continue"))) {
+        return;
+    }
+    headers = KB_ARENA_NEW(&stream->arena, struct kb_header_map);
+    kb_header_map_init(headers, &stream->arena);
+    headers->status = 100;
+    stream->encoder_ops->encode_1xx(stream->encoder, headers);
+    kb_header_map_remove_id(&stream->request, KB_HDR_EXPECT);
+}
+
+static void method_set(struct kb_stream *stream)
+{
+    struct kb_str type = kb_header_map_value_id(&stream->request, KB_HDR_CONTENT_TYPE);
+
+    stream->grpc_request = type.p != NULL && kb_str_istarts_with(type, KB_STR("application/grpc")) &&
+                           (type.len == 16 || type.p[16] == '+' || type.p[16] == ';');
+}
+
+const struct kb_route *kb_stream_route(struct kb_stream *stream)
+{
+    if (!stream->route_chosen) {
+        stream->route_chosen = true;
+        if (stream->hcm->config->route_config != NULL) {
+            stream->route = kb_route_config_match(stream->hcm->config->route_config, &stream->request, &stream->info,
+                                                  kb_rand_u64(&stream->hcm->worker->rand));
+        }
+        stream->info.route = stream->route;
+        stream->info.route_name = stream->route != NULL ? stream->route->name : KB_STR_NULL;
+    }
+    return stream->route;
+}
+
+void kb_stream_clear_route_cache(struct kb_stream *stream)
+{
+    stream->route_chosen = false;
+    stream->route = NULL;
+}
+
+static void remote_completed(struct kb_stream *stream)
+{
+    stream->remote_complete = true;
+    stream->info.last_rx_ns = kb_loop_now_ns(&stream->hcm->worker->loop);
+    if (kb_timer_armed(&stream->request_timer)) {
+        kb_loop_timer_cancel(&stream->hcm->worker->loop, &stream->request_timer);
+    }
+}
+
+void kb_stream_decode_headers(struct kb_stream *stream, bool end_stream)
+{
+    if (end_stream) {
+        remote_completed(stream);
+    }
+    method_set(stream);
+    if (stream->saw_connection_close && stream->hcm->drain == KB_HCM_NOT_DRAINING) {
+        stream->hcm->drain = KB_HCM_CLOSING;
+    }
+    continue_expected(stream);
+    if (!head_acceptable(stream) || !target_normalise(stream)) {
+        return;
+    }
+    kb_hcm_mutate_request(stream);
+    kb_stream_route(stream);
+    stream->headers_decoded = true;
+    route_timeouts_apply(stream);
+    if (!kb_stream_filters_create(stream)) {
+        kb_stat_inc(stream->hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_WS_ON_NON_WS_ROUTE);
+        reply_empty(stream, 403, KB_STR("upgrade_failed"));
+        return;
+    }
+    stream->decode_ended = end_stream;
+    kb_stream_filters_decode_headers(stream, end_stream);
+}
+
+void kb_stream_decode_data(struct kb_stream *stream, struct kb_buf *data, bool end_stream)
+{
+    stream->info.bytes_received += data->len;
+    if (end_stream) {
+        remote_completed(stream);
+    }
+    kb_stream_touch(stream);
+    if (stream->ended || stream->local_complete || stream->filter_count == 0) {
+        kb_buf_consume(data, data->len);
+        return;
+    }
+    stream->decode_ended = end_stream;
+    kb_stream_filters_decode_data(stream, data, end_stream);
+}
+
+void kb_stream_decode_trailers(struct kb_stream *stream, struct kb_header_map *trailers)
+{
+    remote_completed(stream);
+    kb_stream_touch(stream);
+    if (stream->ended || stream->local_complete || stream->filter_count == 0) {
+        return;
+    }
+    stream->request_trailers = trailers;
+    stream->decode_ended = true;
+    kb_stream_filters_decode_trailers(stream);
+}

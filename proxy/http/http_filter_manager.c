@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Runs the HTTP filters of a stream: decoding first to last, stopping and going on as filters say (Envoy FilterManager). */
+#include "proxy/http/hcm_internal.h"
+#include "proxy/http/local_reply.h"
+
+static bool upgrade_enabled(struct kb_stream *stream)
+{
+    struct kb_str upgrade = kb_header_map_value_id(&stream->request, KB_HDR_UPGRADE);
+    const char *const *enabled = stream->hcm->config->upgrades;
+
+    if (KB_LIKELY(upgrade.p == NULL)) {
+        return true;
+    }
+    for (; enabled != NULL && *enabled != NULL; enabled++) {
+        if (kb_str_ieq(upgrade, kb_str_from_cstr(*enabled))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool kb_stream_filters_create(struct kb_stream *stream)
+{
+    const struct kb_hcm_config *config = stream->hcm->config;
+
+    if (!upgrade_enabled(stream)) {
+        return false;
+    }
+    stream->filters =
+        kb_arena_alloc(&stream->arena, config->filter_count * sizeof(*stream->filters), sizeof(void *));
+    for (size_t i = 0; i < config->filter_count; i++) {
+        const struct kb_hcm_filter *filter = &config->filters[i];
+
+        stream->filters[i] = (struct kb_stream_filter){.ops = filter->ops};
+        stream->filters[i].self = filter->ops->create(filter->config, stream);
+    }
+    stream->filter_count = config->filter_count;
+    return true;
+}
+
+/* Headers to the filters from index `from` on. */
+static void headers_from(struct kb_stream *stream, size_t from, bool end_stream)
+{
+    for (size_t i = from; i < stream->filter_count && !stream->ended && !stream->response_started; i++) {
+        struct kb_stream_filter *filter = &stream->filters[i];
+        enum kb_filter_headers_status status = KB_FILTER_HEADERS_CONTINUE;
+
+        if (filter->ops->decode_headers != NULL) {
+            status = filter->ops->decode_headers(filter->self, &stream->request, end_stream);
+        }
+        if (status != KB_FILTER_HEADERS_CONTINUE) {
+            filter->headers_stopped = !filter->ops->terminal;
+            filter->stop_all = status != KB_FILTER_HEADERS_STOP_ITERATION;
+            return;
+        }
+    }
+}
+
+void kb_stream_filters_decode_headers(struct kb_stream *stream, bool end_stream)
+{
+    headers_from(stream, 0, end_stream);
+}
+
+/* Keeps body for a stopped filter; at the limit the request is refused. */
+static void data_hold(struct kb_stream *stream, struct kb_buf *data)
+{
+    kb_buf_move(&stream->decode_buffer, data);
+    if (kb_buf_above_high(&stream->decode_buffer)) {
+        kb_stat_inc(stream->hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_TOO_LARGE);
+        kb_stream_send_local_reply(stream, 413, KB_STR("Payload Too Large"), KB_STR("request_payload_too_large"), NULL,
+                                   NULL);
+    }
+}
+
+/* Body to the filters from index `from` on. */
+static void data_from(struct kb_stream *stream, size_t from, struct kb_buf *data, bool end_stream)
+{
+    for (size_t i = from; i < stream->filter_count && !stream->ended && !stream->response_started; i++) {
+        struct kb_stream_filter *filter = &stream->filters[i];
+        enum kb_filter_data_status status = KB_FILTER_DATA_CONTINUE;
+
+        if (filter->stop_all && filter->headers_stopped) {
+            data_hold(stream, data);
+            return;
+        }
+        if (filter->ops->decode_data != NULL) {
+            status = filter->ops->decode_data(filter->self, data, end_stream);
+        }
+        if (filter->ops->terminal) {
+            return;
+        }
+        switch (status) {
+        case KB_FILTER_DATA_CONTINUE:
+            if (filter->headers_stopped) {
+                filter->headers_stopped = false;
+                headers_from(stream, i + 1, false);
+            }
+            break;
+        case KB_FILTER_DATA_STOP_AND_BUFFER:
+        case KB_FILTER_DATA_STOP_AND_WATERMARK:
+            data_hold(stream, data);
+            return;
+        case KB_FILTER_DATA_STOP_NO_BUFFER:
+            kb_buf_consume(data, data->len);
+            return;
+        }
+    }
+}
+
+void kb_stream_filters_decode_data(struct kb_stream *stream, struct kb_buf *data, bool end_stream)
+{
+    size_t last = stream->filter_count - 1;
+
+    if (KB_LIKELY(last == 0)) {
+        if (!stream->response_started || !stream->local_complete) {
+            stream->filters[0].ops->decode_data(stream->filters[0].self, data, end_stream);
+        }
+        return;
+    }
+    data_from(stream, 0, data, end_stream);
+}
+
+void kb_stream_filters_decode_trailers(struct kb_stream *stream)
+{
+    for (size_t i = 0; i < stream->filter_count && !stream->ended; i++) {
+        struct kb_stream_filter *filter = &stream->filters[i];
+
+        if (filter->headers_stopped) {
+            return;
+        }
+        if (filter->ops->decode_trailers != NULL &&
+            filter->ops->decode_trailers(filter->self, stream->request_trailers) == KB_FILTER_TRAILERS_STOP) {
+            return;
+        }
+    }
+}
+
+void kb_stream_continue_decoding(struct kb_stream *stream, void *self)
+{
+    size_t at = 0;
+    bool held;
+
+    while (at < stream->filter_count && stream->filters[at].self != self) {
+        at++;
+    }
+    if (at == stream->filter_count || stream->ended || stream->response_started) {
+        return;
+    }
+    held = stream->decode_buffer.len > 0;
+    stream->filters[at].stop_all = false;
+    if (stream->filters[at].headers_stopped) {
+        stream->filters[at].headers_stopped = false;
+        headers_from(stream, at + 1, stream->decode_ended && !held && stream->request_trailers == NULL);
+    }
+    if (held && !stream->ended) {
+        data_from(stream, at + 1, &stream->decode_buffer, stream->decode_ended && stream->request_trailers == NULL);
+    }
+    if (stream->request_trailers != NULL && !stream->ended) {
+        kb_stream_filters_decode_trailers(stream);
+    }
+}
+
+void kb_stream_filters_complete(struct kb_stream *stream)
+{
+    for (size_t i = 0; i < stream->filter_count; i++) {
+        if (stream->filters[i].ops->on_stream_complete != NULL) {
+            stream->filters[i].ops->on_stream_complete(stream->filters[i].self);
+        }
+    }
+}
+
+void kb_stream_filters_destroy(struct kb_stream *stream)
+{
+    for (size_t i = 0; i < stream->filter_count; i++) {
+        if (stream->filters[i].ops->on_destroy != NULL) {
+            stream->filters[i].ops->on_destroy(stream->filters[i].self);
+        }
+    }
+    stream->filter_count = 0;
+}
+
+void kb_stream_filters_watermark(struct kb_stream *stream, bool above)
+{
+    for (size_t i = 0; i < stream->filter_count; i++) {
+        const struct kb_http_filter_ops *ops = stream->filters[i].ops;
+        void (*told)(void *) = above ? ops->on_above_high : ops->on_below_low;
+
+        if (told != NULL) {
+            told(stream->filters[i].self);
+        }
+    }
+}

@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Local replies: what the client gets when no upstream answered (Envoy Http::Utility::sendLocalReply). */
+#include "proxy/http/local_reply.h"
+
+#include "proxy/http/hcm_internal.h"
+#include "proxy/http/local_reply_config.h"
+
+unsigned kb_grpc_status_from_http(unsigned status)
+{
+    switch (status) {
+    case 400:
+        return 13;
+    case 401:
+        return 16;
+    case 403:
+        return 7;
+    case 404:
+        return 12;
+    case 429:
+    case 502:
+    case 503:
+    case 504:
+        return 14;
+    default:
+        return 2;
+    }
+}
+
+/* grpc-message is percent encoded (gRPC over HTTP/2, "Status-Message"). */
+static struct kb_str grpc_message(struct kb_arena *arena, struct kb_str body)
+{
+    static const char digits[] = "0123456789ABCDEF";
+    char *out = kb_arena_alloc(arena, body.len * 3 + 1, 1);
+    size_t n = 0;
+
+    for (size_t i = 0; i < body.len; i++) {
+        unsigned char c = (unsigned char)body.p[i];
+
+        if (c < 0x20 || c > 0x7e || c == '%') {
+            out[n++] = '%';
+            out[n++] = digits[c >> 4];
+            out[n++] = digits[c & 15];
+        } else {
+            out[n++] = (char)c;
+        }
+    }
+    return kb_str_make(out, n);
+}
+
+static struct kb_str number_text(struct kb_arena *arena, uint64_t v)
+{
+    char *text = kb_arena_alloc(arena, 20, 1);
+
+    return kb_str_make(text, kb_u64_to_str(v, text));
+}
+
+static void grpc_reply(struct kb_stream *stream, struct kb_header_map *headers, unsigned status, struct kb_str body)
+{
+    headers->status = 200;
+    kb_header_map_set_id(headers, KB_HDR_CONTENT_TYPE, KB_STR("application/grpc"));
+    kb_header_map_set_id(headers, KB_HDR_GRPC_STATUS, number_text(&stream->arena, kb_grpc_status_from_http(status)));
+    if (body.len > 0) {
+        kb_header_map_set_id(headers, KB_HDR_GRPC_MESSAGE, grpc_message(&stream->arena, body));
+    }
+    kb_stream_encode_headers(stream, headers, true);
+}
+
+static void text_reply(struct kb_stream *stream, struct kb_header_map *headers, struct kb_str body,
+                       struct kb_str content_type)
+{
+    struct kb_buf data;
+
+    if (body.len > 0) {
+        kb_header_map_set_id(headers, KB_HDR_CONTENT_LENGTH, number_text(&stream->arena, body.len));
+        kb_header_map_set_id(headers, KB_HDR_CONTENT_TYPE, content_type);
+    } else {
+        kb_header_map_remove_id(headers, KB_HDR_CONTENT_LENGTH);
+        kb_header_map_remove_id(headers, KB_HDR_CONTENT_TYPE);
+    }
+    if (body.len == 0 && !stream->head_request) {
+        kb_stream_encode_headers(stream, headers, true);
+        return;
+    }
+    if (stream->head_request) {
+        kb_stream_encode_headers(stream, headers, true);
+        return;
+    }
+    kb_stream_encode_headers(stream, headers, false);
+    kb_buf_init(&data, &stream->hcm->worker->slices, 0);
+    kb_buf_append(&data, body.p, body.len);
+    kb_stream_encode_data(stream, &data, true);
+    kb_buf_dispose(&data);
+}
+
+void kb_stream_send_local_reply(struct kb_stream *stream, unsigned status, struct kb_str body, struct kb_str details,
+                                void (*modify)(void *arg, struct kb_header_map *headers), void *arg)
+{
+    struct kb_header_map *headers;
+    struct kb_str content_type = KB_STR("text/plain");
+
+    if (stream->ended || stream->encoder == NULL) {
+        return;
+    }
+    if (stream->response_started) {
+        kb_stream_reset(stream);
+        return;
+    }
+    headers = KB_ARENA_NEW(&stream->arena, struct kb_header_map);
+    kb_header_map_init(headers, &stream->arena);
+    headers->status = (uint16_t)status;
+    stream->info.response_code = (uint16_t)status;
+    if (details.p != NULL) {
+        stream->info.response_code_details = details;
+    }
+    if (stream->saw_connection_close && stream->hcm->drain == KB_HCM_NOT_DRAINING) {
+        stream->hcm->drain = KB_HCM_CLOSING;
+    }
+    if (modify != NULL) {
+        modify(arg, headers);
+        headers->status = (uint16_t)status;
+    }
+    stream->local_reply_body = body;
+    if (stream->hcm->config->local_reply != NULL) {
+        stream->response = headers;
+        kb_local_reply_rewrite(stream, headers, &status, &body, &content_type);
+        headers->status = (uint16_t)status;
+        stream->info.response_code = (uint16_t)status;
+    }
+    if (stream->grpc_request) {
+        grpc_reply(stream, headers, status, body);
+        return;
+    }
+    text_reply(stream, headers, body, content_type);
+}

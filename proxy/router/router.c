@@ -1,0 +1,384 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The router filter: chooses cluster and host, forwards the request, retries, and passes the answer back (Envoy
+ * Router::Filter). */
+#include "proxy/router/router.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/mem.h"
+#include "envoy/extensions/filters/http/router/v3/router.pb-c.h"
+#include "proto/wkt.h"
+#include "proxy/api/runtime.h"
+
+static void request_completed(struct kb_router *router);
+
+/* ---- configuration ---- */
+
+static int router_config_create(const void *message, struct kb_factory_context *factory, struct kb_diag *diag,
+                                void **out)
+{
+    const Envoy__Extensions__Filters__Http__Router__V3__Router *m = message;
+    struct kb_router_config *config = kb_calloc(1, sizeof(*config));
+
+    KB_OBJ_SET(config, kb_router_config);
+    config->server = factory->server;
+    config->dynamic_stats = true;
+    *out = config;
+    if (m == NULL) {
+        return 0;
+    }
+    config->dynamic_stats = kb_wkt_bool(m->dynamic_stats, true);
+    config->suppress_envoy_headers = m->suppress_envoy_headers;
+    config->respect_expected_rq_timeout = m->respect_expected_rq_timeout;
+    if (m->n_upstream_http_filters > 0) {
+        kb_diag_push(diag, "upstream_http_filters");
+        kb_diag_error(diag, "upstream HTTP filters are not supported yet");
+        kb_diag_pop(diag);
+        return KB_ECONFIG;
+    }
+    return 0;
+}
+
+static void router_config_destroy(void *config)
+{
+    free(config);
+}
+
+static void *router_create(void *config, struct kb_stream *stream)
+{
+    struct kb_router *router = KB_ARENA_NEW(kb_stream_arena(stream), struct kb_router);
+
+    KB_OBJ_SET(router, kb_router);
+    router->config = KB_CAST(config, kb_router_config);
+    router->stream = stream;
+    router->worker = kb_stream_worker(stream);
+    router->arena = kb_stream_arena(stream);
+    router->info = kb_stream_stream_info(stream);
+    kb_buf_init(&router->retry_body, &router->worker->slices, 0);
+    kb_timer_init(&router->retry_timer, kb_router_retry_timer_fired);
+    kb_timer_init(&router->response_timer, kb_router_response_timer_fired);
+    return router;
+}
+
+/* ---- answers of our own ---- */
+
+void kb_router_attempt_count_header(struct kb_router *router, struct kb_header_map *headers)
+{
+    char *text;
+
+    if (router->route == NULL || !router->route->include_attempt_count_response || router->attempts == 0) {
+        return;
+    }
+    text = kb_arena_alloc(router->arena, 20, 1);
+    kb_header_map_set_id(headers, KB_HDR_X_ENVOY_ATTEMPT_COUNT, kb_str_make(text, kb_u64_to_str(router->attempts, text)));
+}
+
+static void reply_modify(void *arg, struct kb_header_map *headers)
+{
+    struct kb_router *router = KB_CAST(arg, kb_router);
+
+    kb_route_finalize_response(router->route, router->choice, router->request, headers, router->info);
+    kb_router_attempt_count_header(router, headers);
+}
+
+static void reply_modify_overloaded(void *arg, struct kb_header_map *headers)
+{
+    struct kb_router *router = KB_CAST(arg, kb_router);
+
+    if (!router->config->suppress_envoy_headers) {
+        kb_header_map_add_id(headers, KB_HDR_X_ENVOY_OVERLOADED, KB_STR("true"));
+    }
+    reply_modify(arg, headers);
+}
+
+void kb_router_reply(struct kb_router *router, unsigned status, struct kb_str body, struct kb_str details, bool overloaded)
+{
+    router->done = true;
+    kb_stream_send_local_reply(router->stream, status, body, details,
+                               overloaded ? reply_modify_overloaded : reply_modify, router);
+}
+
+struct direct_reply {
+    struct kb_router *router;
+    struct kb_str location;
+};
+
+static void direct_modify(void *arg, struct kb_header_map *headers)
+{
+    struct direct_reply *direct = arg;
+
+    if (direct->location.len > 0) {
+        kb_header_map_add_id(headers, KB_HDR_LOCATION, direct->location);
+    }
+    kb_route_finalize_response(direct->router->route, NULL, direct->router->request, headers, direct->router->info);
+}
+
+static void reply_direct(struct kb_router *router)
+{
+    struct direct_reply direct = {router, KB_STR_NULL};
+    struct kb_stat_block *stats = kb_stream_http_stats(router->stream);
+    struct kb_str body = KB_STR_NULL;
+    unsigned status;
+
+    kb_stat_inc(stats, KB_STAT_HTTP_RQ_DIRECT_RESPONSE);
+    kb_route_rewrite_path_for_redirect(router->route, router->request, router->config->suppress_envoy_headers);
+    if (router->route->kind == KB_ROUTE_REDIRECT) {
+        status = kb_route_redirect(router->route, router->request, &direct.location);
+    } else {
+        status = kb_route_direct_response(router->route, router->request, &body, &direct.location);
+    }
+    router->done = true;
+    kb_stream_send_local_reply(router->stream, status, body, KB_STR("direct_response"), direct_modify, &direct);
+}
+
+static void reply_no_route(struct kb_router *router)
+{
+    kb_stat_inc(kb_stream_http_stats(router->stream), KB_STAT_HTTP_NO_ROUTE);
+    kb_stream_info_set_flag(router->info, KB_RF_NO_ROUTE_FOUND);
+    router->done = true;
+    kb_stream_send_local_reply(router->stream, 404, KB_STR_NULL, KB_STR("route_not_found"), NULL, NULL);
+}
+
+static void reply_no_cluster(struct kb_router *router)
+{
+    kb_stat_inc(kb_stream_http_stats(router->stream), KB_STAT_HTTP_NO_CLUSTER);
+    kb_stream_info_set_flag(router->info, KB_RF_NO_CLUSTER_FOUND);
+    kb_router_reply(router, router->route->cluster_not_found_status, KB_STR_NULL, KB_STR("cluster_not_found"), false);
+}
+
+void kb_router_reply_no_host(struct kb_router *router)
+{
+    kb_stream_info_set_flag(router->info, KB_RF_NO_HEALTHY_UPSTREAM);
+    kb_stat_inc(router->cluster->stats, KB_STAT_CLUSTER_UPSTREAM_CX_NONE_HEALTHY);
+    kb_router_charge_code(router, 503, NULL, NULL, false);
+    kb_router_reply(router, 503, KB_STR("no healthy upstream"), KB_STR("no_healthy_upstream"), false);
+}
+
+/* ---- request ---- */
+
+static uint64_t header_ms(const struct kb_header_map *map, enum kb_header_id id, uint64_t absent)
+{
+    struct kb_str value = kb_header_map_value_id(map, id);
+    uint64_t ms;
+
+    return value.p != NULL && kb_str_to_u64(value, &ms) == 0 ? ms : absent;
+}
+
+void kb_router_number_header_set(struct kb_router *router, enum kb_header_id id, uint64_t v)
+{
+    char *text = kb_arena_alloc(router->arena, 20, 1);
+
+    kb_header_map_set_id(router->request, id, kb_str_make(text, kb_u64_to_str(v, text)));
+}
+
+/* Timeouts from route and headers (Envoy FilterUtility::finalTimeout). */
+static void timeouts_choose(struct kb_router *router)
+{
+    struct kb_header_map *map = router->request;
+    const struct kb_retry_policy *retry = router->route->retry;
+
+    router->timeout_ms = router->route->timeout_ms;
+    router->per_try_timeout_ms = retry != NULL ? retry->per_try_timeout_ms : 0;
+    router->per_try_idle_timeout_ms = retry != NULL ? retry->per_try_idle_timeout_ms : 0;
+    if (router->config->respect_expected_rq_timeout) {
+        router->timeout_ms = header_ms(map, KB_HDR_X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, router->timeout_ms);
+    }
+    router->timeout_ms = header_ms(map, KB_HDR_X_ENVOY_UPSTREAM_RQ_TIMEOUT_MS, router->timeout_ms);
+    kb_header_map_remove_id(map, KB_HDR_X_ENVOY_UPSTREAM_RQ_TIMEOUT_MS);
+    router->per_try_timeout_ms =
+        header_ms(map, KB_HDR_X_ENVOY_UPSTREAM_RQ_PER_TRY_TIMEOUT_MS, router->per_try_timeout_ms);
+    kb_header_map_remove_id(map, KB_HDR_X_ENVOY_UPSTREAM_RQ_PER_TRY_TIMEOUT_MS);
+    if (router->timeout_ms != 0 && router->per_try_timeout_ms >= router->timeout_ms) {
+        router->per_try_timeout_ms = 0;
+    }
+    router->timeout_status =
+        kb_header_map_get_id(map, KB_HDR_X_ENVOY_UPSTREAM_RQ_TIMEOUT_ALT_RESPONSE) != NULL ? 204 : 504;
+    kb_header_map_remove_id(map, KB_HDR_X_ENVOY_UPSTREAM_RQ_TIMEOUT_ALT_RESPONSE);
+}
+
+/* What is left for this attempt, told to the upstream. */
+void kb_router_expected_timeout_set(struct kb_router *router)
+{
+    uint64_t elapsed_ms = 0;
+    uint64_t expected_ms = router->per_try_timeout_ms;
+
+    if (router->request_complete_ns > 0) {
+        elapsed_ms = (kb_loop_now_ns(&router->worker->loop) - router->request_complete_ns) / 1000000;
+    }
+    if (router->timeout_ms > 0) {
+        uint64_t left_ms = router->timeout_ms > elapsed_ms ? router->timeout_ms - elapsed_ms : 1;
+
+        expected_ms = expected_ms == 0 ? left_ms : KB_MIN(expected_ms, left_ms);
+    }
+    if (expected_ms > 0 && !router->config->suppress_envoy_headers) {
+        kb_router_number_header_set(router, KB_HDR_X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, expected_ms);
+    }
+}
+
+/* Looks up the cluster that the route names; false when the stream was answered. */
+static bool cluster_find(struct kb_router *router)
+{
+    struct kb_str name = KB_STR_NULL;
+    uint32_t slot = UINT32_MAX;
+    uint64_t random = kb_route_cluster_random(router->route, router->request, router->info,
+                                              kb_rand_u64(&router->worker->rand));
+    struct kb_cluster_local *cluster = NULL;
+
+    if (kb_route_choose_cluster(router->route, router->request, random, &slot, &name, &router->choice) == 0) {
+        cluster = slot != UINT32_MAX ? kb_cluster_local_get(router->worker, slot)
+                                     : kb_cluster_local_find(router->worker, name);
+    }
+    if (cluster == NULL) {
+        reply_no_cluster(router);
+        return false;
+    }
+    kb_cluster_local_ref(cluster);
+    router->cluster = cluster;
+    router->info->upstream_cluster_name = cluster->cluster->observability_name;
+    router->info->upstream.cluster = cluster->cluster;
+    return true;
+}
+
+/* Runtime upstream.maintenance_mode.<cluster>; true when the stream was answered. */
+static bool maintenance(struct kb_router *router)
+{
+    const struct kb_runtime *runtime = router->config->server->runtime;
+    char key[256];
+    int n;
+
+    if (KB_LIKELY(runtime == NULL)) {
+        return false;
+    }
+    n = snprintf(key, sizeof(key), "upstream.maintenance_mode.%.*s", KB_STR_ARG(router->cluster->cluster->name));
+    if (n <= 0 || (size_t)n >= sizeof(key) ||
+        !kb_runtime_feature_enabled(runtime, kb_str_make(key, (size_t)n), 0, 100, kb_rand_u64(&router->worker->rand))) {
+        return false;
+    }
+    kb_stream_info_set_flag(router->info, KB_RF_UPSTREAM_OVERFLOW);
+    kb_router_charge_code(router, 503, NULL, NULL, true);
+    kb_stat_inc(router->cluster->stats, KB_STAT_CLUSTER_UPSTREAM_RQ_MAINTENANCE_MODE);
+    kb_router_reply(router, 503, KB_STR("maintenance mode"), KB_STR("maintenance_mode"), true);
+    return true;
+}
+
+static enum kb_filter_headers_status router_decode_headers(void *filter, struct kb_header_map *headers, bool end_stream)
+{
+    struct kb_router *router = KB_CAST(filter, kb_router);
+
+    router->request = headers;
+    router->route = kb_stream_route(router->stream);
+    kb_stat_inc(kb_stream_http_stats(router->stream), KB_STAT_HTTP_RQ_TOTAL);
+    if (router->route == NULL) {
+        reply_no_route(router);
+        return KB_FILTER_HEADERS_STOP_ITERATION;
+    }
+    if (router->route->kind != KB_ROUTE_CLUSTER) {
+        reply_direct(router);
+        return KB_FILTER_HEADERS_STOP_ITERATION;
+    }
+    if (!cluster_find(router) || maintenance(router)) {
+        return KB_FILTER_HEADERS_STOP_ITERATION;
+    }
+    router->internal = router->info->internal;
+    timeouts_choose(router);
+    router->retry_enabled = kb_retry_state_init(
+        &router->retry, router->route->retry, headers,
+        kb_runtime_get_u64(router->config->server->runtime, KB_STR("upstream.base_retry_backoff_ms"), 25));
+    kb_router_expected_timeout_set(router);
+    router->attempts = 1;
+    if (router->route->include_attempt_count_request) {
+        kb_header_map_set_id(headers, KB_HDR_X_ENVOY_ATTEMPT_COUNT, KB_STR("1"));
+    }
+    kb_route_finalize_request(router->route, router->choice, headers, router->info,
+                              router->config->suppress_envoy_headers);
+    router->request_complete = end_stream;
+    kb_router_attempt_start(router);
+    if (end_stream && !router->done) {
+        request_completed(router);
+    }
+    return KB_FILTER_HEADERS_STOP_ITERATION;
+}
+
+/* The whole request came: the response timeout starts (Envoy Filter::onRequestComplete). */
+static void request_completed(struct kb_router *router)
+{
+    router->request_complete = true;
+    router->request_complete_ns = kb_loop_now_ns(&router->worker->loop);
+    if (router->timeout_ms > 0 && !router->done) {
+        kb_loop_timer_arm(&router->worker->loop, &router->response_timer, router->timeout_ms);
+    }
+}
+
+/* Keeps the body for another attempt while it is small enough. */
+static void retry_body_keep(struct kb_router *router, struct kb_buf *data)
+{
+    uint64_t limit = router->route->request_body_buffer_limit != UINT64_MAX
+                         ? router->route->request_body_buffer_limit
+                         : kb_stream_buffer_limit(router->stream);
+
+    if (!router->retry_enabled || router->abandoned) {
+        return;
+    }
+    if (limit > 0 && router->retry_body.len + data->len > limit) {
+        kb_stat_inc(router->cluster->stats, KB_STAT_CLUSTER_RETRY_OR_SHADOW_ABANDONED);
+        router->retry_enabled = false;
+        router->abandoned = true;
+        kb_buf_dispose(&router->retry_body);
+        return;
+    }
+    for (struct kb_segment *s = data->first; s != NULL; s = s->next) {
+        kb_buf_append_slice(&router->retry_body, s->slice, s->from, s->to - s->from);
+    }
+}
+
+static enum kb_filter_data_status router_decode_data(void *filter, struct kb_buf *data, bool end_stream)
+{
+    struct kb_router *router = KB_CAST(filter, kb_router);
+
+    if (router->done || router->cluster == NULL) {
+        kb_buf_consume(data, data->len);
+        return KB_FILTER_DATA_STOP_NO_BUFFER;
+    }
+    if (end_stream) {
+        request_completed(router);
+    }
+    retry_body_keep(router, data);
+    if (router->upstream != NULL) {
+        kb_upstream_request_data(router->upstream, data, end_stream);
+    } else if (router->abandoned) {
+        kb_loop_timer_cancel(&router->worker->loop, &router->retry_timer);
+        kb_router_reply(router, 507, KB_STR("exceeded request buffer limit while retrying upstream"),
+              KB_STR("request_payload_exceeded_retry_buffer_limit"), false);
+    }
+    return KB_FILTER_DATA_STOP_NO_BUFFER;
+}
+
+static enum kb_filter_trailers_status router_decode_trailers(void *filter, struct kb_header_map *trailers)
+{
+    struct kb_router *router = KB_CAST(filter, kb_router);
+
+    router->request_trailers = trailers;
+    if (!router->done && router->cluster != NULL) {
+        request_completed(router);
+        if (router->upstream != NULL) {
+            kb_upstream_request_trailers(router->upstream);
+        }
+    }
+    return KB_FILTER_TRAILERS_STOP;
+}
+
+const struct kb_http_filter_ops kb_ext_http_router = {
+    .name = "envoy.filters.http.router",
+    .type_url = "envoy.extensions.filters.http.router.v3.Router",
+    .terminal = true,
+    .config_create = router_config_create,
+    .config_destroy = router_config_destroy,
+    .create = router_create,
+    .decode_headers = router_decode_headers,
+    .decode_data = router_decode_data,
+    .decode_trailers = router_decode_trailers,
+    .on_destroy = kb_router_on_destroy,
+    .on_above_high = kb_router_on_above_high,
+    .on_below_low = kb_router_on_below_low,
+};

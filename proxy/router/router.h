@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The router filter (envoy.filters.http.router) and its attempts: shared by router.c,
+ * router_upstream.c and upstream_request.c only. */
+#pragma once
+
+#include "proxy/api/codec.h"
+#include "proxy/api/http_filter.h"
+#include "proxy/api/route.h"
+#include "proxy/router/retry_state.h"
+
+/* From the Router message; immutable. */
+struct kb_router_config {
+    KB_OBJ;
+    struct kb_server_context *server;
+    bool suppress_envoy_headers;
+    bool respect_expected_rq_timeout;
+    bool dynamic_stats;
+};
+KB_OBJ_MAGIC(kb_router_config, 0x52544346);
+
+struct kb_router;
+
+/* One attempt at an upstream. */
+struct kb_upstream_request {
+    KB_OBJ;
+    struct kb_router *router;
+    struct kb_host *host;
+    struct kb_host_local *host_local;   /* holds a reference */
+    struct kb_request_encoder *encoder; /* NULL: no connection yet, or any more */
+    struct kb_pool_waiter *waiter;
+    struct kb_buf pending;       /* body that came before the connection */
+    struct kb_slice *head_slice; /* pins the response's strings */
+    struct kb_timer per_try_timer;
+    struct kb_timer per_try_idle_timer;
+    uint64_t start_ns;
+    bool end_pending; /* end_stream belongs behind `pending` */
+    bool trailers_pending;
+    bool headers_sent;  /* the request's head was given to a connection */
+    bool request_ended; /* all of the request was given to the connection */
+    bool response_started;
+    bool done;               /* no event comes any more */
+    bool downstream_stopped; /* reading of the request is stopped because of us */
+};
+KB_OBJ_MAGIC(kb_upstream_request, 0x55505251);
+
+/* The filter of one stream; in the stream's arena. */
+struct kb_router {
+    KB_OBJ;
+    const struct kb_router_config *config;
+    struct kb_stream *stream;
+    struct kb_worker *worker;
+    struct kb_arena *arena;
+    struct kb_stream_info *info;
+    struct kb_header_map *request;
+    struct kb_header_map *request_trailers;
+    const struct kb_route *route;
+    const void *choice;                   /* weighted cluster entry */
+    struct kb_cluster_local *cluster;     /* holds a reference */
+    struct kb_upstream_request *upstream; /* the present attempt; NULL while backing off */
+    struct kb_retry_state retry;
+    bool retry_enabled;
+    struct kb_buf retry_body; /* what must be sent again */
+    struct kb_timer retry_timer;
+    struct kb_timer response_timer;
+    uint64_t request_complete_ns; /* the downstream request ended; 0: not yet */
+    uint64_t timeout_ms;
+    uint64_t per_try_timeout_ms;
+    uint64_t per_try_idle_timeout_ms;
+    uint32_t attempts;
+    uint32_t timeout_status; /* 504, or 204 with x-envoy-upstream-rq-timeout-alt-response */
+    uint32_t host_attempts;
+    const struct kb_host **tried_hosts; /* for previous_hosts */
+    uint32_t tried_count;
+    uint32_t tried_cap;
+    bool request_complete;
+    bool response_started;
+    bool response_complete;
+    bool done;              /* answered: nothing more to do */
+    bool watermark_stopped; /* the client reads slowly: the upstream connection is paused */
+    bool abandoned;         /* the request outgrew the retry buffer */
+    bool timeout_retry;
+    bool internal;
+};
+KB_OBJ_MAGIC(kb_router, 0x52545220);
+
+/* ---- router.c ---- */
+
+/* Answers the stream itself: text body, details; adds the route's headers, and x-envoy-overloaded when asked. */
+void kb_router_reply(struct kb_router *router, unsigned status, struct kb_str body, struct kb_str details,
+                     bool overloaded);
+/* 503 "no healthy upstream". */
+void kb_router_reply_no_host(struct kb_router *router);
+/* x-envoy-attempt-count of the response, where the route asks for it. */
+void kb_router_attempt_count_header(struct kb_router *router, struct kb_header_map *headers);
+/* Sets a request header to a decimal number. */
+void kb_router_number_header_set(struct kb_router *router, enum kb_header_id id, uint64_t v);
+/* x-envoy-expected-rq-timeout-ms: what is left for this attempt. */
+void kb_router_expected_timeout_set(struct kb_router *router);
+
+/* ---- router_upstream.c ---- */
+
+/* Chooses a host and starts an attempt there, or answers that there is none. */
+void kb_router_attempt_start(struct kb_router *router);
+void kb_router_retry_timer_fired(struct kb_timer *timer);
+void kb_router_response_timer_fired(struct kb_timer *timer);
+/* The filter's callbacks of these names. */
+void kb_router_on_above_high(void *filter);
+void kb_router_on_below_low(void *filter);
+void kb_router_on_destroy(void *filter);
+
+/* ---- router_upstream.c: what attempts tell ---- */
+
+void kb_router_on_1xx(struct kb_router *router, struct kb_header_map *headers);
+void kb_router_on_headers(struct kb_router *router, struct kb_header_map *headers, bool end_stream);
+void kb_router_on_data(struct kb_router *router, struct kb_buf *data, bool end_stream);
+void kb_router_on_trailers(struct kb_router *router, struct kb_header_map *trailers);
+/* The attempt ended without (the rest of) an answer. */
+void kb_router_on_reset(struct kb_router *router, enum kb_reset_reason reason,
+                        struct kb_str transport_failure);
+void kb_router_on_per_try_timeout(struct kb_router *router, bool idle);
+
+/* ---- upstream_request.c ---- */
+
+/* Starts an attempt on this host; events may come from within. */
+void kb_upstream_request_start(struct kb_router *router, struct kb_host *host);
+void kb_upstream_request_data(struct kb_upstream_request *upstream, struct kb_buf *data,
+                              bool end_stream);
+void kb_upstream_request_trailers(struct kb_upstream_request *upstream);
+/* Gives the attempt up; no event comes any more. Harmless when it is over. */
+void kb_upstream_request_cancel(struct kb_upstream_request *upstream);
+/* Releases what it holds; after the last event or cancel. */
+void kb_upstream_request_dispose(struct kb_upstream_request *upstream);
+
+/* ---- router_stats.c ---- */
+
+/* Counts a response code for the cluster and its variants (Envoy CodeStats::chargeResponseStat). */
+void kb_router_charge_code(struct kb_router *router, unsigned status,
+                           const struct kb_header_map *headers,
+                           struct kb_upstream_request *upstream, bool dropped);
+/* Records upstream_rq_time. */
+void kb_router_charge_time(struct kb_router *router);

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the router counts per response: codes and times of the cluster, plain and by variant. */
+#include "proxy/router/router.h"
+
+static bool is_canary(const struct kb_header_map *headers, const struct kb_host *host)
+{
+    return (headers != NULL &&
+            kb_str_eq(kb_header_map_value_id(headers, KB_HDR_X_ENVOY_UPSTREAM_CANARY),
+                      KB_STR("true"))) ||
+           (host != NULL && host->canary);
+}
+
+static bool zones_known(const struct kb_router *router, const struct kb_host *host)
+{
+    return host != NULL && host->zone.len > 0 && router->config->server->node_zone.len > 0;
+}
+
+void kb_router_charge_code(struct kb_router *router, unsigned status,
+                           const struct kb_header_map *headers,
+                           struct kb_upstream_request *upstream, bool dropped)
+{
+    struct kb_stat_block *stats = router->cluster->stats;
+    struct kb_host *host = upstream != NULL ? upstream->host : NULL;
+
+    (void)dropped;
+    if (router->config->dynamic_stats && !router->info->health_check) {
+        kb_stat_code_inc(stats, KB_STAT_CODE_PLAIN, status);
+        if (is_canary(headers, host)) {
+            kb_stat_code_inc(stats, KB_STAT_CODE_CANARY, status);
+        }
+        kb_stat_code_inc(stats, router->internal ? KB_STAT_CODE_INTERNAL : KB_STAT_CODE_EXTERNAL,
+                         status);
+        if (zones_known(router, host)) {
+            kb_stat_code_inc(stats, KB_STAT_CODE_ZONE, status);
+        }
+    }
+    if (host != NULL && status >= 500) {
+        kb_host_stat_add(upstream->host_local, KB_HOST_RQ_ERROR, 1);
+    }
+}
+
+void kb_router_charge_time(struct kb_router *router)
+{
+    struct kb_stat_block *stats = router->cluster->stats;
+    uint64_t ms;
+
+    if (!router->config->dynamic_stats || router->info->health_check ||
+        router->request_complete_ns == 0) {
+        return;
+    }
+    ms = (kb_loop_now_ns(&router->worker->loop) - router->request_complete_ns) / 1000000;
+    kb_stat_record(stats, KB_STAT_CLUSTER_UPSTREAM_RQ_TIME, ms);
+    kb_stat_code_time(stats, router->internal ? KB_STAT_CODE_INTERNAL : KB_STAT_CODE_EXTERNAL, ms);
+    if (router->upstream != NULL && zones_known(router, router->upstream->host)) {
+        kb_stat_code_time(stats, KB_STAT_CODE_ZONE, ms);
+    }
+}

@@ -1,0 +1,462 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The upstream half of the router filter: attempts, retries, the answer on its way back, failures and timeouts. */
+#include "proxy/api/runtime.h"
+#include "proxy/router/router.h"
+
+/* ---- attempts ---- */
+
+static bool host_rejected(void *arg, const struct kb_host *host)
+{
+    struct kb_router *router = KB_CAST(arg, kb_router);
+    const struct kb_retry_policy *policy = router->route->retry;
+
+    if (policy == NULL || router->attempts < 2) {
+        return false;
+    }
+    if (policy->omit_canary_hosts && host->canary) {
+        return true;
+    }
+    for (uint32_t i = 0; policy->previous_hosts && i < router->tried_count; i++) {
+        if (router->tried_hosts[i] == host) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void host_tried(struct kb_router *router, const struct kb_host *host)
+{
+    if (!router->retry_enabled) {
+        return;
+    }
+    if (router->tried_count == router->tried_cap) {
+        uint32_t cap = KB_MAX(router->tried_cap * 2, 4u);
+        const struct kb_host **grown = kb_arena_alloc(router->arena, cap * sizeof(*grown), sizeof(void *));
+
+        if (router->tried_count > 0) {
+            memcpy(grown, router->tried_hosts, router->tried_count * sizeof(*grown));
+        }
+        router->tried_hosts = grown;
+        router->tried_cap = cap;
+    }
+    router->tried_hosts[router->tried_count++] = host;
+}
+
+void kb_router_attempt_start(struct kb_router *router)
+{
+    struct kb_lb_request lb = {
+        .headers = router->request,
+        .info = router->info,
+    };
+    struct kb_host *host;
+
+    if (KB_UNLIKELY(router->attempts > 1)) {
+        lb.reject_host = host_rejected;
+        lb.reject_arg = router;
+        lb.max_attempts = router->retry.host_selection_attempts;
+    }
+    host = kb_cluster_local_choose_host(router->cluster, &lb);
+    if (host == NULL) {
+        kb_router_reply_no_host(router);
+        return;
+    }
+    router->info->attempt_count = router->attempts;
+    host_tried(router, host);
+    kb_upstream_request_start(router, host);
+}
+
+static void attempt_dispose(struct kb_router *router)
+{
+    struct kb_upstream_request *upstream = router->upstream;
+
+    if (upstream != NULL) {
+        router->upstream = NULL;
+        kb_upstream_request_cancel(upstream);
+        kb_upstream_request_dispose(upstream);
+    }
+}
+
+static void retry_resource_give(struct kb_router *router)
+{
+    if (router->retry.retrying) {
+        router->retry.retrying = false;
+        kb_resource_give(router->cluster, router->route->priority, KB_RESOURCE_RETRIES);
+    }
+}
+
+static void retry_counts_add(struct kb_router *router, unsigned counts)
+{
+    struct kb_stat_block *stats = router->cluster->stats;
+
+    if (counts & KB_RETRY_COUNT_RETRY) {
+        kb_stat_inc(stats, KB_STAT_CLUSTER_UPSTREAM_RQ_RETRY);
+    }
+    if (counts & KB_RETRY_COUNT_SUCCESS) {
+        kb_stat_inc(stats, KB_STAT_CLUSTER_UPSTREAM_RQ_RETRY_SUCCESS);
+    }
+    if (counts & KB_RETRY_COUNT_LIMIT_EXCEEDED) {
+        kb_stat_inc(stats, KB_STAT_CLUSTER_UPSTREAM_RQ_RETRY_LIMIT_EXCEEDED);
+    }
+    if (counts & KB_RETRY_COUNT_OVERFLOW) {
+        kb_stat_inc(stats, KB_STAT_CLUSTER_UPSTREAM_RQ_RETRY_OVERFLOW);
+    }
+}
+
+static struct kb_retry_gate retry_gate(struct kb_router *router)
+{
+    const struct kb_runtime *runtime = router->config->server->runtime;
+
+    return (struct kb_retry_gate){
+        .room = kb_resource_can(router->cluster, router->route->priority, KB_RESOURCE_RETRIES),
+        .enabled = kb_runtime_feature_enabled(runtime, KB_STR("upstream.use_retry"), 100, 100,
+                                              kb_rand_u64(&router->worker->rand)),
+        .wall_s = kb_loop_wall_ns(&router->worker->loop) / 1000000000,
+    };
+}
+
+/* Acts on a decision; true when another attempt will follow. */
+static bool retry_apply(struct kb_router *router, enum kb_retry_status status, unsigned counts)
+{
+    bool rate_limited = false;
+    uint64_t delay_ms;
+
+    retry_counts_add(router, counts);
+    switch (status) {
+    case KB_RETRY_NO:
+        return false;
+    case KB_RETRY_LIMIT_EXCEEDED:
+        kb_stream_info_set_flag(router->info, KB_RF_UPSTREAM_RETRY_LIMIT_EXCEEDED);
+        return false;
+    case KB_RETRY_OVERFLOW:
+        kb_stream_info_set_flag(router->info, KB_RF_UPSTREAM_OVERFLOW);
+        return false;
+    case KB_RETRY_YES:
+        break;
+    }
+    kb_resource_force(router->cluster, router->route->priority, KB_RESOURCE_RETRIES);
+    delay_ms = kb_retry_delay_ms(&router->retry, kb_rand_u64(&router->worker->rand), &rate_limited);
+    kb_stat_inc(router->cluster->stats, rate_limited ? KB_STAT_CLUSTER_UPSTREAM_RQ_RETRY_BACKOFF_RATELIMITED
+                                                     : KB_STAT_CLUSTER_UPSTREAM_RQ_RETRY_BACKOFF_EXPONENTIAL);
+    kb_loop_timer_arm(&router->worker->loop, &router->retry_timer, delay_ms);
+    return true;
+}
+
+void kb_router_retry_timer_fired(struct kb_timer *timer)
+{
+    struct kb_router *router = KB_CONTAINER_OF(timer, struct kb_router, retry_timer);
+
+    KB_ASSERT(router->kb_magic == (uint32_t)KB_MAGIC_kb_router);
+    router->attempts++;
+    if (router->route->include_attempt_count_request) {
+        kb_router_number_header_set(router, KB_HDR_X_ENVOY_ATTEMPT_COUNT, router->attempts);
+    }
+    if (router->route->include_is_timeout_retry) {
+        kb_header_map_set_id(router->request, KB_HDR_X_ENVOY_IS_TIMEOUT_RETRY,
+                             router->timeout_retry ? KB_STR("true") : KB_STR("false"));
+    }
+    router->timeout_retry = false;
+    kb_router_expected_timeout_set(router);
+    kb_router_attempt_start(router);
+}
+
+/* ---- answers of the upstream ---- */
+
+void kb_router_on_1xx(struct kb_router *router, struct kb_header_map *headers)
+{
+    kb_stream_encode_1xx(router->stream, headers);
+}
+
+/* True when the answer is not passed on because another attempt follows. */
+static bool headers_retried(struct kb_router *router, const struct kb_header_map *headers)
+{
+    struct kb_retry_gate gate;
+    enum kb_retry_status status;
+    unsigned counts = 0;
+
+    if (KB_LIKELY(!router->retry_enabled)) {
+        return false;
+    }
+    retry_resource_give(router);
+    gate = retry_gate(router);
+    status = kb_retry_should_retry_headers(&router->retry, headers, &gate, &counts);
+    if (!retry_apply(router, status, counts)) {
+        return false;
+    }
+    kb_router_charge_code(router, headers->status, headers, router->upstream, true);
+    attempt_dispose(router);
+    return true;
+}
+
+static void service_time_set(struct kb_router *router, struct kb_header_map *headers)
+{
+    uint64_t ms;
+    char *text;
+
+    if (router->config->suppress_envoy_headers || router->request_complete_ns == 0) {
+        return;
+    }
+    ms = (kb_loop_now_ns(&router->worker->loop) - router->request_complete_ns) / 1000000;
+    text = kb_arena_alloc(router->arena, 20, 1);
+    kb_header_map_set_id(headers, KB_HDR_X_ENVOY_UPSTREAM_SERVICE_TIME, kb_str_make(text, kb_u64_to_str(ms, text)));
+}
+
+/* The last byte of the answer came. */
+static void response_completed(struct kb_router *router)
+{
+    router->response_complete = true;
+    router->done = true;
+    kb_loop_timer_cancel(&router->worker->loop, &router->response_timer);
+    kb_router_charge_time(router);
+}
+
+void kb_router_on_headers(struct kb_router *router, struct kb_header_map *headers, bool end_stream)
+{
+    struct kb_upstream_request *upstream = router->upstream;
+
+    if (headers_retried(router, headers)) {
+        return;
+    }
+    kb_loop_timer_cancel(&router->worker->loop, &router->retry_timer);
+    if (headers->status < 500) {
+        kb_host_stat_add(upstream->host_local, KB_HOST_RQ_SUCCESS, 1);
+    }
+    kb_router_charge_code(router, headers->status, headers, upstream, false);
+    service_time_set(router, headers);
+    kb_route_finalize_response(router->route, router->choice, router->request, headers, router->info);
+    kb_router_attempt_count_header(router, headers);
+    router->response_started = true;
+    router->info->response_code_details = KB_STR("via_upstream");
+    if (router->watermark_stopped && upstream->encoder != NULL) {
+        kb_request_encoder_read_disable(upstream->encoder, true);
+    }
+    if (end_stream) {
+        response_completed(router);
+    }
+    kb_stream_encode_headers(router->stream, headers, end_stream);
+}
+
+void kb_router_on_data(struct kb_router *router, struct kb_buf *data, bool end_stream)
+{
+    if (end_stream) {
+        response_completed(router);
+    }
+    kb_stream_encode_data(router->stream, data, end_stream);
+}
+
+void kb_router_on_trailers(struct kb_router *router, struct kb_header_map *trailers)
+{
+    response_completed(router);
+    kb_stream_encode_trailers(router->stream, trailers);
+}
+
+/* ---- failures ---- */
+
+static enum kb_response_flag reset_flag(enum kb_reset_reason reason)
+{
+    switch (reason) {
+    case KB_RESET_LOCAL_CONNECTION_FAILURE:
+    case KB_RESET_REMOTE_CONNECTION_FAILURE:
+    case KB_RESET_CONNECTION_TIMEOUT:
+        return KB_RF_UPSTREAM_CONNECTION_FAILURE;
+    case KB_RESET_CONNECTION_TERMINATION:
+        return KB_RF_UPSTREAM_CONNECTION_TERMINATION;
+    case KB_RESET_LOCAL_RESET:
+    case KB_RESET_LOCAL_REFUSED_STREAM_RESET:
+        return KB_RF_LOCAL_RESET;
+    case KB_RESET_OVERFLOW:
+        return KB_RF_UPSTREAM_OVERFLOW;
+    case KB_RESET_PROTOCOL_ERROR:
+        return KB_RF_UPSTREAM_PROTOCOL_ERROR;
+    case KB_RESET_OVERLOAD_MANAGER:
+        return KB_RF_OVERLOAD_MANAGER_TERMINATED;
+    case KB_RESET_REMOTE_RESET:
+    case KB_RESET_REMOTE_REFUSED_STREAM_RESET:
+    case KB_RESET_CONNECT_ERROR:
+    case KB_RESET_HTTP1_PREMATURE_UPSTREAM_HALF_CLOSE:
+    case KB_RESET_COUNT:
+        break;
+    }
+    return KB_RF_UPSTREAM_REMOTE_RESET;
+}
+
+/* Details have no spaces: "connection_termination". */
+static struct kb_str details_text(struct kb_router *router, const char *prefix, enum kb_reset_reason reason,
+                                  struct kb_str transport_failure)
+{
+    struct kb_str text = kb_str_printf(router->arena, "%s{%.*s%s%.*s}", prefix,
+                                       KB_STR_ARG(kb_reset_reason_text(reason)), transport_failure.len > 0 ? "|" : "",
+                                       KB_STR_ARG(transport_failure));
+
+    for (size_t i = 0; i < text.len; i++) {
+        if (text.p[i] == ' ') {
+            ((char *)(uintptr_t)text.p)[i] = '_';
+        }
+    }
+    return text;
+}
+
+/* The attempt failed for good: an answer of our own, or the end of the one that was begun. */
+static void abort_with(struct kb_router *router, unsigned status, struct kb_str body, struct kb_str details,
+                       bool overloaded)
+{
+    router->done = true;
+    kb_loop_timer_cancel(&router->worker->loop, &router->response_timer);
+    kb_loop_timer_cancel(&router->worker->loop, &router->retry_timer);
+    if (router->response_started) {
+        router->info->response_code_details = details;
+        attempt_dispose(router);
+        kb_stream_reset(router->stream);
+        return;
+    }
+    attempt_dispose(router);
+    kb_router_reply(router, status, body, details, overloaded);
+}
+
+static void abort_charge(struct kb_router *router, unsigned status, bool dropped)
+{
+    struct kb_upstream_request *upstream = router->upstream;
+
+    if (router->response_started) {
+        kb_stat_inc(kb_stream_http_stats(router->stream), KB_STAT_HTTP_RQ_RESET_AFTER_DOWNSTREAM_RESPONSE_STARTED);
+        return;
+    }
+    kb_router_charge_code(router, status, NULL, upstream, dropped);
+    if (upstream != NULL && status < 500) {
+        kb_host_stat_add(upstream->host_local, KB_HOST_RQ_ERROR, 1);
+    }
+}
+
+static bool reset_retried(struct kb_router *router, enum kb_reset_reason reason)
+{
+    struct kb_upstream_request *upstream = router->upstream;
+    struct kb_retry_gate gate;
+    enum kb_retry_status status;
+    unsigned counts = 0;
+
+    if (router->response_started || !router->retry_enabled) {
+        return false;
+    }
+    retry_resource_give(router);
+    gate = retry_gate(router);
+    status = kb_retry_should_retry_reset(&router->retry, reason, upstream != NULL && upstream->headers_sent, &gate,
+                                         &counts);
+    if (!retry_apply(router, status, counts)) {
+        return false;
+    }
+    if (upstream != NULL) {
+        kb_host_stat_add(upstream->host_local, KB_HOST_RQ_ERROR, 1);
+    }
+    attempt_dispose(router);
+    return true;
+}
+
+void kb_router_on_reset(struct kb_router *router, enum kb_reset_reason reason, struct kb_str transport_failure)
+{
+    bool dropped = reason == KB_RESET_OVERFLOW;
+    unsigned status = reason == KB_RESET_PROTOCOL_ERROR ? 502 : 503;
+    struct kb_str body;
+
+    if (router->done) {
+        return;
+    }
+    if (reason == KB_RESET_REMOTE_RESET) {
+        kb_stat_inc(router->cluster->stats, KB_STAT_CLUSTER_UPSTREAM_RQ_RX_RESET);
+    }
+    if (transport_failure.len > 0) {
+        router->info->upstream.transport_failure_reason = kb_str_dup(router->arena, transport_failure);
+    }
+    if (reset_retried(router, reason)) {
+        return;
+    }
+    abort_charge(router, status, dropped);
+    kb_stream_info_set_flag(router->info, reset_flag(reason));
+    body = kb_str_printf(router->arena, "upstream connect error or disconnect/reset before headers. %sreset reason: %.*s",
+                         router->attempts > 1 ? "retried and the latest " : "", KB_STR_ARG(kb_reset_reason_text(reason)));
+    abort_with(router, status, body,
+               details_text(router,
+                            router->response_started ? "upstream_reset_after_response_started"
+                                                     : "upstream_reset_before_response_started",
+                            reason, transport_failure),
+               dropped);
+}
+
+void kb_router_response_timer_fired(struct kb_timer *timer)
+{
+    struct kb_router *router = KB_CONTAINER_OF(timer, struct kb_router, response_timer);
+
+    KB_ASSERT(router->kb_magic == (uint32_t)KB_MAGIC_kb_router);
+    kb_stat_inc(router->cluster->stats, KB_STAT_CLUSTER_UPSTREAM_RQ_TIMEOUT);
+    if (router->upstream != NULL) {
+        kb_host_stat_add(router->upstream->host_local, KB_HOST_RQ_TIMEOUT, 1);
+        abort_charge(router, router->timeout_status, false);
+    } else if (!router->response_started) {
+        kb_router_charge_code(router, router->timeout_status, NULL, NULL, false);
+    }
+    kb_stream_info_set_flag(router->info, KB_RF_UPSTREAM_REQUEST_TIMEOUT);
+    abort_with(router, router->timeout_status,
+               router->timeout_status == 204 ? KB_STR_NULL : KB_STR("upstream request timeout"),
+               KB_STR("response_timeout"), false);
+}
+
+void kb_router_on_per_try_timeout(struct kb_router *router, bool idle)
+{
+    kb_stat_inc(router->cluster->stats, idle ? KB_STAT_CLUSTER_UPSTREAM_RQ_PER_TRY_IDLE_TIMEOUT
+                                             : KB_STAT_CLUSTER_UPSTREAM_RQ_PER_TRY_TIMEOUT);
+    kb_host_stat_add(router->upstream->host_local, KB_HOST_RQ_TIMEOUT, 1);
+    router->timeout_retry = true;
+    if (reset_retried(router, KB_RESET_LOCAL_RESET)) {
+        return;
+    }
+    abort_charge(router, router->timeout_status, false);
+    kb_stream_info_set_flag(router->info, KB_RF_UPSTREAM_REQUEST_TIMEOUT);
+    abort_with(router, router->timeout_status,
+               router->timeout_status == 204 ? KB_STR_NULL : KB_STR("upstream request timeout"),
+               idle ? KB_STR("upstream_per_try_idle_timeout") : KB_STR("upstream_per_try_timeout"), false);
+}
+
+/* ---- back-pressure and end ---- */
+
+void kb_router_on_above_high(void *filter)
+{
+    struct kb_router *router = KB_CAST(filter, kb_router);
+
+    if (router->watermark_stopped) {
+        return;
+    }
+    router->watermark_stopped = true;
+    if (router->response_started && router->upstream != NULL && router->upstream->encoder != NULL) {
+        kb_stat_inc(router->cluster->stats, KB_STAT_CLUSTER_UPSTREAM_FLOW_CONTROL_PAUSED_READING_TOTAL);
+        kb_request_encoder_read_disable(router->upstream->encoder, true);
+    }
+}
+
+void kb_router_on_below_low(void *filter)
+{
+    struct kb_router *router = KB_CAST(filter, kb_router);
+
+    if (!router->watermark_stopped) {
+        return;
+    }
+    router->watermark_stopped = false;
+    if (router->response_started && router->upstream != NULL && router->upstream->encoder != NULL) {
+        kb_stat_inc(router->cluster->stats, KB_STAT_CLUSTER_UPSTREAM_FLOW_CONTROL_RESUMED_READING_TOTAL);
+        kb_request_encoder_read_disable(router->upstream->encoder, false);
+    }
+}
+
+void kb_router_on_destroy(void *filter)
+{
+    struct kb_router *router = KB_CAST(filter, kb_router);
+    struct kb_loop *loop = &router->worker->loop;
+
+    router->done = true;
+    kb_loop_timer_cancel(loop, &router->response_timer);
+    kb_loop_timer_cancel(loop, &router->retry_timer);
+    attempt_dispose(router);
+    kb_buf_dispose(&router->retry_body);
+    if (router->cluster != NULL) {
+        retry_resource_give(router);
+        kb_cluster_local_unref(router->cluster);
+    }
+    KB_OBJ_CLEAR(router);
+}

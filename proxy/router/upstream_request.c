@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One attempt of a stream at an upstream host: waits for a connection, sends the request, hears the answer (Envoy
+ * Router::UpstreamRequest). */
+#include "proxy/router/router.h"
+
+static void per_try_timer_fired(struct kb_timer *timer);
+static void per_try_idle_timer_fired(struct kb_timer *timer);
+
+static struct kb_loop *loop_of(struct kb_upstream_request *upstream)
+{
+    return &upstream->router->worker->loop;
+}
+
+static void idle_touch(struct kb_upstream_request *upstream)
+{
+    if (upstream->router->per_try_idle_timeout_ms > 0 && !upstream->done) {
+        kb_loop_timer_arm(loop_of(upstream), &upstream->per_try_idle_timer,
+                          upstream->router->per_try_idle_timeout_ms);
+    }
+}
+
+/* ---- answer ---- */
+
+static void on_1xx(void *owner, struct kb_header_map *headers)
+{
+    kb_router_on_1xx(KB_CAST(owner, kb_upstream_request)->router, headers);
+}
+
+static void answer_ended(struct kb_upstream_request *upstream)
+{
+    upstream->done = true;
+    kb_request_encoder_info(upstream->encoder, &upstream->router->info->upstream);
+    upstream->encoder = NULL;
+    kb_loop_timer_cancel(loop_of(upstream), &upstream->per_try_timer);
+    kb_loop_timer_cancel(loop_of(upstream), &upstream->per_try_idle_timer);
+}
+
+static void on_headers(void *owner, struct kb_header_map *headers, bool end_stream)
+{
+    struct kb_upstream_request *upstream = KB_CAST(owner, kb_upstream_request);
+    uint64_t now_ns = kb_loop_now_ns(loop_of(upstream));
+
+    upstream->response_started = true;
+    upstream->head_slice = kb_slice_ref(kb_request_encoder_head_slice(upstream->encoder));
+    upstream->router->info->upstream.first_rx_ns = now_ns;
+    kb_loop_timer_cancel(loop_of(upstream), &upstream->per_try_timer);
+    idle_touch(upstream);
+    if (end_stream) {
+        upstream->router->info->upstream.last_rx_ns = now_ns;
+        answer_ended(upstream);
+    }
+    kb_router_on_headers(upstream->router, headers, end_stream);
+}
+
+static void on_data(void *owner, struct kb_buf *data, bool end_stream)
+{
+    struct kb_upstream_request *upstream = KB_CAST(owner, kb_upstream_request);
+
+    idle_touch(upstream);
+    if (end_stream) {
+        upstream->router->info->upstream.last_rx_ns = kb_loop_now_ns(loop_of(upstream));
+        answer_ended(upstream);
+    }
+    kb_router_on_data(upstream->router, data, end_stream);
+}
+
+static void on_trailers(void *owner, struct kb_header_map *trailers)
+{
+    struct kb_upstream_request *upstream = KB_CAST(owner, kb_upstream_request);
+
+    upstream->router->info->upstream.last_rx_ns = kb_loop_now_ns(loop_of(upstream));
+    answer_ended(upstream);
+    kb_router_on_trailers(upstream->router, trailers);
+}
+
+static void on_reset(void *owner, enum kb_reset_reason reason, struct kb_str transport_failure)
+{
+    struct kb_upstream_request *upstream = KB_CAST(owner, kb_upstream_request);
+
+    answer_ended(upstream);
+    kb_router_on_reset(upstream->router, reason, transport_failure);
+}
+
+static void on_above_high(void *owner)
+{
+    struct kb_upstream_request *upstream = KB_CAST(owner, kb_upstream_request);
+
+    if (!upstream->downstream_stopped) {
+        upstream->downstream_stopped = true;
+        kb_stream_read_disable(upstream->router->stream, true);
+    }
+}
+
+static void on_below_low(void *owner)
+{
+    struct kb_upstream_request *upstream = KB_CAST(owner, kb_upstream_request);
+
+    if (upstream->downstream_stopped) {
+        upstream->downstream_stopped = false;
+        kb_stream_read_disable(upstream->router->stream, false);
+    }
+}
+
+static const struct kb_response_decoder_ops decoder_ops = {
+    .on_1xx = on_1xx,
+    .on_headers = on_headers,
+    .on_data = on_data,
+    .on_trailers = on_trailers,
+    .on_reset = on_reset,
+    .on_above_high = on_above_high,
+    .on_below_low = on_below_low,
+};
+
+/* ---- request ---- */
+
+static void request_ended(struct kb_upstream_request *upstream)
+{
+    struct kb_router *router = upstream->router;
+
+    upstream->request_ended = true;
+    router->info->upstream.last_tx_ns = kb_loop_now_ns(loop_of(upstream));
+    if (router->per_try_timeout_ms > 0) {
+        kb_loop_timer_arm(loop_of(upstream), &upstream->per_try_timer, router->per_try_timeout_ms);
+    }
+}
+
+static void on_ready(void *owner, struct kb_request_encoder *encoder, struct kb_host *host)
+{
+    struct kb_upstream_request *upstream = KB_CAST(owner, kb_upstream_request);
+    struct kb_router *router = upstream->router;
+    struct kb_upstream_info *info = &router->info->upstream;
+    bool head_only = upstream->end_pending && upstream->pending.len == 0 && !upstream->trailers_pending;
+
+    upstream->encoder = encoder;
+    upstream->waiter = NULL;
+    upstream->headers_sent = true;
+    info->connection_pool_ready_ns = kb_loop_now_ns(loop_of(upstream));
+    info->first_tx_ns = info->connection_pool_ready_ns;
+    if (KB_UNLIKELY(router->route->auto_host_rewrite && host->hostname.len > 0)) {
+        kb_route_rewrite_host(router->route, router->request, host->hostname, router->config->suppress_envoy_headers);
+    }
+    kb_request_encoder_headers(encoder, router->request, head_only);
+    kb_request_encoder_info(encoder, info);
+    if (!head_only && upstream->pending.len > 0) {
+        kb_request_encoder_data(encoder, &upstream->pending, upstream->end_pending && !upstream->trailers_pending);
+    }
+    if (upstream->trailers_pending) {
+        kb_request_encoder_trailers(encoder, router->request_trailers);
+    }
+    if (upstream->end_pending || upstream->trailers_pending) {
+        request_ended(upstream);
+    }
+    on_below_low(upstream);
+    idle_touch(upstream);
+}
+
+static void on_failure(void *owner, enum kb_reset_reason reason, struct kb_str text, struct kb_host *host)
+{
+    struct kb_upstream_request *upstream = KB_CAST(owner, kb_upstream_request);
+
+    (void)host;
+    upstream->waiter = NULL;
+    upstream->done = true;
+    kb_loop_timer_cancel(loop_of(upstream), &upstream->per_try_timer);
+    kb_loop_timer_cancel(loop_of(upstream), &upstream->per_try_idle_timer);
+    kb_router_on_reset(upstream->router, reason, text);
+}
+
+static const struct kb_pool_callbacks pool_callbacks = {
+    .on_ready = on_ready,
+    .on_failure = on_failure,
+};
+
+void kb_upstream_request_start(struct kb_router *router, struct kb_host *host)
+{
+    struct kb_upstream_request *upstream = KB_ARENA_NEW(router->arena, struct kb_upstream_request);
+    struct kb_upstream_info *info = &router->info->upstream;
+
+    KB_OBJ_SET(upstream, kb_upstream_request);
+    upstream->router = router;
+    upstream->host = host;
+    upstream->host_local = kb_host_local_get(host, router->worker->index);
+    kb_host_local_ref(upstream->host_local);
+    upstream->start_ns = kb_loop_now_ns(&router->worker->loop);
+    kb_buf_init(&upstream->pending, &router->worker->slices, kb_stream_buffer_limit(router->stream));
+    kb_timer_init(&upstream->per_try_timer, per_try_timer_fired);
+    kb_timer_init(&upstream->per_try_idle_timer, per_try_idle_timer_fired);
+    upstream->end_pending = router->request_complete && router->request_trailers == NULL;
+    upstream->trailers_pending = router->request_trailers != NULL;
+    for (struct kb_segment *s = router->retry_body.first; s != NULL; s = s->next) {
+        kb_buf_append_slice(&upstream->pending, s->slice, s->from, s->to - s->from);
+    }
+    router->upstream = upstream;
+    info->host = host;
+    info->cluster = host->cluster;
+    kb_http_pool_new_stream(router->cluster, host, router->route->priority, router->arena, &pool_callbacks,
+                            &decoder_ops, upstream, &upstream->waiter);
+}
+
+void kb_upstream_request_data(struct kb_upstream_request *upstream, struct kb_buf *data, bool end_stream)
+{
+    if (upstream->done) {
+        kb_buf_consume(data, data->len);
+        return;
+    }
+    if (upstream->encoder == NULL) {
+        kb_buf_move(&upstream->pending, data);
+        upstream->end_pending = end_stream;
+        if (kb_buf_above_high(&upstream->pending)) {
+            on_above_high(upstream);
+        }
+        return;
+    }
+    idle_touch(upstream);
+    kb_request_encoder_data(upstream->encoder, data, end_stream);
+    if (end_stream) {
+        request_ended(upstream);
+    }
+}
+
+void kb_upstream_request_trailers(struct kb_upstream_request *upstream)
+{
+    if (upstream->done) {
+        return;
+    }
+    if (upstream->encoder == NULL) {
+        upstream->trailers_pending = true;
+        return;
+    }
+    kb_request_encoder_trailers(upstream->encoder, upstream->router->request_trailers);
+    request_ended(upstream);
+}
+
+void kb_upstream_request_cancel(struct kb_upstream_request *upstream)
+{
+    if (upstream->waiter != NULL) {
+        kb_http_pool_cancel(upstream->waiter);
+        upstream->waiter = NULL;
+    }
+    if (upstream->encoder != NULL) {
+        struct kb_request_encoder *encoder = upstream->encoder;
+
+        answer_ended(upstream);
+        kb_stat_inc(upstream->router->cluster->stats, KB_STAT_CLUSTER_UPSTREAM_RQ_TX_RESET);
+        kb_request_encoder_reset(encoder);
+    }
+    upstream->done = true;
+}
+
+void kb_upstream_request_dispose(struct kb_upstream_request *upstream)
+{
+    struct kb_loop *loop = loop_of(upstream);
+
+    KB_ASSERT(upstream->encoder == NULL && upstream->waiter == NULL);
+    on_below_low(upstream);
+    kb_loop_timer_cancel(loop, &upstream->per_try_timer);
+    kb_loop_timer_cancel(loop, &upstream->per_try_idle_timer);
+    kb_buf_dispose(&upstream->pending);
+    kb_slice_unref(upstream->head_slice);
+    kb_host_local_unref(upstream->host_local);
+    KB_OBJ_CLEAR(upstream);
+}
+
+/* ---- timeouts ---- */
+
+static void per_try_timer_fired(struct kb_timer *timer)
+{
+    struct kb_upstream_request *upstream = KB_CONTAINER_OF(timer, struct kb_upstream_request, per_try_timer);
+
+    KB_ASSERT(upstream->kb_magic == (uint32_t)KB_MAGIC_kb_upstream_request);
+    kb_router_on_per_try_timeout(upstream->router, false);
+}
+
+static void per_try_idle_timer_fired(struct kb_timer *timer)
+{
+    struct kb_upstream_request *upstream = KB_CONTAINER_OF(timer, struct kb_upstream_request, per_try_idle_timer);
+
+    KB_ASSERT(upstream->kb_magic == (uint32_t)KB_MAGIC_kb_upstream_request);
+    kb_router_on_per_try_timeout(upstream->router, true);
+}
