@@ -34,6 +34,8 @@ struct kb_diag {
     struct kb_diag_entry **last;
     uint32_t error_count;
     uint32_t warning_count;
+    bool unknown_fields_warn; /* unknown fields are warnings: a control plane may be newer than we
+                                 are */
     uint32_t depth;
     struct {
         struct kb_str name; /* field; or map key when is_key */

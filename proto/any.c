@@ -118,16 +118,6 @@ static bool type_expected(const ProtobufCMessageDescriptor *found, struct kb_str
     return true;
 }
 
-/* Names what came over the wire and the message does not have. The control plane may be newer: a
- * warning. */
-static void unknown_fields_warn(const ProtobufCMessage *message, struct kb_diag *diag)
-{
-    for (unsigned i = 0; i < message->n_unknown_fields; i++) {
-        kb_diag_warning(diag, "%s has no field of number %u; it is left out",
-                        message->descriptor->name, message->unknown_fields[i].tag);
-    }
-}
-
 ProtobufCMessage *kb_any_unpack(const Google__Protobuf__Any *any,
                                 const ProtobufCMessageDescriptor *type, struct kb_arena *arena,
                                 struct kb_diag *diag)
@@ -165,7 +155,6 @@ ProtobufCMessage *kb_any_unpack(const Google__Protobuf__Any *any,
     if (message == NULL || kb_pb_validate(message, diag) != 0) {
         return NULL;
     }
-    unknown_fields_warn(message, diag);
     return message;
 }
 

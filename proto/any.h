@@ -22,7 +22,8 @@ struct kb_str kb_any_inner_name(const Google__Protobuf__Any *any, struct kb_aren
 /* Unpacks, checks against the type's validate rules, and returns the message in the arena, or NULL
  * after at least one error was reported at the present path of diag. `type` is what the caller
  * expects: another type in the Any is an error. NULL takes whatever known type is there. A
- * TypedStruct is converted by its field names. */
+ * TypedStruct is converted by its field names. Unknown fields are errors, or warnings when
+ * diag->unknown_fields_warn is set, as it should be for what a control plane sends. */
 ProtobufCMessage *kb_any_unpack(const Google__Protobuf__Any *any,
                                 const ProtobufCMessageDescriptor *type, struct kb_arena *arena,
                                 struct kb_diag *diag);

@@ -219,6 +219,7 @@ kb_config_load(struct kb_config_source *source, struct kb_arena *arena, struct k
                             "Options::configProto() should be non-empty");
         return NULL;
     }
+    diag->unknown_fields_warn = source->unknown != KB_PB_UNKNOWN_ERROR;
     if (source->path.len > 0) {
         message = file_to_message(source, arena, diag);
     }

@@ -152,6 +152,11 @@ int kb_pb_read_any(struct kb_pb_reader *reader, const struct kb_doc_node *node,
     if (url == NULL) {
         return KB_PB_FAIL(reader, node, "\"@type\" is missing: it says which message this is");
     }
+    for (const struct kb_doc_node *child = node->first; child != NULL; child = child->next) {
+        if (child != url && kb_str_eq(kb_doc_key(child), KB_STR("@type"))) {
+            return KB_PB_FAIL(reader, url, "repeated @type in Any");
+        }
+    }
     type = type_of(reader, url);
     if (type == NULL) {
         return KB_ECONFIG;
@@ -307,7 +312,10 @@ ProtobufCMessage *kb_pb_from_struct(const ProtobufCMessageDescriptor *type,
                                     const ProtobufCMessage *value_struct, struct kb_arena *arena,
                                     struct kb_diag *diag)
 {
-    struct kb_pb_reader reader = {.arena = arena, .diag = diag, .unknown = KB_PB_UNKNOWN_ERROR};
+    struct kb_pb_reader reader = {.arena = arena,
+                                  .diag = diag,
+                                  .unknown = diag->unknown_fields_warn ? KB_PB_UNKNOWN_WARN
+                                                                       : KB_PB_UNKNOWN_ERROR};
     ProtobufCMessage *message = kb_pb_new(type, arena);
     struct kb_doc doc;
     int rc;

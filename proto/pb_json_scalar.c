@@ -73,8 +73,9 @@ static int integer_read(struct kb_pb_reader *reader, const struct kb_doc_node *n
     if (!double_from_text(text, &real) || real != floor(real)) {
         return KB_PB_FAIL(reader, node, "'%s' is not a whole number", text);
     }
+    /* as in Envoy, what is written as a fraction ends at int64 for uint64, too */
     if (!(real >= (is_signed ? -(double)max - 1 : 0.0)) || !(real <= (double)max) ||
-        real >= 18446744073709551616.0 || (is_signed && real >= 9223372036854775808.0)) {
+        real >= 9223372036854775808.0) {
         return KB_PB_FAIL(reader, node, "%s is out of the range of %s", text,
                           is_signed ? (bits == 64 ? "int64" : "int32")
                                     : (bits == 64 ? "uint64" : "uint32"));
@@ -97,22 +98,37 @@ static int real_read(struct kb_pb_reader *reader, const struct kb_doc_node *node
     return 0;
 }
 
+/* The words that Envoy's parser takes for truth, in any case. */
+static int bool_from_word(struct kb_str text, protobuf_c_boolean *out)
+{
+    static const struct kb_str words[2][5] = {
+        {KB_STR("false"), KB_STR("f"), KB_STR("no"), KB_STR("n"), KB_STR("0")},
+        {KB_STR("true"), KB_STR("t"), KB_STR("yes"), KB_STR("y"), KB_STR("1")},
+    };
+
+    for (int truth = 0; truth < 2; truth++) {
+        for (size_t i = 0; i < KB_ARRAY_LEN(words[0]); i++) {
+            if (kb_str_ieq(text, words[truth][i])) {
+                *out = truth;
+                return 0;
+            }
+        }
+    }
+    return KB_EINVALID;
+}
+
 static int bool_read(struct kb_pb_reader *reader, const struct kb_doc_node *node,
                      protobuf_c_boolean *out)
 {
-    bool is_text = node->kind == KB_DOC_STRING;
-
     if (node->kind == KB_DOC_BOOL) {
         *out = node->truth;
-    } else if (is_text && kb_str_eq(kb_doc_text(node), KB_STR("true"))) {
-        *out = 1;
-    } else if (is_text && kb_str_eq(kb_doc_text(node), KB_STR("false"))) {
-        *out = 0;
-    } else {
-        return KB_PB_FAIL(reader, node, "expected 'true' or 'false', not %s",
-                          kb_doc_kind_name(node));
+        return 0;
     }
-    return 0;
+    if (node->kind == KB_DOC_STRING && bool_from_word(kb_doc_text(node), out) == 0) {
+        return 0;
+    }
+    return KB_PB_FAIL(reader, node, "expected 'true' or 'false', not %s",
+                      node->kind == KB_DOC_STRING ? "this text" : kb_doc_kind_name(node));
 }
 
 static int text_read(struct kb_pb_reader *reader, const struct kb_doc_node *node, char **out)

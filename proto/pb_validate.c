@@ -200,11 +200,28 @@ static void oneof_check(struct walker *walker, const ProtobufCMessage *message,
                        "%s is required", check_text + row->text);
 }
 
+/* What came over the wire and the message does not have. */
+static void unknown_check(struct walker *walker, const ProtobufCMessage *message)
+{
+    for (unsigned i = 0; i < message->n_unknown_fields; i++) {
+        unsigned number = message->unknown_fields[i].tag;
+
+        if (walker->diag->unknown_fields_warn) {
+            kb_diag_warning(walker->diag, "no such field: number %u in %s; it is left out", number,
+                            message->descriptor->name);
+        } else {
+            kb_diag_error(walker->diag, "no such field: number %u in %s", number,
+                          message->descriptor->name);
+        }
+    }
+}
+
 static void message_walk(struct walker *walker, const ProtobufCMessage *message)
 {
     const ProtobufCMessageDescriptor *type = message->descriptor;
     const struct kb_pb_required *required = &required_oneofs[(uintptr_t)type->reserved2];
 
+    unknown_check(walker, message);
     for (; required->field != 0; required++) {
         oneof_check(walker, message, required);
     }

@@ -9,6 +9,7 @@ installed xds-protos and protobuf packages, prunes them to the roots and what th
   registry.inc     the messages, sorted by name
   rules.inc        their validate rules as tables
   fields.txt       every field, in order of its ordinal
+  messages.txt     every message, also those without fields
 and on stdout the paths of the translation units. Does nothing when roots, packages and tools are unchanged.
 """
 import argparse
@@ -377,6 +378,7 @@ def generate(args, patterns):
     lean(out, sources, notes)
     notes.rules.write(out / 'rules.inc')
     (out / 'fields.txt').write_text(''.join(f'{m} {f}\n' for m, f in notes.fields), encoding='utf-8')
+    (out / 'messages.txt').write_text(''.join(f'{name}\n' for name in sorted(keep)), encoding='utf-8')
     write_registry(out, index, registry)
     write_chunks(out, sources, args.chunks)
     replace_tree(out, args.out)

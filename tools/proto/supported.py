@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Turns proto/supported.txt into a bit for every field: supported.py LIST FIELDS OUTPUT.
 
-FIELDS is the file that prepare.py left, one field a line in order of the ordinals that the descriptors carry.
+FIELDS is the file that prepare.py left, one field a line in order of the ordinals that the descriptors carry;
+messages.txt stands beside it.
 """
 import difflib
 import pathlib
@@ -9,11 +10,12 @@ import sys
 
 
 def read_fields(path):
-    ordinals, messages = {}, {}
+    ordinals = {}
+    messages = {name: [] for name in path.with_name('messages.txt').read_text(encoding='utf-8').split()}
     for number, line in enumerate(path.read_text(encoding='utf-8').splitlines()):
         message, field = line.split()
         ordinals[message, field] = number
-        messages.setdefault(message, []).append(field)
+        messages[message].append(field)
     return ordinals, messages
 
 

@@ -113,6 +113,23 @@ static void test_malformed_bytes(void **state)
     assert_null(kb_any_peek(&any, &f->arena));
 }
 
+static void test_unknown_fields(void **state)
+{
+    struct fixture *f = *state;
+    Google__Protobuf__Any any = GOOGLE__PROTOBUF__ANY__INIT;
+
+    any.type_url = (char *)(uintptr_t)"h/envoy.config.core.v3.Pipe";
+    any.value = (ProtobufCBinaryData){.len = 5, .data = (uint8_t *)(uintptr_t)"\x0a\x01p\x50\x01"};
+    assert_null(kb_any_unpack(&any, NULL, &f->arena, &f->diag));
+    assert_string_equal(reported(f),
+                        "error: no such field: number 10 in envoy.config.core.v3.Pipe\n");
+    f->diag.unknown_fields_warn = true;
+    assert_non_null(kb_any_unpack(&any, NULL, &f->arena, &f->diag));
+    assert_string_equal(
+        reported(f),
+        "warning: no such field: number 10 in envoy.config.core.v3.Pipe; it is left out\n");
+}
+
 static void test_packs(void **state)
 {
     struct fixture *f = *state;
@@ -130,8 +147,13 @@ static void test_packs(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_names),        TEST(test_unpacks_what_is_expected), TEST(test_rules_are_checked),
-        TEST(test_typed_struct), TEST(test_malformed_bytes),          TEST(test_packs),
+        TEST(test_names),
+        TEST(test_unpacks_what_is_expected),
+        TEST(test_rules_are_checked),
+        TEST(test_typed_struct),
+        TEST(test_malformed_bytes),
+        TEST(test_packs),
+        TEST(test_unknown_fields),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
