@@ -321,6 +321,7 @@ static int on_headers_complete(llhttp_t *llhttp)
         parser->until_close = llhttp_message_needs_eof(llhttp) != 0;
         return parser->head_response_expected ? 1 : 0;
     }
+    parser->map->method = kb_str_from_cstr(llhttp_method_name((llhttp_method_t)llhttp->method));
     llhttp->upgrade = 0;
     return 0;
 }

@@ -33,7 +33,7 @@ struct kb_hcm_filter {
     bool disabled;
 };
 
-struct kb_local_reply_config; /* proxy/http/local_reply.h */
+struct kb_local_reply_config; /* proxy/api/local_reply.h */
 
 /* Immutable; made on the main thread, shared by the connections of all workers. */
 struct kb_hcm_config {
@@ -49,7 +49,7 @@ struct kb_hcm_config {
     struct kb_access_log_list *access_log;
     struct kb_hcm_filter *filters; /* the last is terminal */
     size_t filter_count;
-    const struct kb_local_reply_config *local_reply; /* NULL: default */
+    struct kb_local_reply_config *local_reply; /* NULL: default */
     const char *const *upgrades; /* upgrade types enabled, lower case, NULL-terminated; NULL: none */
     struct kb_str server_name;
     struct kb_str via;

@@ -8,8 +8,8 @@
 #include "proto/any.h"
 #include "proto/wkt.h"
 #include "proxy/api/extension.h"
+#include "proxy/api/local_reply.h"
 #include "proxy/http/hcm_internal.h"
-#include "proxy/http/local_reply.h"
 
 #define HCM(name) Envoy__Extensions__Filters__Network__HttpConnectionManager__V3__##name
 #define HCM_ENUM(name) ENVOY__EXTENSIONS__FILTERS__NETWORK__HTTP_CONNECTION_MANAGER__V3__HTTP_CONNECTION_MANAGER__##name
@@ -92,9 +92,17 @@ void kb_hcm_config_destroy(struct kb_hcm_config *config)
     if (config->route_config != NULL) {
         kb_route_config_destroy(config->route_config);
     }
+    if (config->local_reply != NULL) {
+        kb_local_reply_config_dispose(config->local_reply);
+    }
     if (config->access_log != NULL) {
         kb_access_log_list_destroy(config->access_log);
     }
+    kb_stat_group_destroy(config->http_stats);
+    if (config->listener_stats != NULL) {
+        kb_stat_group_destroy(config->listener_stats);
+    }
+    kb_stat_group_destroy(config->http1_stats);
     kb_arena_dispose(&config->arena);
     KB_OBJ_CLEAR(config);
     free(config);

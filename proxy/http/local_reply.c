@@ -2,8 +2,8 @@
 /* Local replies: what the client gets when no upstream answered (Envoy Http::Utility::sendLocalReply). */
 #include "proxy/http/local_reply.h"
 
+#include "proxy/api/local_reply.h"
 #include "proxy/http/hcm_internal.h"
-#include "proxy/http/local_reply_config.h"
 
 unsigned kb_grpc_status_from_http(unsigned status)
 {
@@ -121,8 +121,10 @@ void kb_stream_send_local_reply(struct kb_stream *stream, unsigned status, struc
     }
     stream->local_reply_body = body;
     if (stream->hcm->config->local_reply != NULL) {
-        stream->response = headers;
-        kb_local_reply_rewrite(stream, headers, &status, &body, &content_type);
+        struct kb_formatter_input input = {.request = &stream->request, .response = headers, .local_reply_body = body};
+
+        kb_local_reply_rewrite(stream->hcm->config->local_reply, headers, &input, &stream->info, &status, &body,
+                               &content_type);
         headers->status = (uint16_t)status;
         stream->info.response_code = (uint16_t)status;
     }
