@@ -182,6 +182,15 @@ static int slot_read(struct kb_pb_reader *reader, const ProtobufCFieldDescriptor
     return null ? 0 : kb_pb_read_scalar(reader, field, node, slot);
 }
 
+/* Whether a list is one value of the field. */
+static bool list_is_value(const ProtobufCFieldDescriptor *field)
+{
+    return field->type == PROTOBUF_C_TYPE_MESSAGE &&
+           (field->descriptor == &google__protobuf__value__descriptor ||
+            field->descriptor == &google__protobuf__list_value__descriptor);
+}
+
+/* A list into a repeated field. Lists in it are taken for their elements. */
 static int list_read(struct kb_pb_reader *reader, const ProtobufCFieldDescriptor *field,
                      const struct kb_doc_node *node, ProtobufCMessage *message)
 {
@@ -189,15 +198,18 @@ static int list_read(struct kb_pb_reader *reader, const ProtobufCFieldDescriptor
     const struct kb_doc_node *child = single ? node : node->first;
     int rc = 0;
 
-    for (size_t i = *kb_reflect_count(message, field); child != NULL; i++) {
-        void *slot = kb_reflect_append(message, field, reader->arena);
+    for (; child != NULL; child = single ? NULL : child->next) {
+        int child_rc;
 
-        kb_diag_push_index(reader->diag, field->name, i);
-        if (slot_read(reader, field, child, slot) != 0) {
-            rc = KB_ECONFIG;
+        if (child->kind == KB_DOC_LIST && !list_is_value(field)) {
+            child_rc = list_read(reader, field, child, message);
+        } else {
+            kb_diag_push_index(reader->diag, field->name, *kb_reflect_count(message, field));
+            child_rc =
+                slot_read(reader, field, child, kb_reflect_append(message, field, reader->arena));
+            kb_diag_pop(reader->diag);
         }
-        kb_diag_pop(reader->diag);
-        child = single ? NULL : child->next;
+        rc = child_rc != 0 ? child_rc : rc;
     }
     return rc;
 }

@@ -141,6 +141,9 @@ static void test_lists_maps_and_null(void **state)
                  "{\"id\":\"x\",\"client_features\":[null,\"a\"]}", node);
     assert_reads(f, &envoy__config__core__v3__node__descriptor, "{\"client_features\":\"a\"}",
                  "{\"client_features\":[\"a\"]}");
+    assert_reads(f, &envoy__config__core__v3__node__descriptor,
+                 "{\"client_features\":[[\"a\",\"b\"],\"c\",[[],[\"d\"]]]}",
+                 "{\"client_features\":[\"a\",\"b\",\"c\",\"d\"]}");
     assert_reads(
         f, BOOTSTRAP,
         "{\"node\":null,\"static_resources\":{\"clusters\":{\"name\":\"c\"},\"listeners\":null}}",
