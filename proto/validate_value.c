@@ -220,10 +220,10 @@ static void well_known_check(struct kb_diag *diag, const struct value *value, in
                              bool lenient)
 {
     bool name = which == 1;
-    const char *pattern = lenient ? (name ? "^[^\\x00\\n\\r]+$" : "^[^\\x00\\n\\r]*$")
+    const char *pattern = lenient ? "^[^\\x00\\n\\r]*$"
                           : name  ? "^:?[0-9a-zA-Z!#$%&'*+-.^_|~`]+$"
                                   : "^[^\\x00-\\b\\n-\\x1f\\x7f]*$";
-    bool good = lenient ? is_without_line_break(value->text) && (!name || value->text.len > 0)
+    bool good = lenient ? is_without_line_break(value->text)
                 : name  ? is_header_name(value->text)
                         : is_header_value(value->text);
 

@@ -37,7 +37,7 @@ static void test_text(void **state)
     assert_violates(f, "envoy.config.core.v3.HeaderValue", "{key: \"a b\", value: \"x\\ny\"}",
                     "error: value: value does not match regex pattern \"^[^\\x00\\n\\r]*$\"\n");
     assert_violates(f, "envoy.config.core.v3.HeaderValue", "{key: \"a\\r\"}",
-                    "error: key: value does not match regex pattern \"^[^\\x00\\n\\r]+$\"\n");
+                    "error: key: value does not match regex pattern \"^[^\\x00\\n\\r]*$\"\n");
     assert_violates(
         f, "envoy.config.route.v3.RouteMatch", "{path_separated_prefix: /a/}",
         "error: path_separated_prefix: value does not match regex pattern \"^[^?#]+[^?#/]$\"\n");
@@ -49,6 +49,11 @@ static void test_text(void **state)
                     "\"x-envoy-upstream-rq-per-try-timeout-ms\", \"x-envoy-max-retries\", "
                     "\"x-envoy-retry-grpc-on\", "
                     "\"x-envoy-retry-on\"]\n");
+}
+
+static void test_lenient_header_names_may_be_empty(void **state)
+{
+    assert_violates(*state, "envoy.config.route.v3.WeightedCluster.ClusterWeight", "{name: c}", "");
 }
 
 static void test_numbers(void **state)
@@ -161,6 +166,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_text),
         TEST(test_numbers),
+        TEST(test_lenient_header_names_may_be_empty),
         TEST(test_durations),
         TEST(test_presence),
         TEST(test_lists_and_maps),
