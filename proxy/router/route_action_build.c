@@ -75,6 +75,11 @@ weighted_build(struct kb_route_build *build,
     for (size_t i = 0; i < message->n_clusters; i++) {
         kb_diag_push_index(build->match.diag, "clusters", i);
         choice_build(build, message->clusters[i], &weighted->choices[i]);
+        if (message->runtime_key_prefix[0] != '\0') {
+            weighted->choices[i].runtime_key =
+                kb_str_printf(build->match.arena, "%s.%s", message->runtime_key_prefix,
+                              message->clusters[i]->name);
+        }
         kb_diag_pop(build->match.diag);
         total += weighted->choices[i].weight;
     }
@@ -87,7 +92,6 @@ weighted_build(struct kb_route_build *build,
                              "Sum of weights in the weighted_cluster must be greater than 0.");
     }
     kb_diag_pop(build->match.diag);
-    weighted->total_weight = (uint32_t)total;
     if ((int)message->random_value_specifier_case ==
         ENVOY__CONFIG__ROUTE__V3__WEIGHTED_CLUSTER__RANDOM_VALUE_SPECIFIER_HEADER_NAME) {
         weighted->random_header = kb_header_name_dup(build->match.arena, message->header_name);

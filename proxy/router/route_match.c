@@ -184,20 +184,38 @@ static uint64_t weighted_random(const struct kb_weighted_clusters *weighted,
     return seen == 1 ? number : random;
 }
 
+static uint64_t choice_weight(const struct kb_weighted_choice *choice,
+                              const struct kb_runtime *runtime)
+{
+    return choice->runtime_key.len > 0
+               ? kb_runtime_get_u64(runtime, choice->runtime_key, choice->weight)
+               : choice->weight;
+}
+
+/* The choice whose part of the sum `random` falls into; NULL when runtime made all weights 0. */
 static const struct kb_weighted_choice *weighted_pick(const struct kb_weighted_clusters *weighted,
+                                                      const struct kb_runtime *runtime,
                                                       const struct kb_header_map *headers,
                                                       uint64_t random)
 {
-    uint64_t at = weighted_random(weighted, headers, random) % weighted->total_weight;
+    uint64_t total = 0;
     uint64_t end = 0;
+    uint64_t at;
 
     for (size_t i = 0; i < weighted->count; i++) {
-        end += weighted->choices[i].weight;
+        total += choice_weight(&weighted->choices[i], runtime);
+    }
+    if (total == 0) {
+        return NULL;
+    }
+    at = weighted_random(weighted, headers, random) % total;
+    for (size_t i = 0; i < weighted->count; i++) {
+        end += choice_weight(&weighted->choices[i], runtime);
         if (at < end) {
             return &weighted->choices[i];
         }
     }
-    return &weighted->choices[weighted->count - 1];
+    return NULL; /* runtime changed between the two loops */
 }
 
 int kb_route_choose_cluster(const struct kb_route *route, const struct kb_header_map *headers,
@@ -215,8 +233,12 @@ int kb_route_choose_cluster(const struct kb_route *route, const struct kb_header
         return cluster_by_header(*entry->cluster_header, headers, slot, name);
     }
     if (entry->cluster_kind == KB_CLUSTER_WEIGHTED) {
-        const struct kb_weighted_choice *picked = weighted_pick(entry->weighted, headers, random);
+        const struct kb_weighted_choice *picked =
+            weighted_pick(entry->weighted, route->virtual_host->config->runtime, headers, random);
 
+        if (picked == NULL) {
+            return KB_ENOTFOUND;
+        }
         *choice = picked;
         if (picked->cluster == NULL) {
             return cluster_by_header(picked->cluster_header, headers, slot, name);

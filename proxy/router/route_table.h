@@ -79,6 +79,7 @@ enum kb_cluster_kind { KB_CLUSTER_FIXED, KB_CLUSTER_HEADER, KB_CLUSTER_WEIGHTED 
 struct kb_weighted_choice {
     const struct kb_route_cluster *cluster; /* NULL: cluster_header */
     struct kb_str cluster_header;
+    struct kb_str runtime_key; /* "<runtime_key_prefix>.<name>"; empty: the weight is fixed */
     uint32_t weight;
     struct kb_str host_rewrite;
     const struct kb_header_mutations *request;
@@ -89,7 +90,6 @@ struct kb_weighted_choice {
 struct kb_weighted_clusters {
     struct kb_weighted_choice *choices;
     size_t count;
-    uint32_t total_weight;
     struct kb_str random_header;
     bool use_hash_policy;
 };
