@@ -282,6 +282,9 @@ static void name_without(struct kb_str name, struct span *spans, size_t count, s
         result->name_len += next - at;
         at = next;
     }
+    while (result->name_len > 0 && result->name[result->name_len - 1] == '.') {
+        result->name_len--; /* Envoy's names never end in a dot */
+    }
 }
 
 static bool result_has(const struct kb_tag_result *result, struct kb_str tag)
