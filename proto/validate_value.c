@@ -265,8 +265,8 @@ static void list_error(struct kb_diag *diag, const char *list, int64_t count, bo
     struct kb_str names = KB_STR_NULL;
 
     for (; count > 0; count--) {
-        names = kb_str_printf(&diag->arena, "%.*s%s\"%s\"", KB_STR_ARG(names),
-                              names.len ? ", " : "", list);
+        names =
+            kb_str_printf(&diag->arena, "%.*s%s%s", KB_STR_ARG(names), names.len ? " " : "", list);
         list += strlen(list) + 1;
     }
     kb_diag_error(diag, "value must%s be in list [%.*s]", in ? "" : " not", KB_STR_ARG(names));
