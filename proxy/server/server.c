@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "proto/pb_json.h"
+#include "proxy/api/access_logger.h"
 #include "proxy/api/header_map.h"
 #include "proxy/server/server_internal.h"
 #include "proxy/stats/stat_store.h"
@@ -23,6 +24,7 @@
 /* Threads share heaps: the request path takes no memory from them, and each heap keeps pages that
  * nobody uses. */
 #define HEAPS_MAX 1
+#define SETTLE_ROUNDS 8
 
 static int exit_code_fail(const struct kb_options *options, const char *text)
 {
@@ -97,13 +99,13 @@ static int workers_create(struct kb_server *server)
 
 static void stop_listeners(void *arg, bool inbound_only)
 {
-    (void)arg;
-    (void)inbound_only;
+    kb_listener_manager_stop_accepting(KB_CAST(arg, kb_server)->listeners, inbound_only);
 }
 
 static void reopen_logs(void *arg)
 {
     (void)arg;
+    kb_access_log_reopen_all();
     kb_log_reopen();
 }
 
@@ -163,6 +165,24 @@ clusters_build(struct kb_server *server,
     }
 }
 
+static void
+listeners_build(struct kb_server *server,
+                const Envoy__Config__Bootstrap__V3__Bootstrap__StaticResources *resources)
+{
+    size_t count = resources != NULL ? resources->n_listeners : 0;
+
+    KB_LOG(CONFIG, INFO, "loading %zu listener(s)", count);
+    server->listeners = kb_listener_manager_create(&server->context);
+    for (size_t i = 0; i < count; i++) {
+        kb_diag_push_index(&server->diag, "listeners", i);
+        if (kb_listener_manager_add(server->listeners, resources->listeners[i], &server->diag) !=
+            0) {
+            KB_LOG(CONFIG, DEBUG, "listener '%s' was refused", resources->listeners[i]->name);
+        }
+        kb_diag_pop(&server->diag);
+    }
+}
+
 /* Builds all rooms from the message. Errors are in diag; what is built is taken down by
  * server_dispose. */
 static void server_build(struct kb_server *server)
@@ -190,30 +210,60 @@ static void server_build(struct kb_server *server)
            message->static_resources != NULL ? message->static_resources->n_secrets : 0);
     kb_diag_push(diag, "static_resources");
     clusters_build(server, message->static_resources);
+    listeners_build(server, message->static_resources);
     kb_diag_pop(diag);
     KB_LOG(CONFIG, INFO, "loading stats configuration");
     stats_configure(server);
     kb_server_stats_unknown_fields(server->stats, kb_bootstrap_log_warnings(server->options, diag));
 }
 
+struct worker_stop {
+    struct kb_server *server;
+    struct kb_worker *worker;
+};
+
 /* On a worker, before its loop ends. */
 static void worker_stop(void *arg)
 {
-    kb_cluster_manager_worker_drain(KB_CAST(arg, kb_worker));
+    struct worker_stop *stop = arg;
+
+    kb_listener_manager_worker_close(stop->server->listeners, stop->worker);
+    kb_cluster_manager_worker_drain(stop->worker);
+    free(stop);
+}
+
+/* Lets what was closed end: close callbacks, deferred work, and what threads posted to each other. Each may cause more, but
+ * not without end. */
+static void loops_settle(struct kb_server_context *context)
+{
+    for (unsigned round = 0; round < SETTLE_ROUNDS; round++) {
+        for (uint32_t i = 0; i < context->worker_count; i++) {
+            kb_loop_run_once(&context->workers[i].loop, false);
+        }
+        kb_loop_run_once(&context->main->loop, false);
+    }
 }
 
 static void workers_stop(struct kb_server *server)
 {
     struct kb_server_context *context = &server->context;
 
-    for (uint32_t i = 0; i < context->worker_count; i++) {
-        if (context->workers[i].started) {
-            kb_loop_post(&context->workers[i].loop, worker_stop, &context->workers[i]);
+    for (uint32_t i = 0; i <= context->worker_count; i++) {
+        struct worker_stop *stop = kb_calloc(1, sizeof(*stop));
+
+        stop->server = server;
+        stop->worker = i < context->worker_count ? &context->workers[i] : context->main;
+        if (stop->worker->started) {
+            kb_loop_post(&stop->worker->loop, worker_stop, stop);
+        } else {
+            worker_stop(stop);
         }
     }
     for (uint32_t i = 0; i < context->worker_count; i++) {
         kb_worker_join(&context->workers[i]);
     }
+    loops_settle(context);
+    kb_access_log_flush_all();
 }
 
 static int workers_start(struct kb_server *server)
@@ -232,8 +282,13 @@ static void clusters_initialized(void *arg)
     struct kb_server *server = KB_CAST(arg, kb_server);
 
     KB_LOG(UPSTREAM, INFO, "cm init: all clusters initialized");
+    if (server->options->mode == KB_MODE_INIT_ONLY) {
+        kb_loop_stop(&server->main.loop);
+        return;
+    }
     KB_LOG(MAIN, INFO, "all clusters initialized. initializing init manager");
     KB_LOG(CONFIG, INFO, "all dependencies initialized. starting workers");
+    kb_listener_manager_start(server->listeners);
     if (workers_start(server) != 0) {
         server->exit_code =
             exit_code_fail(server->options, "the worker threads could not be started");
@@ -253,6 +308,11 @@ static void server_run(struct kb_server *server)
             exit_code_fail(server->options, "the signal handlers could not be installed");
         return;
     }
+    if (kb_listener_manager_bind(server->listeners, &server->diag) != 0) {
+        kb_bootstrap_report_errors(server->options, &server->diag, stderr);
+        server->exit_code = EXIT_FAILURE;
+        return;
+    }
     server->watchdog = kb_watchdog_create(&server->context, server->bootstrap.message->watchdogs);
     kb_server_stats_start(server->stats);
     /* Reading the configuration took much memory that is free now. */
@@ -263,7 +323,6 @@ static void server_run(struct kb_server *server)
     kb_cluster_manager_start(server->context.clusters, clusters_initialized, server);
     kb_loop_run(&server->main.loop);
     KB_LOG(MAIN, INFO, "main dispatch loop exited");
-    workers_stop(server);
 }
 
 static void server_dispose(struct kb_server *server)
@@ -271,6 +330,9 @@ static void server_dispose(struct kb_server *server)
     struct kb_server_context *context = &server->context;
 
     kb_watchdog_destroy(server->watchdog);
+    if (server->listeners != NULL) {
+        kb_listener_manager_destroy(server->listeners);
+    }
     if (context->clusters != NULL) {
         kb_cluster_manager_destroy(context->clusters);
     }
@@ -323,6 +385,7 @@ int kb_server_main(const struct kb_options *options)
             printf("configuration '%.*s' OK\n", KB_STR_ARG(options->config_path));
         } else {
             server_run(&server);
+            workers_stop(&server);
         }
     }
     server_dispose(&server);

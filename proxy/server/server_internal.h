@@ -2,6 +2,7 @@
 /* All that this process owns, for the files of proxy/server. */
 #pragma once
 
+#include "proxy/listener/listener_manager.h"
 #include "proxy/server/bootstrap.h"
 #include "proxy/server/lifecycle.h"
 #include "proxy/server/runtime.h"
@@ -18,6 +19,7 @@ struct kb_server {
     struct kb_worker main;
     struct kb_lifecycle lifecycle;
     struct kb_unsupported unsupported;
+    struct kb_listener_manager *listeners;
     struct kb_server_stats *stats;
     struct kb_watchdog *watchdog;
     int exit_code;
