@@ -33,8 +33,10 @@ def spread(results, scenario, name, key):
 
 
 def ratio(results, scenario, name, other, key):
-    mine, theirs = median(results, scenario, name, key), median(results, scenario, other, key)
-    return mine / theirs if mine is not None and theirs else None
+    """The median of the rounds' ratios: the two were measured right after each other in each, so what the machine did
+    meanwhile weighs on both."""
+    mine, theirs = samples(results, scenario, name, key), samples(results, scenario, other, key)
+    return statistics.median(a / b for a, b in zip(mine, theirs)) if mine and len(mine) == len(theirs) else None
 
 
 def growth_kib(results, count, name):

@@ -94,6 +94,7 @@ class Bench:
         self.results["versions"] = {s.name: s.version() for s in self.subjects}
 
     def skip(self, name, scenario, reason):
+        reason = reason.replace(f"{self.work}/", "")
         self.results["skipped"].setdefault(name, {})[scenario] = reason
         say(f"skipped: {name} in {scenario}: {reason}")
 
