@@ -16,6 +16,7 @@
 #define QUERY_TIMEOUT_DEFAULT_S 5
 #define QUERY_TRIES_DEFAULT 4
 #define NAME_MAX_BYTES 255 /* RFC 1035 section 2.3.4 */
+#define LABEL_MAX_BYTES 63
 
 struct kb_dns {
     KB_OBJ;
@@ -327,33 +328,16 @@ static size_t answers_read(const struct ares_addrinfo *info, int family, struct 
 
 static void lookup_start(struct kb_dns_query *query, int family);
 
-static void lookup_done(void *arg, int status, int timeouts, struct ares_addrinfo *info)
+/* One lookup of the query has ended: with addresses, without, or failed. */
+static void lookup_end(struct kb_dns_query *query, int status, const struct kb_dns_answer *answers, size_t n)
 {
-    struct kb_dns_query *query = KB_CAST(arg, kb_dns_query);
     struct kb_dns *dns = query->dns;
-    struct kb_dns_answer *answers = NULL;
     bool no_records = status == ARES_ENODATA || status == ARES_ENOTFOUND;
     int second_family = query->second_family;
-    size_t n = 0;
 
-    dns->stats.pending_resolutions--;
-    if (status == ARES_EDESTRUCTION || status == ARES_ECANCELLED || query->cb == NULL) {
-        ares_freeaddrinfo(info);
-        query_free(query);
-        return;
-    }
-    dns->stats.timeouts += (uint64_t)KB_MAX(timeouts, 0);
     dns->stats.not_found += no_records ? 1 : 0;
     dns->stats.get_addr_failure += status != ARES_SUCCESS && !no_records && status != ARES_ETIMEOUT ? 1 : 0;
-    if (status == ARES_SUCCESS) {
-        answers = kb_malloc(KB_DNS_ADDRS_MAX * sizeof(answers[0]));
-        /* IPv4 first, whichever answer came first. */
-        n = answers_read(info, AF_INET, answers, 0);
-        n = answers_read(info, AF_INET6, answers, n);
-    }
-    ares_freeaddrinfo(info);
     if (n == 0 && second_family >= 0) {
-        free(answers);
         query->second_family = -1;
         lookup_start(query, second_family);
         return;
@@ -362,7 +346,85 @@ static void lookup_done(void *arg, int status, int timeouts, struct ares_addrinf
                  status == ARES_ENOTIMP || (status == ARES_ETIMEOUT && dns->options.reinit_on_timeout);
     query_end(query, status == ARES_SUCCESS || no_records ? 0 : status == ARES_ETIMEOUT ? KB_ETIMEOUT : KB_EIO, answers, n,
               ares_strerror(status));
+}
+
+static void lookup_done(void *arg, int status, int timeouts, struct ares_addrinfo *info)
+{
+    struct kb_dns_query *query = KB_CAST(arg, kb_dns_query);
+    struct kb_dns_answer *answers = NULL;
+    size_t n = 0;
+
+    query->dns->stats.pending_resolutions--;
+    if (status == ARES_EDESTRUCTION || status == ARES_ECANCELLED || query->cb == NULL) {
+        ares_freeaddrinfo(info);
+        query_free(query);
+        return;
+    }
+    query->dns->stats.timeouts += (uint64_t)KB_MAX(timeouts, 0);
+    if (status == ARES_SUCCESS) {
+        answers = kb_malloc(KB_DNS_ADDRS_MAX * sizeof(answers[0]));
+        /* IPv4 first, whichever answer came first. */
+        n = answers_read(info, AF_INET, answers, 0);
+        n = answers_read(info, AF_INET6, answers, n);
+    }
+    ares_freeaddrinfo(info);
+    lookup_end(query, status, answers, n);
     free(answers);
+}
+
+static bool is_hostname(struct kb_str name)
+{
+    size_t label = 0;
+
+    for (size_t i = 0; i < name.len; i++) {
+        char c = kb_ascii_lower(name.p[i]);
+
+        if (!(c >= 'a' && c <= 'z') && !kb_ascii_is_digit(c) && memchr("-_./*", c, 5) == NULL) {
+            return false;
+        }
+        label = c == '.' ? 0 : label + 1;
+        if (label > LABEL_MAX_BYTES) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void answer_set(struct kb_dns_answer *answer, struct kb_str ip)
+{
+    answer->ttl_s = 0;
+    KB_BUG_IF(kb_addr_from_ip(&answer->addr, ip, 0) != 0);
+}
+
+/* Answers what needs no server, as newer versions of c-ares do: literals (an IPv4 one whatever the family), names under
+ * localhost (RFC 6761 section 6.3), and names that cannot be. True when it did. */
+static bool lookup_local(struct kb_dns_query *query, int family)
+{
+    struct kb_str name = kb_str_from_cstr(query->name);
+    struct kb_dns_answer answers[2];
+    size_t n = 0;
+
+    if (kb_addr_from_ip(&answers[0].addr, name, 0) == 0) {
+        if (family == AF_INET && answers[0].addr.sa.sa_family == AF_INET6) {
+            lookup_end(query, ARES_EBADFAMILY, NULL, 0);
+            return true;
+        }
+        answers[n++].ttl_s = 0;
+    } else if (kb_str_iends_with(name, KB_STR(".localhost"))) {
+        if (family != AF_INET6) {
+            answer_set(&answers[n++], KB_STR("127.0.0.1"));
+        }
+        if (family != AF_INET) {
+            answer_set(&answers[n++], KB_STR("::1"));
+        }
+    } else if (!is_hostname(name)) {
+        lookup_end(query, ARES_EBADNAME, NULL, 0);
+        return true;
+    }
+    if (n > 0) {
+        lookup_end(query, ARES_SUCCESS, answers, n);
+    }
+    return n > 0;
 }
 
 static void lookup_start(struct kb_dns_query *query, int family)
@@ -371,6 +433,9 @@ static void lookup_start(struct kb_dns_query *query, int family)
     struct kb_dns *dns = query->dns;
 
     dns->stats.resolve_total++;
+    if (lookup_local(query, family)) {
+        return;
+    }
     dns->stats.pending_resolutions++;
     dns->depth++;
     ares_getaddrinfo(dns->channel, query->name, NULL, &hints, lookup_done, query);
