@@ -8,6 +8,10 @@
 
 #include "base/mem.h"
 
+/* Added to the weights at the start: entries whose deadlines would be equal come smallest weight first, in every round,
+ * as in Envoy, however many picks went before. */
+#define WEIGHT_EPSILON 1e-13
+
 static bool entry_before(const struct kb_edf_entry *a, const struct kb_edf_entry *b)
 {
     return a->deadline < b->deadline || (a->deadline == b->deadline && a->order < b->order);
@@ -42,13 +46,13 @@ struct kb_edf *kb_edf_create(uint32_t n, uint32_t picks, kb_edf_weight_fn weight
     uint32_t picked = 0;
 
     for (uint32_t i = 0; i < n; i++) {
-        weight_sum += weight(arg, i);
+        weight_sum += weight(arg, i) + WEIGHT_EPSILON;
     }
     edf->count = n;
     /* Of `picks` picks each entry gets at least the whole part of its share, which needs no queue; the few that are
      * left are picked one by one. */
     for (uint32_t i = 0; i < n; i++) {
-        double w = weight(arg, i);
+        double w = weight(arg, i) + WEIGHT_EPSILON;
         double share = floor((double)picks * w / weight_sum);
 
         edf->heap[i].deadline = (share + 1) / w;
