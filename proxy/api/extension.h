@@ -30,3 +30,7 @@ extern const size_t kb_extension_count;
 /* The extension, or NULL. `type_url` without "type.googleapis.com/"; may be empty. */
 const struct kb_extension *kb_extension_find(enum kb_extension_category category, struct kb_str type_url,
                                              struct kb_str name);
+
+/* Takes an extension out of use (--disable-extensions): "envoy.filters.http/envoy.filters.http.router". KB_EINVALID: not of
+ * that form; KB_ENOTFOUND: there is none. Main thread, before anything is built. */
+int kb_extension_disable(struct kb_str category_and_name) KB_MUST_USE;

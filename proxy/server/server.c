@@ -15,6 +15,7 @@
 #include "base/mem.h"
 #include "proto/pb_json.h"
 #include "proxy/api/access_logger.h"
+#include "proxy/api/extension.h"
 #include "proxy/api/header_map.h"
 #include "proxy/server/server_internal.h"
 #include "proxy/stats/stat_store.h"
@@ -23,7 +24,7 @@
 
 /* Threads share heaps: the request path takes no memory from them, and each heap keeps pages that
  * nobody uses. */
-#define HEAPS_MAX 1
+#define HEAPS_MAX     1
 #define SETTLE_ROUNDS 8
 
 static int exit_code_fail(const struct kb_options *options, const char *text)
@@ -60,6 +61,23 @@ static int process_prepare(const struct kb_options *options)
                "--allow-unknown-fields is deprecated, use --allow-unknown-static-fields instead.");
     }
     return EXIT_SUCCESS;
+}
+
+static void extensions_disable(struct kb_str list)
+{
+    struct kb_str name;
+
+    while (list.len > 0 && kb_str_next_token(&list, ',', &name)) {
+        int rc = kb_extension_disable(name);
+
+        if (rc == 0) {
+            KB_LOG(MISC, INFO, "disabled extension '%.*s'", KB_STR_ARG(name));
+        } else {
+            KB_LOG(MISC, WARNING, "failed to disable %s '%.*s'",
+                   rc == KB_EINVALID ? "invalid extension name" : "unknown extension",
+                   KB_STR_ARG(name));
+        }
+    }
 }
 
 static void context_fill(struct kb_server *server)
@@ -232,8 +250,8 @@ static void worker_stop(void *arg)
     free(stop);
 }
 
-/* Lets what was closed end: close callbacks, deferred work, and what threads posted to each other. Each may cause more, but
- * not without end. */
+/* Lets what was closed end: close callbacks, deferred work, and what threads posted to each other.
+ * Each may cause more, but not without end. */
 static void loops_settle(struct kb_server_context *context)
 {
     for (unsigned round = 0; round < SETTLE_ROUNDS; round++) {
@@ -366,6 +384,7 @@ int kb_server_main(const struct kb_options *options)
     if (server.exit_code != EXIT_SUCCESS) {
         return server.exit_code;
     }
+    extensions_disable(options->disable_extensions);
     kb_header_names_init();
     kb_diag_init(&server.diag);
     kb_unsupported_init(&server.unsupported);
