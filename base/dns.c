@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Name resolution with c-ares. Its sockets are made here, each under a kb_io, and its timeouts are one kb_timer. A
- * lookup by preference (AUTO, V4_PREFERRED) is one or two c-ares lookups. */
+/* Name resolution with c-ares. Its sockets are made here, each under a kb_io, and its timeouts are
+ * one kb_timer. A lookup by preference (AUTO, V4_PREFERRED) is one or two c-ares lookups. */
 #include "base/dns.h"
 
 #include <ares.h>
@@ -14,9 +14,9 @@
 #include "base/mem.h"
 
 #define QUERY_TIMEOUT_DEFAULT_S 5
-#define QUERY_TRIES_DEFAULT 4
-#define NAME_MAX_BYTES 255 /* RFC 1035 section 2.3.4 */
-#define LABEL_MAX_BYTES 63
+#define QUERY_TRIES_DEFAULT     4
+#define NAME_MAX_BYTES          255 /* RFC 1035 section 2.3.4 */
+#define LABEL_MAX_BYTES         63
 
 struct kb_dns {
     KB_OBJ;
@@ -28,7 +28,7 @@ struct kb_dns {
     struct kb_dns_stats stats;
     struct kb_dns_options options;
     struct kb_addr servers[KB_DNS_SERVERS_MAX];
-    bool dirty; /* start afresh before the next lookup */
+    bool dirty;     /* start afresh before the next lookup */
     unsigned depth; /* calls of c-ares that are under way */
 };
 KB_OBJ_MAGIC(kb_dns, 0x444e5320);
@@ -45,8 +45,8 @@ struct kb_dns_query {
     struct kb_dns *dns;
     kb_dns_cb cb; /* NULL: cancelled */
     void *arg;
-    bool *ended; /* set when it ends while kb_dns_resolve runs */
-    int second_family;            /* asked when the first gives nothing; -1: none */
+    bool *ended;       /* set when it ends while kb_dns_resolve runs */
+    int second_family; /* asked when the first gives nothing; -1: none */
     char name[];
 };
 KB_OBJ_MAGIC(kb_dns_query, 0x444e5351);
@@ -58,7 +58,8 @@ static void timer_update(struct kb_dns *dns)
     if (wait == NULL) {
         kb_loop_timer_cancel(dns->loop, &dns->timer);
     } else {
-        kb_loop_timer_arm(dns->loop, &dns->timer, (uint64_t)wait->tv_sec * 1000 + (uint64_t)wait->tv_usec / 1000 + 1);
+        kb_loop_timer_arm(dns->loop, &dns->timer,
+                          (uint64_t)wait->tv_sec * 1000 + (uint64_t)wait->tv_usec / 1000 + 1);
     }
 }
 
@@ -82,7 +83,8 @@ static void socket_ready(struct kb_io *io, unsigned events)
     if (socket->dns == NULL) {
         return;
     }
-    channel_process(socket->dns, (events & (KB_IO_READ | KB_IO_ERROR)) != 0 ? io->fd : ARES_SOCKET_BAD,
+    channel_process(socket->dns,
+                    (events & (KB_IO_READ | KB_IO_ERROR)) != 0 ? io->fd : ARES_SOCKET_BAD,
                     (events & KB_IO_WRITE) != 0 ? io->fd : ARES_SOCKET_BAD);
 }
 
@@ -115,8 +117,7 @@ static ares_socket_t ares_socket_open(int family, int type, int protocol, void *
 
 static struct dns_socket *socket_find(struct kb_dns *dns, ares_socket_t fd)
 {
-    KB_LIST_FOREACH(link, &dns->sockets)
-    {
+    KB_LIST_FOREACH (link, &dns->sockets) {
         struct dns_socket *socket = KB_LIST_ENTRY(link, struct dns_socket, link);
 
         if (socket->io.fd == fd) {
@@ -140,22 +141,26 @@ static int ares_socket_close(ares_socket_t fd, void *user_data)
     return 0;
 }
 
-static int ares_socket_connect(ares_socket_t fd, const struct sockaddr *addr, ares_socklen_t len, void *user_data)
+static int ares_socket_connect(ares_socket_t fd, const struct sockaddr *addr, ares_socklen_t len,
+                               void *user_data)
 {
     (void)user_data;
     return connect(fd, addr, len);
 }
 
-static ares_ssize_t ares_socket_recvfrom(ares_socket_t fd, void *bytes, size_t len, int flags, struct sockaddr *from,
-                                         ares_socklen_t *from_len, void *user_data)
+static ares_ssize_t ares_socket_recvfrom(ares_socket_t fd, void *bytes, size_t len, int flags,
+                                         struct sockaddr *from, ares_socklen_t *from_len,
+                                         void *user_data)
 {
     (void)user_data;
     return recvfrom(fd, bytes, len, flags, from, from_len);
 }
 
-static ares_ssize_t ares_socket_sendv(ares_socket_t fd, const struct iovec *iov, int count, void *user_data)
+static ares_ssize_t ares_socket_sendv(ares_socket_t fd, const struct iovec *iov, int count,
+                                      void *user_data)
 {
-    struct msghdr message = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)count};
+    struct msghdr message = {.msg_iov = (struct iovec *)(uintptr_t)iov,
+                             .msg_iovlen = (size_t)count};
 
     (void)user_data;
     return sendmsg(fd, &message, MSG_NOSIGNAL);
@@ -207,7 +212,8 @@ static bool system_has_servers(ares_channel channel)
     if (ares_get_servers_ports(channel, &nodes) != ARES_SUCCESS || nodes == NULL) {
         return false;
     }
-    has = nodes->next != NULL || nodes->family != AF_INET || ntohl(nodes->addr.addr4.s_addr) != INADDR_LOOPBACK;
+    has = nodes->next != NULL || nodes->family != AF_INET ||
+          ntohl(nodes->addr.addr4.s_addr) != INADDR_LOOPBACK;
     ares_free_data(nodes);
     return has;
 }
@@ -222,7 +228,8 @@ static int channel_open(struct kb_dns *dns)
     options.sock_state_cb_data = dns;
     options.timeout = (int)dns->options.query_timeout_s * 1000;
     options.tries = (int)dns->options.query_tries;
-    options.flags = (dns->options.use_tcp ? ARES_FLAG_USEVC : 0) | (dns->options.no_search ? ARES_FLAG_NOSEARCH : 0);
+    options.flags = (dns->options.use_tcp ? ARES_FLAG_USEVC : 0) |
+                    (dns->options.no_search ? ARES_FLAG_NOSEARCH : 0);
     if (dns->options.rotate) {
         mask |= ARES_OPT_ROTATE;
     }
@@ -236,7 +243,8 @@ static int channel_open(struct kb_dns *dns)
         return KB_EIO;
     }
     ares_set_socket_functions(dns->channel, &socket_functions, dns);
-    if (dns->options.server_count > 0 && (!dns->options.servers_as_fallback || !system_has_servers(dns->channel))) {
+    if (dns->options.server_count > 0 &&
+        (!dns->options.servers_as_fallback || !system_has_servers(dns->channel))) {
         servers_set(dns);
     }
     return 0;
@@ -259,13 +267,16 @@ int kb_dns_create(struct kb_loop *loop, const struct kb_dns_options *options, st
         dns->options = *options;
         dns->options.server_count = KB_MIN(options->server_count, KB_DNS_SERVERS_MAX);
         if (dns->options.server_count > 0) {
-            memcpy(dns->servers, options->servers, dns->options.server_count * sizeof(dns->servers[0]));
+            memcpy(dns->servers, options->servers,
+                   dns->options.server_count * sizeof(dns->servers[0]));
         }
     }
     dns->options.servers = dns->servers;
-    dns->options.query_timeout_s =
-        dns->options.query_timeout_s == 0 ? QUERY_TIMEOUT_DEFAULT_S : KB_MIN(dns->options.query_timeout_s, 3600);
-    dns->options.query_tries = dns->options.query_tries == 0 ? QUERY_TRIES_DEFAULT : KB_MIN(dns->options.query_tries, 100);
+    dns->options.query_timeout_s = dns->options.query_timeout_s == 0
+                                       ? QUERY_TIMEOUT_DEFAULT_S
+                                       : KB_MIN(dns->options.query_timeout_s, 3600);
+    dns->options.query_tries =
+        dns->options.query_tries == 0 ? QUERY_TRIES_DEFAULT : KB_MIN(dns->options.query_tries, 100);
     if (channel_open(dns) != 0) {
         free(dns);
         ares_library_cleanup();
@@ -301,8 +312,8 @@ static void query_free(struct kb_dns_query *query)
     free(query);
 }
 
-static void query_end(struct kb_dns_query *query, int status, const struct kb_dns_answer *answers, size_t n,
-                      const char *text)
+static void query_end(struct kb_dns_query *query, int status, const struct kb_dns_answer *answers,
+                      size_t n, const char *text)
 {
     kb_dns_cb cb = query->cb;
     void *arg = query->arg;
@@ -314,7 +325,8 @@ static void query_end(struct kb_dns_query *query, int status, const struct kb_dn
 }
 
 /* Those of one family, from the n-th place on. */
-static size_t answers_read(const struct ares_addrinfo *info, int family, struct kb_dns_answer *answers, size_t n)
+static size_t answers_read(const struct ares_addrinfo *info, int family,
+                           struct kb_dns_answer *answers, size_t n)
 {
     for (const struct ares_addrinfo_node *node = info == NULL ? NULL : info->nodes;
          node != NULL && n < KB_DNS_ADDRS_MAX; node = node->ai_next) {
@@ -329,23 +341,29 @@ static size_t answers_read(const struct ares_addrinfo *info, int family, struct 
 static void lookup_start(struct kb_dns_query *query, int family);
 
 /* One lookup of the query has ended: with addresses, without, or failed. */
-static void lookup_end(struct kb_dns_query *query, int status, const struct kb_dns_answer *answers, size_t n)
+static void lookup_end(struct kb_dns_query *query, int status, const struct kb_dns_answer *answers,
+                       size_t n)
 {
     struct kb_dns *dns = query->dns;
     bool no_records = status == ARES_ENODATA || status == ARES_ENOTFOUND;
     int second_family = query->second_family;
 
     dns->stats.not_found += no_records ? 1 : 0;
-    dns->stats.get_addr_failure += status != ARES_SUCCESS && !no_records && status != ARES_ETIMEOUT ? 1 : 0;
+    dns->stats.get_addr_failure +=
+        status != ARES_SUCCESS && !no_records && status != ARES_ETIMEOUT ? 1 : 0;
     if (n == 0 && second_family >= 0) {
         query->second_family = -1;
         lookup_start(query, second_family);
         return;
     }
-    dns->dirty = dns->dirty || status == ARES_ECONNREFUSED || status == ARES_EREFUSED || status == ARES_ESERVFAIL ||
-                 status == ARES_ENOTIMP || (status == ARES_ETIMEOUT && dns->options.reinit_on_timeout);
-    query_end(query, status == ARES_SUCCESS || no_records ? 0 : status == ARES_ETIMEOUT ? KB_ETIMEOUT : KB_EIO, answers, n,
-              ares_strerror(status));
+    dns->dirty = dns->dirty || status == ARES_ECONNREFUSED || status == ARES_EREFUSED ||
+                 status == ARES_ESERVFAIL || status == ARES_ENOTIMP ||
+                 (status == ARES_ETIMEOUT && dns->options.reinit_on_timeout);
+    query_end(query,
+              status == ARES_SUCCESS || no_records ? 0
+              : status == ARES_ETIMEOUT            ? KB_ETIMEOUT
+                                                   : KB_EIO,
+              answers, n, ares_strerror(status));
 }
 
 static void lookup_done(void *arg, int status, int timeouts, struct ares_addrinfo *info)
@@ -396,8 +414,9 @@ static void answer_set(struct kb_dns_answer *answer, struct kb_str ip)
     KB_BUG_IF(kb_addr_from_ip(&answer->addr, ip, 0) != 0);
 }
 
-/* Answers what needs no server, as newer versions of c-ares do: literals (an IPv4 one whatever the family), names under
- * localhost (RFC 6761 section 6.3), and names that cannot be. True when it did. */
+/* Answers what needs no server, as newer versions of c-ares do: literals (an IPv4 one whatever the
+ * family), names under localhost (RFC 6761 section 6.3), and names that cannot be. True when it
+ * did. */
 static bool lookup_local(struct kb_dns_query *query, int family)
 {
     struct kb_str name = kb_str_from_cstr(query->name);
@@ -456,14 +475,14 @@ static void channel_reopen(struct kb_dns *dns)
     ares_destroy(old);
 }
 
-void kb_dns_resolve(struct kb_dns *dns, struct kb_str name, enum kb_dns_family family, kb_dns_cb cb, void *arg,
-                    struct kb_dns_query **query)
+void kb_dns_resolve(struct kb_dns *dns, struct kb_str name, enum kb_dns_family family, kb_dns_cb cb,
+                    void *arg, struct kb_dns_query **query)
 {
     static const struct {
         int first, second;
     } families[] = {
-        [KB_DNS_AUTO] = {AF_INET6, AF_INET},         [KB_DNS_V4_ONLY] = {AF_INET, -1},
-        [KB_DNS_V6_ONLY] = {AF_INET6, -1},           [KB_DNS_V4_PREFERRED] = {AF_INET, AF_INET6},
+        [KB_DNS_AUTO] = {AF_INET6, AF_INET}, [KB_DNS_V4_ONLY] = {AF_INET, -1},
+        [KB_DNS_V6_ONLY] = {AF_INET6, -1},   [KB_DNS_V4_PREFERRED] = {AF_INET, AF_INET6},
         [KB_DNS_ALL] = {AF_UNSPEC, -1},
     };
     struct kb_dns_query *made;

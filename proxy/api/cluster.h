@@ -150,6 +150,7 @@ KB_INLINE void kb_cluster_local_ref(struct kb_cluster_local *local)
 {
     local->streams++;
 }
+/* On its worker. A removed view may be gone afterwards. */
 void kb_cluster_local_unref(struct kb_cluster_local *local);
 
 /* The next host, or NULL when there is none that may be used. Borrowed until the view changes (between events); ref it

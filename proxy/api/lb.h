@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Load balancers: one vtable per policy. Configuration is made on the main thread and shared; a struct kb_lb is one
- * worker's, made when that worker first uses the cluster. Implemented in proxy/ext/lb/ over proxy/upstream/lb_base.h. */
+/* Load balancers: one vtable per policy. Configuration is made on the main thread and shared; a
+ * struct kb_lb is one worker's, made when that worker first uses the cluster. Implemented in
+ * proxy/ext/lb/ over proxy/upstream/lb_base.h. */
 #pragma once
 
 #include "proxy/api/cluster.h"
@@ -17,12 +18,13 @@ struct kb_lb_config {
 struct kb_lb_ops {
     const char *name;     /* "envoy.load_balancing_policies.round_robin" */
     const char *type_url; /* "envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin" */
-    /* From a message of type_url; *config is on the heap. KB_ECONFIG after a report to diag. Main thread. */
-    int (*config_create)(const void *message, struct kb_factory_context *factory, struct kb_diag *diag,
-                         struct kb_lb_config **config);
+    /* From a message of type_url; *config is on the heap. KB_ECONFIG after a report to diag. Main
+     * thread. */
+    int (*config_create)(const void *message, struct kb_factory_context *factory,
+                         struct kb_diag *diag, struct kb_lb_config **config);
     void (*config_destroy)(struct kb_lb_config *config);
-    /* One worker's balancer over these hosts; `config` and `local` outlive it. `set` is borrowed until hosts_changed or
-     * destroy. */
+    /* One worker's balancer over these hosts; `config` and `local` outlive it. `set` is borrowed
+     * until hosts_changed or destroy. */
     struct kb_lb *(*create)(struct kb_cluster_local *local, const struct kb_lb_config *config,
                             const struct kb_priority_set *set);
     /* Other hosts from now on; the old set may be gone when this returns. */

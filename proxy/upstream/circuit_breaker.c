@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Circuit breakers: exact limits over per-worker counts. "Exact" as in Envoy: two workers that take the last one in the
- * same instant may both get it. */
+/* Circuit breakers: exact limits over per-worker counts. "Exact" as in Envoy: two workers that take
+ * the last one in the same instant may both get it. */
 #include "proxy/upstream/circuit_breaker.h"
 
 #include <stdio.h>
@@ -9,18 +9,20 @@
 #include "base/mem.h"
 
 static const uint16_t open_ids[KB_PRIORITY_COUNT][KB_RESOURCE_COUNT] = {
-    [KB_PRIORITY_DEFAULT] = {
-        [KB_RESOURCE_CONNECTIONS] = KB_STAT_CLUSTER_CIRCUIT_BREAKERS_DEFAULT_CX_OPEN,
-        [KB_RESOURCE_PENDING] = KB_STAT_CLUSTER_CIRCUIT_BREAKERS_DEFAULT_RQ_PENDING_OPEN,
-        [KB_RESOURCE_REQUESTS] = KB_STAT_CLUSTER_CIRCUIT_BREAKERS_DEFAULT_RQ_OPEN,
-        [KB_RESOURCE_RETRIES] = KB_STAT_CLUSTER_CIRCUIT_BREAKERS_DEFAULT_RQ_RETRY_OPEN,
-    },
-    [KB_PRIORITY_HIGH] = {
-        [KB_RESOURCE_CONNECTIONS] = KB_STAT_CLUSTER_CIRCUIT_BREAKERS_HIGH_CX_OPEN,
-        [KB_RESOURCE_PENDING] = KB_STAT_CLUSTER_CIRCUIT_BREAKERS_HIGH_RQ_PENDING_OPEN,
-        [KB_RESOURCE_REQUESTS] = KB_STAT_CLUSTER_CIRCUIT_BREAKERS_HIGH_RQ_OPEN,
-        [KB_RESOURCE_RETRIES] = KB_STAT_CLUSTER_CIRCUIT_BREAKERS_HIGH_RQ_RETRY_OPEN,
-    },
+    [KB_PRIORITY_DEFAULT] =
+        {
+            [KB_RESOURCE_CONNECTIONS] = KB_STAT_CLUSTER_CIRCUIT_BREAKERS_DEFAULT_CX_OPEN,
+            [KB_RESOURCE_PENDING] = KB_STAT_CLUSTER_CIRCUIT_BREAKERS_DEFAULT_RQ_PENDING_OPEN,
+            [KB_RESOURCE_REQUESTS] = KB_STAT_CLUSTER_CIRCUIT_BREAKERS_DEFAULT_RQ_OPEN,
+            [KB_RESOURCE_RETRIES] = KB_STAT_CLUSTER_CIRCUIT_BREAKERS_DEFAULT_RQ_RETRY_OPEN,
+        },
+    [KB_PRIORITY_HIGH] =
+        {
+            [KB_RESOURCE_CONNECTIONS] = KB_STAT_CLUSTER_CIRCUIT_BREAKERS_HIGH_CX_OPEN,
+            [KB_RESOURCE_PENDING] = KB_STAT_CLUSTER_CIRCUIT_BREAKERS_HIGH_RQ_PENDING_OPEN,
+            [KB_RESOURCE_REQUESTS] = KB_STAT_CLUSTER_CIRCUIT_BREAKERS_HIGH_RQ_OPEN,
+            [KB_RESOURCE_RETRIES] = KB_STAT_CLUSTER_CIRCUIT_BREAKERS_HIGH_RQ_RETRY_OPEN,
+        },
 };
 
 static uint32_t limit_configured(const struct kb_circuit_limits *limits, enum kb_resource resource)
@@ -40,12 +42,14 @@ static uint32_t limit_configured(const struct kb_circuit_limits *limits, enum kb
     }
 }
 
-uint64_t kb_resource_used(const struct kb_cluster_impl *cluster, enum kb_priority priority, enum kb_resource resource)
+uint64_t kb_resource_used(const struct kb_cluster_impl *cluster, enum kb_priority priority,
+                          enum kb_resource resource)
 {
     uint64_t sum = 0;
 
     for (uint32_t i = 0; i <= cluster->worker_count; i++) {
-        const struct kb_cluster_local *local = __atomic_load_n(&cluster->locals[i], __ATOMIC_ACQUIRE);
+        const struct kb_cluster_local *local =
+            __atomic_load_n(&cluster->locals[i], __ATOMIC_ACQUIRE);
 
         if (local != NULL) {
             sum += __atomic_load_n(&local->used[priority][resource], __ATOMIC_RELAXED);
@@ -54,7 +58,8 @@ uint64_t kb_resource_used(const struct kb_cluster_impl *cluster, enum kb_priorit
     return sum;
 }
 
-uint64_t kb_resource_max(const struct kb_cluster_impl *cluster, enum kb_priority priority, enum kb_resource resource)
+uint64_t kb_resource_max(const struct kb_cluster_impl *cluster, enum kb_priority priority,
+                         enum kb_resource resource)
 {
     const struct kb_circuit_limits *limits = &cluster->api.limits[priority];
     uint64_t active;
@@ -64,12 +69,15 @@ uint64_t kb_resource_max(const struct kb_cluster_impl *cluster, enum kb_priority
     }
     active = kb_resource_used(cluster, priority, KB_RESOURCE_REQUESTS) +
              kb_resource_used(cluster, priority, KB_RESOURCE_PENDING);
-    return KB_MAX((uint64_t)(limits->retry_budget_percent / 100.0 * (double)active), limits->retry_budget_min);
+    return KB_MAX((uint64_t)(limits->retry_budget_percent / 100.0 * (double)active),
+                  limits->retry_budget_min);
 }
 
-/* Whether no worker uses its share: then the sum is below the limit, whatever the others' counts are. */
-static bool all_below_share(const struct kb_cluster_impl *cluster, const struct kb_cluster_local *local,
-                            enum kb_priority priority, enum kb_resource resource)
+/* Whether no worker uses its share: then the sum is below the limit, whatever the others' counts
+ * are. */
+static bool all_below_share(const struct kb_cluster_impl *cluster,
+                            const struct kb_cluster_local *local, enum kb_priority priority,
+                            enum kb_resource resource)
 {
     return local->used[priority][resource] < cluster->share[priority][resource] &&
            __atomic_load_n(&cluster->shared[priority][resource].over, __ATOMIC_RELAXED) == 0;
@@ -86,29 +94,34 @@ static void remaining_update(struct kb_cluster_impl *cluster, struct kb_cluster_
         return;
     }
     if (taken) {
-        if (kb_resource_used(cluster, priority, resource) > kb_resource_max(cluster, priority, resource)) {
+        if (kb_resource_used(cluster, priority, resource) >
+            kb_resource_max(cluster, priority, resource)) {
             __atomic_fetch_add(beyond, 1, __ATOMIC_RELAXED);
         } else {
             kb_stat_named_add(gauge, local->worker->index, -1);
         }
         return;
     }
-    while (was > 0 && !__atomic_compare_exchange_n(beyond, &was, was - 1, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+    while (was > 0 && !__atomic_compare_exchange_n(beyond, &was, was - 1, false, __ATOMIC_RELAXED,
+                                                   __ATOMIC_RELAXED)) {
     }
     if (was == 0) {
         kb_stat_named_add(gauge, local->worker->index, 1);
     }
 }
 
-bool kb_resource_can(struct kb_cluster_local *local, enum kb_priority priority, enum kb_resource resource)
+bool kb_resource_can(struct kb_cluster_local *local, enum kb_priority priority,
+                     enum kb_resource resource)
 {
     const struct kb_cluster_impl *cluster = kb_cluster_impl_of(local->cluster);
 
     return KB_LIKELY(all_below_share(cluster, local, priority, resource)) ||
-           kb_resource_used(cluster, priority, resource) < kb_resource_max(cluster, priority, resource);
+           kb_resource_used(cluster, priority, resource) <
+               kb_resource_max(cluster, priority, resource);
 }
 
-void kb_resource_force(struct kb_cluster_local *local, enum kb_priority priority, enum kb_resource resource)
+void kb_resource_force(struct kb_cluster_local *local, enum kb_priority priority,
+                       enum kb_resource resource)
 {
     struct kb_cluster_impl *cluster = kb_cluster_impl_of(local->cluster);
     uint32_t used = local->used[priority][resource] + 1;
@@ -123,7 +136,8 @@ void kb_resource_force(struct kb_cluster_local *local, enum kb_priority priority
     }
 }
 
-bool kb_resource_take(struct kb_cluster_local *local, enum kb_priority priority, enum kb_resource resource)
+bool kb_resource_take(struct kb_cluster_local *local, enum kb_priority priority,
+                      enum kb_resource resource)
 {
     if (!kb_resource_can(local, priority, resource)) {
         return false;
@@ -132,7 +146,8 @@ bool kb_resource_take(struct kb_cluster_local *local, enum kb_priority priority,
     return true;
 }
 
-void kb_resource_give(struct kb_cluster_local *local, enum kb_priority priority, enum kb_resource resource)
+void kb_resource_give(struct kb_cluster_local *local, enum kb_priority priority,
+                      enum kb_resource resource)
 {
     struct kb_cluster_impl *cluster = kb_cluster_impl_of(local->cluster);
     uint32_t used = local->used[priority][resource];
@@ -149,7 +164,8 @@ void kb_resource_give(struct kb_cluster_local *local, enum kb_priority priority,
     }
 }
 
-bool kb_circuit_breakers_provide(const struct kb_cluster_impl *cluster, unsigned id, uint64_t *value)
+bool kb_circuit_breakers_provide(const struct kb_cluster_impl *cluster, unsigned id,
+                                 uint64_t *value)
 {
     for (unsigned p = 0; p < KB_PRIORITY_COUNT; p++) {
         for (unsigned r = 0; r < KB_RESOURCE_COUNT; r++) {
@@ -166,9 +182,12 @@ bool kb_circuit_breakers_provide(const struct kb_cluster_impl *cluster, unsigned
 static void limits_read(const Envoy__Config__Cluster__V3__CircuitBreakers__Thresholds *message,
                         struct kb_circuit_limits *limits)
 {
-    limits->connections = message->max_connections != NULL ? message->max_connections->value : limits->connections;
-    limits->pending = message->max_pending_requests != NULL ? message->max_pending_requests->value : limits->pending;
-    limits->requests = message->max_requests != NULL ? message->max_requests->value : limits->requests;
+    limits->connections =
+        message->max_connections != NULL ? message->max_connections->value : limits->connections;
+    limits->pending = message->max_pending_requests != NULL ? message->max_pending_requests->value
+                                                            : limits->pending;
+    limits->requests =
+        message->max_requests != NULL ? message->max_requests->value : limits->requests;
     limits->retries = message->max_retries != NULL ? message->max_retries->value : limits->retries;
     limits->track_remaining = message->track_remaining != 0;
     if (message->retry_budget != NULL) {
@@ -201,8 +220,8 @@ void kb_circuit_breakers_read(const Envoy__Config__Cluster__V3__CircuitBreakers 
     }
 }
 
-static void remaining_start(struct kb_cluster_impl *cluster, enum kb_priority priority, struct kb_stat_store *store,
-                            struct kb_str stat_prefix)
+static void remaining_start(struct kb_cluster_impl *cluster, enum kb_priority priority,
+                            struct kb_stat_store *store, struct kb_str stat_prefix)
 {
     static const char *const names[KB_RESOURCE_COUNT] = {"cx", "pending", "rq", "retries"};
     static const char *const priorities[KB_PRIORITY_COUNT] = {"default", "high"};
@@ -214,28 +233,33 @@ static void remaining_start(struct kb_cluster_impl *cluster, enum kb_priority pr
     for (unsigned r = 0; r <= KB_RESOURCE_COUNT; r++) {
         struct kb_stat_named *gauge;
 
-        len = snprintf(name, stat_prefix.len + 64, "%.*scircuit_breakers.%s.remaining_%s", KB_STR_ARG(stat_prefix),
-                       priorities[priority], r < KB_RESOURCE_COUNT ? names[r] : "cx_pools");
+        len = snprintf(name, stat_prefix.len + 64, "%.*scircuit_breakers.%s.remaining_%s",
+                       KB_STR_ARG(stat_prefix), priorities[priority],
+                       r < KB_RESOURCE_COUNT ? names[r] : "cx_pools");
         gauge = kb_stat_named_create(store, kb_str_make(name, (size_t)len), KB_STAT_GAUGE);
         if (r == KB_RESOURCE_COUNT) {
-            kb_stat_named_add(gauge, cluster->worker_count, -1); /* pools have no limit: the largest number */
+            kb_stat_named_add(gauge, cluster->worker_count,
+                              -1); /* pools have no limit: the largest number */
             cluster->remaining[priority]->pools = gauge;
         } else if (r == KB_RESOURCE_RETRIES && limits->has_retry_budget) {
-            kb_stat_named_add(gauge, cluster->worker_count, 0); /* a budget has no fixed number that could remain */
+            kb_stat_named_add(gauge, cluster->worker_count,
+                              0); /* a budget has no fixed number that could remain */
         } else {
-            kb_stat_named_add(gauge, cluster->worker_count, limit_configured(limits, (enum kb_resource)r));
+            kb_stat_named_add(gauge, cluster->worker_count,
+                              limit_configured(limits, (enum kb_resource)r));
             cluster->remaining[priority]->gauges[r] = gauge;
         }
     }
     free(name);
 }
 
-void kb_circuit_breakers_start(struct kb_cluster_impl *cluster, struct kb_stat_store *store, struct kb_str stat_prefix)
+void kb_circuit_breakers_start(struct kb_cluster_impl *cluster, struct kb_stat_store *store,
+                               struct kb_str stat_prefix)
 {
     for (unsigned p = 0; p < KB_PRIORITY_COUNT; p++) {
         for (unsigned r = 0; r < KB_RESOURCE_COUNT; r++) {
-            cluster->share[p][r] =
-                limit_configured(&cluster->api.limits[p], (enum kb_resource)r) / (cluster->worker_count + 1);
+            cluster->share[p][r] = limit_configured(&cluster->api.limits[p], (enum kb_resource)r) /
+                                   (cluster->worker_count + 1);
         }
         if (cluster->api.limits[p].has_retry_budget) {
             cluster->share[p][KB_RESOURCE_RETRIES] = 0;

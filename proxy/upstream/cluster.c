@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* From a Cluster message to the immutable cluster, and the life of that. What the message says about hosts is read by
- * the cluster's type (proxy/ext/cluster). */
+/* From a Cluster message to the immutable cluster, and the life of that. What the message says
+ * about hosts is read by the cluster's type (proxy/ext/cluster). */
 #include "proxy/upstream/cluster.h"
 
 #include <stdlib.h>
@@ -12,7 +12,7 @@
 #include "proxy/upstream/config_read.h"
 
 #define CONNECT_TIMEOUT_DEFAULT_MS 5000
-#define BUFFER_LIMIT_DEFAULT (1024 * 1024)
+#define BUFFER_LIMIT_DEFAULT       (1024 * 1024)
 
 static void text_set(struct kb_str *out, char **at, struct kb_str text)
 {
@@ -43,8 +43,8 @@ static struct kb_str stat_prefix_make(struct kb_str name, struct kb_arena *arena
     return kb_str_make(p, out);
 }
 
-static void transport_socket_check(const Envoy__Config__Cluster__V3__Cluster *message, struct kb_arena *arena,
-                                   struct kb_diag *diag)
+static void transport_socket_check(const Envoy__Config__Cluster__V3__Cluster *message,
+                                   struct kb_arena *arena, struct kb_diag *diag)
 {
     const Envoy__Config__Core__V3__TransportSocket *socket = message->transport_socket;
     struct kb_str type;
@@ -52,7 +52,8 @@ static void transport_socket_check(const Envoy__Config__Cluster__V3__Cluster *me
     if (message->n_transport_socket_matches > 0 || message->transport_socket_matcher != NULL) {
         kb_diag_push(diag, message->transport_socket_matcher != NULL ? "transport_socket_matcher"
                                                                      : "transport_socket_matches");
-        kb_diag_error(diag, "choosing a transport socket by endpoint is not implemented yet; accepting it could send "
+        kb_diag_error(diag, "choosing a transport socket by endpoint is not implemented yet; "
+                            "accepting it could send "
                             "in plain text what should be encrypted");
         kb_diag_pop(diag);
     }
@@ -60,19 +61,22 @@ static void transport_socket_check(const Envoy__Config__Cluster__V3__Cluster *me
         return;
     }
     kb_diag_push(diag, "transport_socket");
-    type = socket->config_type_case == ENVOY__CONFIG__CORE__V3__TRANSPORT_SOCKET__CONFIG_TYPE_TYPED_CONFIG
+    type = socket->config_type_case ==
+                   ENVOY__CONFIG__CORE__V3__TRANSPORT_SOCKET__CONFIG_TYPE_TYPED_CONFIG
                ? kb_any_inner_name(socket->typed_config, arena)
                : KB_STR("");
     if (!kb_str_eq(type, KB_STR("envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"))) {
-        kb_diag_error_hint(diag, KB_STR("only envoy.transport_sockets.raw_buffer is implemented for upstreams so far"),
-                           "Didn't find a registered implementation for '%s' with type URL: '%.*s'", socket->name,
-                           KB_STR_ARG(type));
+        kb_diag_error_hint(
+            diag,
+            KB_STR("only envoy.transport_sockets.raw_buffer is implemented for upstreams so far"),
+            "Didn't find a registered implementation for '%s' with type URL: '%.*s'", socket->name,
+            KB_STR_ARG(type));
     }
     kb_diag_pop(diag);
 }
 
-static void bind_read(const Envoy__Config__Core__V3__BindConfig *message, struct kb_cluster *cluster,
-                      struct kb_diag *diag)
+static void bind_read(const Envoy__Config__Core__V3__BindConfig *message,
+                      struct kb_cluster *cluster, struct kb_diag *diag)
 {
     if (message == NULL) {
         return;
@@ -80,15 +84,19 @@ static void bind_read(const Envoy__Config__Core__V3__BindConfig *message, struct
     kb_diag_push(diag, "upstream_bind_config");
     if (message->source_address != NULL) {
         kb_diag_push(diag, "source_address");
-        if (kb_config_socket_address(message->source_address, "", &cluster->bind_source, diag) != 0) {
+        if (kb_config_socket_address(message->source_address, "", &cluster->bind_source, diag) !=
+            0) {
             cluster->bind_source.len = 0;
         }
         kb_diag_pop(diag);
-    } else if (message->n_extra_source_addresses > 0 || message->n_additional_source_addresses > 0) {
-        kb_diag_error(diag,
-                      "Cluster %.*s's upstream binding config has extra/additional source addresses but no "
-                      "source_address. Extra/additional addresses cannot be specified if source_address is not set.",
-                      KB_STR_ARG(cluster->name));
+    } else if (message->n_extra_source_addresses > 0 ||
+               message->n_additional_source_addresses > 0) {
+        kb_diag_error(
+            diag,
+            "Cluster %.*s's upstream binding config has extra/additional source addresses but no "
+            "source_address. Extra/additional addresses cannot be specified if source_address is "
+            "not set.",
+            KB_STR_ARG(cluster->name));
     }
     kb_diag_pop(diag);
 }
@@ -96,18 +104,23 @@ static void bind_read(const Envoy__Config__Core__V3__BindConfig *message, struct
 static void keepalive_read(const Envoy__Config__Cluster__V3__UpstreamConnectionOptions *message,
                            struct kb_cluster *cluster)
 {
-    const Envoy__Config__Core__V3__TcpKeepalive *keepalive = message == NULL ? NULL : message->tcp_keepalive;
+    const Envoy__Config__Core__V3__TcpKeepalive *keepalive =
+        message == NULL ? NULL : message->tcp_keepalive;
 
     if (keepalive == NULL) {
         return;
     }
     cluster->keepalive.set = true;
-    cluster->keepalive.probes = keepalive->keepalive_probes == NULL ? 0 : keepalive->keepalive_probes->value;
-    cluster->keepalive.time_s = keepalive->keepalive_time == NULL ? 0 : keepalive->keepalive_time->value;
-    cluster->keepalive.interval_s = keepalive->keepalive_interval == NULL ? 0 : keepalive->keepalive_interval->value;
+    cluster->keepalive.probes =
+        keepalive->keepalive_probes == NULL ? 0 : keepalive->keepalive_probes->value;
+    cluster->keepalive.time_s =
+        keepalive->keepalive_time == NULL ? 0 : keepalive->keepalive_time->value;
+    cluster->keepalive.interval_s =
+        keepalive->keepalive_interval == NULL ? 0 : keepalive->keepalive_interval->value;
 }
 
-static void policy_read(const Envoy__Config__Cluster__V3__Cluster *message, struct kb_priority_policy *policy)
+static void policy_read(const Envoy__Config__Cluster__V3__Cluster *message,
+                        struct kb_priority_policy *policy)
 {
     const Envoy__Config__Cluster__V3__Cluster__CommonLbConfig *common = message->common_lb_config;
     const Envoy__Config__Endpoint__V3__ClusterLoadAssignment__Policy *assignment =
@@ -121,7 +134,8 @@ static void policy_read(const Envoy__Config__Cluster__V3__Cluster *message, stru
     if (assignment != NULL && assignment->overprovisioning_factor != NULL) {
         policy->overprovisioning_factor = assignment->overprovisioning_factor->value;
     }
-    policy->weighted_priority_health = assignment != NULL && assignment->weighted_priority_health != 0;
+    policy->weighted_priority_health =
+        assignment != NULL && assignment->weighted_priority_health != 0;
 }
 
 static struct kb_cluster_impl *impl_new(struct kb_str name, struct kb_str observability_name,
@@ -147,20 +161,23 @@ static struct kb_cluster_impl *impl_new(struct kb_str name, struct kb_str observ
     return cluster;
 }
 
-int kb_cluster_impl_create(const Envoy__Config__Cluster__V3__Cluster *message, struct kb_cluster_manager *manager,
-                           struct kb_factory_context *factory, struct kb_diag *diag, struct kb_cluster_impl **out)
+int kb_cluster_impl_create(const Envoy__Config__Cluster__V3__Cluster *message,
+                           struct kb_cluster_manager *manager, struct kb_factory_context *factory,
+                           struct kb_diag *diag, struct kb_cluster_impl **out)
 {
     struct kb_str name = kb_str_from_cstr(message->name);
-    struct kb_str shown = message->alt_stat_name[0] != '\0' ? kb_str_from_cstr(message->alt_stat_name) : name;
+    struct kb_str shown =
+        message->alt_stat_name[0] != '\0' ? kb_str_from_cstr(message->alt_stat_name) : name;
     struct kb_cluster_impl *cluster = impl_new(name, shown, manager, factory->server->worker_count);
     struct kb_str prefix = stat_prefix_make(shown, factory->arena);
     uint32_t errors = diag->error_count;
 
-    cluster->api.connect_timeout_ms =
-        kb_config_duration_ms(message->connect_timeout, "connect_timeout", CONNECT_TIMEOUT_DEFAULT_MS, diag);
-    cluster->api.per_connection_buffer_limit_bytes = message->per_connection_buffer_limit_bytes == NULL
-                                                         ? BUFFER_LIMIT_DEFAULT
-                                                         : message->per_connection_buffer_limit_bytes->value;
+    cluster->api.connect_timeout_ms = kb_config_duration_ms(
+        message->connect_timeout, "connect_timeout", CONNECT_TIMEOUT_DEFAULT_MS, diag);
+    cluster->api.per_connection_buffer_limit_bytes =
+        message->per_connection_buffer_limit_bytes == NULL
+            ? BUFFER_LIMIT_DEFAULT
+            : message->per_connection_buffer_limit_bytes->value;
     kb_cluster_http_read(message, &cluster->api, factory->arena, diag);
     kb_circuit_breakers_read(message->circuit_breakers, cluster);
     bind_read(message->upstream_bind_config, &cluster->api, diag);
@@ -173,7 +190,8 @@ int kb_cluster_impl_create(const Envoy__Config__Cluster__V3__Cluster *message, s
         return KB_ECONFIG;
     }
     cluster->policy.locality_weighted = cluster->lb_config->locality_weighted;
-    cluster->api.stats = kb_stat_group_create(factory->server->stats, prefix, &kb_stat_schema_cluster);
+    cluster->api.stats =
+        kb_stat_group_create(factory->server->stats, prefix, &kb_stat_schema_cluster);
     kb_circuit_breakers_start(cluster, factory->server->stats, prefix);
     *out = cluster;
     return 0;

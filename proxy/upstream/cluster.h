@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A cluster as this room sees it: what the data path reads (struct kb_cluster), and behind it the load balancer's
- * configuration, the shared part of the circuit breakers, and who holds it. */
+/* A cluster as this room sees it: what the data path reads (struct kb_cluster), and behind it the
+ * load balancer's configuration, the shared part of the circuit breakers, and who holds it. */
 #pragma once
 
 #include "envoy/config/cluster/v3/cluster.pb-c.h"
@@ -11,7 +11,8 @@
 struct kb_cluster_manager;
 struct kb_cluster_impl;
 
-/* The circuit breakers' part that workers share; written only when a worker uses its share of a limit or more. */
+/* The circuit breakers' part that workers share; written only when a worker uses its share of a
+ * limit or more. */
 struct kb_resource_shared {
     uint32_t over;   /* workers that use their share of the limit or more */
     uint32_t beyond; /* forced over the limit, for remaining_* */
@@ -31,10 +32,12 @@ struct kb_cluster_impl {
     const struct kb_lb_ops *lb;
     struct kb_lb_config *lb_config; /* NULL until read */
     struct kb_priority_policy policy;
-    uint32_t share[KB_PRIORITY_COUNT][KB_RESOURCE_COUNT]; /* a worker that uses less need not ask the others */
+    uint32_t share[KB_PRIORITY_COUNT]
+                  [KB_RESOURCE_COUNT]; /* a worker that uses less need not ask the others */
     struct kb_resource_shared shared[KB_PRIORITY_COUNT][KB_RESOURCE_COUNT];
     struct kb_resource_remaining *remaining[KB_PRIORITY_COUNT]; /* NULL: not tracked */
-    struct kb_cluster_local **locals; /* [worker_count + 1], by worker; NULL until used. Freed with the cluster */
+    struct kb_cluster_local *
+        *locals; /* [worker_count + 1], by worker; NULL until used. Freed with the cluster */
 };
 
 KB_INLINE struct kb_cluster_impl *kb_cluster_impl_of(const struct kb_cluster *cluster)
@@ -42,21 +45,24 @@ KB_INLINE struct kb_cluster_impl *kb_cluster_impl_of(const struct kb_cluster *cl
     return (struct kb_cluster_impl *)(uintptr_t)cluster;
 }
 
-/* Builds the immutable part of a cluster from its message: KB_ECONFIG when anything is wrong, all of it in diag.
- * `factory->arena` is for temporary memory. One reference. */
-int kb_cluster_impl_create(const Envoy__Config__Cluster__V3__Cluster *message, struct kb_cluster_manager *manager,
-                           struct kb_factory_context *factory, struct kb_diag *diag,
-                           struct kb_cluster_impl **out) KB_MUST_USE;
+/* Builds the immutable part of a cluster from its message: KB_ECONFIG when anything is wrong, all
+ * of it in diag. `factory->arena` is for temporary memory. One reference. */
+int kb_cluster_impl_create(const Envoy__Config__Cluster__V3__Cluster *message,
+                           struct kb_cluster_manager *manager, struct kb_factory_context *factory,
+                           struct kb_diag *diag, struct kb_cluster_impl **out) KB_MUST_USE;
 
+/* Any thread. */
 void kb_cluster_impl_ref(struct kb_cluster_impl *cluster);
 /* Any thread; the memory goes on the main thread. */
 void kb_cluster_impl_unref(struct kb_cluster_impl *cluster);
 /* Frees it; for the manager, on the main thread, at 0 references. */
 void kb_cluster_impl_free(struct kb_cluster_impl *cluster);
 
-/* Reads the parts of the message that HTTP upstreams use: HttpProtocolOptions or the deprecated fields. */
-void kb_cluster_http_read(const Envoy__Config__Cluster__V3__Cluster *message, struct kb_cluster *cluster,
-                          struct kb_arena *arena, struct kb_diag *diag);
+/* Reads the parts of the message that HTTP upstreams use: HttpProtocolOptions or the deprecated
+ * fields. */
+void kb_cluster_http_read(const Envoy__Config__Cluster__V3__Cluster *message,
+                          struct kb_cluster *cluster, struct kb_arena *arena, struct kb_diag *diag);
 /* Finds the load balancer and its configuration. */
-void kb_cluster_lb_read(const Envoy__Config__Cluster__V3__Cluster *message, struct kb_cluster_impl *cluster,
-                        struct kb_factory_context *factory, struct kb_diag *diag);
+void kb_cluster_lb_read(const Envoy__Config__Cluster__V3__Cluster *message,
+                        struct kb_cluster_impl *cluster, struct kb_factory_context *factory,
+                        struct kb_diag *diag);

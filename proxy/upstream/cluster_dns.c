@@ -18,8 +18,7 @@ static bool dns_provide(void *arg, unsigned id, uint64_t *value)
     const struct kb_cluster_dns *dns = arg;
 
     *value = 0;
-    KB_VEC_FOREACH(resolver, &dns->resolvers)
-    {
+    KB_VEC_FOREACH (resolver, &dns->resolvers) {
         const struct kb_dns_stats *stats = kb_dns_stats((*resolver)->dns);
 
         switch (id) {
@@ -60,8 +59,7 @@ void kb_cluster_dns_dispose(struct kb_cluster_dns *dns)
 {
     kb_stat_group_set_provider(dns->stats, NULL, dns);
     kb_stat_group_destroy(dns->stats);
-    KB_VEC_FOREACH(resolver, &dns->resolvers)
-    {
+    KB_VEC_FOREACH (resolver, &dns->resolvers) {
         kb_dns_destroy((*resolver)->dns);
         free(*resolver);
     }
@@ -84,14 +82,14 @@ static bool options_same(const struct kb_dns_options *a, const struct kb_dns_opt
     return true;
 }
 
-int kb_cluster_dns_get(struct kb_cluster_dns *dns, const struct kb_dns_options *options, struct kb_dns **out)
+int kb_cluster_dns_get(struct kb_cluster_dns *dns, const struct kb_dns_options *options,
+                       struct kb_dns **out)
 {
     static const struct kb_dns_options defaults;
     struct kb_cluster_resolver *made;
 
     options = options == NULL ? &defaults : options;
-    KB_VEC_FOREACH(resolver, &dns->resolvers)
-    {
+    KB_VEC_FOREACH (resolver, &dns->resolvers) {
         if (options_same(&(*resolver)->options, options)) {
             *out = (*resolver)->dns;
             return 0;
@@ -112,8 +110,9 @@ int kb_cluster_dns_get(struct kb_cluster_dns *dns, const struct kb_dns_options *
     return 0;
 }
 
-static void servers_read(Envoy__Config__Core__V3__Address *const *addresses, size_t n, const char *field,
-                         struct kb_addr *servers, struct kb_dns_options *options, struct kb_diag *diag)
+static void servers_read(Envoy__Config__Core__V3__Address *const *addresses, size_t n,
+                         const char *field, struct kb_addr *servers, struct kb_dns_options *options,
+                         struct kb_diag *diag)
 {
     options->servers = servers;
     for (size_t i = 0; i < n; i++) {
@@ -127,7 +126,8 @@ static void servers_read(Envoy__Config__Core__V3__Address *const *addresses, siz
         }
         if (kb_config_address(addresses[i], "", &addr, diag) == 0) {
             if (!kb_addr_is_ip(&addr)) {
-                kb_diag_error(diag, "DNS resolver '%s' is not an IP address", addresses[i]->pipe->path);
+                kb_diag_error(diag, "DNS resolver '%s' is not an IP address",
+                              addresses[i]->pipe->path);
             } else {
                 servers[options->server_count++] = addr;
             }
@@ -145,22 +145,25 @@ static void resolver_options_read(const Envoy__Config__Core__V3__DnsResolverOpti
     }
 }
 
-static void cares_read(const CaresConfig *message, struct kb_addr *servers, struct kb_dns_options *options,
-                       struct kb_diag *diag)
+static void cares_read(const CaresConfig *message, struct kb_addr *servers,
+                       struct kb_dns_options *options, struct kb_diag *diag)
 {
     servers_read(message->resolvers, message->n_resolvers, "resolvers", servers, options, diag);
     resolver_options_read(message->dns_resolver_options, options);
     options->servers_as_fallback = message->use_resolvers_as_fallback != 0;
     options->rotate = message->rotate_nameservers != 0;
     options->reinit_on_timeout = message->reinit_channel_on_timeout != 0;
-    options->query_timeout_s =
-        message->query_timeout_seconds == NULL ? 0 : (uint32_t)KB_MIN(message->query_timeout_seconds->value, 3600);
+    options->query_timeout_s = message->query_timeout_seconds == NULL
+                                   ? 0
+                                   : (uint32_t)KB_MIN(message->query_timeout_seconds->value, 3600);
     options->query_tries = message->query_tries == NULL ? 0 : message->query_tries->value;
-    options->udp_max_queries = message->udp_max_queries == NULL ? 0 : message->udp_max_queries->value;
+    options->udp_max_queries =
+        message->udp_max_queries == NULL ? 0 : message->udp_max_queries->value;
 }
 
-int kb_cluster_dns_read_typed(const Envoy__Config__Core__V3__TypedExtensionConfig *message, struct kb_arena *arena,
-                              struct kb_addr *servers, struct kb_dns_options *options, struct kb_diag *diag)
+int kb_cluster_dns_read_typed(const Envoy__Config__Core__V3__TypedExtensionConfig *message,
+                              struct kb_arena *arena, struct kb_addr *servers,
+                              struct kb_dns_options *options, struct kb_diag *diag)
 {
     uint32_t errors = diag->error_count;
     struct kb_str type;
@@ -170,42 +173,49 @@ int kb_cluster_dns_read_typed(const Envoy__Config__Core__V3__TypedExtensionConfi
     }
     kb_diag_push(diag, "typed_dns_resolver_config");
     type = kb_any_inner_name(message->typed_config, arena);
-    if (kb_str_eq(type, KB_STR("envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig"))) {
+    if (kb_str_eq(
+            type,
+            KB_STR("envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig"))) {
         const CaresConfig *cares;
 
         kb_diag_push(diag, "typed_config");
-        cares = KB_ANY_UNPACK(message->typed_config,
-                              envoy__extensions__network__dns_resolver__cares__v3__cares_dns_resolver_config, CaresConfig,
-                              arena, diag);
+        cares = KB_ANY_UNPACK(
+            message->typed_config,
+            envoy__extensions__network__dns_resolver__cares__v3__cares_dns_resolver_config,
+            CaresConfig, arena, diag);
         if (cares != NULL) {
             cares_read(cares, servers, options, diag);
         }
         kb_diag_pop(diag);
     } else {
         kb_diag_error_hint(diag, KB_STR("envoy.network.dns_resolver.cares is the only resolver"),
-                           "Didn't find a registered implementation for '%s' with type URL: '%.*s'", message->name,
-                           KB_STR_ARG(type));
+                           "Didn't find a registered implementation for '%s' with type URL: '%.*s'",
+                           message->name, KB_STR_ARG(type));
     }
     kb_diag_pop(diag);
     return diag->error_count == errors ? 0 : KB_ECONFIG;
 }
 
 int kb_cluster_dns_read(const Envoy__Config__Cluster__V3__Cluster *message, struct kb_arena *arena,
-                        struct kb_addr *servers, struct kb_dns_options *options, struct kb_diag *diag)
+                        struct kb_addr *servers, struct kb_dns_options *options,
+                        struct kb_diag *diag)
 {
     uint32_t errors = diag->error_count;
     const Envoy__Config__Core__V3__DnsResolutionConfig *resolution = message->dns_resolution_config;
 
     if (message->typed_dns_resolver_config != NULL) {
-        return kb_cluster_dns_read_typed(message->typed_dns_resolver_config, arena, servers, options, diag);
+        return kb_cluster_dns_read_typed(message->typed_dns_resolver_config, arena, servers,
+                                         options, diag);
     }
     if (resolution != NULL) {
         kb_diag_push(diag, "dns_resolution_config");
-        servers_read(resolution->resolvers, resolution->n_resolvers, "resolvers", servers, options, diag);
+        servers_read(resolution->resolvers, resolution->n_resolvers, "resolvers", servers, options,
+                     diag);
         resolver_options_read(resolution->dns_resolver_options, options);
         kb_diag_pop(diag);
     } else {
-        servers_read(message->dns_resolvers, message->n_dns_resolvers, "dns_resolvers", servers, options, diag);
+        servers_read(message->dns_resolvers, message->n_dns_resolvers, "dns_resolvers", servers,
+                     options, diag);
         options->use_tcp = message->use_tcp_for_dns_lookups != 0;
     }
     return diag->error_count == errors ? 0 : KB_ECONFIG;

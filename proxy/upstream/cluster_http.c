@@ -1,22 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The HTTP side of a cluster: typed_extension_protocol_options with HttpProtocolOptions, or the deprecated fields of the
- * cluster itself. Only HTTP/1.1 is spoken to upstreams; what asks for more is an error. */
+/* The HTTP side of a cluster: typed_extension_protocol_options with HttpProtocolOptions, or the
+ * deprecated fields of the cluster itself. Only HTTP/1.1 is spoken to upstreams; what asks for more
+ * is an error. */
 #include "envoy/extensions/upstreams/http/v3/http_protocol_options.pb-c.h"
 
 #include "proto/any.h"
 #include "proxy/upstream/cluster.h"
 #include "proxy/upstream/config_read.h"
 
-#define IDLE_TIMEOUT_DEFAULT_MS 3600000
-#define RESPONSE_HEADERS_DEFAULT_KB 80
+#define IDLE_TIMEOUT_DEFAULT_MS        3600000
+#define RESPONSE_HEADERS_DEFAULT_KB    80
 #define RESPONSE_HEADERS_DEFAULT_COUNT 100
 
 #define HTTP_OPTIONS_NAME "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 typedef Envoy__Extensions__Upstreams__Http__V3__HttpProtocolOptions HttpOptions;
 
-static void http1_read(const Envoy__Config__Core__V3__Http1ProtocolOptions *message, struct kb_cluster *cluster,
-                       struct kb_diag *diag)
+static void http1_read(const Envoy__Config__Core__V3__Http1ProtocolOptions *message,
+                       struct kb_cluster *cluster, struct kb_diag *diag)
 {
     const Envoy__Config__Core__V3__Http1ProtocolOptions__HeaderKeyFormat *format;
 
@@ -26,8 +27,9 @@ static void http1_read(const Envoy__Config__Core__V3__Http1ProtocolOptions *mess
     format = message->header_key_format;
     cluster->http1.enable_trailers = message->enable_trailers != 0;
     cluster->http1.allow_chunked_length = message->allow_chunked_length != 0;
-    cluster->http1.override_stream_error = message->override_stream_error_on_invalid_http_message != NULL &&
-                                           message->override_stream_error_on_invalid_http_message->value != 0;
+    cluster->http1.override_stream_error =
+        message->override_stream_error_on_invalid_http_message != NULL &&
+        message->override_stream_error_on_invalid_http_message->value != 0;
     if (format == NULL) {
         return;
     }
@@ -40,10 +42,12 @@ static void http1_read(const Envoy__Config__Core__V3__Http1ProtocolOptions *mess
         if (kb_str_eq(kb_any_type_name(format->stateful_formatter->typed_config == NULL
                                            ? ""
                                            : format->stateful_formatter->typed_config->type_url),
-                      KB_STR("envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig"))) {
+                      KB_STR("envoy.extensions.http.header_formatters.preserve_case.v3."
+                             "PreserveCaseFormatterConfig"))) {
             cluster->http1.preserve_case = true;
         } else {
-            kb_diag_error(diag, "Didn't find a registered implementation for name: '%s'", format->stateful_formatter->name);
+            kb_diag_error(diag, "Didn't find a registered implementation for name: '%s'",
+                          format->stateful_formatter->name);
         }
         break;
     case ENVOY__CONFIG__CORE__V3__HTTP1_PROTOCOL_OPTIONS__HEADER_KEY_FORMAT__HEADER_FORMAT__NOT_SET:
@@ -52,21 +56,23 @@ static void http1_read(const Envoy__Config__Core__V3__Http1ProtocolOptions *mess
     }
 }
 
-static void common_read(const Envoy__Config__Core__V3__HttpProtocolOptions *message, struct kb_cluster *cluster,
-                        struct kb_diag *diag)
+static void common_read(const Envoy__Config__Core__V3__HttpProtocolOptions *message,
+                        struct kb_cluster *cluster, struct kb_diag *diag)
 {
     if (message == NULL) {
         return;
     }
     kb_diag_push(diag, "common_http_protocol_options");
-    cluster->idle_timeout_ms = kb_config_duration_ms(message->idle_timeout, "idle_timeout", IDLE_TIMEOUT_DEFAULT_MS, diag);
+    cluster->idle_timeout_ms =
+        kb_config_duration_ms(message->idle_timeout, "idle_timeout", IDLE_TIMEOUT_DEFAULT_MS, diag);
     cluster->max_connection_duration_ms =
         kb_config_duration_ms(message->max_connection_duration, "max_connection_duration", 0, diag);
     if (message->max_headers_count != NULL) {
         cluster->max_response_headers_count = message->max_headers_count->value;
     }
     if (message->max_response_headers_kb != NULL) {
-        cluster->max_response_headers_bytes = KB_MIN(message->max_response_headers_kb->value, 8192) * 1024;
+        cluster->max_response_headers_bytes =
+            KB_MIN(message->max_response_headers_kb->value, 8192) * 1024;
     }
     if (message->max_requests_per_connection != NULL) {
         cluster->max_requests_per_connection = message->max_requests_per_connection->value;
@@ -82,8 +88,9 @@ static void http2_refuse(const char *field, struct kb_diag *diag)
     kb_diag_pop(diag);
 }
 
-static void explicit_read(const Envoy__Extensions__Upstreams__Http__V3__HttpProtocolOptions__ExplicitHttpConfig *config,
-                          struct kb_cluster *cluster, struct kb_diag *diag)
+static void explicit_read(
+    const Envoy__Extensions__Upstreams__Http__V3__HttpProtocolOptions__ExplicitHttpConfig *config,
+    struct kb_cluster *cluster, struct kb_diag *diag)
 {
     kb_diag_push(diag, "explicit_http_config");
     switch (config->protocol_config_case) {
@@ -106,7 +113,8 @@ static void explicit_read(const Envoy__Extensions__Upstreams__Http__V3__HttpProt
     kb_diag_pop(diag);
 }
 
-static void options_read(const HttpOptions *options, struct kb_cluster *cluster, struct kb_diag *diag)
+static void options_read(const HttpOptions *options, struct kb_cluster *cluster,
+                         struct kb_diag *diag)
 {
     common_read(options->common_http_protocol_options, cluster, diag);
     if (options->n_http_filters > 0) {
@@ -124,7 +132,8 @@ static void options_read(const HttpOptions *options, struct kb_cluster *cluster,
         break;
     case ENVOY__EXTENSIONS__UPSTREAMS__HTTP__V3__HTTP_PROTOCOL_OPTIONS__UPSTREAM_PROTOCOL_OPTIONS_AUTO_CONFIG:
         kb_diag_push(diag, "auto_config");
-        kb_diag_error(diag, "ALPN configured for cluster %.*s which has a non-ALPN transport socket",
+        kb_diag_error(diag,
+                      "ALPN configured for cluster %.*s which has a non-ALPN transport socket",
                       KB_STR_ARG(cluster->name));
         kb_diag_pop(diag);
         break;
@@ -136,16 +145,19 @@ static void options_read(const HttpOptions *options, struct kb_cluster *cluster,
 }
 
 /* The fields that HttpProtocolOptions replaced. */
-static void deprecated_read(const Envoy__Config__Cluster__V3__Cluster *message, struct kb_cluster *cluster,
-                            struct kb_diag *diag)
+static void deprecated_read(const Envoy__Config__Cluster__V3__Cluster *message,
+                            struct kb_cluster *cluster, struct kb_diag *diag)
 {
-    bool downstream = message->protocol_selection ==
-                      ENVOY__CONFIG__CLUSTER__V3__CLUSTER__CLUSTER_PROTOCOL_SELECTION__USE_DOWNSTREAM_PROTOCOL;
+    bool downstream =
+        message->protocol_selection ==
+        ENVOY__CONFIG__CLUSTER__V3__CLUSTER__CLUSTER_PROTOCOL_SELECTION__USE_DOWNSTREAM_PROTOCOL;
 
     common_read(message->common_http_protocol_options, cluster, diag);
-    if (message->http2_protocol_options != NULL && message->http_protocol_options != NULL && !downstream) {
-        kb_diag_error(diag, "cluster: Both HTTP1 and HTTP2 options may only be configured with non-default "
-                            "'protocol_selection' values");
+    if (message->http2_protocol_options != NULL && message->http_protocol_options != NULL &&
+        !downstream) {
+        kb_diag_error(
+            diag, "cluster: Both HTTP1 and HTTP2 options may only be configured with non-default "
+                  "'protocol_selection' values");
     } else if (message->http2_protocol_options != NULL && !downstream) {
         http2_refuse("http2_protocol_options", diag);
     }
@@ -154,8 +166,8 @@ static void deprecated_read(const Envoy__Config__Cluster__V3__Cluster *message, 
     kb_diag_pop(diag);
 }
 
-static const HttpOptions *options_find(const Envoy__Config__Cluster__V3__Cluster *message, struct kb_arena *arena,
-                                        struct kb_diag *diag, bool *failed)
+static const HttpOptions *options_find(const Envoy__Config__Cluster__V3__Cluster *message,
+                                       struct kb_arena *arena, struct kb_diag *diag, bool *failed)
 {
     const HttpOptions *found = NULL;
 
@@ -167,12 +179,14 @@ static const HttpOptions *options_find(const Envoy__Config__Cluster__V3__Cluster
         kb_diag_push_key(diag, kb_str_from_cstr(entry->key));
         if (!kb_str_eq(kb_str_from_cstr(entry->key), KB_STR(HTTP_OPTIONS_NAME))) {
             kb_diag_error(diag,
-                          "Didn't find a registered network or http filter or protocol options implementation for "
+                          "Didn't find a registered network or http filter or protocol options "
+                          "implementation for "
                           "name: '%s'",
                           entry->key);
         } else {
-            found = KB_ANY_UNPACK(entry->value, envoy__extensions__upstreams__http__v3__http_protocol_options, HttpOptions,
-                                  arena, diag);
+            found = KB_ANY_UNPACK(entry->value,
+                                  envoy__extensions__upstreams__http__v3__http_protocol_options,
+                                  HttpOptions, arena, diag);
             *failed = found == NULL;
         }
         kb_diag_pop(diag);
@@ -181,8 +195,8 @@ static const HttpOptions *options_find(const Envoy__Config__Cluster__V3__Cluster
     return found;
 }
 
-void kb_cluster_http_read(const Envoy__Config__Cluster__V3__Cluster *message, struct kb_cluster *cluster,
-                          struct kb_arena *arena, struct kb_diag *diag)
+void kb_cluster_http_read(const Envoy__Config__Cluster__V3__Cluster *message,
+                          struct kb_cluster *cluster, struct kb_arena *arena, struct kb_diag *diag)
 {
     bool failed = false;
     const HttpOptions *options = options_find(message, arena, diag, &failed);
@@ -194,7 +208,8 @@ void kb_cluster_http_read(const Envoy__Config__Cluster__V3__Cluster *message, st
         cluster->max_requests_per_connection = message->max_requests_per_connection->value;
         if (options != NULL && options->common_http_protocol_options != NULL &&
             options->common_http_protocol_options->max_requests_per_connection != NULL) {
-            kb_diag_error(diag, "Only one of max_requests_per_connection from Cluster or HttpProtocolOptions can be "
+            kb_diag_error(diag, "Only one of max_requests_per_connection from Cluster or "
+                                "HttpProtocolOptions can be "
                                 "specified");
         }
     }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Which load balancer a cluster has: load_balancing_policy, or lb_policy with its options, which are turned into the
- * message that the extension reads, as Envoy does. */
+/* Which load balancer a cluster has: load_balancing_policy, or lb_policy with its options, which
+ * are turned into the message that the extension reads, as Envoy does. */
 #include "envoy/extensions/load_balancing_policies/least_request/v3/least_request.pb-c.h"
 #include "envoy/extensions/load_balancing_policies/random/v3/random.pb-c.h"
 #include "envoy/extensions/load_balancing_policies/round_robin/v3/round_robin.pb-c.h"
@@ -24,25 +24,30 @@ static LocalityLbConfig *locality_convert(const CommonLbConfig *common, struct k
 {
     LocalityLbConfig *out;
 
-    if (common == NULL || common->locality_config_specifier_case ==
-                              ENVOY__CONFIG__CLUSTER__V3__CLUSTER__COMMON_LB_CONFIG__LOCALITY_CONFIG_SPECIFIER__NOT_SET) {
+    if (common == NULL ||
+        common->locality_config_specifier_case ==
+            ENVOY__CONFIG__CLUSTER__V3__CLUSTER__COMMON_LB_CONFIG__LOCALITY_CONFIG_SPECIFIER__NOT_SET) {
         return NULL;
     }
-    out = NEW(arena, envoy__extensions__load_balancing_policies__common__v3__locality_lb_config, LocalityLbConfig);
+    out = NEW(arena, envoy__extensions__load_balancing_policies__common__v3__locality_lb_config,
+              LocalityLbConfig);
     if (common->locality_config_specifier_case ==
         ENVOY__CONFIG__CLUSTER__V3__CLUSTER__COMMON_LB_CONFIG__LOCALITY_CONFIG_SPECIFIER_LOCALITY_WEIGHTED_LB_CONFIG) {
         out->locality_config_specifier_case =
             ENVOY__EXTENSIONS__LOAD_BALANCING_POLICIES__COMMON__V3__LOCALITY_LB_CONFIG__LOCALITY_CONFIG_SPECIFIER_LOCALITY_WEIGHTED_LB_CONFIG;
         out->locality_weighted_lb_config = NEW(
-            arena, envoy__extensions__load_balancing_policies__common__v3__locality_lb_config__locality_weighted_lb_config,
+            arena,
+            envoy__extensions__load_balancing_policies__common__v3__locality_lb_config__locality_weighted_lb_config,
             Envoy__Extensions__LoadBalancingPolicies__Common__V3__LocalityLbConfig__LocalityWeightedLbConfig);
     } else {
         out->locality_config_specifier_case =
             ENVOY__EXTENSIONS__LOAD_BALANCING_POLICIES__COMMON__V3__LOCALITY_LB_CONFIG__LOCALITY_CONFIG_SPECIFIER_ZONE_AWARE_LB_CONFIG;
-        out->zone_aware_lb_config =
-            NEW(arena, envoy__extensions__load_balancing_policies__common__v3__locality_lb_config__zone_aware_lb_config,
-                Envoy__Extensions__LoadBalancingPolicies__Common__V3__LocalityLbConfig__ZoneAwareLbConfig);
-        out->zone_aware_lb_config->fail_traffic_on_panic = common->zone_aware_lb_config->fail_traffic_on_panic;
+        out->zone_aware_lb_config = NEW(
+            arena,
+            envoy__extensions__load_balancing_policies__common__v3__locality_lb_config__zone_aware_lb_config,
+            Envoy__Extensions__LoadBalancingPolicies__Common__V3__LocalityLbConfig__ZoneAwareLbConfig);
+        out->zone_aware_lb_config->fail_traffic_on_panic =
+            common->zone_aware_lb_config->fail_traffic_on_panic;
     }
     return out;
 }
@@ -54,7 +59,9 @@ static void *legacy_message(const Cluster *cluster, struct kb_arena *arena, cons
 
     switch (cluster->lb_policy) {
     case ENVOY__CONFIG__CLUSTER__V3__CLUSTER__LB_POLICY__ROUND_ROBIN: {
-        RoundRobin *out = NEW(arena, envoy__extensions__load_balancing_policies__round_robin__v3__round_robin, RoundRobin);
+        RoundRobin *out =
+            NEW(arena, envoy__extensions__load_balancing_policies__round_robin__v3__round_robin,
+                RoundRobin);
 
         out->locality_lb_config = locality;
         *type_url = POLICIES "round_robin.v3.RoundRobin";
@@ -62,10 +69,12 @@ static void *legacy_message(const Cluster *cluster, struct kb_arena *arena, cons
     }
     case ENVOY__CONFIG__CLUSTER__V3__CLUSTER__LB_POLICY__LEAST_REQUEST: {
         LeastRequest *out =
-            NEW(arena, envoy__extensions__load_balancing_policies__least_request__v3__least_request, LeastRequest);
+            NEW(arena, envoy__extensions__load_balancing_policies__least_request__v3__least_request,
+                LeastRequest);
 
         out->locality_lb_config = locality;
-        if (cluster->lb_config_case == ENVOY__CONFIG__CLUSTER__V3__CLUSTER__LB_CONFIG_LEAST_REQUEST_LB_CONFIG) {
+        if (cluster->lb_config_case ==
+            ENVOY__CONFIG__CLUSTER__V3__CLUSTER__LB_CONFIG_LEAST_REQUEST_LB_CONFIG) {
             out->choice_count = cluster->least_request_lb_config->choice_count;
             out->active_request_bias = cluster->least_request_lb_config->active_request_bias;
         }
@@ -73,7 +82,8 @@ static void *legacy_message(const Cluster *cluster, struct kb_arena *arena, cons
         return out;
     }
     case ENVOY__CONFIG__CLUSTER__V3__CLUSTER__LB_POLICY__RANDOM: {
-        Random *out = NEW(arena, envoy__extensions__load_balancing_policies__random__v3__random, Random);
+        Random *out =
+            NEW(arena, envoy__extensions__load_balancing_policies__random__v3__random, Random);
 
         out->locality_lb_config = locality;
         *type_url = POLICIES "random.v3.Random";
@@ -91,24 +101,30 @@ static void *legacy_message(const Cluster *cluster, struct kb_arena *arena, cons
 static void legacy_refuse(const Cluster *message, struct kb_diag *diag)
 {
     kb_diag_push(diag, "lb_policy");
-    if (message->lb_policy == ENVOY__CONFIG__CLUSTER__V3__CLUSTER__LB_POLICY__LOAD_BALANCING_POLICY_CONFIG) {
+    if (message->lb_policy ==
+        ENVOY__CONFIG__CLUSTER__V3__CLUSTER__LB_POLICY__LOAD_BALANCING_POLICY_CONFIG) {
         kb_diag_error(diag, "cluster: field load_balancing_policy need to be set");
-    } else if (message->lb_policy == ENVOY__CONFIG__CLUSTER__V3__CLUSTER__LB_POLICY__CLUSTER_PROVIDED) {
+    } else if (message->lb_policy ==
+               ENVOY__CONFIG__CLUSTER__V3__CLUSTER__LB_POLICY__CLUSTER_PROVIDED) {
         kb_diag_error(diag,
-                      "cluster manager: cluster provided LB specified but cluster '%s' did not provide one. Check "
+                      "cluster manager: cluster provided LB specified but cluster '%s' did not "
+                      "provide one. Check "
                       "cluster documentation.",
                       message->name);
     } else {
         kb_diag_error_hint(diag, KB_STR("implemented are ROUND_ROBIN, LEAST_REQUEST and RANDOM"),
                            "the load balancing policy %s is not implemented yet",
-                           message->lb_policy == ENVOY__CONFIG__CLUSTER__V3__CLUSTER__LB_POLICY__RING_HASH ? "RING_HASH"
-                                                                                                         : "MAGLEV");
+                           message->lb_policy ==
+                                   ENVOY__CONFIG__CLUSTER__V3__CLUSTER__LB_POLICY__RING_HASH
+                               ? "RING_HASH"
+                               : "MAGLEV");
     }
     kb_diag_pop(diag);
 }
 
-static void config_create(struct kb_cluster_impl *cluster, const struct kb_lb_ops *ops, const void *message,
-                          struct kb_factory_context *factory, struct kb_diag *diag)
+static void config_create(struct kb_cluster_impl *cluster, const struct kb_lb_ops *ops,
+                          const void *message, struct kb_factory_context *factory,
+                          struct kb_diag *diag)
 {
     struct kb_lb_config *config = NULL;
 
@@ -119,7 +135,8 @@ static void config_create(struct kb_cluster_impl *cluster, const struct kb_lb_op
 }
 
 /* The names of all policies, as Envoy lists them when none is known. */
-static struct kb_str names_join(const Envoy__Config__Cluster__V3__LoadBalancingPolicy *policy, struct kb_arena *arena)
+static struct kb_str names_join(const Envoy__Config__Cluster__V3__LoadBalancingPolicy *policy,
+                                struct kb_arena *arena)
 {
     struct kb_str names = KB_STR("");
 
@@ -132,21 +149,23 @@ static struct kb_str names_join(const Envoy__Config__Cluster__V3__LoadBalancingP
     return names;
 }
 
-static void policy_read(const Cluster *message, struct kb_cluster_impl *cluster, struct kb_factory_context *factory,
-                        struct kb_diag *diag)
+static void policy_read(const Cluster *message, struct kb_cluster_impl *cluster,
+                        struct kb_factory_context *factory, struct kb_diag *diag)
 {
     const Envoy__Config__Cluster__V3__LoadBalancingPolicy *policy = message->load_balancing_policy;
     struct kb_str names;
 
     for (size_t i = 0; i < policy->n_policies; i++) {
-        const Envoy__Config__Core__V3__TypedExtensionConfig *typed = policy->policies[i]->typed_extension_config;
+        const Envoy__Config__Core__V3__TypedExtensionConfig *typed =
+            policy->policies[i]->typed_extension_config;
         const struct kb_extension *extension;
         const void *unpacked;
 
         if (typed == NULL || typed->typed_config == NULL) {
             continue;
         }
-        extension = kb_extension_find(KB_EXT_LB, kb_any_inner_name(typed->typed_config, factory->arena), KB_STR(""));
+        extension = kb_extension_find(
+            KB_EXT_LB, kb_any_inner_name(typed->typed_config, factory->arena), KB_STR(""));
         if (extension == NULL) {
             continue;
         }
@@ -164,13 +183,15 @@ static void policy_read(const Cluster *message, struct kb_cluster_impl *cluster,
     }
     names = names_join(policy, factory->arena);
     kb_diag_error(diag,
-                  "cluster: didn't find a registered load balancer factory implementation for cluster: '%s' with names "
+                  "cluster: didn't find a registered load balancer factory implementation for "
+                  "cluster: '%s' with names "
                   "from [%.*s]",
                   message->name, KB_STR_ARG(names));
 }
 
-void kb_cluster_lb_read(const Envoy__Config__Cluster__V3__Cluster *message, struct kb_cluster_impl *cluster,
-                        struct kb_factory_context *factory, struct kb_diag *diag)
+void kb_cluster_lb_read(const Envoy__Config__Cluster__V3__Cluster *message,
+                        struct kb_cluster_impl *cluster, struct kb_factory_context *factory,
+                        struct kb_diag *diag)
 {
     const char *type_url = "";
     const void *legacy;
@@ -184,8 +205,11 @@ void kb_cluster_lb_read(const Envoy__Config__Cluster__V3__Cluster *message, stru
     }
     if (message->lb_subset_config != NULL) {
         kb_diag_push(diag, "lb_subset_config");
-        if (message->lb_policy == ENVOY__CONFIG__CLUSTER__V3__CLUSTER__LB_POLICY__CLUSTER_PROVIDED) {
-            kb_diag_error(diag, "cluster: LB policy CLUSTER_PROVIDED cannot be combined with lb_subset_config");
+        if (message->lb_policy ==
+            ENVOY__CONFIG__CLUSTER__V3__CLUSTER__LB_POLICY__CLUSTER_PROVIDED) {
+            kb_diag_error(
+                diag,
+                "cluster: LB policy CLUSTER_PROVIDED cannot be combined with lb_subset_config");
         } else {
             kb_diag_error(diag, "load balancing by subset is not implemented yet");
         }

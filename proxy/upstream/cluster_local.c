@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A worker's view of the clusters. Between events the main thread's posts swap the hosts in; a cluster that this worker
- * never used costs it two pointers. */
+/* A worker's view of the clusters. Between events the main thread's posts swap the hosts in; a
+ * cluster that this worker never used costs it two pointers. */
 #include "proxy/upstream/cluster_local.h"
 
 #include <stdlib.h>
@@ -24,7 +24,8 @@ void kb_cluster_view_create(struct kb_worker *worker, struct kb_cluster_names *n
     worker->slots[KB_SLOT_CLUSTERS] = view;
 }
 
-static KB_NOINLINE struct kb_cluster_local *local_create(struct kb_cluster_view *view, struct kb_cluster_view_item *item)
+static KB_NOINLINE struct kb_cluster_local *local_create(struct kb_cluster_view *view,
+                                                         struct kb_cluster_view_item *item)
 {
     struct kb_cluster_impl *cluster = item->set->cluster;
     struct kb_cluster_local *local = kb_calloc(1, sizeof(*local));
@@ -40,7 +41,8 @@ static KB_NOINLINE struct kb_cluster_local *local_create(struct kb_cluster_view 
     return local;
 }
 
-/* The cluster keeps the memory of `local` until it goes itself, because other workers may read its counts. */
+/* The cluster keeps the memory of `local` until it goes itself, because other workers may read its
+ * counts. */
 static void local_finish(struct kb_cluster_local *local)
 {
     kb_cluster_impl_unref(kb_cluster_impl_of(local->cluster));
@@ -80,7 +82,8 @@ static uint32_t slot_lookup(struct kb_cluster_view *view, struct kb_str name)
     if (slot == NULL) {
         return UINT32_MAX;
     }
-    kb_map_put(&view->slots, kb_str_make(slot->name, slot->name_len), (void *)((uintptr_t)slot->number + 1));
+    kb_map_put(&view->slots, kb_str_make(slot->name, slot->name_len),
+               (void *)((uintptr_t)slot->number + 1));
     return slot->number;
 }
 
@@ -89,10 +92,12 @@ struct kb_cluster_local *kb_cluster_local_find(struct kb_worker *worker, struct 
     struct kb_cluster_view *view = view_of(worker);
     uintptr_t known = (uintptr_t)kb_map_get(&view->slots, name);
 
-    return kb_cluster_local_get(worker, known != 0 ? (uint32_t)(known - 1) : slot_lookup(view, name));
+    return kb_cluster_local_get(worker,
+                                known != 0 ? (uint32_t)(known - 1) : slot_lookup(view, name));
 }
 
-struct kb_host *kb_cluster_local_choose_host(struct kb_cluster_local *local, const struct kb_lb_request *request)
+struct kb_host *kb_cluster_local_choose_host(struct kb_cluster_local *local,
+                                             const struct kb_lb_request *request)
 {
     struct kb_lb *lb = local->lb;
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a worker knows of the clusters: by slot number the published hosts, and the worker's own view of the cluster once
- * it was used. */
+/* What a worker knows of the clusters: by slot number the published hosts, and the worker's own
+ * view of the cluster once it was used. */
 #pragma once
 
 #include <pthread.h>
@@ -8,7 +8,8 @@
 #include "base/map.h"
 #include "proxy/upstream/cluster.h"
 
-/* Names that the process knows, by number; grows only. Written by the main thread, read by workers under the lock. */
+/* Names that the process knows, by number; grows only. Written by the main thread, read by workers
+ * under the lock. */
 struct kb_cluster_names {
     pthread_mutex_t lock;
     struct kb_map map; /* name -> struct kb_cluster_slot */
@@ -45,7 +46,9 @@ void kb_cluster_view_create(struct kb_worker *worker, struct kb_cluster_names *n
 /* Main thread, after the worker's thread ended. */
 void kb_cluster_view_destroy(struct kb_worker *worker);
 
-/* From now on slot `number` has these hosts (NULL: removed); takes over one reference of `set`. On the worker. */
-void kb_cluster_view_publish(struct kb_worker *worker, uint32_t number, struct kb_priority_set *set);
+/* From now on slot `number` has these hosts (NULL: removed); takes over one reference of `set`. On
+ * the worker. */
+void kb_cluster_view_publish(struct kb_worker *worker, uint32_t number,
+                             struct kb_priority_set *set);
 /* Removes all. */
 void kb_cluster_view_clear(struct kb_worker *worker);

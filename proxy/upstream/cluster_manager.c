@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The cluster manager. A cluster is added (built, all errors at once), starts to look for its hosts, is initialised by the
- * first answer, and is published from then on: once per event, each worker gets one message with all that changed. */
+/* The cluster manager. A cluster is added (built, all errors at once), starts to look for its
+ * hosts, is initialised by the first answer, and is published from then on: once per event, each
+ * worker gets one message with all that changed. */
 #include "proxy/upstream/cluster_manager.h"
 
 #include <stdlib.h>
@@ -65,9 +66,9 @@ static void batch_send(struct kb_cluster_manager *manager, struct kb_worker *wor
 
     KB_OBJ_SET(batch, publish_batch);
     batch->worker = worker;
-    KB_LIST_FOREACH(link, &manager->dirty)
-    {
-        const struct kb_cluster_entry *entry = KB_LIST_ENTRY(link, struct kb_cluster_entry, dirty_link);
+    KB_LIST_FOREACH (link, &manager->dirty) {
+        const struct kb_cluster_entry *entry =
+            KB_LIST_ENTRY(link, struct kb_cluster_entry, dirty_link);
 
         batch->items[batch->count].number = entry->slot->number;
         batch->items[batch->count].set = entry->removed ? NULL : kb_priority_set_ref(entry->set);
@@ -107,8 +108,7 @@ static void dirty_flush(struct kb_cluster_manager *manager)
     uint32_t count = 0;
     struct kb_list *link;
 
-    KB_LIST_FOREACH(at, &manager->dirty)
-    {
+    KB_LIST_FOREACH (at, &manager->dirty) {
         struct kb_cluster_entry *entry = KB_LIST_ENTRY(at, struct kb_cluster_entry, dirty_link);
 
         if (!entry->removed && entry->published != NULL) {
@@ -164,8 +164,8 @@ struct kb_cluster_manager *kb_cluster_manager_create(struct kb_server_context *s
     kb_list_init(&manager->entries);
     kb_list_init(&manager->dirty);
     kb_deferred_init(&manager->flush, flush_deferred);
-    manager->stats_group =
-        kb_stat_group_create(server->stats, KB_STR("cluster_manager."), &kb_stat_schema_cluster_manager);
+    manager->stats_group = kb_stat_group_create(server->stats, KB_STR("cluster_manager."),
+                                                &kb_stat_schema_cluster_manager);
     manager->stats = kb_stat_group_block(manager->stats_group, server->main->index);
     kb_stat_gauge_set(manager->stats, KB_STAT_CLUSTER_MANAGER_ACTIVE_CLUSTERS, 0);
     kb_stat_gauge_set(manager->stats, KB_STAT_CLUSTER_MANAGER_WARMING_CLUSTERS, 0);
@@ -199,8 +199,7 @@ void kb_cluster_manager_destroy(struct kb_cluster_manager *manager)
     kb_cluster_dns_dispose(&manager->dns);
     /* Clusters whose last user was a worker wait in the loop's posts. */
     kb_loop_run_once(&server->main->loop, false);
-    KB_VEC_FOREACH(slot, &manager->slots)
-    {
+    KB_VEC_FOREACH (slot, &manager->slots) {
         free(*slot);
     }
     kb_vec_dispose(&manager->slots);
@@ -234,7 +233,8 @@ uint32_t kb_cluster_slot(struct kb_cluster_manager *manager, struct kb_str name)
     return slot_of(manager, name)->number;
 }
 
-const struct kb_cluster_entry *kb_cluster_manager_find(const struct kb_cluster_manager *manager, struct kb_str name)
+const struct kb_cluster_entry *kb_cluster_manager_find(const struct kb_cluster_manager *manager,
+                                                       struct kb_str name)
 {
     const struct kb_cluster_slot *slot = kb_map_get(&manager->names.map, name);
 
@@ -246,7 +246,8 @@ bool kb_cluster_manager_has(const struct kb_cluster_manager *manager, struct kb_
     return kb_cluster_manager_find(manager, name) != NULL;
 }
 
-/* A statistic that is computed when somebody looks. Zeros of things that never happened stay unused, as in Envoy. */
+/* A statistic that is computed when somebody looks. Zeros of things that never happened stay
+ * unused, as in Envoy. */
 static bool entry_provide(void *arg, unsigned id, uint64_t *value)
 {
     const struct kb_cluster_entry *entry = KB_CAST(arg, kb_cluster_entry);
@@ -298,8 +299,9 @@ static bool entry_provide(void *arg, unsigned id, uint64_t *value)
 static const struct kb_extension *type_find(const Envoy__Config__Cluster__V3__Cluster *message,
                                             struct kb_arena *arena, struct kb_diag *diag)
 {
-    static const char *const names[] = {"envoy.cluster.static", "envoy.cluster.strict_dns", "envoy.cluster.logical_dns",
-                                        "envoy.cluster.eds", "envoy.cluster.original_dst"};
+    static const char *const names[] = {"envoy.cluster.static", "envoy.cluster.strict_dns",
+                                        "envoy.cluster.logical_dns", "envoy.cluster.eds",
+                                        "envoy.cluster.original_dst"};
     const struct kb_extension *found = NULL;
     struct kb_str type_url = KB_STR("");
     const char *name;
@@ -311,12 +313,16 @@ static const struct kb_extension *type_find(const Envoy__Config__Cluster__V3__Cl
         if (message->cluster_type->typed_config != NULL) {
             type_url = kb_any_inner_name(message->cluster_type->typed_config, arena);
         }
-        found = kb_extension_find(KB_EXT_CLUSTER, type_url, type_url.len > 0 ? KB_STR("") : kb_str_from_cstr(name));
+        found = kb_extension_find(KB_EXT_CLUSTER, type_url,
+                                  type_url.len > 0 ? KB_STR("") : kb_str_from_cstr(name));
         if (found == NULL && type_url.len > 0) {
-            kb_diag_error(diag, "Didn't find a registered cluster factory implementation for type: '%.*s'",
-                          KB_STR_ARG(type_url));
+            kb_diag_error(
+                diag, "Didn't find a registered cluster factory implementation for type: '%.*s'",
+                KB_STR_ARG(type_url));
         } else if (found == NULL) {
-            kb_diag_error(diag, "Didn't find a registered cluster factory implementation for name: '%s'", name);
+            kb_diag_error(diag,
+                          "Didn't find a registered cluster factory implementation for name: '%s'",
+                          name);
         }
     } else {
         unsigned type = message->cluster_discovery_type_case ==
@@ -331,7 +337,9 @@ static const struct kb_extension *type_find(const Envoy__Config__Cluster__V3__Cl
         if (found == NULL) {
             kb_diag_error_hint(diag, KB_STR("implemented are STATIC, STRICT_DNS and LOGICAL_DNS"),
                                "clusters of type %s are not implemented yet",
-                               type == 3 ? "EDS" : type == 4 ? "ORIGINAL_DST" : "of that number");
+                               type == 3   ? "EDS"
+                               : type == 4 ? "ORIGINAL_DST"
+                                           : "of that number");
         }
     }
     kb_diag_pop(diag);
@@ -342,11 +350,11 @@ static void gauges_set(struct kb_cluster_manager *manager)
 {
     uint32_t warming = 0;
 
-    KB_VEC_FOREACH(slot, &manager->slots)
-    {
+    KB_VEC_FOREACH (slot, &manager->slots) {
         warming += (*slot)->warming != NULL && manager->started ? 1 : 0;
     }
-    kb_stat_gauge_set(manager->stats, KB_STAT_CLUSTER_MANAGER_ACTIVE_CLUSTERS, manager->active_count);
+    kb_stat_gauge_set(manager->stats, KB_STAT_CLUSTER_MANAGER_ACTIVE_CLUSTERS,
+                      manager->active_count);
     kb_stat_gauge_set(manager->stats, KB_STAT_CLUSTER_MANAGER_WARMING_CLUSTERS, warming);
 }
 
@@ -358,8 +366,9 @@ static void entry_message_set(struct kb_cluster_entry *entry, struct kb_str byte
     entry->message = kb_str_make(copy, bytes.len);
 }
 
-static int entry_create(struct kb_cluster_manager *manager, const Envoy__Config__Cluster__V3__Cluster *message,
-                        bool added_via_api, struct kb_arena *arena, struct kb_diag *diag, struct kb_cluster_entry **out)
+static int entry_create(struct kb_cluster_manager *manager,
+                        const Envoy__Config__Cluster__V3__Cluster *message, bool added_via_api,
+                        struct kb_arena *arena, struct kb_diag *diag, struct kb_cluster_entry **out)
 {
     struct kb_factory_context factory = {.server = manager->server, .arena = arena};
     uint32_t errors = diag->error_count;
@@ -416,8 +425,9 @@ static void entry_activate(struct kb_cluster_entry *entry)
     gauges_set(manager);
 }
 
-int kb_cluster_manager_add(struct kb_cluster_manager *manager, const Envoy__Config__Cluster__V3__Cluster *message,
-                           bool added_via_api, struct kb_diag *diag)
+int kb_cluster_manager_add(struct kb_cluster_manager *manager,
+                           const Envoy__Config__Cluster__V3__Cluster *message, bool added_via_api,
+                           struct kb_diag *diag)
 {
     struct kb_cluster_entry *entry = NULL;
     struct kb_cluster_slot *slot;
@@ -487,14 +497,13 @@ static void initialized_check(struct kb_cluster_manager *manager)
     }
 }
 
-void kb_cluster_manager_start(struct kb_cluster_manager *manager, kb_cluster_manager_initialized_cb initialized,
-                              void *arg)
+void kb_cluster_manager_start(struct kb_cluster_manager *manager,
+                              kb_cluster_manager_initialized_cb initialized, void *arg)
 {
     KB_ASSERT(!manager->started);
     manager->initialized = initialized;
     manager->initialized_arg = arg;
-    KB_LIST_FOREACH(link, &manager->entries)
-    {
+    KB_LIST_FOREACH (link, &manager->entries) {
         struct kb_cluster_entry *entry = KB_LIST_ENTRY(link, struct kb_cluster_entry, link);
 
         entry->type->start(entry->state);
@@ -503,28 +512,35 @@ void kb_cluster_manager_start(struct kb_cluster_manager *manager, kb_cluster_man
     initialized_check(manager);
 }
 
-static uint32_t priorities_changed(const struct kb_priority_set *before, const struct kb_priority_set *after)
+static uint32_t priorities_changed(const struct kb_priority_set *before,
+                                   const struct kb_priority_set *after)
 {
-    uint32_t changed = 0, count = before == NULL ? after->count : KB_MAX(before->count, after->count);
+    uint32_t changed = 0,
+             count = before == NULL ? after->count : KB_MAX(before->count, after->count);
 
     for (uint32_t p = 0; p < count; p++) {
         static const struct kb_host_list none;
-        const struct kb_host_list *a = before != NULL && p < before->count ? &before->sets[p].all : &none;
+        const struct kb_host_list *a =
+            before != NULL && p < before->count ? &before->sets[p].all : &none;
         const struct kb_host_list *b = p < after->count ? &after->sets[p].all : &none;
 
-        changed += a->count != b->count || (a->count > 0 && memcmp(a->hosts, b->hosts, a->count * sizeof(a->hosts[0])) != 0);
+        changed +=
+            a->count != b->count ||
+            (a->count > 0 && memcmp(a->hosts, b->hosts, a->count * sizeof(a->hosts[0])) != 0);
     }
     return changed;
 }
 
-void kb_cluster_entry_set_hosts(struct kb_cluster_entry *entry, const struct kb_host_group *groups, size_t group_count)
+void kb_cluster_entry_set_hosts(struct kb_cluster_entry *entry, const struct kb_host_group *groups,
+                                size_t group_count)
 {
     struct kb_priority_set *before = entry->set;
 
     if (entry->cluster == NULL) {
         return; /* being checked only */
     }
-    entry->set = kb_priority_set_create(entry->cluster, groups, group_count, &entry->cluster->policy);
+    entry->set =
+        kb_priority_set_create(entry->cluster, groups, group_count, &entry->cluster->policy);
     entry->counts.membership_change += priorities_changed(before, entry->set);
     if (before != NULL) {
         kb_priority_set_unref(before);
@@ -556,10 +572,10 @@ void kb_cluster_entry_initialized(struct kb_cluster_entry *entry)
 }
 
 void kb_cluster_manager_visit(const struct kb_cluster_manager *manager, bool warming,
-                              void (*visit)(void *arg, const struct kb_cluster_entry *entry), void *arg)
+                              void (*visit)(void *arg, const struct kb_cluster_entry *entry),
+                              void *arg)
 {
-    KB_LIST_FOREACH(link, &manager->entries)
-    {
+    KB_LIST_FOREACH (link, &manager->entries) {
         const struct kb_cluster_entry *entry = KB_LIST_ENTRY(link, struct kb_cluster_entry, link);
 
         if (entry->slot->entry == entry || warming) {
@@ -568,7 +584,8 @@ void kb_cluster_manager_visit(const struct kb_cluster_manager *manager, bool war
     }
 }
 
-uint64_t kb_cluster_entry_max_retries(const struct kb_cluster_entry *entry, enum kb_priority priority)
+uint64_t kb_cluster_entry_max_retries(const struct kb_cluster_entry *entry,
+                                      enum kb_priority priority)
 {
     return kb_resource_max(entry->cluster, priority, KB_RESOURCE_RETRIES);
 }
@@ -588,7 +605,8 @@ struct kb_server_context *kb_cluster_manager_server(const struct kb_cluster_mana
     return manager->server;
 }
 
-int kb_cluster_manager_dns(struct kb_cluster_manager *manager, const struct kb_dns_options *options, struct kb_dns **out)
+int kb_cluster_manager_dns(struct kb_cluster_manager *manager, const struct kb_dns_options *options,
+                           struct kb_dns **out)
 {
     return kb_cluster_dns_get(&manager->dns, options, out);
 }

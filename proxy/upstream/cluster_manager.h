@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* All clusters of the process, on the main thread: adding, removing, what is known of their hosts, publishing to the
- * workers, and walking over them for the admin pages. */
+/* All clusters of the process, on the main thread: adding, removing, what is known of their hosts,
+ * publishing to the workers, and walking over them for the admin pages. */
 #pragma once
 
 #include "envoy/config/cluster/v3/cluster.pb-c.h"
@@ -15,7 +15,8 @@
 struct kb_cluster_type_ops;
 struct kb_cluster_slot;
 
-/* Counters and gauges that are kept here, not in statistics cells, so that an idle cluster needs none. */
+/* Counters and gauges that are kept here, not in statistics cells, so that an idle cluster needs
+ * none. */
 struct kb_cluster_counts {
     uint32_t match; /* default.total_match_count: hosts ever made */
     uint32_t membership_change;
@@ -36,8 +37,9 @@ struct kb_cluster_entry {
     struct kb_list dirty_link;
     struct kb_cluster_manager *manager;
     struct kb_cluster_impl *cluster;
-    struct kb_priority_set *set;       /* the present hosts; NULL before there is any answer */
-    struct kb_priority_set *published; /* what the workers have, or are about to get; NULL: nothing yet */
+    struct kb_priority_set *set; /* the present hosts; NULL before there is any answer */
+    struct kb_priority_set
+        *published; /* what the workers have, or are about to get; NULL: nothing yet */
     const struct kb_cluster_type_ops *type;
     void *state;
     struct kb_str message; /* the packed envoy.config.cluster.v3.Cluster, for /config_dump */
@@ -49,41 +51,49 @@ KB_OBJ_MAGIC(kb_cluster_entry, 0x434c454e);
 
 typedef void (*kb_cluster_manager_initialized_cb)(void *arg);
 
-/* For server->worker_count workers and the main thread, whose loops must be initialised; they need not run yet. Sets no
- * pointer in `server`. Never NULL. */
+/* For server->worker_count workers and the main thread, whose loops must be initialised; they need
+ * not run yet. Sets no pointer in `server`. Never NULL. */
 struct kb_cluster_manager *kb_cluster_manager_create(struct kb_server_context *server);
 /* When the workers' threads have ended and no connection of theirs is left. */
 void kb_cluster_manager_destroy(struct kb_cluster_manager *manager);
-/* Closes what the pools of this worker hold, by telling them that every host is gone; on the worker, before its loop
- * stops, or on the main thread after that. */
+/* Closes what the pools of this worker hold, by telling them that every host is gone; on the
+ * worker, before its loop stops, or on the main thread after that. */
 void kb_cluster_manager_worker_drain(struct kb_worker *worker);
 
-/* Adds a cluster; a bad one is reported to diag and leaves everything as it was (KB_ECONFIG). The message is copied.
- * `added_via_api`: from xDS; a cluster of that name is replaced once the new one has hosts. Otherwise a second one of a
- * name is an error. After kb_cluster_manager_start it starts at once. */
-int kb_cluster_manager_add(struct kb_cluster_manager *manager, const Envoy__Config__Cluster__V3__Cluster *message,
-                           bool added_via_api, struct kb_diag *diag) KB_MUST_USE;
+/* Adds a cluster; a bad one is reported to diag and leaves everything as it was (KB_ECONFIG). The
+ * message is copied. `added_via_api`: from xDS; a cluster of that name is replaced once the new one
+ * has hosts. Otherwise a second one of a name is an error. After kb_cluster_manager_start it starts
+ * at once. */
+int kb_cluster_manager_add(struct kb_cluster_manager *manager,
+                           const Envoy__Config__Cluster__V3__Cluster *message, bool added_via_api,
+                           struct kb_diag *diag) KB_MUST_USE;
 /* Removes one that came from xDS; KB_ENOTFOUND. Streams that use it go on. */
 int kb_cluster_manager_remove(struct kb_cluster_manager *manager, struct kb_str name) KB_MUST_USE;
 
-/* All static clusters are added: they begin to look for their hosts, and are published to the workers. `initialized` is
- * called once when each has its first answer, good or bad; maybe from within. */
-void kb_cluster_manager_start(struct kb_cluster_manager *manager, kb_cluster_manager_initialized_cb initialized,
-                              void *arg);
+/* All static clusters are added: they begin to look for their hosts, and are published to the
+ * workers. `initialized` is called once when each has its first answer, good or bad; maybe from
+ * within. */
+void kb_cluster_manager_start(struct kb_cluster_manager *manager,
+                              kb_cluster_manager_initialized_cb initialized, void *arg);
 
 /* The cluster of that name, or NULL. */
-const struct kb_cluster_entry *kb_cluster_manager_find(const struct kb_cluster_manager *manager, struct kb_str name);
-/* Calls visit for each, oldest first; visit must not add or remove. Warming ones are left out unless asked for. */
+const struct kb_cluster_entry *kb_cluster_manager_find(const struct kb_cluster_manager *manager,
+                                                       struct kb_str name);
+/* Calls visit for each, oldest first; visit must not add or remove. Warming ones are left out
+ * unless asked for. */
 void kb_cluster_manager_visit(const struct kb_cluster_manager *manager, bool warming,
-                              void (*visit)(void *arg, const struct kb_cluster_entry *entry), void *arg);
-/* The most retries at this moment, as /clusters shows max_retries (it moves with a retry budget). */
-uint64_t kb_cluster_entry_max_retries(const struct kb_cluster_entry *entry, enum kb_priority priority);
+                              void (*visit)(void *arg, const struct kb_cluster_entry *entry),
+                              void *arg);
+/* The most retries at this moment, as /clusters shows max_retries (it moves with a retry budget).
+ */
+uint64_t kb_cluster_entry_max_retries(const struct kb_cluster_entry *entry,
+                                      enum kb_priority priority);
 
 /* For the files of this room. */
 bool kb_cluster_manager_on_main(const struct kb_cluster_manager *manager);
 struct kb_loop *kb_cluster_manager_loop(const struct kb_cluster_manager *manager);
 struct kb_server_context *kb_cluster_manager_server(const struct kb_cluster_manager *manager);
-/* A resolver with these options (NULL: the system's), shared by all that ask for the same; lives as long as the manager.
- * KB_EIO when c-ares cannot start. */
+/* A resolver with these options (NULL: the system's), shared by all that ask for the same; lives as
+ * long as the manager. KB_EIO when c-ares cannot start. */
 int kb_cluster_manager_dns(struct kb_cluster_manager *manager, const struct kb_dns_options *options,
                            struct kb_dns **out) KB_MUST_USE;

@@ -1,25 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Where the hosts of a cluster come from: one vtable per cluster type (STATIC, STRICT_DNS, LOGICAL_DNS). Everything here
- * runs on the main thread. Implemented in proxy/ext/cluster/. */
+/* Where the hosts of a cluster come from: one vtable per cluster type (STATIC, STRICT_DNS,
+ * LOGICAL_DNS). Everything here runs on the main thread. Implemented in proxy/ext/cluster/. */
 #pragma once
 
 #include "proxy/upstream/cluster_manager.h"
 
 struct kb_cluster_type_ops {
-    const char *name;     /* "envoy.cluster.static" */
-    const char *type_url; /* of cluster_type.typed_config, or "" when it takes none */
+    const char *name;      /* "envoy.cluster.static" */
+    const char *type_url;  /* of cluster_type.typed_config, or "" when it takes none */
     bool hosts_have_names; /* auto_host_rewrite works */
-    /* Reads what the message says of hosts. `typed` is cluster_type's own message, or NULL. May set hosts already.
-     * KB_ECONFIG after a report to diag. *state is for the calls below. */
-    int (*create)(struct kb_cluster_entry *entry, const Envoy__Config__Cluster__V3__Cluster *message, const void *typed,
+    /* Reads what the message says of hosts. `typed` is cluster_type's own message, or NULL. May set
+     * hosts already. KB_ECONFIG after a report to diag. *state is for the calls below. */
+    int (*create)(struct kb_cluster_entry *entry,
+                  const Envoy__Config__Cluster__V3__Cluster *message, const void *typed,
                   struct kb_factory_context *factory, struct kb_diag *diag, void **state);
     /* Begins to look for hosts; ends, now or later, in kb_cluster_entry_initialized. */
     void (*start)(void *state);
     void (*destroy)(void *state);
 };
 
-/* These are the hosts from now on, in all priorities. The groups and their hosts are borrowed; hosts are kept by
- * reference. Counts what changed, and publishes. Does nothing when the configuration was wrong (entry->cluster NULL). */
-void kb_cluster_entry_set_hosts(struct kb_cluster_entry *entry, const struct kb_host_group *groups, size_t group_count);
+/* These are the hosts from now on, in all priorities. The groups and their hosts are borrowed;
+ * hosts are kept by reference. Counts what changed, and publishes. Does nothing when the
+ * configuration was wrong (entry->cluster NULL). */
+void kb_cluster_entry_set_hosts(struct kb_cluster_entry *entry, const struct kb_host_group *groups,
+                                size_t group_count);
 /* The first attempt to find hosts has ended, one way or the other. Harmless when repeated. */
 void kb_cluster_entry_initialized(struct kb_cluster_entry *entry);

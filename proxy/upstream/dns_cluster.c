@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Hosts by DNS: each name of the load assignment is looked up again and again. A strict cluster has a host for each
- * address; a logical one has one host, with the first address. A failed lookup leaves the hosts as they are; an answer
- * without addresses empties a strict cluster and is a failure for a logical one. */
+/* Hosts by DNS: each name of the load assignment is looked up again and again. A strict cluster has
+ * a host for each address; a logical one has one host, with the first address. A failed lookup
+ * leaves the hosts as they are; an answer without addresses empties a strict cluster and is a
+ * failure for a logical one. */
 #include "proxy/upstream/dns_cluster.h"
 
 #include <stdlib.h>
@@ -56,7 +57,8 @@ static void hosts_publish(struct kb_dns_cluster *cluster)
 
         kb_vec_init(&hosts);
         for (uint32_t t = 0; t < cluster->target_count; t++) {
-            for (uint32_t i = 0; cluster->targets[t].group == g && i < cluster->targets[t].host_count; i++) {
+            for (uint32_t i = 0;
+                 cluster->targets[t].group == g && i < cluster->targets[t].host_count; i++) {
                 kb_vec_push(&hosts, cluster->targets[t].hosts[i]);
             }
         }
@@ -89,7 +91,8 @@ static void hosts_free(struct kb_host **hosts, uint32_t count)
     free(hosts);
 }
 
-/* Makes the target's hosts those of the answer, keeping the ones whose address is still there. True when it changed. */
+/* Makes the target's hosts those of the answer, keeping the ones whose address is still there. True
+ * when it changed. */
 static bool target_update(struct dns_target *target, const struct kb_dns_answer *answers, size_t n)
 {
     struct kb_dns_cluster *cluster = target->cluster;
@@ -109,7 +112,8 @@ static bool target_update(struct dns_target *target, const struct kb_dns_answer 
         host = host_find(target->hosts, target->host_count, &target->host.addr);
         kept += host != NULL ? 1 : 0;
         hosts[count++] = host != NULL ? kb_host_ref(host)
-                                      : kb_host_create(cluster->entry->cluster, &target->host, cluster->worker_count);
+                                      : kb_host_create(cluster->entry->cluster, &target->host,
+                                                       cluster->worker_count);
     }
     changed = kept != count || kept != target->host_count;
     if (changed) {
@@ -134,7 +138,8 @@ static uint64_t failure_delay(struct dns_target *target)
     return kb_rand_u64(target->cluster->rand) % KB_MAX(bound, 1);
 }
 
-static uint64_t success_delay(const struct dns_target *target, const struct kb_dns_answer *answers, size_t n)
+static uint64_t success_delay(const struct dns_target *target, const struct kb_dns_answer *answers,
+                              size_t n)
 {
     const struct kb_dns_cluster_config *config = &target->cluster->config;
     uint64_t delay = config->refresh_ms;
@@ -152,7 +157,8 @@ static uint64_t success_delay(const struct dns_target *target, const struct kb_d
     return delay;
 }
 
-static void target_resolved(void *arg, int status, const struct kb_dns_answer *answers, size_t n, const char *text)
+static void target_resolved(void *arg, int status, const struct kb_dns_answer *answers, size_t n,
+                            const char *text)
 {
     struct dns_target *target = arg;
     struct kb_dns_cluster *cluster = target->cluster;
@@ -160,8 +166,8 @@ static void target_resolved(void *arg, int status, const struct kb_dns_answer *a
     uint64_t delay;
 
     target->query = NULL;
-    KB_LOG(UPSTREAM, DEBUG, "DNS of cluster %.*s: %.*s: %zu addresses: %s", KB_STR_ARG(cluster->entry->cluster->api.name),
-           KB_STR_ARG(target->name), n, text);
+    KB_LOG(UPSTREAM, DEBUG, "DNS of cluster %.*s: %.*s: %zu addresses: %s",
+           KB_STR_ARG(cluster->entry->cluster->api.name), KB_STR_ARG(target->name), n, text);
     if (status != 0 || (n == 0 && cluster->config.logical)) {
         counts->update_failure++;
         delay = failure_delay(target);
@@ -180,14 +186,15 @@ static void target_resolved(void *arg, int status, const struct kb_dns_answer *a
         delay = success_delay(target, answers, n);
     }
     kb_loop_timer_arm(cluster->loop, &target->timer, delay);
-    kb_cluster_entry_initialized(cluster->entry); /* the first name's answer is enough, as in Envoy */
+    kb_cluster_entry_initialized(
+        cluster->entry); /* the first name's answer is enough, as in Envoy */
 }
 
 static void target_resolve(struct dns_target *target)
 {
     target->cluster->entry->counts.update_attempt++;
-    kb_dns_resolve(target->cluster->config.dns, target->name, target->cluster->config.family, target_resolved, target,
-                   &target->query);
+    kb_dns_resolve(target->cluster->config.dns, target->name, target->cluster->config.family,
+                   target_resolved, target, &target->query);
 }
 
 static void target_timer_fired(struct kb_timer *timer)
@@ -227,22 +234,26 @@ void kb_dns_cluster_destroy(void *state)
     free(cluster);
 }
 
-void kb_dns_cluster_read_rates(const Google__Protobuf__Duration *refresh, const Google__Protobuf__Duration *jitter,
-                               bool has_failure, const Google__Protobuf__Duration *failure_base,
-                               const Google__Protobuf__Duration *failure_max, struct kb_dns_cluster_config *config,
-                               struct kb_diag *diag)
+void kb_dns_cluster_read_rates(const Google__Protobuf__Duration *refresh,
+                               const Google__Protobuf__Duration *jitter, bool has_failure,
+                               const Google__Protobuf__Duration *failure_base,
+                               const Google__Protobuf__Duration *failure_max,
+                               struct kb_dns_cluster_config *config, struct kb_diag *diag)
 {
-    config->refresh_ms = kb_config_duration_ms(refresh, "dns_refresh_rate", REFRESH_DEFAULT_MS, diag);
+    config->refresh_ms =
+        kb_config_duration_ms(refresh, "dns_refresh_rate", REFRESH_DEFAULT_MS, diag);
     config->jitter_ms = kb_config_duration_ms(jitter, "dns_jitter", 0, diag);
     if (!has_failure) {
         return;
     }
     kb_diag_push(diag, "dns_failure_refresh_rate");
-    config->failure_base_ms = kb_config_duration_ms(failure_base, "base_interval", REFRESH_DEFAULT_MS, diag);
-    config->failure_max_ms =
-        kb_config_duration_ms(failure_max, "max_interval", config->failure_base_ms * FAILURE_MAX_FACTOR, diag);
+    config->failure_base_ms =
+        kb_config_duration_ms(failure_base, "base_interval", REFRESH_DEFAULT_MS, diag);
+    config->failure_max_ms = kb_config_duration_ms(
+        failure_max, "max_interval", config->failure_base_ms * FAILURE_MAX_FACTOR, diag);
     if (config->failure_max_ms < config->failure_base_ms) {
-        kb_diag_error(diag, "dns_failure_refresh_rate must have max_interval greater than or equal to the base_interval");
+        kb_diag_error(diag, "dns_failure_refresh_rate must have max_interval greater than or equal "
+                            "to the base_interval");
     }
     kb_diag_pop(diag);
 }
@@ -251,7 +262,8 @@ void kb_dns_cluster_read_rates(const Google__Protobuf__Duration *refresh, const 
 static void target_keep(struct dns_target *target, struct kb_arena *arena)
 {
     target->name = kb_str_dup(arena, target->name);
-    target->host.hostname = target->host.hostname.len > 0 ? kb_str_dup(arena, target->host.hostname) : target->name;
+    target->host.hostname =
+        target->host.hostname.len > 0 ? kb_str_dup(arena, target->host.hostname) : target->name;
     target->host.region = kb_str_dup(arena, target->host.region);
     target->host.zone = kb_str_dup(arena, target->host.zone);
     target->host.sub_zone = kb_str_dup(arena, target->host.sub_zone);
@@ -271,7 +283,8 @@ static void target_read(struct kb_dns_cluster *cluster, struct dns_target *targe
     target->group = group;
     target->failure_next_ms = cluster->config.failure_base_ms;
     kb_timer_init(&target->timer, target_timer_fired);
-    if (address == NULL || address->address_case != ENVOY__CONFIG__CORE__V3__ADDRESS__ADDRESS_SOCKET_ADDRESS) {
+    if (address == NULL ||
+        address->address_case != ENVOY__CONFIG__CORE__V3__ADDRESS__ADDRESS_SOCKET_ADDRESS) {
         kb_diag_error(diag, "a DNS cluster needs endpoints with a socket_address");
     } else {
         if (address->socket_address->resolver_name[0] != '\0') {
@@ -281,7 +294,8 @@ static void target_read(struct kb_dns_cluster *cluster, struct dns_target *targe
         target->name = kb_str_from_cstr(address->socket_address->address);
         target->port = (uint16_t)address->socket_address->port_value;
     }
-    if (endpoint->host_identifier_case == ENVOY__CONFIG__ENDPOINT__V3__LB_ENDPOINT__HOST_IDENTIFIER_ENDPOINT &&
+    if (endpoint->host_identifier_case ==
+            ENVOY__CONFIG__ENDPOINT__V3__LB_ENDPOINT__HOST_IDENTIFIER_ENDPOINT &&
         endpoint->endpoint->n_additional_addresses > 0) {
         kb_diag_error(diag, "additional addresses of an endpoint are not implemented yet");
     }
@@ -301,7 +315,8 @@ static void assignment_read(struct kb_dns_cluster *cluster,
     }
     if (cluster->config.logical && (n != 1 || assignment->endpoints[0]->n_lb_endpoints != 1)) {
         kb_diag_push(diag, "load_assignment");
-        kb_diag_error(diag, "LOGICAL_DNS clusters must have a single locality_lb_endpoint and a single lb_endpoint");
+        kb_diag_error(diag, "LOGICAL_DNS clusters must have a single locality_lb_endpoint and a "
+                            "single lb_endpoint");
         kb_diag_pop(diag);
         return;
     }
@@ -320,16 +335,18 @@ static void assignment_read(struct kb_dns_cluster *cluster,
             locality->load_balancing_weight == NULL ? 0 : locality->load_balancing_weight->value;
         kb_diag_push_index(diag, "endpoints", i);
         for (size_t k = 0; k < locality->n_lb_endpoints; k++) {
-            target_read(cluster, &cluster->targets[cluster->target_count++], (uint32_t)i, locality, k, factory, diag);
+            target_read(cluster, &cluster->targets[cluster->target_count++], (uint32_t)i, locality,
+                        k, factory, diag);
         }
         kb_diag_pop(diag);
     }
     kb_diag_pop(diag);
 }
 
-int kb_dns_cluster_create(struct kb_cluster_entry *entry, const Envoy__Config__Cluster__V3__Cluster *message,
-                          const struct kb_dns_cluster_config *config, struct kb_factory_context *factory,
-                          struct kb_diag *diag, void **state)
+int kb_dns_cluster_create(struct kb_cluster_entry *entry,
+                          const Envoy__Config__Cluster__V3__Cluster *message,
+                          const struct kb_dns_cluster_config *config,
+                          struct kb_factory_context *factory, struct kb_diag *diag, void **state)
 {
     struct kb_dns_cluster *cluster = kb_calloc(1, sizeof(*cluster));
     uint32_t errors = diag->error_count;
@@ -364,10 +381,12 @@ static enum kb_dns_family family_read(Envoy__Config__Cluster__V3__Cluster__DnsLo
 }
 
 int kb_dns_cluster_create_from_cluster(struct kb_cluster_entry *entry,
-                                       const Envoy__Config__Cluster__V3__Cluster *message, bool logical,
-                                       struct kb_factory_context *factory, struct kb_diag *diag, void **state)
+                                       const Envoy__Config__Cluster__V3__Cluster *message,
+                                       bool logical, struct kb_factory_context *factory,
+                                       struct kb_diag *diag, void **state)
 {
-    const Envoy__Config__Cluster__V3__Cluster__RefreshRate *failure = message->dns_failure_refresh_rate;
+    const Envoy__Config__Cluster__V3__Cluster__RefreshRate *failure =
+        message->dns_failure_refresh_rate;
     struct kb_dns_cluster_config config = {.logical = logical};
     struct kb_addr servers[KB_DNS_SERVERS_MAX];
     struct kb_dns_options options = {.servers = servers};

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Clusters whose hosts are found by DNS (Envoy docs: service discovery, strict DNS and logical DNS). The cluster types in
- * proxy/ext/cluster read their configuration and share this. Main thread. */
+/* Clusters whose hosts are found by DNS (Envoy docs: service discovery, strict DNS and logical
+ * DNS). The cluster types in proxy/ext/cluster read their configuration and share this. Main
+ * thread. */
 #pragma once
 
 #include "proxy/upstream/cluster_dns.h"
@@ -19,22 +20,26 @@ struct kb_dns_cluster_config {
     struct kb_dns *dns;
 };
 
-/* The types of dns_failure_refresh_rate and dns_lookup_family differ between messages, so their parts come singly. Reads
- * the durations with Envoy's checks. */
-void kb_dns_cluster_read_rates(const Google__Protobuf__Duration *refresh, const Google__Protobuf__Duration *jitter,
-                               bool has_failure, const Google__Protobuf__Duration *failure_base,
-                               const Google__Protobuf__Duration *failure_max, struct kb_dns_cluster_config *config,
-                               struct kb_diag *diag);
+/* The types of dns_failure_refresh_rate and dns_lookup_family differ between messages, so their
+ * parts come singly. Reads the durations with Envoy's checks. */
+void kb_dns_cluster_read_rates(const Google__Protobuf__Duration *refresh,
+                               const Google__Protobuf__Duration *jitter, bool has_failure,
+                               const Google__Protobuf__Duration *failure_base,
+                               const Google__Protobuf__Duration *failure_max,
+                               struct kb_dns_cluster_config *config, struct kb_diag *diag);
 
 /* For STRICT_DNS and LOGICAL_DNS clusters: everything is in the Cluster message itself. */
 int kb_dns_cluster_create_from_cluster(struct kb_cluster_entry *entry,
-                                       const Envoy__Config__Cluster__V3__Cluster *message, bool logical,
-                                       struct kb_factory_context *factory, struct kb_diag *diag, void **state) KB_MUST_USE;
+                                       const Envoy__Config__Cluster__V3__Cluster *message,
+                                       bool logical, struct kb_factory_context *factory,
+                                       struct kb_diag *diag, void **state) KB_MUST_USE;
 
 /* Reads the load assignment's names. KB_ECONFIG after a report. */
-int kb_dns_cluster_create(struct kb_cluster_entry *entry, const Envoy__Config__Cluster__V3__Cluster *message,
-                          const struct kb_dns_cluster_config *config, struct kb_factory_context *factory,
-                          struct kb_diag *diag, void **state) KB_MUST_USE;
+int kb_dns_cluster_create(struct kb_cluster_entry *entry,
+                          const Envoy__Config__Cluster__V3__Cluster *message,
+                          const struct kb_dns_cluster_config *config,
+                          struct kb_factory_context *factory, struct kb_diag *diag,
+                          void **state) KB_MUST_USE;
 
 /* For struct kb_cluster_type_ops. */
 void kb_dns_cluster_start(void *state);

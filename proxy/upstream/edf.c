@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Earliest deadline first over a binary heap. Picking replaces the top and sifts it down, so it takes no memory. */
+/* Earliest deadline first over a binary heap. Picking replaces the top and sifts it down, so it
+ * takes no memory. */
 #include "proxy/upstream/edf.h"
 
 #include <math.h>
@@ -8,8 +9,8 @@
 
 #include "base/mem.h"
 
-/* Added to the weights at the start: entries whose deadlines would be equal come smallest weight first, in every round,
- * as in Envoy, however many picks went before. */
+/* Added to the weights at the start: entries whose deadlines would be equal come smallest weight
+ * first, in every round, as in Envoy, however many picks went before. */
 #define WEIGHT_EPSILON 1e-13
 
 static bool entry_before(const struct kb_edf_entry *a, const struct kb_edf_entry *b)
@@ -49,8 +50,8 @@ struct kb_edf *kb_edf_create(uint32_t n, uint32_t picks, kb_edf_weight_fn weight
         weight_sum += weight(arg, i) + WEIGHT_EPSILON;
     }
     edf->count = n;
-    /* Of `picks` picks each entry gets at least the whole part of its share, which needs no queue; the few that are
-     * left are picked one by one. */
+    /* Of `picks` picks each entry gets at least the whole part of its share, which needs no queue;
+     * the few that are left are picked one by one. */
     for (uint32_t i = 0; i < n; i++) {
         double w = weight(arg, i) + WEIGHT_EPSILON;
         double share = floor((double)picks * w / weight_sum);

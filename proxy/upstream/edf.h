@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Weighted picking by earliest deadline first, as Envoy's EdfScheduler: each pick takes the entry with the earliest
- * deadline (ties: the one queued first) and queues it again 1/weight later. Entries are numbers 0..n-1. Pure. */
+/* Weighted picking by earliest deadline first, as Envoy's EdfScheduler: each pick takes the entry
+ * with the earliest deadline (ties: the one queued first) and queues it again 1/weight later.
+ * Entries are numbers 0..n-1. Pure. */
 #pragma once
 
 #include "base/compiler.h"

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Host memory: the struct, its texts and its table of worker parts are one allocation. A worker's part is written by
- * that worker only and read by the main thread for /clusters, and by least request of other workers. */
+/* Host memory: the struct, its texts and its table of worker parts are one allocation. A worker's
+ * part is written by that worker only and read by the main thread for /clusters, and by least
+ * request of other workers. */
 #include "proxy/upstream/host.h"
 
 #include <stdlib.h>
@@ -32,9 +33,10 @@ struct kb_host *kb_host_create(struct kb_cluster_impl *cluster, const struct kb_
 {
     char addr_text[KB_ADDR_TEXT_MAX];
     struct kb_str text = kb_addr_text(&params->addr, addr_text);
-    size_t texts = text.len + params->hostname.len + params->region.len + params->zone.len + params->sub_zone.len +
-                   params->metadata.len;
-    struct kb_host *host = kb_calloc(1, sizeof(*host) + (worker_count + 1) * sizeof(host->locals[0]) + texts);
+    size_t texts = text.len + params->hostname.len + params->region.len + params->zone.len +
+                   params->sub_zone.len + params->metadata.len;
+    struct kb_host *host =
+        kb_calloc(1, sizeof(*host) + (worker_count + 1) * sizeof(host->locals[0]) + texts);
     char *at;
 
     KB_OBJ_SET(host, kb_host);
@@ -127,8 +129,10 @@ struct kb_str kb_host_health_text(const struct kb_host *host, char *out)
         uint32_t flag;
         const char *text;
     } flags[] = {
-        {KB_HOST_FAILED_ACTIVE_HC, "/failed_active_hc"},     {KB_HOST_FAILED_OUTLIER, "/failed_outlier_check"},
-        {KB_HOST_FAILED_EDS, "/failed_eds_health"},          {KB_HOST_DEGRADED_EDS, "/degraded_eds_health"},
+        {KB_HOST_FAILED_ACTIVE_HC, "/failed_active_hc"},
+        {KB_HOST_FAILED_OUTLIER, "/failed_outlier_check"},
+        {KB_HOST_FAILED_EDS, "/failed_eds_health"},
+        {KB_HOST_DEGRADED_EDS, "/degraded_eds_health"},
         {KB_HOST_DRAINING_EDS, "/eds_status_draining"},
     };
     uint32_t set = __atomic_load_n(&host->health_flags, __ATOMIC_RELAXED);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Hosts: one upstream endpoint each, immutable but for its reference count and its per-worker parts. */
+/* Hosts: one upstream endpoint each, immutable but for its reference count and its per-worker
+ * parts. */
 #pragma once
 
 #include "proxy/api/cluster.h"
@@ -18,16 +19,16 @@ struct kb_host_params {
     bool canary;
 };
 
-/* A host with one reference; it holds the cluster (NULL in tests). It has `worker_count` worker parts, and one for the
- * main thread. */
+/* A host with one reference; it holds the cluster (NULL in tests). It has `worker_count` worker
+ * parts, and one for the main thread. */
 struct kb_host *kb_host_create(struct kb_cluster_impl *cluster, const struct kb_host_params *params,
                                uint32_t worker_count);
 
 /* The sum over all workers, at this moment. Main thread. */
 uint64_t kb_host_stat_sum(const struct kb_host *host, enum kb_host_stat stat);
 
-/* "healthy" or "/failed_eds_health" and so on, as /clusters writes it, to `out`. */
 #define KB_HOST_FLAGS_TEXT_MAX 128
+/* "healthy" or "/failed_eds_health" and so on, as /clusters writes it, to `out`. */
 struct kb_str kb_host_health_text(const struct kb_host *host, char *out);
 
 /* Calls the pools' function for this worker's part of the host, if there is one. On the worker. */

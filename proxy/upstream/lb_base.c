@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The common part of the load balancers. Everything that depends on the hosts is made when they change, schedulers when
- * they are first used; a pick takes no memory. */
+/* The common part of the load balancers. Everything that depends on the hosts is made when they
+ * change, schedulers when they are first used; a pick takes no memory. */
 #include "proxy/upstream/lb_base.h"
 
 #include <math.h>
@@ -34,8 +34,8 @@ static uint64_t random_next(struct kb_lb_base *base)
     return kb_rand_u64(&base->lb.local->worker->rand);
 }
 
-static void source_set(struct kb_lb_base *base, struct kb_lb_source *source, const struct kb_host_list *list,
-                       uint64_t next)
+static void source_set(struct kb_lb_base *base, struct kb_lb_source *source,
+                       const struct kb_host_list *list, uint64_t next)
 {
     source->list = list;
     source->next = next;
@@ -43,15 +43,16 @@ static void source_set(struct kb_lb_base *base, struct kb_lb_source *source, con
 }
 
 /* Where picking stood in the same list before the hosts changed. */
-static uint64_t next_before(const struct kb_lb_base *base, const struct kb_lb_base *before, uint32_t priority,
-                            uint32_t offset)
+static uint64_t next_before(const struct kb_lb_base *base, const struct kb_lb_base *before,
+                            uint32_t priority, uint32_t offset)
 {
     uint32_t end;
 
     if (before == NULL || priority >= before->priority_count) {
         return base->seed;
     }
-    end = priority + 1 < before->priority_count ? before->priorities[priority + 1].first : before->source_count;
+    end = priority + 1 < before->priority_count ? before->priorities[priority + 1].first
+                                                : before->source_count;
     return before->priorities[priority].first + offset < end
                ? before->sources[before->priorities[priority].first + offset].next
                : base->seed;
@@ -74,17 +75,23 @@ static void sources_make(struct kb_lb_base *base, const struct kb_lb_base *befor
         uint32_t first = at;
 
         base->priorities[p].first = first;
-        source_set(base, &base->sources[at++], &hosts->all, next_before(base, before, p, SOURCE_ALL));
-        source_set(base, &base->sources[at++], &hosts->healthy, next_before(base, before, p, SOURCE_HEALTHY));
-        source_set(base, &base->sources[at++], &hosts->degraded, next_before(base, before, p, SOURCE_DEGRADED));
+        source_set(base, &base->sources[at++], &hosts->all,
+                   next_before(base, before, p, SOURCE_ALL));
+        source_set(base, &base->sources[at++], &hosts->healthy,
+                   next_before(base, before, p, SOURCE_HEALTHY));
+        source_set(base, &base->sources[at++], &hosts->degraded,
+                   next_before(base, before, p, SOURCE_DEGRADED));
         for (uint32_t i = 0; i < hosts->locality_count; i++, at++) {
-            source_set(base, &base->sources[at], &hosts->localities[i].healthy, next_before(base, before, p, at - first));
+            source_set(base, &base->sources[at], &hosts->localities[i].healthy,
+                       next_before(base, before, p, at - first));
         }
         for (uint32_t i = 0; i < hosts->locality_count; i++, at++) {
-            source_set(base, &base->sources[at], &hosts->localities[i].degraded, next_before(base, before, p, at - first));
+            source_set(base, &base->sources[at], &hosts->localities[i].degraded,
+                       next_before(base, before, p, at - first));
         }
     }
-    base->direct = set->sets[0].healthy_load == 100 && !set->sets[0].panic && set->sets[0].locality_count == 0;
+    base->direct =
+        set->sets[0].healthy_load == 100 && !set->sets[0].panic && set->sets[0].locality_count == 0;
 }
 
 static void localities_dispose(struct kb_lb_localities *localities)
@@ -106,9 +113,10 @@ static void sources_dispose(struct kb_lb_base *base)
     free(base->priorities);
 }
 
-void kb_lb_base_init(struct kb_lb_base *base, const struct kb_lb_ops *ops, const struct kb_lb_picks *picks,
-                     struct kb_cluster_local *local, const struct kb_lb_config *config,
-                     const struct kb_priority_set *set, uint64_t seed)
+void kb_lb_base_init(struct kb_lb_base *base, const struct kb_lb_ops *ops,
+                     const struct kb_lb_picks *picks, struct kb_cluster_local *local,
+                     const struct kb_lb_config *config, const struct kb_priority_set *set,
+                     uint64_t seed)
 {
     KB_OBJ_SET(&base->lb, kb_lb);
     base->lb.ops = ops;
@@ -136,9 +144,10 @@ void kb_lb_base_hosts_changed(struct kb_lb *lb, const struct kb_priority_set *se
     sources_dispose(&before);
 }
 
-/* A locality counts by its weight, and less when hosts of it cannot be used (overprovisioned as priorities are). */
-static void localities_make(struct kb_lb_base *base, struct kb_lb_localities *localities, const struct kb_host_set *hosts,
-                            bool degraded)
+/* A locality counts by its weight, and less when hosts of it cannot be used (overprovisioned as
+ * priorities are). */
+static void localities_make(struct kb_lb_base *base, struct kb_lb_localities *localities,
+                            const struct kb_host_set *hosts, bool degraded)
 {
     double sum = 0;
 
@@ -155,7 +164,8 @@ static void localities_make(struct kb_lb_base *base, struct kb_lb_localities *lo
         sum += localities->weights[i];
     }
     if (sum > 0) {
-        localities->edf = kb_edf_create(hosts->locality_count, (uint32_t)base->seed, locality_weight, localities->weights);
+        localities->edf = kb_edf_create(hosts->locality_count, (uint32_t)base->seed,
+                                        locality_weight, localities->weights);
     }
 }
 
@@ -169,7 +179,9 @@ static int locality_pick(struct kb_lb_base *base, uint32_t priority, bool degrad
     if (KB_UNLIKELY(!localities->made)) {
         localities_make(base, localities, hosts, degraded);
     }
-    return localities->edf == NULL ? -1 : (int)kb_edf_pick(localities->edf, locality_weight, localities->weights);
+    return localities->edf == NULL
+               ? -1
+               : (int)kb_edf_pick(localities->edf, locality_weight, localities->weights);
 }
 
 /* The priority that `random` falls on; *degraded says which of its hosts. */
@@ -218,7 +230,8 @@ static struct kb_lb_source *source_pick(struct kb_lb_base *base)
         locality = locality_pick(base, p, degraded);
     }
     if (locality >= 0) {
-        return &sources[SOURCE_LOCALITIES + (degraded ? hosts->locality_count : 0) + (uint32_t)locality];
+        return &sources[SOURCE_LOCALITIES + (degraded ? hosts->locality_count : 0) +
+                        (uint32_t)locality];
     }
     return &sources[degraded ? SOURCE_DEGRADED : SOURCE_HEALTHY];
 }
@@ -245,7 +258,8 @@ static struct kb_host *host_pick(struct kb_lb_base *base)
 struct kb_host *kb_lb_base_choose_host(struct kb_lb *lb, const struct kb_lb_request *request)
 {
     struct kb_lb_base *base = (struct kb_lb_base *)lb;
-    uint32_t attempts = request == NULL || request->reject_host == NULL ? 1 : KB_MAX(request->max_attempts, 1);
+    uint32_t attempts =
+        request == NULL || request->reject_host == NULL ? 1 : KB_MAX(request->max_attempts, 1);
     struct kb_host *host;
 
     KB_DASSERT(lb->kb_magic == (uint32_t)KB_MAGIC_kb_lb);
@@ -259,8 +273,9 @@ struct kb_host *kb_lb_base_choose_host(struct kb_lb *lb, const struct kb_lb_requ
     return host;
 }
 
-void kb_lb_config_read_locality(const struct Envoy__Extensions__LoadBalancingPolicies__Common__V3__LocalityLbConfig *message,
-                                struct kb_lb_config *config)
+void kb_lb_config_read_locality(
+    const struct Envoy__Extensions__LoadBalancingPolicies__Common__V3__LocalityLbConfig *message,
+    struct kb_lb_config *config)
 {
     if (message == NULL) {
         return;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What round robin, least request and random have in common (Envoy's ZoneAwareLoadBalancerBase and
- * EdfLoadBalancerBase): which priority, which hosts of it, weighted picking, and asking again for retries. */
+ * EdfLoadBalancerBase): which priority, which hosts of it, weighted picking, and asking again for
+ * retries. */
 #pragma once
 
 #include "proxy/api/lb.h"
@@ -10,8 +11,8 @@
 /* One list of hosts to pick from, and the state of picking from it. */
 struct kb_lb_source {
     const struct kb_host_list *list;
-    uint64_t next;       /* round robin position; survives changes of hosts */
-    struct kb_edf *edf;  /* made at the first pick when `weighted` */
+    uint64_t next;      /* round robin position; survives changes of hosts */
+    struct kb_edf *edf; /* made at the first pick when `weighted` */
     bool weighted;
 };
 
@@ -20,19 +21,21 @@ struct kb_lb_base;
 struct kb_lb_picks {
     /* A host of a list that is not empty, when weights play no part. */
     struct kb_host *(*pick)(struct kb_lb_base *base, struct kb_lb_source *source);
-    /* The weight of a host at this moment, for lists whose weights differ; NULL: weights never count. */
+    /* The weight of a host at this moment, for lists whose weights differ; NULL: weights never
+     * count. */
     double (*weight)(const struct kb_lb_base *base, const struct kb_host *host);
 };
 
 /* Picking a locality of one priority by weight. */
 struct kb_lb_localities {
-    struct kb_edf *edf;  /* NULL: none, or not made yet */
-    double *weights;     /* effective, in the order of the set's localities */
+    struct kb_edf *edf; /* NULL: none, or not made yet */
+    double *weights;    /* effective, in the order of the set's localities */
     bool made;
 };
 
 struct kb_lb_priority {
-    uint32_t first; /* source: all, healthy, degraded, then the localities' healthy and degraded ones */
+    uint32_t
+        first; /* source: all, healthy, degraded, then the localities' healthy and degraded ones */
     struct kb_lb_localities healthy, degraded;
 };
 
@@ -49,9 +52,10 @@ struct kb_lb_base {
 };
 
 /* Prepares caller's storage; `seed` is where picking starts. */
-void kb_lb_base_init(struct kb_lb_base *base, const struct kb_lb_ops *ops, const struct kb_lb_picks *picks,
-                     struct kb_cluster_local *local, const struct kb_lb_config *config,
-                     const struct kb_priority_set *set, uint64_t seed);
+void kb_lb_base_init(struct kb_lb_base *base, const struct kb_lb_ops *ops,
+                     const struct kb_lb_picks *picks, struct kb_cluster_local *local,
+                     const struct kb_lb_config *config, const struct kb_priority_set *set,
+                     uint64_t seed);
 void kb_lb_base_dispose(struct kb_lb_base *base);
 /* For struct kb_lb_ops. */
 void kb_lb_base_hosts_changed(struct kb_lb *lb, const struct kb_priority_set *set);
@@ -59,5 +63,6 @@ struct kb_host *kb_lb_base_choose_host(struct kb_lb *lb, const struct kb_lb_requ
 
 struct Envoy__Extensions__LoadBalancingPolicies__Common__V3__LocalityLbConfig;
 /* Reads locality_lb_config (may be NULL) into the head of a configuration. */
-void kb_lb_config_read_locality(const struct Envoy__Extensions__LoadBalancingPolicies__Common__V3__LocalityLbConfig *message,
-                                struct kb_lb_config *config);
+void kb_lb_config_read_locality(
+    const struct Envoy__Extensions__LoadBalancingPolicies__Common__V3__LocalityLbConfig *message,
+    struct kb_lb_config *config);

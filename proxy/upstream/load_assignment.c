@@ -43,11 +43,12 @@ static uint32_t health_flags_read(Envoy__Config__Core__V3__HealthStatus status)
 }
 
 void kb_lb_endpoint_read(const Envoy__Config__Endpoint__V3__LocalityLbEndpoints *locality,
-                         const Envoy__Config__Endpoint__V3__LbEndpoint *endpoint, struct kb_arena *arena,
-                         struct kb_host_params *params)
+                         const Envoy__Config__Endpoint__V3__LbEndpoint *endpoint,
+                         struct kb_arena *arena, struct kb_host_params *params)
 {
     memset(params, 0, sizeof(*params));
-    if (endpoint->host_identifier_case == ENVOY__CONFIG__ENDPOINT__V3__LB_ENDPOINT__HOST_IDENTIFIER_ENDPOINT) {
+    if (endpoint->host_identifier_case ==
+        ENVOY__CONFIG__ENDPOINT__V3__LB_ENDPOINT__HOST_IDENTIFIER_ENDPOINT) {
         params->hostname = kb_str_from_cstr(endpoint->endpoint->hostname);
     }
     if (locality->locality != NULL) {
@@ -56,7 +57,8 @@ void kb_lb_endpoint_read(const Envoy__Config__Endpoint__V3__LocalityLbEndpoints 
         params->sub_zone = kb_str_from_cstr(locality->locality->sub_zone);
     }
     params->priority = locality->priority;
-    params->weight = endpoint->load_balancing_weight == NULL ? 1 : endpoint->load_balancing_weight->value;
+    params->weight =
+        endpoint->load_balancing_weight == NULL ? 1 : endpoint->load_balancing_weight->value;
     params->health_flags = health_flags_read(endpoint->health_status);
     if (endpoint->metadata != NULL) {
         params->metadata = kb_pb_pack(&endpoint->metadata->base, arena);
@@ -67,7 +69,8 @@ void kb_lb_endpoint_read(const Envoy__Config__Endpoint__V3__LocalityLbEndpoints 
 const Envoy__Config__Core__V3__Address *
 kb_lb_endpoint_address(const Envoy__Config__Endpoint__V3__LbEndpoint *endpoint)
 {
-    return endpoint->host_identifier_case == ENVOY__CONFIG__ENDPOINT__V3__LB_ENDPOINT__HOST_IDENTIFIER_ENDPOINT
+    return endpoint->host_identifier_case ==
+                   ENVOY__CONFIG__ENDPOINT__V3__LB_ENDPOINT__HOST_IDENTIFIER_ENDPOINT
                ? endpoint->endpoint->address
                : NULL;
 }

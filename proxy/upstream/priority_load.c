@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* How much of the load each priority gets, and when a priority panics: whole percents, with Envoy's rounding, so that
- * shares agree to the request (Envoy docs: load balancing, priority levels; degraded endpoints; panic threshold). */
+/* How much of the load each priority gets, and when a priority panics: whole percents, with Envoy's
+ * rounding, so that shares agree to the request (Envoy docs: load balancing, priority levels;
+ * degraded endpoints; panic threshold). */
 #include <string.h>
 
 #include "proxy/upstream/priority_set.h"
@@ -26,13 +27,15 @@ static uint64_t excluded_weight(const struct kb_host_set *hosts)
     uint64_t sum = 0;
 
     for (uint32_t i = 0; i < hosts->all.count; i++) {
-        sum += (hosts->all.hosts[i]->health_flags & KB_HOST_DRAINING_EDS) != 0 ? hosts->all.hosts[i]->weight : 0;
+        sum += (hosts->all.hosts[i]->health_flags & KB_HOST_DRAINING_EDS) != 0
+                   ? hosts->all.hosts[i]->weight
+                   : 0;
     }
     return sum;
 }
 
-static void availability_compute(const struct kb_priority_set *set, const struct kb_priority_policy *policy,
-                                 struct availability *out)
+static void availability_compute(const struct kb_priority_set *set,
+                                 const struct kb_priority_policy *policy, struct availability *out)
 {
     uint64_t sum = 0;
 
@@ -57,9 +60,10 @@ static void availability_compute(const struct kb_priority_set *set, const struct
     out->total = (uint32_t)KB_MIN(100, sum);
 }
 
-/* Gives `load` to the priorities in order; returns what is left. *first is the first that can take any, or -1. */
-static uint32_t load_distribute(uint32_t load, const uint8_t *available, uint32_t total, uint32_t count,
-                                uint8_t *out, int *first)
+/* Gives `load` to the priorities in order; returns what is left. *first is the first that can take
+ * any, or -1. */
+static uint32_t load_distribute(uint32_t load, const uint8_t *available, uint32_t total,
+                                uint32_t count, uint8_t *out, int *first)
 {
     *first = -1;
     for (uint32_t p = 0; p < count; p++) {
@@ -78,8 +82,10 @@ static void load_by_health(struct kb_priority_set *set, const struct availabilit
     int first_healthy, first_degraded;
     uint32_t left;
 
-    left = load_distribute(100, available->healthy, available->total, set->count, healthy, &first_healthy);
-    left = load_distribute(left, available->degraded, available->total, set->count, degraded, &first_degraded);
+    left = load_distribute(100, available->healthy, available->total, set->count, healthy,
+                           &first_healthy);
+    left = load_distribute(left, available->degraded, available->total, set->count, degraded,
+                           &first_degraded);
     if (left > 0 && first_healthy >= 0) {
         healthy[first_healthy] = (uint8_t)(healthy[first_healthy] + left);
     } else if (left > 0 && first_degraded >= 0) {
@@ -101,7 +107,9 @@ static void load_by_size(struct kb_priority_set *set)
         struct kb_host_set *hosts = &set->sets[p];
 
         hosts->degraded_load = 0;
-        hosts->healthy_load = set->host_count == 0 ? 0 : (uint8_t)(100 * (uint64_t)hosts->all.count / set->host_count);
+        hosts->healthy_load = set->host_count == 0
+                                  ? 0
+                                  : (uint8_t)(100 * (uint64_t)hosts->all.count / set->host_count);
         left -= hosts->healthy_load;
         if (first < 0 && hosts->all.count > 0) {
             first = (int)p;
@@ -114,12 +122,15 @@ static void load_by_size(struct kb_priority_set *set)
 static bool set_panics(const struct kb_host_set *hosts, uint32_t threshold)
 {
     uint32_t counted = hosts->all.count - hosts->excluded_count;
-    double usable = counted == 0 ? 0 : 100.0 * hosts->healthy.count / counted + 100.0 * hosts->degraded.count / counted;
+    double usable = counted == 0 ? 0
+                                 : 100.0 * hosts->healthy.count / counted +
+                                       100.0 * hosts->degraded.count / counted;
 
     return usable < threshold;
 }
 
-void kb_priority_set_compute_load(struct kb_priority_set *set, const struct kb_priority_policy *policy)
+void kb_priority_set_compute_load(struct kb_priority_set *set,
+                                  const struct kb_priority_policy *policy)
 {
     struct availability available;
     uint32_t threshold = KB_MIN(100, policy->panic_threshold);

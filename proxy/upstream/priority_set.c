@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Building the immutable host view: one allocation holds the priorities, the localities and all host lists. */
+/* Building the immutable host view: one allocation holds the priorities, the localities and all
+ * host lists. */
 #include "proxy/upstream/priority_set.h"
 
 #include <stdlib.h>
@@ -19,7 +20,8 @@ static bool host_is_healthy(const struct kb_host *host)
 
 static bool host_is_degraded(const struct kb_host *host)
 {
-    return (host->health_flags & (KB_HOST_UNHEALTHY | KB_HOST_DEGRADED_EDS)) == KB_HOST_DEGRADED_EDS;
+    return (host->health_flags & (KB_HOST_UNHEALTHY | KB_HOST_DEGRADED_EDS)) ==
+           KB_HOST_DEGRADED_EDS;
 }
 
 static bool host_is_excluded(const struct kb_host *host)
@@ -44,7 +46,8 @@ static struct kb_host_list list_filter(struct list_space *space, const struct kb
     return list;
 }
 
-static uint32_t list_count(const struct kb_host_list *list, bool (*want)(const struct kb_host *host))
+static uint32_t list_count(const struct kb_host_list *list,
+                           bool (*want)(const struct kb_host *host))
 {
     uint32_t n = 0;
 
@@ -77,8 +80,9 @@ static bool group_same_locality(const struct kb_host_group *a, const struct kb_h
     const struct kb_host *x = a->count > 0 ? a->hosts[0] : NULL;
     const struct kb_host *y = b->count > 0 ? b->hosts[0] : NULL;
 
-    return a->priority == b->priority && x != NULL && y != NULL && kb_str_eq(x->region, y->region) &&
-           kb_str_eq(x->zone, y->zone) && kb_str_eq(x->sub_zone, y->sub_zone);
+    return a->priority == b->priority && x != NULL && y != NULL &&
+           kb_str_eq(x->region, y->region) && kb_str_eq(x->zone, y->zone) &&
+           kb_str_eq(x->sub_zone, y->sub_zone);
 }
 
 /* The first group of the same locality stands for all of them. */
@@ -92,8 +96,9 @@ static bool group_is_first(const struct kb_host_group *groups, size_t at)
     return true;
 }
 
-static void localities_fill(struct kb_host_set *set, uint32_t priority, const struct kb_host_group *groups,
-                            size_t group_count, struct list_space *space)
+static void localities_fill(struct kb_host_set *set, uint32_t priority,
+                            const struct kb_host_group *groups, size_t group_count,
+                            struct list_space *space)
 {
     for (size_t i = 0; i < group_count; i++) {
         struct kb_host_locality *locality = &set->localities[set->locality_count];
@@ -116,8 +121,9 @@ static void localities_fill(struct kb_host_set *set, uint32_t priority, const st
     }
 }
 
-static void set_fill(struct kb_priority_set *set, uint32_t priority, const struct kb_host_group *groups,
-                     size_t group_count, struct list_space *space)
+static void set_fill(struct kb_priority_set *set, uint32_t priority,
+                     const struct kb_host_group *groups, size_t group_count,
+                     struct list_space *space)
 {
     struct kb_host_set *hosts = &set->sets[priority];
 
@@ -139,7 +145,8 @@ static void set_fill(struct kb_priority_set *set, uint32_t priority, const struc
 
 static int host_pointer_cmp(const void *a, const void *b)
 {
-    uintptr_t x = (uintptr_t)*(struct kb_host *const *)a, y = (uintptr_t)*(struct kb_host *const *)b;
+    uintptr_t x = (uintptr_t)*(struct kb_host *const *)a,
+              y = (uintptr_t)*(struct kb_host *const *)b;
 
     return x < y ? -1 : x > y;
 }
@@ -181,8 +188,8 @@ void kb_priority_set_find_removed(struct kb_priority_set *set, const struct kb_p
     set->removed_count = removed;
 }
 
-/* Host pointers that the lists of a set may need, at most: all of them, and the healthy and the degraded, which are at
- * most all of them again; and that much for the localities. */
+/* Host pointers that the lists of a set may need, at most: all of them, and the healthy and the
+ * degraded, which are at most all of them again; and that much for the localities. */
 static size_t space_needed(const struct kb_host_group *groups, size_t group_count, bool localities)
 {
     size_t total = 0;
@@ -193,8 +200,10 @@ static size_t space_needed(const struct kb_host_group *groups, size_t group_coun
     return total * (localities ? 4 : 2);
 }
 
-struct kb_priority_set *kb_priority_set_create(struct kb_cluster_impl *cluster, const struct kb_host_group *groups,
-                                               size_t group_count, const struct kb_priority_policy *policy)
+struct kb_priority_set *kb_priority_set_create(struct kb_cluster_impl *cluster,
+                                               const struct kb_host_group *groups,
+                                               size_t group_count,
+                                               const struct kb_priority_policy *policy)
 {
     struct kb_priority_set *set;
     struct kb_host_locality *localities;
@@ -206,8 +215,9 @@ struct kb_priority_set *kb_priority_set_create(struct kb_cluster_impl *cluster, 
         KB_ASSERT(groups[i].priority < KB_PRIORITIES_MAX);
         count = KB_MAX(count, groups[i].priority + 1);
     }
-    set = kb_calloc(1, sizeof(*set) + count * sizeof(set->sets[0]) + locality_max * sizeof(*localities) +
-                           space_needed(groups, group_count, locality_max > 0) * sizeof(struct kb_host *));
+    set = kb_calloc(
+        1, sizeof(*set) + count * sizeof(set->sets[0]) + locality_max * sizeof(*localities) +
+               space_needed(groups, group_count, locality_max > 0) * sizeof(struct kb_host *));
     KB_OBJ_SET(set, kb_priority_set);
     set->refs = 1;
     set->count = count;

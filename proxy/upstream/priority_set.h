@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The hosts of a cluster at one moment, by priority and health, and the share of the load that each priority gets. Built
- * on the main thread for every change, immutable afterwards, shared by all workers. */
+/* The hosts of a cluster at one moment, by priority and health, and the share of the load that each
+ * priority gets. Built on the main thread for every change, immutable afterwards, shared by all
+ * workers. */
 #pragma once
 
 #include "proxy/api/cluster.h"
 
 #define KB_PRIORITIES_MAX 129 /* config.endpoint.v3.LocalityLbEndpoints.priority is at most 128 */
 #define KB_OVERPROVISIONING_DEFAULT 140
-#define KB_PANIC_THRESHOLD_DEFAULT 50
+#define KB_PANIC_THRESHOLD_DEFAULT  50
 
 struct kb_cluster_impl;
 
@@ -37,7 +38,8 @@ struct kb_priority_set {
     KB_OBJ;
     uint32_t refs; /* atomic: main and each worker */
     struct kb_cluster_impl *cluster;
-    struct kb_host **removed; /* hosts of the set before that are not here; alive while that set is */
+    struct kb_host *
+        *removed; /* hosts of the set before that are not here; alive while that set is */
     uint32_t removed_count;
     uint32_t host_count;
     uint32_t healthy_count;
@@ -65,18 +67,24 @@ struct kb_priority_policy {
     bool locality_weighted;
 };
 
-/* Takes a reference of every host in the groups, and one of the cluster (NULL in tests). Never NULL; free with unref. */
-struct kb_priority_set *kb_priority_set_create(struct kb_cluster_impl *cluster, const struct kb_host_group *groups,
-                                               size_t group_count, const struct kb_priority_policy *policy);
-/* Finds which hosts of `before`, the set that workers have now, are not in `set`; before `set` is published. */
-void kb_priority_set_find_removed(struct kb_priority_set *set, const struct kb_priority_set *before);
+/* Takes a reference of every host in the groups, and one of the cluster (NULL in tests). Never
+ * NULL; free with unref. */
+struct kb_priority_set *kb_priority_set_create(struct kb_cluster_impl *cluster,
+                                               const struct kb_host_group *groups,
+                                               size_t group_count,
+                                               const struct kb_priority_policy *policy);
+/* Finds which hosts of `before`, the set that workers have now, are not in `set`; before `set` is
+ * published. */
+void kb_priority_set_find_removed(struct kb_priority_set *set,
+                                  const struct kb_priority_set *before);
 struct kb_priority_set *kb_priority_set_ref(struct kb_priority_set *set);
 /* Any thread. */
 void kb_priority_set_unref(struct kb_priority_set *set);
 
-/* Sets healthy_load, degraded_load and panic of every priority from the host counts (Envoy: load balancing, priority
- * levels and panic threshold). The loads add up to 100. */
-void kb_priority_set_compute_load(struct kb_priority_set *set, const struct kb_priority_policy *policy);
+/* Sets healthy_load, degraded_load and panic of every priority from the host counts (Envoy: load
+ * balancing, priority levels and panic threshold). The loads add up to 100. */
+void kb_priority_set_compute_load(struct kb_priority_set *set,
+                                  const struct kb_priority_policy *policy);
 
 /* Whether weighted picking is needed: two hosts of the list have different weights. */
 bool kb_host_list_weights_differ(const struct kb_host_list *list);

@@ -7,14 +7,16 @@
 #include "proxy/upstream/config_read.h"
 #include "proxy/upstream/load_assignment.h"
 
-#define ADDRESS_HINT ". Consider setting resolver_name or setting cluster type to 'STRICT_DNS' or 'LOGICAL_DNS'"
+#define ADDRESS_HINT \
+    ". Consider setting resolver_name or setting cluster type to 'STRICT_DNS' or 'LOGICAL_DNS'"
 
 extern const struct kb_cluster_type_ops kb_cluster_type_static;
 
 typedef Envoy__Config__Endpoint__V3__LocalityLbEndpoints LocalityLbEndpoints;
 
 /* A host of one endpoint, or NULL after a report. */
-static struct kb_host *host_read(struct kb_cluster_entry *entry, const LocalityLbEndpoints *locality, size_t at,
+static struct kb_host *host_read(struct kb_cluster_entry *entry,
+                                 const LocalityLbEndpoints *locality, size_t at,
                                  struct kb_factory_context *factory, struct kb_diag *diag)
 {
     const Envoy__Config__Endpoint__V3__LbEndpoint *endpoint = locality->lb_endpoints[at];
@@ -23,7 +25,8 @@ static struct kb_host *host_read(struct kb_cluster_entry *entry, const LocalityL
 
     kb_diag_push_index(diag, "lb_endpoints", at);
     kb_diag_push(diag, "endpoint");
-    if (endpoint->host_identifier_case == ENVOY__CONFIG__ENDPOINT__V3__LB_ENDPOINT__HOST_IDENTIFIER_ENDPOINT &&
+    if (endpoint->host_identifier_case ==
+            ENVOY__CONFIG__ENDPOINT__V3__LB_ENDPOINT__HOST_IDENTIFIER_ENDPOINT &&
         endpoint->endpoint->n_additional_addresses > 0) {
         kb_diag_push(diag, "additional_addresses");
         kb_diag_error(diag, "additional addresses of an endpoint are not implemented yet");
@@ -31,7 +34,8 @@ static struct kb_host *host_read(struct kb_cluster_entry *entry, const LocalityL
     }
     kb_lb_endpoint_read(locality, endpoint, factory->arena, &params);
     kb_diag_push(diag, "address");
-    if (kb_config_address(kb_lb_endpoint_address(endpoint), ADDRESS_HINT, &params.addr, diag) == 0) {
+    if (kb_config_address(kb_lb_endpoint_address(endpoint), ADDRESS_HINT, &params.addr, diag) ==
+        0) {
         host = kb_host_create(entry->cluster, &params, factory->server->worker_count);
         entry->counts.match++;
     }
@@ -41,11 +45,13 @@ static struct kb_host *host_read(struct kb_cluster_entry *entry, const LocalityL
     return host;
 }
 
-static void group_read(struct kb_cluster_entry *entry, const LocalityLbEndpoints *locality, struct kb_host_group *group,
-                       struct kb_factory_context *factory, struct kb_diag *diag)
+static void group_read(struct kb_cluster_entry *entry, const LocalityLbEndpoints *locality,
+                       struct kb_host_group *group, struct kb_factory_context *factory,
+                       struct kb_diag *diag)
 {
     group->priority = KB_MIN(locality->priority, KB_PRIORITIES_MAX - 1);
-    group->locality_weight = locality->load_balancing_weight == NULL ? 0 : locality->load_balancing_weight->value;
+    group->locality_weight =
+        locality->load_balancing_weight == NULL ? 0 : locality->load_balancing_weight->value;
     group->hosts = kb_calloc(locality->n_lb_endpoints + 1, sizeof(group->hosts[0]));
     for (size_t i = 0; i < locality->n_lb_endpoints; i++) {
         struct kb_host *host = host_read(entry, locality, i, factory, diag);
@@ -54,15 +60,18 @@ static void group_read(struct kb_cluster_entry *entry, const LocalityLbEndpoints
             group->hosts[group->count++] = host;
         }
     }
-    if (locality->lb_config_case == ENVOY__CONFIG__ENDPOINT__V3__LOCALITY_LB_ENDPOINTS__LB_CONFIG_LEDS_CLUSTER_LOCALITY_CONFIG) {
-        kb_diag_error(diag, "LEDS is only supported when EDS is used. Static cluster %.*s cannot use LEDS.",
-                      entry->cluster == NULL ? 0 : (int)entry->cluster->api.name.len,
-                      entry->cluster == NULL ? "" : entry->cluster->api.name.p);
+    if (locality->lb_config_case ==
+        ENVOY__CONFIG__ENDPOINT__V3__LOCALITY_LB_ENDPOINTS__LB_CONFIG_LEDS_CLUSTER_LOCALITY_CONFIG) {
+        kb_diag_error(
+            diag, "LEDS is only supported when EDS is used. Static cluster %.*s cannot use LEDS.",
+            entry->cluster == NULL ? 0 : (int)entry->cluster->api.name.len,
+            entry->cluster == NULL ? "" : entry->cluster->api.name.p);
     }
 }
 
-static int static_create(struct kb_cluster_entry *entry, const Envoy__Config__Cluster__V3__Cluster *message,
-                         const void *typed, struct kb_factory_context *factory, struct kb_diag *diag, void **state)
+static int static_create(struct kb_cluster_entry *entry,
+                         const Envoy__Config__Cluster__V3__Cluster *message, const void *typed,
+                         struct kb_factory_context *factory, struct kb_diag *diag, void **state)
 {
     const Envoy__Config__Endpoint__V3__ClusterLoadAssignment *assignment = message->load_assignment;
     size_t n = assignment == NULL ? 0 : assignment->n_endpoints;

@@ -4,8 +4,9 @@
 
 extern const struct kb_cluster_type_ops kb_cluster_type_strict_dns;
 
-static int strict_dns_create(struct kb_cluster_entry *entry, const Envoy__Config__Cluster__V3__Cluster *message,
-                          const void *typed, struct kb_factory_context *factory, struct kb_diag *diag, void **state)
+static int strict_dns_create(struct kb_cluster_entry *entry,
+                             const Envoy__Config__Cluster__V3__Cluster *message, const void *typed,
+                             struct kb_factory_context *factory, struct kb_diag *diag, void **state)
 {
     (void)typed;
     return kb_dns_cluster_create_from_cluster(entry, message, false, factory, diag, state);

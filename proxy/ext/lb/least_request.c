@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Least request (envoy.load_balancing_policies.least_request): the best of a few random hosts, or of all, by active
- * requests; by weight and active requests together when weights differ. Active requests are those of all workers. */
+/* Least request (envoy.load_balancing_policies.least_request): the best of a few random hosts, or
+ * of all, by active requests; by weight and active requests together when weights differ. Active
+ * requests are those of all workers. */
 #include "envoy/extensions/load_balancing_policies/least_request/v3/least_request.pb-c.h"
 
 #include <math.h>
@@ -10,7 +11,7 @@
 #include "proxy/upstream/host.h"
 #include "proxy/upstream/lb_base.h"
 
-#define CHOICE_COUNT_DEFAULT 2
+#define CHOICE_COUNT_DEFAULT        2
 #define ACTIVE_REQUEST_BIAS_DEFAULT 1.0
 
 typedef Envoy__Extensions__LoadBalancingPolicies__LeastRequest__V3__LeastRequest LeastRequest;
@@ -29,15 +30,16 @@ static const struct least_request_config *config_of(const struct kb_lb_base *bas
     return (const struct least_request_config *)base->config;
 }
 
-static int least_request_config_create(const void *message, struct kb_factory_context *factory, struct kb_diag *diag,
-                                       struct kb_lb_config **out)
+static int least_request_config_create(const void *message, struct kb_factory_context *factory,
+                                       struct kb_diag *diag, struct kb_lb_config **out)
 {
     const LeastRequest *least_request = message;
     struct least_request_config *config = kb_calloc(1, sizeof(*config));
 
     (void)factory;
     (void)diag;
-    config->choice_count = least_request->choice_count == NULL ? CHOICE_COUNT_DEFAULT : least_request->choice_count->value;
+    config->choice_count = least_request->choice_count == NULL ? CHOICE_COUNT_DEFAULT
+                                                               : least_request->choice_count->value;
     config->active_request_bias = least_request->active_request_bias == NULL
                                       ? ACTIVE_REQUEST_BIAS_DEFAULT
                                       : least_request->active_request_bias->default_value;
@@ -113,9 +115,11 @@ static double least_request_weight(const struct kb_lb_base *base, const struct k
     return bias == 0.0 ? host->weight : host->weight / pow(active, bias);
 }
 
-static const struct kb_lb_picks least_request_picks = {.pick = least_request_pick, .weight = least_request_weight};
+static const struct kb_lb_picks least_request_picks = {.pick = least_request_pick,
+                                                       .weight = least_request_weight};
 
-static struct kb_lb *least_request_create(struct kb_cluster_local *local, const struct kb_lb_config *config,
+static struct kb_lb *least_request_create(struct kb_cluster_local *local,
+                                          const struct kb_lb_config *config,
                                           const struct kb_priority_set *set)
 {
     struct kb_lb_base *base = kb_calloc(1, sizeof(*base));

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Random (envoy.load_balancing_policies.random): any host with the same chance, whatever its weight. */
+/* Random (envoy.load_balancing_policies.random): any host with the same chance, whatever its
+ * weight. */
 #include "envoy/extensions/load_balancing_policies/random/v3/random.pb-c.h"
 
 #include <stdlib.h>
@@ -9,8 +10,8 @@
 
 extern const struct kb_lb_ops kb_lb_random;
 
-static int random_config_create(const void *message, struct kb_factory_context *factory, struct kb_diag *diag,
-                                struct kb_lb_config **config)
+static int random_config_create(const void *message, struct kb_factory_context *factory,
+                                struct kb_diag *diag, struct kb_lb_config **config)
 {
     const Envoy__Extensions__LoadBalancingPolicies__Random__V3__Random *random = message;
 
@@ -33,12 +34,14 @@ static struct kb_host *random_pick(struct kb_lb_base *base, struct kb_lb_source 
 
 static const struct kb_lb_picks random_picks = {.pick = random_pick};
 
-static struct kb_lb *random_create(struct kb_cluster_local *local, const struct kb_lb_config *config,
+static struct kb_lb *random_create(struct kb_cluster_local *local,
+                                   const struct kb_lb_config *config,
                                    const struct kb_priority_set *set)
 {
     struct kb_lb_base *base = kb_calloc(1, sizeof(*base));
 
-    kb_lb_base_init(base, &kb_lb_random, &random_picks, local, config, set, kb_rand_u64(&local->worker->rand));
+    kb_lb_base_init(base, &kb_lb_random, &random_picks, local, config, set,
+                    kb_rand_u64(&local->worker->rand));
     return &base->lb;
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Round robin (envoy.load_balancing_policies.round_robin): in turn, from a random start for each worker; by weight when
- * weights differ. */
+/* Round robin (envoy.load_balancing_policies.round_robin): in turn, from a random start for each
+ * worker; by weight when weights differ. */
 #include "envoy/extensions/load_balancing_policies/round_robin/v3/round_robin.pb-c.h"
 
 #include <stdlib.h>
@@ -10,10 +10,11 @@
 
 extern const struct kb_lb_ops kb_lb_round_robin;
 
-static int round_robin_config_create(const void *message, struct kb_factory_context *factory, struct kb_diag *diag,
-                                     struct kb_lb_config **config)
+static int round_robin_config_create(const void *message, struct kb_factory_context *factory,
+                                     struct kb_diag *diag, struct kb_lb_config **config)
 {
-    const Envoy__Extensions__LoadBalancingPolicies__RoundRobin__V3__RoundRobin *round_robin = message;
+    const Envoy__Extensions__LoadBalancingPolicies__RoundRobin__V3__RoundRobin *round_robin =
+        message;
 
     (void)factory;
     (void)diag;
@@ -39,9 +40,11 @@ static double round_robin_weight(const struct kb_lb_base *base, const struct kb_
     return host->weight;
 }
 
-static const struct kb_lb_picks round_robin_picks = {.pick = round_robin_pick, .weight = round_robin_weight};
+static const struct kb_lb_picks round_robin_picks = {.pick = round_robin_pick,
+                                                     .weight = round_robin_weight};
 
-static struct kb_lb *round_robin_create(struct kb_cluster_local *local, const struct kb_lb_config *config,
+static struct kb_lb *round_robin_create(struct kb_cluster_local *local,
+                                        const struct kb_lb_config *config,
                                         const struct kb_priority_set *set)
 {
     struct kb_lb_base *base = kb_calloc(1, sizeof(*base));

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The resolver against a small server: families and their fallback, what counts as an answer, timeouts, cancelling. */
+/* The resolver against a small server: families and their fallback, what counts as an answer,
+ * timeouts, cancelling. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -48,7 +49,8 @@ static int teardown(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
-static void on_answer(void *arg, int status, const struct kb_dns_answer *answers, size_t n, const char *text)
+static void on_answer(void *arg, int status, const struct kb_dns_answer *answers, size_t n,
+                      const char *text)
 {
     struct fixture *fixture = arg;
 
@@ -69,7 +71,8 @@ static void resolve(struct fixture *fixture, const char *name, enum kb_dns_famil
 {
     fixture->done = false;
     fixture->count = 0;
-    kb_dns_resolve(fixture->dns, kb_str_from_cstr(name), family, on_answer, fixture, &fixture->query);
+    kb_dns_resolve(fixture->dns, kb_str_from_cstr(name), family, on_answer, fixture,
+                   &fixture->query);
     assert_true(fixture->done == (fixture->query == NULL));
     while (!fixture->done) {
         kb_loop_run_once(&fixture->loop, true);
@@ -181,7 +184,8 @@ static void literals_and_localhost_need_no_server(void **state)
 static void names_that_cannot_be_are_failures(void **state)
 {
     static const char *const names[] = {
-        "bad host", "a\nb", "\xff.test", "a23456789012345678901234567890123456789012345678901234567890bcde.test"};
+        "bad host", "a\nb", "\xff.test",
+        "a23456789012345678901234567890123456789012345678901234567890bcde.test"};
     struct fixture *fixture = *state;
 
     for (size_t i = 0; i < KB_ARRAY_LEN(names); i++) {
@@ -196,10 +200,12 @@ static void cancelled_queries_are_silent(void **state)
 {
     struct fixture *fixture = *state;
 
-    kb_dns_resolve(fixture->dns, KB_STR("drop.test"), KB_DNS_AUTO, on_answer, fixture, &fixture->query);
+    kb_dns_resolve(fixture->dns, KB_STR("drop.test"), KB_DNS_AUTO, on_answer, fixture,
+                   &fixture->query);
     assert_non_null(fixture->query);
     kb_dns_cancel(fixture->query);
-    kb_dns_resolve(fixture->dns, KB_STR("four.test"), KB_DNS_AUTO, on_answer, fixture, &fixture->query);
+    kb_dns_resolve(fixture->dns, KB_STR("four.test"), KB_DNS_AUTO, on_answer, fixture,
+                   &fixture->query);
     kb_dns_cancel(fixture->query);
     resolve(fixture, "six.test", KB_DNS_AUTO);
     assert_string_equal(fixture->addrs[0], "fd00::1");

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A DNS server on a thread and a UDP port of its own. What it answers depends on the first label of the name:
- *   four      A 10.0.0.1, 10.0.0.2, 10.0.0.1 (TTL 30)       six     AAAA fd00::1, A 10.0.0.9
- *   nx        NXDOMAIN                                      nodata  no records
- *   servfail  SERVFAIL                                      drop    nothing
- *   flip      A 10.1.0.N at the Nth A question              vanish  A 10.2.0.1 once, then nothing
- * Everything else is NXDOMAIN. */
+/* A DNS server on a thread and a UDP port of its own. What it answers depends on the first label of
+ * the name: four      A 10.0.0.1, 10.0.0.2, 10.0.0.1 (TTL 30)       six     AAAA fd00::1,
+ * A 10.0.0.9 nx        NXDOMAIN                                      nodata  no records servfail
+ * SERVFAIL                                      drop    nothing flip      A 10.1.0.N at the Nth A
+ * question              vanish  A 10.2.0.1 once, then nothing Everything else is NXDOMAIN. */
 #pragma once
 
 #include <arpa/inet.h>
@@ -33,16 +32,18 @@ enum { FAKE_DNS_A = 1, FAKE_DNS_AAAA = 28 };
 static inline size_t fake_dns_record(unsigned char *at, int type, const char *ip)
 {
     size_t len = type == FAKE_DNS_A ? 4 : 16;
-    const unsigned char head[] = {0xc0, 0x0c, 0, (unsigned char)type, 0, 1, 0, 0, 0, 30, 0, (unsigned char)len};
+    const unsigned char head[] = {0xc0, 0x0c, 0, (unsigned char)type, 0, 1, 0, 0,
+                                  0,    30,   0, (unsigned char)len};
 
     memcpy(at, head, sizeof(head));
     inet_pton(type == FAKE_DNS_A ? AF_INET : AF_INET6, ip, at + sizeof(head));
     return sizeof(head) + len;
 }
 
-/* Appends the records for this question and returns their count; *rcode is 0. -1: no answer at all. */
-static inline int fake_dns_records(struct fake_dns *server, const char *label, int type, unsigned char *at, size_t *len,
-                                   int *rcode)
+/* Appends the records for this question and returns their count; *rcode is 0. -1: no answer at all.
+ */
+static inline int fake_dns_records(struct fake_dns *server, const char *label, int type,
+                                   unsigned char *at, size_t *len, int *rcode)
 {
     char text[32];
     int n = 0;
@@ -106,7 +107,10 @@ static inline void fake_dns_answer(struct fake_dns *server, unsigned char *packe
     if (n < 0) {
         return;
     }
-    memcpy(out + 2, (unsigned char[]){0x81, (unsigned char)(0x80 | rcode), 0, 1, 0, (unsigned char)n, 0, 0, 0, 0}, 10);
+    memcpy(out + 2,
+           (unsigned char[]){0x81, (unsigned char)(0x80 | rcode), 0, 1, 0, (unsigned char)n, 0, 0,
+                             0, 0},
+           10);
     (void)!sendto(server->fd, out, out_len, 0, to, to_len);
 }
 
@@ -115,7 +119,8 @@ static inline void *fake_dns_main(void *arg)
     struct fake_dns *server = arg;
 
     for (;;) {
-        struct pollfd fds[2] = {{.fd = server->fd, .events = POLLIN}, {.fd = server->stop[0], .events = POLLIN}};
+        struct pollfd fds[2] = {{.fd = server->fd, .events = POLLIN},
+                                {.fd = server->stop[0], .events = POLLIN}};
         unsigned char packet[1500];
         struct sockaddr_storage from;
         socklen_t from_len = sizeof(from);
@@ -140,7 +145,8 @@ static inline void fake_dns_start(struct fake_dns *server)
 
     memset(server, 0, sizeof(*server));
     if (kb_addr_from_ip(&any, KB_STR("127.0.0.1"), 0) != 0 || pipe(server->stop) != 0 ||
-        (server->fd = socket(AF_INET, SOCK_DGRAM, 0)) < 0 || bind(server->fd, &any.sa, any.len) != 0 ||
+        (server->fd = socket(AF_INET, SOCK_DGRAM, 0)) < 0 ||
+        bind(server->fd, &any.sa, any.len) != 0 ||
         getsockname(server->fd, (struct sockaddr *)&bound, &len) != 0) {
         perror("fake_dns");
         abort();

@@ -120,9 +120,9 @@ static void retry_budget_moves_with_requests(void **state)
     struct kb_cluster_local *a, *b;
     unsigned taken = 0;
 
-    assert_int_equal(
-        cluster_add(up, CLUSTER("{'max_retries':1,'retry_budget':{'budget_percent':{'value':20},'min_retry_concurrency':3}}")),
-        0);
+    assert_int_equal(cluster_add(up, CLUSTER("{'max_retries':1,'retry_budget':{'budget_percent':{'"
+                                             "value':20},'min_retry_concurrency':3}}")),
+                     0);
     upstream_start(up);
     entry = kb_cluster_manager_find(up->manager, KB_STR("c"));
     a = local_find(up, 0, "c");

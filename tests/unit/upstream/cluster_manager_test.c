@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The manager and the workers' views: publishing, slots, replacing and removing, and that nothing is left behind. */
+/* The manager and the workers' views: publishing, slots, replacing and removing, and that nothing
+ * is left behind. */
 #include "tests/unit/upstream/upstream_fixture.h"
 
 #include "proxy/upstream/cluster_type.h"
 
-#define CLUSTER(name, port)                                                                        \
-    "{'name':'" name "','load_assignment':{'cluster_name':'c','endpoints':[{'lb_endpoints':[{'endpoint':{'address':{" \
+#define CLUSTER(name, port)                                                                     \
+    "{'name':'" name "','load_assignment':{'cluster_name':'c','endpoints':[{'lb_endpoints':[{'" \
+                     "endpoint':{'address':{"                                                   \
     "'socket_address':{'address':'127.0.0.1','port_value':" port "}}}}]}]}}"
 
 static struct kb_worker *removed_worker;
@@ -33,7 +35,8 @@ static struct kb_host *choose(struct kb_cluster_local *local)
 static void start_publishes_to_all_workers(void **state)
 {
     struct upstream *up = *state;
-    uint32_t slot = kb_cluster_slot(up->manager, KB_STR("a")), missing = kb_cluster_slot(up->manager, KB_STR("none"));
+    uint32_t slot = kb_cluster_slot(up->manager, KB_STR("a")),
+             missing = kb_cluster_slot(up->manager, KB_STR("none"));
 
     assert_int_equal(cluster_add(up, CLUSTER("a", "1")), 0);
     assert_int_equal(kb_cluster_slot(up->manager, KB_STR("a")), slot);
@@ -163,7 +166,8 @@ static void changes_of_hosts_reach_workers_once_each_event(void **state)
     }
     local = local_find(up, 0, "a");
     (void)kb_host_local_get(choose(local), 0);
-    /* Two changes before any worker looks: what was only there between them never reaches a worker. */
+    /* Two changes before any worker looks: what was only there between them never reaches a worker.
+     */
     kb_cluster_entry_set_hosts(entry, &(struct kb_host_group){.hosts = hosts, .count = 2}, 1);
     kb_cluster_entry_set_hosts(entry, &(struct kb_host_group){.hosts = hosts + 2, .count = 2}, 1);
     assert_int_equal(kb_addr_port(&choose(local)->addr), 1);

@@ -2,15 +2,20 @@
 /* From message to cluster: defaults, fields, and Envoy's reasons for what is wrong. */
 #include "tests/unit/upstream/upstream_fixture.h"
 
-#define ENDPOINTS "'load_assignment':{'cluster_name':'c','endpoints':[{'lb_endpoints':[" ENDPOINT "]}]}"
-#define ENDPOINT "{'endpoint':{'address':{'socket_address':{'address':'127.0.0.1','port_value':80}}}}"
+#define ENDPOINTS \
+    "'load_assignment':{'cluster_name':'c','endpoints':[{'lb_endpoints':[" ENDPOINT "]}]}"
+#define ENDPOINT \
+    "{'endpoint':{'address':{'socket_address':{'address':'127.0.0.1','port_value':80}}}}"
 #define OPTIONS(text)                                                                              \
-    "'typed_extension_protocol_options':{'envoy.extensions.upstreams.http.v3.HttpProtocolOptions':{" \
-    "'@type':'type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions'," text "}}"
+    "'typed_extension_protocol_options':{'envoy.extensions.upstreams.http.v3.HttpProtocolOptions'" \
+    ":{"                                                                                           \
+    "'@type':'type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions'," text   \
+    "}}"
 
 static const struct kb_cluster *cluster_get(struct upstream *up, const char *name)
 {
-    const struct kb_cluster_entry *entry = kb_cluster_manager_find(up->manager, kb_str_from_cstr(name));
+    const struct kb_cluster_entry *entry =
+        kb_cluster_manager_find(up->manager, kb_str_from_cstr(name));
 
     assert_non_null(entry);
     return &entry->cluster->api;
@@ -50,16 +55,23 @@ static void fields_are_read(void **state)
 
     assert_int_equal(
         cluster_add(up,
-                    "{'name':'c','alt_stat_name':'x:y.z','connect_timeout':'0.25s','per_connection_buffer_limit_bytes':77,"
-                    "'circuit_breakers':{'thresholds':[{'max_connections':1,'max_pending_requests':2,'max_requests':3,"
-                    "'max_retries':4},{'max_connections':9},{'priority':'HIGH','max_retries':8,'track_remaining':true,"
+                    "{'name':'c','alt_stat_name':'x:y.z','connect_timeout':'0.25s','per_connection_"
+                    "buffer_limit_bytes':77,"
+                    "'circuit_breakers':{'thresholds':[{'max_connections':1,'max_pending_requests':"
+                    "2,'max_requests':3,"
+                    "'max_retries':4},{'max_connections':9},{'priority':'HIGH','max_retries':8,'"
+                    "track_remaining':true,"
                     "'retry_budget':{'budget_percent':{'value':25},'min_retry_concurrency':7}}]},"
-                    "'upstream_connection_options':{'tcp_keepalive':{'keepalive_probes':2,'keepalive_time':30}},"
-                    "'upstream_bind_config':{'source_address':{'address':'127.0.0.9','port_value':0}}," ENDPOINTS
-                    "," OPTIONS("'common_http_protocol_options':{'idle_timeout':'0s','max_connection_duration':'9s',"
-                                "'max_headers_count':5,'max_response_headers_kb':2,'max_requests_per_connection':6},"
-                                "'explicit_http_config':{'http_protocol_options':{'enable_trailers':true,"
-                                "'header_key_format':{'proper_case_words':{}}}}") "}"),
+                    "'upstream_connection_options':{'tcp_keepalive':{'keepalive_probes':2,'"
+                    "keepalive_time':30}},"
+                    "'upstream_bind_config':{'source_address':{'address':'127.0.0.9','port_value':"
+                    "0}}," ENDPOINTS "," OPTIONS(
+                        "'common_http_protocol_options':{'idle_timeout':'0s','max_connection_"
+                        "duration':'9s',"
+                        "'max_headers_count':5,'max_response_headers_kb':2,'max_requests_per_"
+                        "connection':6},"
+                        "'explicit_http_config':{'http_protocol_options':{'enable_trailers':true,"
+                        "'header_key_format':{'proper_case_words':{}}}}") "}"),
         0);
     cluster = cluster_get(up, "c");
     assert_int_equal(cluster->connect_timeout_ms, 250);
@@ -87,60 +99,80 @@ static void fields_are_read(void **state)
     assert_true(kb_str_eq(cluster->observability_name, KB_STR("x:y.z")));
     assert_int_equal(stat_value(up, "cluster.x_y.z.membership_total"), 1);
     assert_int_equal(stat_value(up, "cluster.x_y.z.circuit_breakers.high.remaining_cx"), 1024);
-    assert_int_equal(stat_value(up, "cluster.x_y.z.circuit_breakers.high.remaining_cx_pools"), UINT64_MAX);
+    assert_int_equal(stat_value(up, "cluster.x_y.z.circuit_breakers.high.remaining_cx_pools"),
+                     UINT64_MAX);
 }
 
 static void wrong_ones_are_refused_with_envoys_reason(void **state)
 {
-#define HINT ". Consider setting resolver_name or setting cluster type to 'STRICT_DNS' or 'LOGICAL_DNS'\n"
+#define HINT \
+    ". Consider setting resolver_name or setting cluster type to 'STRICT_DNS' or 'LOGICAL_DNS'\n"
     static const struct {
         const char *json, *want;
     } cases[] = {
-        {"{'name':'c','load_assignment':{'cluster_name':'c','endpoints':[{'lb_endpoints':[{'endpoint':{'address':{"
+        {"{'name':'c','load_assignment':{'cluster_name':'c','endpoints':[{'lb_endpoints':[{'"
+         "endpoint':{'address':{"
          "'socket_address':{'address':'localhost','port_value':80}}}},{}]}]}}",
-         "load_assignment.endpoints[0].lb_endpoints[0].endpoint.address.socket_address: malformed IP address: "
-         "localhost" HINT "load_assignment.endpoints[0].lb_endpoints[1].endpoint.address: Address must be set" HINT},
-        {"{'name':'c','load_assignment':{'cluster_name':'c','endpoints':[{'lb_endpoints':[{'endpoint':{'address':{"
+         "load_assignment.endpoints[0].lb_endpoints[0].endpoint.address.socket_address: malformed "
+         "IP address: "
+         "localhost" HINT
+         "load_assignment.endpoints[0].lb_endpoints[1].endpoint.address: Address must be set" HINT},
+        {"{'name':'c','load_assignment':{'cluster_name':'c','endpoints':[{'lb_endpoints':[{'"
+         "endpoint':{'address':{"
          "'socket_address':{'address':'127.0.0.1','named_port':'http'}}}}]}]}}",
-         "load_assignment.endpoints[0].lb_endpoints[0].endpoint.address.socket_address: IP resolver can't handle port "
+         "load_assignment.endpoints[0].lb_endpoints[0].endpoint.address.socket_address: IP "
+         "resolver can't handle port "
          "specifier type 4" HINT},
         {"{'name':'c','lb_policy':'CLUSTER_PROVIDED'}",
-         "lb_policy: cluster manager: cluster provided LB specified but cluster 'c' did not provide one. Check cluster "
+         "lb_policy: cluster manager: cluster provided LB specified but cluster 'c' did not "
+         "provide one. Check cluster "
          "documentation.\n"},
         {"{'name':'c','lb_policy':'LOAD_BALANCING_POLICY_CONFIG'}",
          "lb_policy: cluster: field load_balancing_policy need to be set\n"},
         {"{'name':'c','load_balancing_policy':{}}",
-         "load_balancing_policy: cluster: didn't find a registered load balancer factory implementation for cluster: 'c' "
+         "load_balancing_policy: cluster: didn't find a registered load balancer factory "
+         "implementation for cluster: 'c' "
          "with names from []\n"},
         {"{'name':'c','type':'LOGICAL_DNS'}", ": LOGICAL_DNS clusters must have a single host\n"},
         {"{'name':'c','type':'LOGICAL_DNS','load_assignment':{'cluster_name':'c','endpoints':[]}}",
-         "load_assignment: LOGICAL_DNS clusters must have a single locality_lb_endpoint and a single lb_endpoint\n"},
+         "load_assignment: LOGICAL_DNS clusters must have a single locality_lb_endpoint and a "
+         "single lb_endpoint\n"},
         {"{'name':'c','cluster_type':{'name':'nope'}}",
-         "cluster_type: Didn't find a registered cluster factory implementation for name: 'nope'\n"},
+         "cluster_type: Didn't find a registered cluster factory implementation for name: "
+         "'nope'\n"},
         {"{'name':'c','transport_socket':{'name':'nope'}}",
-         "transport_socket: Didn't find a registered implementation for 'nope' with type URL: ''\n"},
+         "transport_socket: Didn't find a registered implementation for 'nope' with type URL: "
+         "''\n"},
         {"{'name':'c','upstream_bind_config':{'source_address':{'address':'foo','port_value':0}}}",
          "upstream_bind_config.source_address: malformed IP address: foo\n"},
         {"{'name':'c','max_requests_per_connection':3," OPTIONS(
-             "'common_http_protocol_options':{'max_requests_per_connection':4},'explicit_http_config':{"
+             "'common_http_protocol_options':{'max_requests_per_connection':4},'explicit_http_"
+             "config':{"
              "'http_protocol_options':{}}") "}",
-         ": Only one of max_requests_per_connection from Cluster or HttpProtocolOptions can be specified\n"},
+         ": Only one of max_requests_per_connection from Cluster or HttpProtocolOptions can be "
+         "specified\n"},
         {"{'name':'c','typed_extension_protocol_options':{'nope':{'@type':"
          "'type.googleapis.com/envoy.config.cluster.v3.Cluster','name':'y'}}}",
-         "typed_extension_protocol_options[\"nope\"]: Didn't find a registered network or http filter or protocol options "
+         "typed_extension_protocol_options[\"nope\"]: Didn't find a registered network or http "
+         "filter or protocol options "
          "implementation for name: 'nope'\n"},
         {"{'name':'c','http2_protocol_options':{},'http_protocol_options':{}}",
-         ": cluster: Both HTTP1 and HTTP2 options may only be configured with non-default 'protocol_selection' values\n"},
-        {"{'name':'c','type':'STRICT_DNS','dns_failure_refresh_rate':{'base_interval':'5s','max_interval':'2s'}}",
-         "dns_failure_refresh_rate: dns_failure_refresh_rate must have max_interval greater than or equal to the "
+         ": cluster: Both HTTP1 and HTTP2 options may only be configured with non-default "
+         "'protocol_selection' values\n"},
+        {"{'name':'c','type':'STRICT_DNS','dns_failure_refresh_rate':{'base_interval':'5s','max_"
+         "interval':'2s'}}",
+         "dns_failure_refresh_rate: dns_failure_refresh_rate must have max_interval greater than "
+         "or equal to the "
          "base_interval\n"},
         {"{'name':'c','type':'STRICT_DNS','dns_resolvers':[{'pipe':{'path':'/foo'}}]}",
          "dns_resolvers[0]: DNS resolver '/foo' is not an IP address\n"},
         /* All at once. */
-        {"{'name':'c','type':'EDS','lb_policy':'MAGLEV','connect_timeout':'-1s','transport_socket_matches':[{'name':'x'}]}",
+        {"{'name':'c','type':'EDS','lb_policy':'MAGLEV','connect_timeout':'-1s','transport_socket_"
+         "matches':[{'name':'x'}]}",
          "type: clusters of type EDS are not implemented yet\n"
          "connect_timeout: Invalid duration: Expected positive duration: seconds: -1 nanos: 0\n"
-         "transport_socket_matches: choosing a transport socket by endpoint is not implemented yet; accepting it could "
+         "transport_socket_matches: choosing a transport socket by endpoint is not implemented "
+         "yet; accepting it could "
          "send in plain text what should be encrypted\n"
          "lb_policy: the load balancing policy MAGLEV is not implemented yet\n"},
     };
@@ -160,17 +192,22 @@ static void http2_is_refused_but_use_downstream_is_not(void **state)
 {
     struct upstream *up = *state;
 
-    assert_int_equal(cluster_add(up, "{'name':'a'," OPTIONS("'explicit_http_config':{'http2_protocol_options':{}}") "}"),
-                     KB_ECONFIG);
-    assert_string_equal(reported(up),
-                        "typed_extension_protocol_options[\"envoy.extensions.upstreams.http.v3.HttpProtocolOptions\"]"
-                        ".explicit_http_config.http2_protocol_options: HTTP/2 and HTTP/3 to upstreams are not implemented "
-                        "yet\n");
+    assert_int_equal(
+        cluster_add(
+            up, "{'name':'a'," OPTIONS("'explicit_http_config':{'http2_protocol_options':{}}") "}"),
+        KB_ECONFIG);
+    assert_string_equal(reported(up), "typed_extension_protocol_options[\"envoy.extensions."
+                                      "upstreams.http.v3.HttpProtocolOptions\"]"
+                                      ".explicit_http_config.http2_protocol_options: HTTP/2 and "
+                                      "HTTP/3 to upstreams are not implemented "
+                                      "yet\n");
     assert_int_equal(cluster_add(up, "{'name':'b'," OPTIONS("'auto_config':{}") "}"), KB_ECONFIG);
     (void)reported(up);
-    assert_int_equal(cluster_add(up, "{'name':'d'," OPTIONS("'use_downstream_protocol_config':{'http_protocol_options':{"
-                                                             "'enable_trailers':true}}") "}"),
-                     0);
+    assert_int_equal(
+        cluster_add(
+            up, "{'name':'d'," OPTIONS("'use_downstream_protocol_config':{'http_protocol_options':{"
+                                       "'enable_trailers':true}}") "}"),
+        0);
     assert_true(cluster_get(up, "d")->http1.enable_trailers);
 }
 
@@ -184,13 +221,17 @@ static void hosts_are_read(void **state)
     assert_int_equal(
         cluster_add(up,
                     "{'name':'p','load_assignment':{'cluster_name':'p','endpoints':["
-                    "{'priority':1,'lb_endpoints':[{'endpoint':{'address':{'pipe':{'path':'/tmp/x'}},'hostname':'h'}}]},"
+                    "{'priority':1,'lb_endpoints':[{'endpoint':{'address':{'pipe':{'path':'/tmp/"
+                    "x'}},'hostname':'h'}}]},"
                     "{'locality':{'region':'r','zone':'z','sub_zone':'s'},'lb_endpoints':["
-                    "{'health_status':'DEGRADED','load_balancing_weight':7,'endpoint':{'address':{'socket_address':{"
+                    "{'health_status':'DEGRADED','load_balancing_weight':7,'endpoint':{'address':{'"
+                    "socket_address':{"
                     "'address':'::1','port_value':81}}}},"
-                    "{'health_status':'DRAINING','endpoint':{'address':{'socket_address':{'address':'127.0.0.2',"
+                    "{'health_status':'DRAINING','endpoint':{'address':{'socket_address':{'address'"
+                    ":'127.0.0.2',"
                     "'port_value':82}}}},"
-                    "{'health_status':'TIMEOUT','metadata':{'filter_metadata':{'envoy.lb':{'canary':true}}},'endpoint':{"
+                    "{'health_status':'TIMEOUT','metadata':{'filter_metadata':{'envoy.lb':{'canary'"
+                    ":true}}},'endpoint':{"
                     "'address':{'socket_address':{'address':'127.0.0.3','port_value':83}}}}]}]}}"),
         0);
     entry = kb_cluster_manager_find(up->manager, KB_STR("p"));
@@ -203,8 +244,10 @@ static void hosts_are_read(void **state)
     assert_true(kb_str_eq(all->hosts[0]->sub_zone, KB_STR("s")));
     assert_int_equal(all->hosts[0]->weight, 7);
     assert_int_equal(all->hosts[1]->weight, 1);
-    assert_true(kb_str_eq(kb_host_health_text(all->hosts[0], text), KB_STR("/degraded_eds_health")));
-    assert_true(kb_str_eq(kb_host_health_text(all->hosts[1], text), KB_STR("/eds_status_draining")));
+    assert_true(
+        kb_str_eq(kb_host_health_text(all->hosts[0], text), KB_STR("/degraded_eds_health")));
+    assert_true(
+        kb_str_eq(kb_host_health_text(all->hosts[1], text), KB_STR("/eds_status_draining")));
     assert_true(kb_str_eq(kb_host_health_text(all->hosts[2], text), KB_STR("/failed_eds_health")));
     assert_false(all->hosts[0]->canary);
     assert_true(all->hosts[2]->canary);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* STRICT_DNS and LOGICAL_DNS clusters against a small server. The counters are those of Envoy 1.40 for the same answers. */
+/* STRICT_DNS and LOGICAL_DNS clusters against a small server. The counters are those of Envoy 1.40
+ * for the same answers. */
 #include "tests/unit/upstream/upstream_fixture.h"
 
 #include "tests/unit/support/fake_dns.h"
@@ -23,15 +24,21 @@ static int teardown(void **state)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 /* A cluster "c" that refreshes every `refresh`; `name` is looked up at the small server. */
-static void cluster_start(struct upstream *up, const char *type, const char *name, const char *attributes)
+static void cluster_start(struct upstream *up, const char *type, const char *name,
+                          const char *attributes)
 {
     struct kb_str json = kb_str_printf(
         &up->arena,
-        "{'name':'c','type':'%s',%s'typed_dns_resolver_config':{'name':'envoy.network.dns_resolver.cares','typed_config':{"
-        "'@type':'type.googleapis.com/envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig','resolvers':[{"
-        "'socket_address':{'address':'127.0.0.1','port_value':%u}}],'query_timeout_seconds':1,'query_tries':1}},"
-        "'load_assignment':{'cluster_name':'c','endpoints':[{'locality':{'zone':'z'},'lb_endpoints':[{"
-        "'load_balancing_weight':4,'endpoint':{'address':{'socket_address':{'address':'%s','port_value':90}}}}]}]}}",
+        "{'name':'c','type':'%s',%s'typed_dns_resolver_config':{'name':'envoy.network.dns_resolver."
+        "cares','typed_config':{"
+        "'@type':'type.googleapis.com/"
+        "envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig','resolvers':[{"
+        "'socket_address':{'address':'127.0.0.1','port_value':%u}}],'query_timeout_seconds':1,'"
+        "query_tries':1}},"
+        "'load_assignment':{'cluster_name':'c','endpoints':[{'locality':{'zone':'z'},'lb_endpoints'"
+        ":[{"
+        "'load_balancing_weight':4,'endpoint':{'address':{'socket_address':{'address':'%s','port_"
+        "value':90}}}}]}]}}",
         type, attributes, kb_addr_port(&server.addr), name);
 
     if (cluster_add(up, json.p) != 0) {
@@ -85,7 +92,8 @@ static void strict_follows_changes(void **state)
 {
     struct upstream *up = *state;
 
-    cluster_start(up, "STRICT_DNS", "flip.test", "'dns_refresh_rate':'0.01s','dns_lookup_family':'V4_ONLY',");
+    cluster_start(up, "STRICT_DNS", "flip.test",
+                  "'dns_refresh_rate':'0.01s','dns_lookup_family':'V4_ONLY',");
     wait_for(up, "cluster.c.update_success", 4);
     assert_int_equal(hosts(up)->count, 1);
     assert_int_equal(STAT("membership_change"), STAT("update_success"));
@@ -97,7 +105,8 @@ static void strict_loses_its_hosts_when_the_name_has_none(void **state)
 {
     struct upstream *up = *state;
 
-    cluster_start(up, "STRICT_DNS", "vanish.test", "'dns_refresh_rate':'0.01s','dns_lookup_family':'V4_ONLY',");
+    cluster_start(up, "STRICT_DNS", "vanish.test",
+                  "'dns_refresh_rate':'0.01s','dns_lookup_family':'V4_ONLY',");
     wait_for(up, "cluster.c.update_success", 3);
     assert_int_equal(STAT("membership_total"), 0);
     assert_int_equal(STAT("membership_change"), 2);
@@ -110,7 +119,8 @@ static void logical_has_the_first_address_only(void **state)
 {
     struct upstream *up = *state;
 
-    cluster_start(up, "LOGICAL_DNS", "six.test", "'dns_refresh_rate':'0.01s','dns_lookup_family':'ALL',");
+    cluster_start(up, "LOGICAL_DNS", "six.test",
+                  "'dns_refresh_rate':'0.01s','dns_lookup_family':'ALL',");
     wait_for(up, "cluster.c.update_success", 3);
     assert_int_equal(hosts(up)->count, 1);
     assert_true(kb_str_eq(hosts(up)->hosts[0]->addr_text, KB_STR("10.0.0.9:90")));
@@ -123,7 +133,8 @@ static void logical_keeps_its_host_when_the_name_has_none(void **state)
 {
     struct upstream *up = *state;
 
-    cluster_start(up, "LOGICAL_DNS", "vanish.test", "'dns_refresh_rate':'0.01s','dns_lookup_family':'V4_ONLY',");
+    cluster_start(up, "LOGICAL_DNS", "vanish.test",
+                  "'dns_refresh_rate':'0.01s','dns_lookup_family':'V4_ONLY',");
     wait_for(up, "cluster.c.update_failure", 2);
     assert_int_equal(STAT("membership_total"), 1);
     assert_int_equal(STAT("membership_change"), 1);
@@ -150,10 +161,12 @@ static void ttl_is_respected_when_asked(void **state)
     struct upstream *up = *state;
     uint64_t next;
 
-    cluster_start(up, "STRICT_DNS", "four.test", "'dns_refresh_rate':'0.01s','respect_dns_ttl':true,");
+    cluster_start(up, "STRICT_DNS", "four.test",
+                  "'dns_refresh_rate':'0.01s','respect_dns_ttl':true,");
     wait_for(up, "cluster.c.update_success", 1);
     next = kb_timer_wheel_next_ms(&up->main.loop.wheel);
-    assert_in_range(next, kb_loop_now_ms(&up->main.loop) + 1000, kb_loop_now_ms(&up->main.loop) + 30000);
+    assert_in_range(next, kb_loop_now_ms(&up->main.loop) + 1000,
+                    kb_loop_now_ms(&up->main.loop) + 30000);
 }
 
 static void new_cluster_type_does_both(void **state)
@@ -161,11 +174,14 @@ static void new_cluster_type_does_both(void **state)
     struct upstream *up = *state;
 
     assert_int_equal(
-        cluster_add(up, "{'name':'n','cluster_type':{'name':'x','typed_config':{'@type':'type.googleapis.com/"
-                        "envoy.extensions.clusters.dns.v3.DnsCluster','all_addresses_in_single_endpoint':true,"
-                        "'dns_lookup_family':'V4_ONLY'}},'load_assignment':{'cluster_name':'n','endpoints':[{"
-                        "'lb_endpoints':[{'endpoint':{'address':{'socket_address':{'address':'localhost','port_value':9}}"
-                        "}}]}]}}"),
+        cluster_add(
+            up,
+            "{'name':'n','cluster_type':{'name':'x','typed_config':{'@type':'type.googleapis.com/"
+            "envoy.extensions.clusters.dns.v3.DnsCluster','all_addresses_in_single_endpoint':true,"
+            "'dns_lookup_family':'V4_ONLY'}},'load_assignment':{'cluster_name':'n','endpoints':[{"
+            "'lb_endpoints':[{'endpoint':{'address':{'socket_address':{'address':'localhost','port_"
+            "value':9}}"
+            "}}]}]}}"),
         0);
     upstream_start(up);
     assert_true(up->initialized); /* /etc/hosts answers at once */

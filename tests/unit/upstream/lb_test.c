@@ -1,19 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The load balancers over real views: order, shares, priorities, panic, localities, asking again. */
+/* The load balancers over real views: order, shares, priorities, panic, localities, asking again.
+ */
 #include "tests/unit/upstream/upstream_fixture.h"
 
 #include "proxy/upstream/cluster_type.h"
 
 #define LOCALITY(attributes, endpoints) "{" attributes "'lb_endpoints':[" endpoints "]}"
-#define ENDPOINT(attributes, port)                                                                 \
-    "{" attributes "'endpoint':{'address':{'socket_address':{'address':'127.0.0.1','port_value':" port "}}}}"
+#define ENDPOINT(attributes, port) \
+    "{" attributes                 \
+    "'endpoint':{'address':{'socket_address':{'address':'127.0.0.1','port_value':" port "}}}}"
 #define CLUSTER(attributes, localities)                                                            \
-    "{'name':'c'," attributes "'load_assignment':{'cluster_name':'c','endpoints':[" localities "]}}"
-#define FIVE ENDPOINT("", "0") "," ENDPOINT("", "1") "," ENDPOINT("", "2") "," ENDPOINT("", "3") "," ENDPOINT("", "4")
+    "{'name':'c'," attributes "'load_assignment':{'cluster_name':'c','endpoints':[" localities "]" \
+                                                                                               "}" \
+                                                                                               "}"
+#define FIVE          \
+    ENDPOINT("", "0") \
+    "," ENDPOINT("", "1") "," ENDPOINT("", "2") "," ENDPOINT("", "3") "," ENDPOINT("", "4")
 #define WEIGHT(n) "'load_balancing_weight':" #n ","
-#define FIVE_WEIGHTED                                                                              \
-    ENDPOINT(WEIGHT(1), "0")                                                                       \
-    "," ENDPOINT(WEIGHT(2), "1") "," ENDPOINT(WEIGHT(3), "2") "," ENDPOINT(WEIGHT(4), "3") "," ENDPOINT(WEIGHT(5), "4")
+#define FIVE_WEIGHTED                                                       \
+    ENDPOINT(WEIGHT(1), "0")                                                \
+    "," ENDPOINT(WEIGHT(2), "1") "," ENDPOINT(WEIGHT(3), "2") "," ENDPOINT( \
+        WEIGHT(4), "3") "," ENDPOINT(WEIGHT(5), "4")
 
 static struct kb_cluster_local *cluster_start(struct upstream *up, const char *json)
 {
@@ -53,7 +60,8 @@ static void round_robin_goes_in_turn(void **state)
     for (int i = 1; i < 23; i++) {
         assert_int_equal(pick(local), (first + i) % 5);
     }
-    assert_int_equal(pick(local_find(up, 1, "c")), (other + 1) % 5); /* each worker has its own turn */
+    assert_int_equal(pick(local_find(up, 1, "c")),
+                     (other + 1) % 5); /* each worker has its own turn */
 }
 
 static void round_robin_takes_turns_by_weight(void **state)
@@ -97,7 +105,8 @@ static void round_robin_keeps_its_place_when_hosts_change(void **state)
 static void random_takes_all_alike_whatever_their_weight(void **state)
 {
     struct upstream *up = *state;
-    struct kb_cluster_local *local = cluster_start(up, CLUSTER("'lb_policy':'RANDOM',", LOCALITY("", FIVE_WEIGHTED)));
+    struct kb_cluster_local *local =
+        cluster_start(up, CLUSTER("'lb_policy':'RANDOM',", LOCALITY("", FIVE_WEIGHTED)));
     unsigned count[5] = {0};
 
     for (unsigned i = 0; i < 10000; i++) {
@@ -111,10 +120,12 @@ static void random_takes_all_alike_whatever_their_weight(void **state)
 static void least_request_prefers_the_idle(void **state)
 {
     struct upstream *up = *state;
-    struct kb_cluster_local *local = cluster_start(up, CLUSTER("'lb_policy':'LEAST_REQUEST',", LOCALITY("", FIVE)));
+    struct kb_cluster_local *local =
+        cluster_start(up, CLUSTER("'lb_policy':'LEAST_REQUEST',", LOCALITY("", FIVE)));
     unsigned count[5] = {0};
 
-    /* Host 2 is busy, with requests of another worker: taken only when both random picks are it, 1 in 25. */
+    /* Host 2 is busy, with requests of another worker: taken only when both random picks are it, 1
+     * in 25. */
     active_set(host_at(up, 0, 2), 1, 50);
     for (unsigned i = 0; i < 10000; i++) {
         count[pick(local)]++;
@@ -127,9 +138,12 @@ static void least_request_full_scan_takes_the_best(void **state)
 {
     struct upstream *up = *state;
     struct kb_cluster_local *local = cluster_start(
-        up, CLUSTER("'load_balancing_policy':{'policies':[{'typed_extension_config':{'name':'unknown','typed_config':{"
-                    "'@type':'type.googleapis.com/envoy.config.cluster.v3.Cluster'}}},{'typed_extension_config':{'name':'x',"
-                    "'typed_config':{'@type':'type.googleapis.com/envoy.extensions.load_balancing_policies.least_request.v3"
+        up, CLUSTER("'load_balancing_policy':{'policies':[{'typed_extension_config':{'name':'"
+                    "unknown','typed_config':{"
+                    "'@type':'type.googleapis.com/"
+                    "envoy.config.cluster.v3.Cluster'}}},{'typed_extension_config':{'name':'x',"
+                    "'typed_config':{'@type':'type.googleapis.com/"
+                    "envoy.extensions.load_balancing_policies.least_request.v3"
                     ".LeastRequest','selection_method':'FULL_SCAN'}}}]},",
                     LOCALITY("", FIVE)));
     unsigned count[5] = {0};
@@ -147,9 +161,9 @@ static void least_request_full_scan_takes_the_best(void **state)
 static void least_request_weighs_weights_against_requests(void **state)
 {
     struct upstream *up = *state;
-    struct kb_cluster_local *local =
-        cluster_start(up, CLUSTER("'lb_policy':'LEAST_REQUEST',",
-                                  LOCALITY("", ENDPOINT(WEIGHT(1), "0") "," ENDPOINT(WEIGHT(4), "1"))));
+    struct kb_cluster_local *local = cluster_start(
+        up, CLUSTER("'lb_policy':'LEAST_REQUEST',",
+                    LOCALITY("", ENDPOINT(WEIGHT(1), "0") "," ENDPOINT(WEIGHT(4), "1"))));
     unsigned count[2] = {0};
 
     for (unsigned i = 0; i < 1000; i++) {
@@ -168,8 +182,10 @@ static void load_spills_to_the_next_priority(void **state)
 {
     struct upstream *up = *state;
     struct kb_cluster_local *local = cluster_start(
-        up, CLUSTER("", LOCALITY("'priority':0,", ENDPOINT("", "0") "," ENDPOINT("'health_status':'UNHEALTHY',", "1"))
-                            "," LOCALITY("'priority':1,", ENDPOINT("", "2"))));
+        up, CLUSTER("", LOCALITY("'priority':0,", ENDPOINT("", "0") "," ENDPOINT(
+                                                      "'health_status':'UNHEALTHY',",
+                                                      "1")) "," LOCALITY("'priority':1,",
+                                                                         ENDPOINT("", "2"))));
     unsigned count[3] = {0};
 
     for (unsigned i = 0; i < 10000; i++) {
@@ -183,9 +199,10 @@ static void load_spills_to_the_next_priority(void **state)
 static void panic_uses_all_hosts(void **state)
 {
     struct upstream *up = *state;
-    struct kb_cluster_local *local =
-        cluster_start(up, CLUSTER("", LOCALITY("", ENDPOINT("", "0") "," ENDPOINT("'health_status':'UNHEALTHY',", "1") ","
-                                                   ENDPOINT("'health_status':'UNHEALTHY',", "2"))));
+    struct kb_cluster_local *local = cluster_start(
+        up, CLUSTER("", LOCALITY("", ENDPOINT("", "0") "," ENDPOINT(
+                                         "'health_status':'UNHEALTHY',",
+                                         "1") "," ENDPOINT("'health_status':'UNHEALTHY',", "2"))));
     unsigned count[3] = {0};
 
     for (unsigned i = 0; i < 30; i++) {
@@ -202,19 +219,23 @@ static void panic_can_be_off_or_fail(void **state)
     struct upstream *up = *state;
     struct kb_cluster_local *local = cluster_start(
         up, CLUSTER("'common_lb_config':{'healthy_panic_threshold':{'value':0}},",
-                    LOCALITY("", ENDPOINT("", "0") "," ENDPOINT("'health_status':'UNHEALTHY',", "1") ","
-                                     ENDPOINT("'health_status':'UNHEALTHY',", "2"))));
+                    LOCALITY("", ENDPOINT("", "0") "," ENDPOINT(
+                                     "'health_status':'UNHEALTHY',",
+                                     "1") "," ENDPOINT("'health_status':'UNHEALTHY',", "2"))));
 
     for (unsigned i = 0; i < 10; i++) {
         assert_int_equal(pick(local), 0);
     }
-    assert_int_equal(kb_cluster_manager_add(
-                         up->manager,
-                         cluster_parse(up, "{'name':'f','common_lb_config':{'zone_aware_lb_config':{'fail_traffic_on_panic':"
-                                           "true}},'load_assignment':{'cluster_name':'c','endpoints':[" LOCALITY(
-                                               "", ENDPOINT("'health_status':'UNHEALTHY',", "1")) "]}}"),
-                         true, &up->diag),
-                     0);
+    assert_int_equal(
+        kb_cluster_manager_add(
+            up->manager,
+            cluster_parse(
+                up,
+                "{'name':'f','common_lb_config':{'zone_aware_lb_config':{'fail_traffic_on_panic':"
+                "true}},'load_assignment':{'cluster_name':'c','endpoints':[" LOCALITY(
+                    "", ENDPOINT("'health_status':'UNHEALTHY',", "1")) "]}}"),
+            true, &up->diag),
+        0);
     workers_turn(up);
     assert_int_equal(pick(local_find(up, 0, "f")), -1);
     assert_int_equal(stat_value(up, "cluster.f.lb_healthy_panic"), 1);
@@ -235,9 +256,13 @@ static void localities_share_by_weight_and_health(void **state)
     struct kb_cluster_local *local = cluster_start(
         up,
         CLUSTER("'common_lb_config':{'locality_weighted_lb_config':{}},",
-                LOCALITY("'locality':{'zone':'a'}," WEIGHT(1), ENDPOINT("", "0") "," ENDPOINT("", "1")) ","
-                    LOCALITY("'locality':{'zone':'b'}," WEIGHT(3), ENDPOINT("", "2") "," ENDPOINT("", "3")
-                             "," ENDPOINT("'health_status':'UNHEALTHY',", "4") "," ENDPOINT("", "5"))));
+                LOCALITY(
+                    "'locality':{'zone':'a'}," WEIGHT(1),
+                    ENDPOINT("", "0") "," ENDPOINT(
+                        "", "1")) "," LOCALITY("'locality':{'zone':'b'}," WEIGHT(3),
+                                               ENDPOINT("", "2") "," ENDPOINT("", "3") "," ENDPOINT(
+                                                   "'health_status':'UNHEALTHY',",
+                                                   "4") "," ENDPOINT("", "5"))));
     unsigned count[6] = {0};
 
     for (unsigned i = 0; i < 4000; i++) {
@@ -266,16 +291,19 @@ static bool reject(void *arg, const struct kb_host *host)
 static void retries_ask_for_another_host(void **state)
 {
     struct upstream *up = *state;
-    struct kb_cluster_local *local = cluster_start(up, CLUSTER("", LOCALITY("", ENDPOINT("", "0") "," ENDPOINT("", "1"))));
+    struct kb_cluster_local *local =
+        cluster_start(up, CLUSTER("", LOCALITY("", ENDPOINT("", "0") "," ENDPOINT("", "1"))));
     struct rejecting rejecting = {.host = host_at(up, 0, 0)};
-    struct kb_lb_request request = {.reject_host = reject, .reject_arg = &rejecting, .max_attempts = 3};
+    struct kb_lb_request request = {
+        .reject_host = reject, .reject_arg = &rejecting, .max_attempts = 3};
 
     for (unsigned i = 0; i < 10; i++) {
         assert_ptr_equal(kb_cluster_local_choose_host(local, &request), host_at(up, 0, 1));
     }
     rejecting.all = true;
     rejecting.asked = 0;
-    assert_non_null(kb_cluster_local_choose_host(local, &request)); /* the last one, rejected as it is */
+    assert_non_null(
+        kb_cluster_local_choose_host(local, &request)); /* the last one, rejected as it is */
     assert_int_equal(rejecting.asked, 3);
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Loads of priorities, panic, and how hosts are sorted into lists. The expected loads are Envoy's arithmetic: whole
- * percents, what is left by rounding to the first priority that can take it. */
+/* Loads of priorities, panic, and how hosts are sorted into lists. The expected loads are Envoy's
+ * arithmetic: whole percents, what is left by rounding to the first priority that can take it. */
 #include "tests/unit/upstream/upstream_fixture.h"
 
 #include <arpa/inet.h>
@@ -16,7 +16,8 @@ struct expected {
     bool panic;
 };
 
-static struct kb_host *host_make(uint32_t number, uint32_t priority, uint32_t weight, uint32_t flags, const char *zone)
+static struct kb_host *host_make(uint32_t number, uint32_t priority, uint32_t weight,
+                                 uint32_t flags, const char *zone)
 {
     struct kb_host_params params = {.priority = priority, .weight = weight, .health_flags = flags};
 
@@ -34,11 +35,14 @@ static struct kb_priority_set *set_make(const struct level *levels, uint32_t cou
 
     memset(groups, 0, sizeof(groups));
     for (uint32_t p = 0; p < count; p++) {
-        const uint32_t numbers[4] = {levels[p].healthy, levels[p].degraded, levels[p].unhealthy, levels[p].draining};
-        const uint32_t flags[4] = {0, KB_HOST_DEGRADED_EDS, KB_HOST_FAILED_EDS, KB_HOST_DRAINING_EDS};
+        const uint32_t numbers[4] = {levels[p].healthy, levels[p].degraded, levels[p].unhealthy,
+                                     levels[p].draining};
+        const uint32_t flags[4] = {0, KB_HOST_DEGRADED_EDS, KB_HOST_FAILED_EDS,
+                                   KB_HOST_DRAINING_EDS};
 
         groups[p].priority = p;
-        groups[p].hosts = calloc(numbers[0] + numbers[1] + numbers[2] + numbers[3] + 1, sizeof(struct kb_host *));
+        groups[p].hosts =
+            calloc(numbers[0] + numbers[1] + numbers[2] + numbers[3] + 1, sizeof(struct kb_host *));
         for (unsigned kind = 0; kind < 4; kind++) {
             for (uint32_t i = 0; i < numbers[kind]; i++) {
                 groups[p].hosts[groups[p].count++] = host_make(number++, p, 1, flags[kind], "");
@@ -55,7 +59,8 @@ static struct kb_priority_set *set_make(const struct level *levels, uint32_t cou
     return set;
 }
 
-#define DEFAULT_POLICY ((struct kb_priority_policy){.overprovisioning_factor = 140, .panic_threshold = 50})
+#define DEFAULT_POLICY \
+    ((struct kb_priority_policy){.overprovisioning_factor = 140, .panic_threshold = 50})
 
 static void loads_are_envoys(void **state)
 {
@@ -90,7 +95,10 @@ static void loads_are_envoys(void **state)
         {{{0, 0, 0, 5}, {1, 0, 0, 0}}, 2, 50, {{0, 0, false}, {100, 0, false}}},
         /* Panic switched off. */
         {{{1, 0, 9, 0}}, 1, 0, {{100, 0, false}}},
-        {{{1, 0, 9, 0}, {0, 0, 5, 0}, {1, 0, 9, 0}}, 3, 0, {{50, 0, false}, {0, 0, false}, {50, 0, false}}},
+        {{{1, 0, 9, 0}, {0, 0, 5, 0}, {1, 0, 9, 0}},
+         3,
+         0,
+         {{50, 0, false}, {0, 0, false}, {50, 0, false}}},
     };
 
     (void)state;
@@ -105,8 +113,10 @@ static void loads_are_envoys(void **state)
             const struct kb_host_set *hosts = &set->sets[p];
 
             if (hosts->healthy_load != cases[i].expected[p].healthy ||
-                hosts->degraded_load != cases[i].expected[p].degraded || hosts->panic != cases[i].expected[p].panic) {
-                fail_msg("case %zu priority %u: %u %u %d", i, p, hosts->healthy_load, hosts->degraded_load, hosts->panic);
+                hosts->degraded_load != cases[i].expected[p].degraded ||
+                hosts->panic != cases[i].expected[p].panic) {
+                fail_msg("case %zu priority %u: %u %u %d", i, p, hosts->healthy_load,
+                         hosts->degraded_load, hosts->panic);
             }
             sum += (uint32_t)hosts->healthy_load + hosts->degraded_load;
         }
@@ -118,7 +128,8 @@ static void loads_are_envoys(void **state)
 static void weights_decide_when_asked(void **state)
 {
     struct kb_priority_policy policy = DEFAULT_POLICY;
-    struct kb_host *hosts[3] = {host_make(1, 0, 1, 0, ""), host_make(2, 0, 9, KB_HOST_FAILED_EDS, ""),
+    struct kb_host *hosts[3] = {host_make(1, 0, 1, 0, ""),
+                                host_make(2, 0, 9, KB_HOST_FAILED_EDS, ""),
                                 host_make(3, 1, 1, 0, "")};
     struct kb_host_group groups[2] = {{.priority = 0, .hosts = hosts, .count = 2},
                                       {.priority = 1, .hosts = hosts + 2, .count = 1}};
@@ -177,7 +188,8 @@ static void removed_hosts_are_found(void **state)
 {
     struct kb_priority_policy policy = DEFAULT_POLICY;
     struct kb_host *hosts[6];
-    struct kb_host_group before = {.hosts = hosts, .count = 5}, after = {.hosts = hosts + 2, .count = 4};
+    struct kb_host_group before = {.hosts = hosts, .count = 5},
+                         after = {.hosts = hosts + 2, .count = 4};
     struct kb_priority_set *old, *new;
 
     (void)state;
@@ -202,14 +214,16 @@ static void removed_hosts_are_found(void **state)
 static void localities_are_grouped_by_name(void **state)
 {
     struct kb_priority_policy policy = DEFAULT_POLICY;
-    struct kb_host *hosts[4] = {host_make(1, 0, 1, 0, "a"), host_make(2, 0, 1, 0, "b"), host_make(3, 0, 1, 0, "a"),
+    struct kb_host *hosts[4] = {host_make(1, 0, 1, 0, "a"), host_make(2, 0, 1, 0, "b"),
+                                host_make(3, 0, 1, 0, "a"),
                                 host_make(4, 0, 1, KB_HOST_FAILED_EDS, "b")};
     struct kb_host_group groups[4];
     struct kb_priority_set *set;
 
     (void)state;
     for (unsigned i = 0; i < 4; i++) {
-        groups[i] = (struct kb_host_group){.locality_weight = i + 1, .hosts = &hosts[i], .count = 1};
+        groups[i] =
+            (struct kb_host_group){.locality_weight = i + 1, .hosts = &hosts[i], .count = 1};
     }
     policy.locality_weighted = true;
     set = kb_priority_set_create(NULL, groups, 4, &policy);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the tests of proxy/upstream share: a process with two workers whose loops the test turns by hand, a cluster
- * manager, and clusters from JSON. */
+/* What the tests of proxy/upstream share: a process with two workers whose loops the test turns by
+ * hand, a cluster manager, and clusters from JSON. */
 #pragma once
 
 #include <setjmp.h>
@@ -70,7 +70,8 @@ static inline int upstream_teardown(void **state)
 #define UPSTREAM_TEST(name) cmocka_unit_test_setup_teardown(name, upstream_setup, upstream_teardown)
 
 /* The message of a cluster in JSON with ' for ". */
-static inline Envoy__Config__Cluster__V3__Cluster *cluster_parse(struct upstream *up, const char *json)
+static inline Envoy__Config__Cluster__V3__Cluster *cluster_parse(struct upstream *up,
+                                                                 const char *json)
 {
     struct kb_str text = kb_str_dup(&up->arena, kb_str_from_cstr(json));
     ProtobufCMessage *message;
@@ -80,8 +81,8 @@ static inline Envoy__Config__Cluster__V3__Cluster *cluster_parse(struct upstream
 
         *c = *c == '\'' ? '"' : *c;
     }
-    message = kb_pb_json_parse(&envoy__config__cluster__v3__cluster__descriptor, KB_STR(""), text, KB_PB_UNKNOWN_ERROR,
-                               &up->arena, &up->diag);
+    message = kb_pb_json_parse(&envoy__config__cluster__v3__cluster__descriptor, KB_STR(""), text,
+                               KB_PB_UNKNOWN_ERROR, &up->arena, &up->diag);
     if (message == NULL) {
         print_error("%.*s\n", KB_STR_ARG(kb_diag_format(&up->diag, up->diag.first)));
     }
@@ -101,8 +102,8 @@ static inline const char *reported(struct upstream *up)
 
     for (struct kb_diag_entry *entry = up->diag.first; entry != NULL; entry = entry->next) {
         if (entry->level == KB_DIAG_ERROR) {
-            all = kb_str_printf(&up->arena, "%.*s%.*s: %.*s\n", KB_STR_ARG(all), KB_STR_ARG(entry->path),
-                                KB_STR_ARG(entry->text));
+            all = kb_str_printf(&up->arena, "%.*s%.*s: %.*s\n", KB_STR_ARG(all),
+                                KB_STR_ARG(entry->path), KB_STR_ARG(entry->text));
         }
     }
     kb_diag_dispose(&up->diag);
@@ -146,7 +147,8 @@ static inline uint64_t stat_value(struct upstream *up, const char *name)
     return value;
 }
 
-static inline struct kb_cluster_local *local_find(struct upstream *up, unsigned worker, const char *name)
+static inline struct kb_cluster_local *local_find(struct upstream *up, unsigned worker,
+                                                  const char *name)
 {
     return kb_cluster_local_find(&up->workers[worker], kb_str_from_cstr(name));
 }
