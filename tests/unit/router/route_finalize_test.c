@@ -190,60 +190,40 @@ static void test_host_rewrites(void **state)
                         "GET /auto localhost|x-envoy-original-host: z|x-forwarded-host: z");
 }
 
-#define ADD(kind, value) kind "_headers_to_add: [{header: {key: x-o, value: " value "}}]"
+static const char levels[] =
+    "request_headers_to_add: [{header: {key: x-o, value: table}}]\n"
+    "response_headers_to_add: [{header: {key: x-o, value: table}}]\n"
+    "virtual_hosts:\n"
+    "- name: v\n"
+    "  domains: ['*']\n"
+    "  request_headers_to_add: [{header: {key: x-o, value: vhost}}]\n"
+    "  response_headers_to_add: [{header: {key: x-o, value: vhost}}]\n"
+    "  routes:\n"
+    "  - match: {prefix: /}\n"
+    "    request_headers_to_add: [{header: {key: x-o, value: route}}]\n"
+    "    response_headers_to_add: [{header: {key: x-o, value: route}}]\n"
+    "    route:\n"
+    "      prefix_rewrite: /n/\n"
+    "      weighted_clusters:\n"
+    "        clusters:\n"
+    "        - name: c\n"
+    "          weight: 1\n"
+    "          request_headers_to_add: [{header: {key: x-o, value: choice}}]\n"
+    "          response_headers_to_add: [{header: {key: x-o, value: choice}}]\n";
 
 static void test_mutation_order(void **state)
 {
     struct route_fixture *fixture = *state;
-#define LEVELS(extra)                                                                                                                           \
-    extra                                                                                                                                       \
-        ADD("request", "table") "\n" ADD(                                                                                                       \
-            "response",                                                                                                                         \
-            "table") "\nvirtual_hosts:\n- name: v\n  "                                                                                          \
-                     "domains: ['*']\n  " ADD("request", "vhost") "\n  " ADD("response", "vhost") "\n  routes:\n  - {match: {prefix: /}, " ADD( \
-                         "request",                                                                                                             \
-                         "route") ", " ADD("response",                                                                                          \
-                                           "route") ", "                                                                                        \
-                                                    "rou"                                                                                       \
-                                                    "te:"                                                                                       \
-                                                    " {"                                                                                        \
-                                                    "pre"                                                                                       \
-                                                    "fix"                                                                                       \
-                                                    "_re"                                                                                       \
-                                                    "wri"                                                                                       \
-                                                    "te:"                                                                                       \
-                                                    " /"                                                                                        \
-                                                    "n/"                                                                                        \
-                                                    ", "                                                                                        \
-                                                    "wei"                                                                                       \
-                                                    "ght"                                                                                       \
-                                                    "ed_"                                                                                       \
-                                                    "clu"                                                                                       \
-                                                    "ste"                                                                                       \
-                                                    "rs:"                                                                                       \
-                                                    " "                                                                                         \
-                                                    "{cl"                                                                                       \
-                                                    "ust"                                                                                       \
-                                                    "ers"                                                                                       \
-                                                    ": "                                                                                        \
-                                                    "[{"                                                                                        \
-                                                    "nam"                                                                                       \
-                                                    "e: "                                                                                       \
-                                                    "c, "                                                                                       \
-                                                    "wei"                                                                                       \
-                                                    "ght"                                                                                       \
-                                                    ": "                                                                                        \
-                                                    "1,"                                                                                        \
-                                                    " " ADD("request", "choice") ", " ADD(                                                      \
-                                                        "response", "choice") "}]}}}\n"
+    struct kb_str reversed =
+        kb_str_printf(&fixture->arena, "most_specific_header_mutations_wins: true\n%s", levels);
 
-    route_table_ok(fixture, LEVELS(""));
+    route_table_ok(fixture, levels);
     assert_string_equal(forwarded(fixture, "GET /a z|x-o: client", false),
                         "GET /n/a z|x-o: client|x-o: choice|x-o: route|x-o: vhost|x-o: "
                         "table|x-envoy-original-path: /a");
     assert_string_equal(answered(fixture, "GET / z", "- - -|x-o: up"),
                         "200|x-o: up|x-o: choice|x-o: route|x-o: vhost|x-o: table");
-    route_table_ok(fixture, LEVELS("most_specific_header_mutations_wins: true\n"));
+    route_table_ok(fixture, reversed.p);
     assert_string_equal(forwarded(fixture, "GET /a z|x-o: client", true),
                         "GET /n/a z|x-o: client|x-o: choice|x-o: table|x-o: vhost|x-o: route");
     assert_string_equal(answered(fixture, "GET / z", "- - -|x-o: up"),
