@@ -13,6 +13,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/rand.h"
 #include "proto/pb_json.h"
 #include "proxy/api/access_logger.h"
 #include "proxy/api/extension.h"
@@ -61,6 +62,36 @@ static int process_prepare(const struct kb_options *options)
                "--allow-unknown-fields is deprecated, use --allow-unknown-static-fields instead.");
     }
     return EXIT_SUCCESS;
+}
+
+/* Replaces the file's text; false when it cannot be written. */
+static bool file_write(struct kb_str path, const char *text)
+{
+    FILE *file = fopen(path.p, "we");
+
+    if (file == NULL) {
+        return false;
+    }
+    fputs(text, file);
+    return fclose(file) == 0;
+}
+
+static void base_id_write(const struct kb_options *options)
+{
+    char text[16];
+    uint32_t base_id = options->base_id;
+
+    if (options->base_id_path.len == 0) {
+        return;
+    }
+    if (options->use_dynamic_base_id) {
+        base_id = (uint32_t)kb_rand_entropy() & INT32_MAX;
+    }
+    snprintf(text, sizeof(text), "%u", base_id);
+    if (!file_write(options->base_id_path, text)) {
+        KB_LOG(MISC, CRITICAL, "cannot open base id output file %s for writing.",
+               options->base_id_path.p);
+    }
 }
 
 static void extensions_disable(struct kb_str list)
@@ -321,6 +352,7 @@ static void clusters_initialized(void *arg)
 static void server_run(struct kb_server *server)
 {
     kb_lifecycle_set_stage(&server->lifecycle, KB_INIT_STARTED);
+    base_id_write(server->options);
     if (kb_lifecycle_open_signals(&server->lifecycle) != 0) {
         server->exit_code =
             exit_code_fail(server->options, "the signal handlers could not be installed");
