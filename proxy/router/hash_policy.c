@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Hash policies (Envoy Http::HashPolicyImpl): XXH64 of header, cookie, source address or query
  * parameter; the numbers of several policies are combined by rotation and exclusive or. */
-#define XXH_STATIC_LINKING_ONLY /* XXH64_state_t on the stack */
 #include "proxy/router/hash_policy.h"
 
 #include <stdlib.h>
@@ -136,13 +135,12 @@ static int value_order(const void *a, const void *b)
     return kb_str_cmp(*(const struct kb_str *)a, *(const struct kb_str *)b);
 }
 
-/* All values of the header in sorted order, hashed as one text. */
+/* All values of the header in sorted order, each hashed with the hash before it as the seed. */
 static bool header_hash(const struct hash_policy *policy, const struct kb_header_map *headers,
                         uint64_t *hash)
 {
     struct kb_str values[HEADER_VALUES_MAX];
     size_t count = 0;
-    XXH64_state_t state;
 
     if (policy->name.p[0] == ':' || kb_str_eq(policy->name, KB_STR("host"))) {
         values[0] = kb_header_map_value(headers, policy->name);
@@ -162,15 +160,11 @@ static bool header_hash(const struct hash_policy *policy, const struct kb_header
         values[i] =
             kb_regex_replace_all(policy->regex, values[i], policy->substitution, headers->arena);
     }
-    if (count == 1) {
-        return text_hash(values[0], hash);
-    }
     qsort(values, count, sizeof(values[0]), value_order);
-    XXH64_reset(&state, 0);
+    *hash = 0;
     for (size_t i = 0; i < count; i++) {
-        XXH64_update(&state, values[i].p, values[i].len);
+        *hash = XXH64(values[i].p, values[i].len, *hash);
     }
-    *hash = XXH64_digest(&state);
     return true;
 }
 
