@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes the C of the xDS messages from the official descriptors.
 
-Run by meson when it configures: prepare.py --roots FILE --out DIR --chunks N. Takes the descriptors of the
-installed xds-protos and protobuf packages, prunes them to the roots and what they hold, and leaves in DIR
+Run by meson when it configures: prepare.py --roots FILE --additions FILE --out DIR --chunks N. Takes the descriptors of
+the installed xds-protos and protobuf packages, merges the additions in, prunes them to the roots and what they hold, and leaves in DIR
   descriptors.pb   the pruned FileDescriptorSet
   c/...            what protoc's C generator makes of it
   chunk_N.c        translation units that include the generated sources (base names repeat, chunks do not)
@@ -24,8 +24,9 @@ import shutil
 import subprocess
 import sys
 
-from google.protobuf import descriptor_pb2, descriptor_pool
+from google.protobuf import descriptor_pb2, descriptor_pool, text_format
 
+import merge
 import rules
 
 MESSAGE = descriptor_pb2.FieldDescriptorProto.TYPE_MESSAGE
@@ -89,21 +90,35 @@ def import_descriptors(patterns):
     return names
 
 
+def read_additions(path):
+    """Partial files by name."""
+    if path is None:
+        return {}
+    result = text_format.Parse(path.read_text(encoding='utf-8'), descriptor_pb2.FileDescriptorSet())
+    return {f.name: f for f in result.file}
+
+
 class Index:
     """Every message and enum of the loaded files by full name."""
 
-    def __init__(self, file_names):
+    def __init__(self, file_names, additions):
         pool = descriptor_pool.Default()
+        parts = read_additions(additions)
         self.files = {}
         self.messages = {}  # full name -> (file name, DescriptorProto, parent full name or '')
         self.enums = {}     # full name -> (file name, parent full name or '')
-        todo = sorted(file_names)
+        todo = sorted(file_names | set(parts))
         while todo:
             name = todo.pop()
             if name in self.files:
                 continue
             proto = descriptor_pb2.FileDescriptorProto()
-            proto.ParseFromString(pool.FindFileByName(name).serialized_pb)
+            try:
+                proto.ParseFromString(pool.FindFileByName(name).serialized_pb)
+            except KeyError:
+                proto.CopyFrom(parts.pop(name))
+            if name in parts:
+                merge.merge_file(proto, parts[name])
             self.files[name] = proto
             todo.extend(proto.dependency)
             for enum in proto.enum_type:
@@ -154,6 +169,16 @@ def closure(index, roots):
     return messages, enums
 
 
+def grouped(fields):
+    """The fields with those of one oneof side by side, as protoc wants them."""
+    first = {}
+    for at, field in enumerate(fields):
+        if field.HasField('oneof_index'):
+            first.setdefault(field.oneof_index, at)
+    keyed = [(first[f.oneof_index] if f.HasField('oneof_index') else at, at, f) for at, f in enumerate(fields)]
+    return [f for _, _, f in sorted(keyed, key=lambda k: k[:2])]
+
+
 def prune_message(index, full, message, keep, enums):
     """A copy of the message with only what is kept, or None."""
     copy = descriptor_pb2.DescriptorProto(name=message.name)
@@ -171,7 +196,7 @@ def prune_message(index, full, message, keep, enums):
         if message.options.map_entry:
             copy.options.map_entry = True
         copy.oneof_decl.extend(descriptor_pb2.OneofDescriptorProto(name=o.name) for o in message.oneof_decl)
-        for field in message.field:
+        for field in grouped(message.field):
             new = copy.field.add()
             new.CopyFrom(field)
             packed = field.options.packed if field.options.HasField('packed') else None
@@ -362,7 +387,7 @@ def replace_tree(new, old):
 
 
 def generate(args, patterns):
-    index = Index(import_descriptors(patterns))
+    index = Index(import_descriptors(patterns), args.additions)
     keep, enums = closure(index, select(index, patterns))
     pruned = prune(index, keep, enums)
     out = args.out.with_name(args.out.name + '.new')
@@ -371,7 +396,9 @@ def generate(args, patterns):
     descriptors = out / 'descriptors.pb'
     descriptors.write_bytes(pruned.SerializeToString(deterministic=True))
     names = [f.name for f in pruned.file]
-    subprocess.run([args.protoc, f'--descriptor_set_in={descriptors}', f'--c_out={out / "c"}', *names], check=True)
+    command = [args.protoc, f'--descriptor_set_in={descriptors}', f'--c_out={out / "c"}', *names]
+    if subprocess.run(command, check=False).returncode != 0:
+        fail(f'{args.protoc} could not make C of {descriptors}: the reason is above')
     sources = [n[:-len('.proto')] + '.pb-c.c' for n in names]
     registry = sorted(n for n in keep if not index.messages[n][1].options.map_entry)
     notes = Notes(index, keep, registry)
@@ -386,7 +413,7 @@ def generate(args, patterns):
 
 def stamp_of(args):
     digest = hashlib.sha256()
-    for path in [args.roots, *sorted(pathlib.Path(__file__).parent.glob('*.py'))]:
+    for path in [args.roots, args.additions, *sorted(pathlib.Path(__file__).parent.glob('*.py'))]:
         digest.update(path.read_bytes())
     for package in ('xds-protos', 'protobuf'):
         digest.update(importlib.metadata.version(package).encode())
@@ -398,9 +425,10 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument('--roots', type=pathlib.Path, required=True)
     parser.add_argument('--out', type=pathlib.Path, required=True)
+    parser.add_argument('--additions', type=pathlib.Path, required=True)
     parser.add_argument('--chunks', type=int, default=8)
     parser.add_argument('--protoc', default='protoc')
-    parser.add_argument('--also', help='a file of this tool, so that meson configures again when it changes')
+    parser.add_argument('--also', nargs='*', help='files of this tool: meson configures again when they change')
     args = parser.parse_args()
     stamp = args.out / 'stamp'
     want = stamp_of(args)

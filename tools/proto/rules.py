@@ -30,8 +30,7 @@ COUNT_OPS = {
 FLAG_OPS = {
     ('any', 'required'): 'REQUIRED', ('duration', 'required'): 'REQUIRED', ('message', 'required'): 'REQUIRED',
     ('timestamp', 'required'): 'REQUIRED', ('message', 'skip'): 'SKIP', ('enum', 'defined_only'): 'DEFINED_ONLY',
-    ('repeated', 'unique'): 'UNIQUE', ('string', 'ignore_empty'): 'IGNORE_EMPTY',
-    ('repeated', 'ignore_empty'): 'IGNORE_EMPTY', ('map', 'ignore_empty'): 'IGNORE_EMPTY',
+    ('repeated', 'unique'): 'UNIQUE',
 }
 TEXT_OPS = {'prefix': 'PREFIX', 'suffix': 'SUFFIX', 'contains': 'CONTAINS', 'pattern': 'PATTERN'}
 NUMBERS = {'float', 'double', 'int32', 'int64', 'uint32', 'uint64', 'sint32', 'sint64', 'fixed32', 'fixed64'}
@@ -117,9 +116,10 @@ class Rules:
         elif key in COUNT_OPS:
             for op in COUNT_OPS[key].split():
                 rows.append(f'{{KB_PB_CHECK_{op}, {where}, 0, {{.number = {int(item)}}}}}')
-        elif key in FLAG_OPS:
+        elif key in FLAG_OPS or name == 'ignore_empty':
             if item:
-                rows.append(f'{{KB_PB_CHECK_{FLAG_OPS[key]}, {where}, 0, {{0}}}}')
+                op = FLAG_OPS.get(key, 'IGNORE_EMPTY')
+                rows.append(f'{{KB_PB_CHECK_{op}, {where}, 0, {{0}}}}')
         elif key == ('string', 'strict'):
             if not item:
                 rows.append(f'{{KB_PB_CHECK_LENIENT, {where}, 0, {{0}}}}')

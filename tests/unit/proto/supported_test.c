@@ -40,7 +40,7 @@ static void test_listed_fields(void **state)
     (void)state;
     assert_true(kb_supported_field(kb_pb_field_find(type, KB_STR("name"))));
     assert_true(kb_supported_field(kb_pb_field_find(type, KB_STR("connect_timeout"))));
-    assert_false(kb_supported_field(kb_pb_field_find(type, KB_STR("lrs_server"))));
+    assert_false(kb_supported_field(kb_pb_field_find(type, KB_STR("track_timeout_budgets"))));
 }
 
 static void test_walk_names_the_rest(void **state)
@@ -52,11 +52,12 @@ static void test_walk_names_the_rest(void **state)
              "{node: {id: a, metadata: {x: {y: 1}}}, static_resources: {clusters: [{name: c,"
              " connect_timeout: 1s}]}}"),
         "");
-    assert_string_equal(walk(f, "",
-                             "{perf_tracing_file_path: p, static_resources: {clusters: [{name: c},"
-                             " {name: d, lrs_server: {self: {}}}]}}"),
-                        "static_resources.clusters[1].lrs_server=Cluster.lrs_server\n"
-                        "perf_tracing_file_path=Bootstrap.perf_tracing_file_path\n");
+    assert_string_equal(
+        walk(f, "",
+             "{perf_tracing_file_path: p, static_resources: {clusters: [{name: c},"
+             " {name: d, track_timeout_budgets: true}]}}"),
+        "static_resources.clusters[1].track_timeout_budgets=Cluster.track_timeout_budgets\n"
+        "perf_tracing_file_path=Bootstrap.perf_tracing_file_path\n");
     assert_string_equal(walk(f, "at", "perf_tracing_file_path: p"),
                         "at.perf_tracing_file_path=Bootstrap.perf_tracing_file_path\n");
 }
@@ -70,10 +71,10 @@ static void test_walk_goes_through_any(void **state)
     assert_string_equal(walk(f, "",
                              "{static_resources: {clusters: [{name: c, "
                              "typed_extension_protocol_options: {k: {\"@type\": t/" OPTIONS
-                             ", use_downstream_protocol_config: {}}}}]}}"),
+                             ", header_validation_config: {}}}}]}}"),
                         "static_resources.clusters[0].typed_extension_protocol_options[\"k\"].use_"
                         "downstream_protocol_config="
-                        "HttpProtocolOptions.use_downstream_protocol_config\n");
+                        "HttpProtocolOptions.header_validation_config\n");
 }
 
 static void test_walk_goes_through_typed_struct(void **state)
@@ -81,14 +82,15 @@ static void test_walk_goes_through_typed_struct(void **state)
     struct fixture *f = *state;
 
     assert_string_equal(
-        walk(
-            f, "",
-            "{static_resources: {clusters: [{name: c, typed_extension_protocol_options: {k: "
-            "{\"@type\": "
-            "t/xds.type.v3.TypedStruct, type_url: t/" OPTIONS
-            ", value: {explicit_http_config: {http_protocol_options: {}}, retry_policy: {}}}}}]}}"),
-        "static_resources.clusters[0].typed_extension_protocol_options[\"k\"].retry_policy="
-        "HttpProtocolOptions.retry_policy\n");
+        walk(f, "",
+             "{static_resources: {clusters: [{name: c, typed_extension_protocol_options: {k: "
+             "{\"@type\": "
+             "t/xds.type.v3.TypedStruct, type_url: t/" OPTIONS
+             ", value: {explicit_http_config: {http_protocol_options: {}}, "
+             "request_mirror_policies: [{cluster: c}]}}}}]}}"),
+        "static_resources.clusters[0].typed_extension_protocol_options[\"k\"].request_mirror_"
+        "policies="
+        "HttpProtocolOptions.request_mirror_policies\n");
 }
 
 int main(void)
