@@ -23,8 +23,7 @@ struct time_piece {
     const char *format; /* for strftime; NULL: seconds since 1970 */
     enum fraction_kind fraction;
     unsigned digits; /* FRACTION_DIGITS */
-    bool offset;     /* the format is made of the zone's offset instead: +hh:mm or, `digits` 2,
-                        +hh:mm:ss */
+    bool offset; /* the format is made of the zone's offset instead: see offset_text for `digits` */
 };
 
 struct kb_format_time {
@@ -180,11 +179,12 @@ static bool parse_conversion(struct time_parser *parser)
         parser_add(parser, KB_STR("UTC"));
         return true;
     }
-    if (kb_str_starts_with(rest, KB_STR(":z")) || kb_str_starts_with(rest, KB_STR("::z"))) {
-        size_t colons = rest.p[1] == ':' ? 2 : 1;
-
-        parser->at += 2 + colons;
-        return parser_special(parser, true, (unsigned)colons);
+    for (size_t colons = 1; colons <= 3; colons++) {
+        if (kb_str_starts_with(rest, kb_str_first(KB_STR(":::"), colons)) && rest.len > colons &&
+            rest.p[colons] == 'z') {
+            parser->at += 2 + colons;
+            return parser_special(parser, true, (unsigned)colons);
+        }
     }
     extended =
         kb_str_starts_with(rest, KB_STR("E")) ? parse_extended(parser, kb_str_from(rest, 1)) : 0;
@@ -269,13 +269,20 @@ bool kb_format_make_time(struct kb_format_command *command, struct kb_str args,
 
 /* ---- writing ---- */
 
-static size_t offset_text(long offset, bool seconds, char *out, size_t room)
+/* hh:mm, hh:mm:ss, or 3: no more of the latter than is not zero. */
+static size_t offset_text(long offset, unsigned digits, char *out, size_t room)
 {
     unsigned size = (unsigned)(offset < 0 ? -offset : offset);
-    int len = snprintf(out, room, seconds ? "%c%02u:%02u:%02u" : "%c%02u:%02u",
-                       offset < 0 ? '-' : '+', size / 3600, size / 60 % 60, size % 60);
+    int len = snprintf(out, room, "%c%02u:%02u:%02u", offset < 0 ? '-' : '+', size / 3600,
+                       size / 60 % 60, size % 60);
 
-    return len > 0 && (size_t)len < room ? (size_t)len : 0;
+    if (len <= 0 || (size_t)len >= room) {
+        return 0;
+    }
+    if (digits == 3 && size % 60 == 0) {
+        return size / 60 % 60 == 0 ? 3 : 6;
+    }
+    return digits == 1 ? 6 : 9;
 }
 
 /* The texts of this second one behind the other in `out` (room bytes); ends in end[], time->count
@@ -294,8 +301,8 @@ static void second_texts(const struct kb_format_time *time, uint64_t second, cha
         const struct time_piece *piece = &time->pieces[i];
 
         if (piece->offset) {
-            len += offset_text(time->local ? tm.tm_gmtoff : 0, piece->digits == 2, out + len,
-                               room - len);
+            len +=
+                offset_text(time->local ? tm.tm_gmtoff : 0, piece->digits, out + len, room - len);
         } else if (piece->format == NULL) {
             len += room - len >= 20 ? kb_u64_to_str(second, out + len) : 0;
         } else if (piece->format[0] != '\0') {

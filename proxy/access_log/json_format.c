@@ -8,7 +8,7 @@
 #include "google/protobuf/struct.pb-c.h"
 #include "proxy/access_log/formatter_internal.h"
 
-#define DEPTH_MAX 64 /* objects and lists in one another */
+#define DEPTH_MAX 40 /* objects and lists in one another */
 
 enum step_kind { STEP_RAW, STEP_COMMANDS, STEP_OPEN_MAP, STEP_OPEN_LIST, STEP_CLOSE };
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Format strings: what each command yields, what Envoy 1.40 says of malformed ones. */
-#include "fixture.h"
+#include "tests/unit/access_log/fixture.h"
 
 #include <stdlib.h>
 #include <time.h>
