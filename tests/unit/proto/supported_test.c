@@ -72,8 +72,8 @@ static void test_walk_goes_through_any(void **state)
                              "{static_resources: {clusters: [{name: c, "
                              "typed_extension_protocol_options: {k: {\"@type\": t/" OPTIONS
                              ", header_validation_config: {}}}}]}}"),
-                        "static_resources.clusters[0].typed_extension_protocol_options[\"k\"].use_"
-                        "downstream_protocol_config="
+                        "static_resources.clusters[0].typed_extension_protocol_options[\"k\"]."
+                        "header_validation_config="
                         "HttpProtocolOptions.header_validation_config\n");
 }
 
