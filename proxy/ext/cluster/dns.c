@@ -53,7 +53,9 @@ static int dns_create(struct kb_cluster_entry *entry,
     config.logical = dns->all_addresses_in_single_endpoint != 0;
     if (kb_cluster_dns_read_typed(dns->typed_dns_resolver_config, factory->arena, servers, &options,
                                   diag) == 0 &&
-        kb_cluster_manager_dns(entry->manager, &options, &config.dns) != 0) {
+        kb_cluster_manager_dns(entry->manager,
+                               dns->typed_dns_resolver_config != NULL ? &options : NULL,
+                               &config.dns) != 0) {
         kb_diag_error(diag, "the DNS resolver cannot start");
     }
     kb_diag_pop(diag);

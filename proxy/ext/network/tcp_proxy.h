@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Configuration of the TCP proxy; between tcp_proxy.c and tcp_proxy_config.c. */
+#pragma once
+
+#include "proxy/api/access_logger.h"
+#include "proxy/api/cluster.h"
+#include "proxy/api/network_filter.h"
+
+struct kb_tcp_proxy_cluster {
+    struct kb_str name;
+    uint32_t slot;
+    uint32_t weight;
+};
+
+/* Immutable. */
+struct kb_tcp_proxy_config {
+    KB_OBJ;
+    struct kb_arena arena;
+    struct kb_server_context *server;
+    struct kb_stat_group *stats;
+    struct kb_access_log_list *access_log;
+    struct kb_tcp_proxy_cluster *clusters;
+    size_t cluster_count;
+    uint64_t total_weight;
+    uint64_t idle_timeout_ms; /* 0: none */
+    uint64_t max_duration_ms; /* 0: none */
+    uint32_t max_connect_attempts;
+};
+KB_OBJ_MAGIC(kb_tcp_proxy_config, 0x54435043);
+
+int kb_tcp_proxy_config_create(const void *message, struct kb_factory_context *factory, struct kb_diag *diag,
+                               void **config);
+void kb_tcp_proxy_config_destroy(void *config);
+
+extern const struct kb_network_filter_ops kb_ext_network_tcp_proxy;

@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* TcpProxy message to configuration. */
+#include <stdlib.h>
+
+#include "base/mem.h"
+#include "envoy/extensions/filters/network/tcp_proxy/v3/tcp_proxy.pb-c.h"
+#include "proto/wkt.h"
+#include "proxy/ext/network/tcp_proxy.h"
+
+#define IDLE_TIMEOUT_DEFAULT_MS 3600000
+
+typedef Envoy__Extensions__Filters__Network__TcpProxy__V3__TcpProxy tcp_proxy_message;
+
+static void unsupported(struct kb_diag *diag, const char *field, const char *why)
+{
+    kb_diag_push(diag, field);
+    kb_diag_error(diag, "%s", why);
+    kb_diag_pop(diag);
+}
+
+static void cluster_add(struct kb_tcp_proxy_config *config, const char *name, uint32_t weight)
+{
+    struct kb_tcp_proxy_cluster *cluster = &config->clusters[config->cluster_count++];
+
+    cluster->name = kb_str_dup(&config->arena, kb_wkt_str(name));
+    cluster->slot = kb_cluster_slot(config->server->clusters, cluster->name);
+    cluster->weight = weight;
+    config->total_weight += weight;
+}
+
+static void clusters_create(struct kb_tcp_proxy_config *config, const tcp_proxy_message *m, struct kb_diag *diag)
+{
+    size_t count = 1;
+
+    switch ((int)m->cluster_specifier_case) {
+    case ENVOY__EXTENSIONS__FILTERS__NETWORK__TCP_PROXY__V3__TCP_PROXY__CLUSTER_SPECIFIER_CLUSTER:
+        config->clusters = kb_arena_calloc(&config->arena, sizeof(*config->clusters));
+        cluster_add(config, m->cluster, 1);
+        break;
+    case ENVOY__EXTENSIONS__FILTERS__NETWORK__TCP_PROXY__V3__TCP_PROXY__CLUSTER_SPECIFIER_WEIGHTED_CLUSTERS:
+        count = m->weighted_clusters->n_clusters;
+        config->clusters = kb_arena_calloc(&config->arena, (count + 1) * sizeof(*config->clusters));
+        for (size_t i = 0; i < count; i++) {
+            cluster_add(config, m->weighted_clusters->clusters[i]->name, m->weighted_clusters->clusters[i]->weight);
+        }
+        break;
+    default:
+        kb_diag_error(diag, "one of cluster and weighted_clusters is required");
+    }
+}
+
+static void unsupported_check(const tcp_proxy_message *m, struct kb_diag *diag)
+{
+    if (m->tunneling_config != NULL) {
+        unsupported(diag, "tunneling_config", "tunnels over HTTP CONNECT are not supported yet");
+    }
+    if (m->on_demand != NULL) {
+        unsupported(diag, "on_demand", "on-demand cluster discovery is not supported");
+    }
+    if (m->metadata_match != NULL) {
+        unsupported(diag, "metadata_match", "subset load balancing is not supported yet");
+    }
+}
+
+int kb_tcp_proxy_config_create(const void *message, struct kb_factory_context *factory, struct kb_diag *diag, void **out)
+{
+    const tcp_proxy_message *m = message;
+    struct kb_tcp_proxy_config *config;
+    struct kb_factory_context inner = *factory;
+    uint32_t errors = diag->error_count;
+
+    if (m == NULL) {
+        kb_diag_error(diag, "the TCP proxy needs a typed_config of type "
+                            "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy");
+        return KB_ECONFIG;
+    }
+    config = kb_calloc(1, sizeof(*config));
+    KB_OBJ_SET(config, kb_tcp_proxy_config);
+    kb_arena_init(&config->arena, NULL);
+    config->server = factory->server;
+    inner.arena = &config->arena;
+    config->stats = kb_stat_group_create(factory->server->stats, kb_str_printf(&config->arena, "tcp.%s.", m->stat_prefix),
+                                         &kb_stat_schema_tcp);
+    config->idle_timeout_ms = kb_wkt_duration_ms(m->idle_timeout, IDLE_TIMEOUT_DEFAULT_MS);
+    config->max_duration_ms = kb_wkt_duration_ms(m->max_downstream_connection_duration, 0);
+    config->max_connect_attempts = kb_wkt_u32(m->max_connect_attempts, 1);
+    clusters_create(config, m, diag);
+    unsupported_check(m, diag);
+    config->access_log = kb_access_log_list_create(m->access_log, m->n_access_log, &inner, diag);
+    if (diag->error_count != errors) {
+        kb_tcp_proxy_config_destroy(config);
+        return KB_ECONFIG;
+    }
+    *out = config;
+    return 0;
+}
+
+void kb_tcp_proxy_config_destroy(void *arg)
+{
+    struct kb_tcp_proxy_config *config = KB_CAST(arg, kb_tcp_proxy_config);
+
+    if (config->access_log != NULL) {
+        kb_access_log_list_destroy(config->access_log);
+    }
+    kb_stat_group_destroy(config->stats);
+    kb_arena_dispose(&config->arena);
+    KB_OBJ_CLEAR(config);
+    free(config);
+}
