@@ -76,9 +76,11 @@ static void transport_socket_check(const Envoy__Config__Cluster__V3__Cluster *me
 }
 
 static void bind_read(const Envoy__Config__Core__V3__BindConfig *message,
-                      struct kb_cluster *cluster, struct kb_diag *diag)
+                      struct kb_cluster *cluster, const struct kb_addr *fallback,
+                      struct kb_diag *diag)
 {
     if (message == NULL) {
+        cluster->bind_source = *fallback;
         return;
     }
     kb_diag_push(diag, "upstream_bind_config");
@@ -180,7 +182,8 @@ int kb_cluster_impl_create(const Envoy__Config__Cluster__V3__Cluster *message,
             : message->per_connection_buffer_limit_bytes->value;
     kb_cluster_http_read(message, &cluster->api, factory->arena, diag);
     kb_circuit_breakers_read(message->circuit_breakers, cluster);
-    bind_read(message->upstream_bind_config, &cluster->api, diag);
+    bind_read(message->upstream_bind_config, &cluster->api, kb_cluster_manager_bind_source(manager),
+              diag);
     keepalive_read(message->upstream_connection_options, &cluster->api);
     transport_socket_check(message, factory->arena, diag);
     policy_read(message, &cluster->policy);

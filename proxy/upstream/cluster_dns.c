@@ -50,6 +50,7 @@ static bool dns_provide(void *arg, unsigned id, uint64_t *value)
 void kb_cluster_dns_init(struct kb_cluster_dns *dns, struct kb_server_context *server)
 {
     dns->server = server;
+    dns->defaults.options.servers = dns->defaults.servers;
     kb_vec_init(&dns->resolvers);
     dns->stats = kb_stat_group_create(server->stats, KB_STR("dns.cares."), &kb_stat_schema_dns);
     kb_stat_group_set_provider(dns->stats, dns_provide, dns);
@@ -85,10 +86,9 @@ static bool options_same(const struct kb_dns_options *a, const struct kb_dns_opt
 int kb_cluster_dns_get(struct kb_cluster_dns *dns, const struct kb_dns_options *options,
                        struct kb_dns **out)
 {
-    static const struct kb_dns_options defaults;
     struct kb_cluster_resolver *made;
 
-    options = options == NULL ? &defaults : options;
+    options = options == NULL ? &dns->defaults.options : options;
     KB_VEC_FOREACH (resolver, &dns->resolvers) {
         if (options_same(&(*resolver)->options, options)) {
             *out = (*resolver)->dns;
@@ -196,23 +196,55 @@ int kb_cluster_dns_read_typed(const Envoy__Config__Core__V3__TypedExtensionConfi
     return diag->error_count == errors ? 0 : KB_ECONFIG;
 }
 
+static void resolution_read(const Envoy__Config__Core__V3__DnsResolutionConfig *message,
+                            struct kb_addr *servers, struct kb_dns_options *options,
+                            struct kb_diag *diag)
+{
+    kb_diag_push(diag, "dns_resolution_config");
+    servers_read(message->resolvers, message->n_resolvers, "resolvers", servers, options, diag);
+    resolver_options_read(message->dns_resolver_options, options);
+    kb_diag_pop(diag);
+}
+
+void kb_cluster_dns_configure(struct kb_cluster_dns *dns,
+                              const Envoy__Config__Bootstrap__V3__Bootstrap *message,
+                              struct kb_diag *diag)
+{
+    struct kb_dns_options *options = &dns->defaults.options;
+    struct kb_arena arena;
+
+    kb_arena_init(&arena, NULL);
+    if (message->typed_dns_resolver_config != NULL) {
+        if (kb_cluster_dns_read_typed(message->typed_dns_resolver_config, &arena,
+                                      dns->defaults.servers, options, diag) != 0) {
+            options->server_count = 0;
+        }
+    } else if (message->dns_resolution_config != NULL) {
+        resolution_read(message->dns_resolution_config, dns->defaults.servers, options, diag);
+    } else {
+        options->use_tcp = message->use_tcp_for_dns_lookups != 0;
+    }
+    kb_arena_dispose(&arena);
+}
+
+bool kb_cluster_dns_given(const Envoy__Config__Cluster__V3__Cluster *message)
+{
+    return message->typed_dns_resolver_config != NULL || message->dns_resolution_config != NULL ||
+           message->n_dns_resolvers > 0 || message->use_tcp_for_dns_lookups != 0;
+}
+
 int kb_cluster_dns_read(const Envoy__Config__Cluster__V3__Cluster *message, struct kb_arena *arena,
                         struct kb_addr *servers, struct kb_dns_options *options,
                         struct kb_diag *diag)
 {
     uint32_t errors = diag->error_count;
-    const Envoy__Config__Core__V3__DnsResolutionConfig *resolution = message->dns_resolution_config;
 
     if (message->typed_dns_resolver_config != NULL) {
         return kb_cluster_dns_read_typed(message->typed_dns_resolver_config, arena, servers,
                                          options, diag);
     }
-    if (resolution != NULL) {
-        kb_diag_push(diag, "dns_resolution_config");
-        servers_read(resolution->resolvers, resolution->n_resolvers, "resolvers", servers, options,
-                     diag);
-        resolver_options_read(resolution->dns_resolver_options, options);
-        kb_diag_pop(diag);
+    if (message->dns_resolution_config != NULL) {
+        resolution_read(message->dns_resolution_config, servers, options, diag);
     } else {
         servers_read(message->dns_resolvers, message->n_dns_resolvers, "dns_resolvers", servers,
                      options, diag);

@@ -16,6 +16,7 @@
 #include "proxy/upstream/cluster_dns.h"
 #include "proxy/upstream/cluster_local.h"
 #include "proxy/upstream/cluster_type.h"
+#include "proxy/upstream/config_read.h"
 
 struct kb_cluster_manager {
     KB_OBJ;
@@ -29,6 +30,7 @@ struct kb_cluster_manager {
     struct kb_stat_group *stats_group;
     struct kb_stat_block *stats;
     struct kb_cluster_dns dns;
+    struct kb_addr bind_source; /* of clusters that do not say; len 0: none */
     uint32_t active_count;
     uint32_t waiting_count; /* static clusters without their first answer */
     bool started;
@@ -175,6 +177,34 @@ struct kb_cluster_manager *kb_cluster_manager_create(struct kb_server_context *s
     }
     kb_cluster_view_create(server->main, &manager->names);
     return manager;
+}
+
+void kb_cluster_manager_configure(struct kb_cluster_manager *manager,
+                                  const Envoy__Config__Bootstrap__V3__Bootstrap *message,
+                                  struct kb_diag *diag)
+{
+    const Envoy__Config__Bootstrap__V3__ClusterManager *config = message->cluster_manager;
+
+    kb_cluster_dns_configure(&manager->dns, message, diag);
+    if (config == NULL || config->upstream_bind_config == NULL ||
+        config->upstream_bind_config->source_address == NULL) {
+        return;
+    }
+    kb_diag_push(diag, "cluster_manager");
+    kb_diag_push(diag, "upstream_bind_config");
+    kb_diag_push(diag, "source_address");
+    if (kb_config_socket_address(config->upstream_bind_config->source_address, "",
+                                 &manager->bind_source, diag) != 0) {
+        manager->bind_source.len = 0;
+    }
+    kb_diag_pop(diag);
+    kb_diag_pop(diag);
+    kb_diag_pop(diag);
+}
+
+const struct kb_addr *kb_cluster_manager_bind_source(const struct kb_cluster_manager *manager)
+{
+    return &manager->bind_source;
 }
 
 void kb_cluster_manager_worker_drain(struct kb_worker *worker)

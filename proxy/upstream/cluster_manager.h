@@ -3,6 +3,7 @@
  * publishing to the workers, and walking over them for the admin pages. */
 #pragma once
 
+#include "envoy/config/bootstrap/v3/bootstrap.pb-c.h"
 #include "envoy/config/cluster/v3/cluster.pb-c.h"
 
 #include "base/dns.h"
@@ -54,6 +55,11 @@ typedef void (*kb_cluster_manager_initialized_cb)(void *arg);
 /* For server->worker_count workers and the main thread, whose loops must be initialised; they need
  * not run yet. Sets no pointer in `server`. Never NULL. */
 struct kb_cluster_manager *kb_cluster_manager_create(struct kb_server_context *server);
+/* What the bootstrap says of all clusters: cluster_manager.upstream_bind_config, the DNS resolver.
+ * Before the first cluster; errors go to diag, whose present path is the bootstrap's. */
+void kb_cluster_manager_configure(struct kb_cluster_manager *manager,
+                                  const Envoy__Config__Bootstrap__V3__Bootstrap *message,
+                                  struct kb_diag *diag);
 /* When the workers' threads have ended and no connection of theirs is left. */
 void kb_cluster_manager_destroy(struct kb_cluster_manager *manager);
 /* Closes what the pools of this worker hold, by telling them that every host is gone; on the
@@ -92,8 +98,10 @@ uint64_t kb_cluster_entry_max_retries(const struct kb_cluster_entry *entry,
 /* For the files of this room. */
 bool kb_cluster_manager_on_main(const struct kb_cluster_manager *manager);
 struct kb_loop *kb_cluster_manager_loop(const struct kb_cluster_manager *manager);
+/* Where connections come from when a cluster does not say (len 0: anywhere). */
+const struct kb_addr *kb_cluster_manager_bind_source(const struct kb_cluster_manager *manager);
 struct kb_server_context *kb_cluster_manager_server(const struct kb_cluster_manager *manager);
-/* A resolver with these options (NULL: the system's), shared by all that ask for the same; lives as
- * long as the manager. KB_EIO when c-ares cannot start. */
+/* A resolver with these options (NULL: the bootstrap's), shared by all that ask for the same; lives
+ * as long as the manager. KB_EIO when c-ares cannot start. */
 int kb_cluster_manager_dns(struct kb_cluster_manager *manager, const struct kb_dns_options *options,
                            struct kb_dns **out) KB_MUST_USE;

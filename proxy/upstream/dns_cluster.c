@@ -397,7 +397,8 @@ int kb_dns_cluster_create_from_cluster(struct kb_cluster_entry *entry,
     config.family = family_read(message->dns_lookup_family);
     config.respect_ttl = message->respect_dns_ttl != 0;
     if (kb_cluster_dns_read(message, factory->arena, servers, &options, diag) == 0 &&
-        kb_cluster_manager_dns(entry->manager, &options, &config.dns) != 0) {
+        kb_cluster_manager_dns(entry->manager, kb_cluster_dns_given(message) ? &options : NULL,
+                               &config.dns) != 0) {
         kb_diag_error(diag, "the DNS resolver cannot start");
     }
     return kb_dns_cluster_create(entry, message, &config, factory, diag, state);

@@ -189,6 +189,38 @@ static void new_cluster_type_does_both(void **state)
     assert_int_equal(stat_value(up, "cluster.n.max_host_weight"), 0);
 }
 
+static void bootstrap_gives_resolver_and_source(void **state)
+{
+    struct upstream *up = *state;
+    struct kb_str json = kb_str_printf(
+        &up->arena,
+        "{\"cluster_manager\":{\"upstream_bind_config\":{\"source_address\":{\"address\":\"127.0.0."
+        "7\","
+        "\"port_value\":0}}},\"typed_dns_resolver_config\":{\"name\":\"envoy.network.dns_resolver."
+        "cares\","
+        "\"typed_config\":{\"@type\":\"type.googleapis.com/"
+        "envoy.extensions.network.dns_resolver.cares.v3."
+        "CaresDnsResolverConfig\",\"resolvers\":[{\"socket_address\":{\"address\":\"127.0.0.1\","
+        "\"port_value\":%u}}]}}}",
+        kb_addr_port(&server.addr));
+    ProtobufCMessage *message =
+        kb_pb_json_parse(&envoy__config__bootstrap__v3__bootstrap__descriptor, KB_STR(""), json,
+                         KB_PB_UNKNOWN_ERROR, &up->arena, &up->diag);
+
+    assert_non_null(message);
+    kb_cluster_manager_configure(up->manager, (void *)message, &up->diag);
+    assert_string_equal(reported(up), "");
+    assert_int_equal(
+        cluster_add(up, "{'name':'c','type':'STRICT_DNS','load_assignment':{'cluster_name':'c',"
+                        "'endpoints':[{'lb_endpoints':[{'endpoint':{'address':{'socket_address':{"
+                        "'address':'four.test','port_value':90}}}}]}]}}"),
+        0);
+    kb_cluster_manager_start(up->manager, on_initialized, up);
+    wait_for(up, "cluster.c.update_success", 1);
+    assert_int_equal(hosts(up)->count, 2);
+    assert_int_equal(hosts(up)->hosts[0]->cluster->bind_source.sa.sa_family, AF_INET);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -200,6 +232,7 @@ int main(void)
         TEST(failures_initialise_too),
         TEST(ttl_is_respected_when_asked),
         TEST(new_cluster_type_does_both),
+        TEST(bootstrap_gives_resolver_and_source),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
