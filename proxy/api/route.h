@@ -148,8 +148,9 @@ void kb_route_rewrite_host(const struct kb_route *route, struct kb_header_map *h
 void kb_route_finalize_response(const struct kb_route *route, const void *choice, struct kb_header_map *request,
                                 struct kb_header_map *headers, struct kb_stream_info *info);
 
-/* KB_ROUTE_REDIRECT: status and Location value (in headers->arena). */
-unsigned kb_route_redirect(const struct kb_route *route, const struct kb_header_map *headers, struct kb_str *location);
+/* KB_ROUTE_REDIRECT: status and Location value (in headers->arena). `info` is for path_rewrite. */
+unsigned kb_route_redirect(const struct kb_route *route, const struct kb_header_map *headers,
+                           const struct kb_stream_info *info, struct kb_str *location);
 /* KB_ROUTE_DIRECT_RESPONSE: status and body (borrowed). *location is set where Envoy adds one (201, 3xx with body rules). */
 unsigned kb_route_direct_response(const struct kb_route *route, const struct kb_header_map *headers, struct kb_str *body,
                                   struct kb_str *location);

@@ -9,6 +9,7 @@
 #include "envoy/config/route/v3/route_components.pb-c.h"
 #include "envoy/type/matcher/v3/regex.pb-c.h"
 #include "google/protobuf/duration.pb-c.h"
+#include "proxy/matcher/cookie_match.h"
 #include "proxy/matcher/query_match.h"
 #include "proxy/router/header_mutation.h"
 
@@ -168,42 +169,11 @@ static bool header_hash(const struct hash_policy *policy, const struct kb_header
     return true;
 }
 
-/* The cookie's value in one Cookie header; p NULL when it is not there. */
-static struct kb_str cookie_in(struct kb_str header, struct kb_str name)
-{
-    struct kb_str pair;
-
-    while (kb_str_next_token(&header, ';', &pair)) {
-        ptrdiff_t equal;
-        struct kb_str value;
-
-        while (pair.len > 0 && pair.p[0] == ' ') {
-            pair = kb_str_from(pair, 1);
-        }
-        equal = kb_str_find_char(pair, '=');
-        if (equal < 0 || !kb_str_eq(kb_str_first(pair, (size_t)equal), name)) {
-            continue;
-        }
-        value = kb_str_from(pair, (size_t)equal + 1);
-        if (value.len >= 2 && value.p[0] == '"' && value.p[value.len - 1] == '"') {
-            value = kb_str_make(value.p + 1, value.len - 2);
-        }
-        return value;
-    }
-    return KB_STR_NULL;
-}
-
 static bool cookie_hash(const struct hash_policy *policy, const struct kb_header_map *headers,
                         kb_hash_cookie_fn add_cookie, void *arg, uint64_t *hash)
 {
-    struct kb_str value = KB_STR_NULL;
+    struct kb_str value = kb_cookie_value(headers, policy->cookie.name);
 
-    KB_HEADER_FOREACH(header, headers)
-    {
-        if (header->id == KB_HDR_COOKIE && value.p == NULL) {
-            value = cookie_in(header->value, policy->cookie.name);
-        }
-    }
     if (value.len == 0 && policy->has_ttl && add_cookie != NULL) {
         value = add_cookie(arg, &policy->cookie);
     }

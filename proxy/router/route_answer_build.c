@@ -33,10 +33,16 @@ static void redirect_path_build(struct kb_route_build *build,
     switch ((int)message->path_rewrite_specifier_case) {
     case PATH(PATH_REDIRECT):
         redirect->path = kb_route_build_dup(build, message->path_redirect);
-        redirect->path_has_query = kb_str_find_char(redirect->path, '?') >= 0;
         break;
     case PATH(PREFIX_REWRITE):
         redirect->prefix_rewrite = kb_route_build_dup(build, message->prefix_rewrite);
+        break;
+    case PATH(PATH_REWRITE):
+        kb_diag_push(build->match.diag, "path_rewrite");
+        redirect->path_formatter = kb_formatter_create(
+            build->match.arena, kb_str_from_cstr(message->path_rewrite), true, build->match.diag);
+        build->failed |= redirect->path_formatter == NULL;
+        kb_diag_pop(build->match.diag);
         break;
     case PATH(REGEX_REWRITE):
         kb_diag_push(build->match.diag, "regex_rewrite");

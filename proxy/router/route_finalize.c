@@ -271,9 +271,32 @@ static struct kb_str without_query(struct kb_str path)
     return mark < 0 ? path : kb_str_first(path, (size_t)mark);
 }
 
+/* The path of the new URL in two parts, the second being the query that goes with it. A path that
+ * the configuration gives may have a query of its own, which replaces the request's and is never
+ * stripped. */
+static struct kb_str redirect_path(const struct kb_route_redirect *redirect,
+                                   const struct kb_header_map *headers,
+                                   const struct kb_stream_info *info, struct kb_str *query)
+{
+    const struct kb_formatter_input input = {.request = headers};
+    struct kb_str path = redirect->path;
+
+    *query = KB_STR_NULL;
+    if (redirect->path_formatter != NULL && info != NULL) {
+        path = kb_formatter_text(redirect->path_formatter, &input, info, headers->arena);
+    }
+    if (path.len == 0) {
+        return redirect->strip_query ? without_query(headers->path) : headers->path;
+    }
+    if (kb_str_find_char(path, '?') < 0 && !redirect->strip_query) {
+        *query = query_of(headers->path);
+    }
+    return path;
+}
+
 /* `redirect` NULL: the request's own URL. */
 static struct kb_str new_uri(const struct kb_route_redirect *redirect,
-                             const struct kb_header_map *headers)
+                             const struct kb_header_map *headers, const struct kb_stream_info *info)
 {
     struct kb_str scheme = headers->scheme;
     struct kb_str host;
@@ -288,14 +311,7 @@ static struct kb_str new_uri(const struct kb_route_redirect *redirect,
         port = redirect->port;
         host =
             redirect->host.len > 0 ? redirect->host : redirect_host(headers, scheme, port.len > 0);
-        if (redirect->path.len > 0) {
-            query = redirect->path_has_query ? KB_STR_NULL : query_of(path);
-            path = redirect->path;
-        }
-        if (redirect->strip_query && !redirect->path_has_query) {
-            path = without_query(path);
-            query = KB_STR_NULL;
-        }
+        path = redirect_path(redirect, headers, info, &query);
     }
     return kb_str_printf(headers->arena, "%.*s://%.*s%.*s%s%.*s%.*s", KB_STR_ARG(scheme),
                          KB_STR_ARG(host), KB_STR_ARG(port),
@@ -319,7 +335,7 @@ void kb_route_rewrite_path_for_redirect(const struct kb_route *route, struct kb_
 }
 
 unsigned kb_route_redirect(const struct kb_route *route, const struct kb_header_map *headers,
-                           struct kb_str *location)
+                           const struct kb_stream_info *info, struct kb_str *location)
 {
     const struct kb_route_entry *entry = kb_route_entry_of(route);
 
@@ -329,7 +345,7 @@ unsigned kb_route_redirect(const struct kb_route *route, const struct kb_header_
                                   KB_STR_ARG(headers->authority), KB_STR_ARG(headers->path));
         return 301;
     }
-    *location = new_uri(entry->redirect, headers);
+    *location = new_uri(entry->redirect, headers, info);
     return entry->redirect->status;
 }
 
@@ -343,7 +359,7 @@ unsigned kb_route_direct_response(const struct kb_route *route, const struct kb_
     *location = KB_STR_NULL;
     if (headers->path.p != NULL &&
         (direct->status == 201 || (direct->status >= 300 && direct->status < 400))) {
-        *location = new_uri(NULL, headers); /* RFC 9110 section 15.3.2 */
+        *location = new_uri(NULL, headers, NULL); /* RFC 9110 section 15.3.2 */
     }
     return direct->status;
 }

@@ -109,6 +109,7 @@ static bool conditions_match(const struct kb_route_match *match, const struct kb
         return false;
     }
     return kb_header_matchers_all(match->headers, match->header_count, headers) &&
+           kb_cookie_matchers_all(match->cookies, match->cookie_count, headers) &&
            kb_query_matchers_all(match->queries, match->query_count, headers->path);
 }
 

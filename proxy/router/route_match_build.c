@@ -112,6 +112,10 @@ static void conditions_build(struct kb_route_build *build,
     match->query_count = (uint32_t)message->n_query_parameters;
     build->failed |= (match->headers == NULL) != (match->header_count == 0);
     build->failed |= (match->queries == NULL) != (match->query_count == 0);
+    match->cookies =
+        kb_cookie_matchers_create(message->cookies, message->n_cookies, "cookies", &build->match);
+    match->cookie_count = (uint32_t)message->n_cookies;
+    build->failed |= (match->cookies == NULL) != (match->cookie_count == 0);
     if (message->runtime_fraction != NULL) {
         match->has_fraction = true;
         kb_runtime_fraction_init(&match->fraction, message->runtime_fraction, build->match.arena);
@@ -134,7 +138,7 @@ void kb_route_build_match(struct kb_route_build *build,
 
     kb_diag_push(build->match.diag, "match");
     key_build(build, message, key);
-    if (message->n_headers > 0 || message->n_query_parameters > 0 ||
+    if (message->n_headers > 0 || message->n_query_parameters > 0 || message->n_cookies > 0 ||
         message->runtime_fraction != NULL || message->grpc != NULL ||
         message->tls_context != NULL || asks_for_nothing(message)) {
         match = KB_ARENA_NEW(build->match.arena, struct kb_route_match);

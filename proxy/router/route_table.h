@@ -7,6 +7,7 @@
 #include "base/map.h"
 #include "proxy/api/formatter.h"
 #include "proxy/api/route.h"
+#include "proxy/matcher/cookie_match.h"
 #include "proxy/matcher/header_match.h"
 #include "proxy/matcher/query_match.h"
 #include "proxy/matcher/runtime_fraction.h"
@@ -48,6 +49,8 @@ struct kb_route_match {
     const struct kb_query_matcher *queries;
     uint32_t header_count;
     uint32_t query_count;
+    const struct kb_cookie_matcher *cookies;
+    uint32_t cookie_count;
     struct kb_runtime_fraction fraction;
     bool has_fraction;
     bool grpc;
@@ -114,9 +117,9 @@ struct kb_route_redirect {
     struct kb_str port; /* ":8443" */
     struct kb_str path;
     struct kb_str prefix_rewrite;
+    const struct kb_formatter *path_formatter; /* path_rewrite */
     const struct kb_regex *regex;
     struct kb_str substitution;
-    bool path_has_query;
     bool strip_query;
 };
 

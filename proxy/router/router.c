@@ -124,7 +124,7 @@ static void reply_direct(struct kb_router *router)
     kb_stat_inc(stats, KB_STAT_HTTP_RQ_DIRECT_RESPONSE);
     kb_route_rewrite_path_for_redirect(router->route, router->request, router->config->suppress_envoy_headers);
     if (router->route->kind == KB_ROUTE_REDIRECT) {
-        status = kb_route_redirect(router->route, router->request, &direct.location);
+        status = kb_route_redirect(router->route, router->request, router->info, &direct.location);
     } else {
         status = kb_route_direct_response(router->route, router->request, &body, &direct.location);
     }

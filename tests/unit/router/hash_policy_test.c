@@ -40,7 +40,8 @@ static void test_headers(void **state)
     route_table_ok(fixture, POLICIES("{header: {header_name: X-H}}"));
     hash_check(fixture, "GET / h|x-h: k1", "k1");
     hash_check(fixture, "GET / h", NULL);
-    assert_true(hash_of(fixture, "GET / h|x-h: b|x-h: a", &hash)); /* sorted, then one seeds the next */
+    assert_true(
+        hash_of(fixture, "GET / h|x-h: b|x-h: a", &hash)); /* sorted, then one seeds the next */
     assert_true(hash == XXH64("b", 1, XXH64("a", 1, 0)));
     route_table_ok(fixture, POLICIES("{header: {header_name: ':path'}}"));
     hash_check(fixture, "GET /p?q h", "/p?q");

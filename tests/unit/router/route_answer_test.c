@@ -18,7 +18,7 @@ static const char *redirect_of(struct route_fixture *fixture, const char *reques
     assert_non_null(route);
     assert_int_equal(route->kind, KB_ROUTE_REDIRECT);
     kb_route_rewrite_path_for_redirect(route, map, false);
-    status = kb_route_redirect(route, map, &location);
+    status = kb_route_redirect(route, map, &fixture->info, &location);
     original = kb_header_map_value_id(map, KB_HDR_X_ENVOY_ORIGINAL_PATH);
     return kb_str_printf(&fixture->arena, "%u %.*s%s%.*s", status, KB_STR_ARG(location),
                          original.len > 0 ? " was " : "", KB_STR_ARG(original))
@@ -44,6 +44,11 @@ static void test_redirects(void **state)
         {"GET /rd/x?y z", "301 http://z/rd/x?y was /rd/x?y"},
         {"GET /rf/x z", "301 http://hr:1:2/rf/x"},
         {"GET /rg/x?y z", "301 http://z/rg/x?y"},
+        {"GET /p1/a?q z|x-a: v", "301 http://z/n/v?q"},
+        {"GET /p1/a?q z", "301 http://z/n/?q"},
+        {"GET /p2/a?q z", "301 http://z/p2/a"},
+        {"GET /p2/a?q z|x-a: v", "301 http://z/v"},
+        {"GET /p3/a?q z|x-a: v", "301 http://z/p?z=v"},
         {"GET /r6/x h:80", "301 https://h/r6/x"},
         {"GET /r7/x h:80", "301 http://h:99/r7/x"},
         {"GET /r5/x h:80", "301 ftp://h/r5/x"},
@@ -60,17 +65,19 @@ static void test_redirects(void **state)
     route_table_ok(
         fixture,
         ALL R("/r1", "prefix_rewrite: /z")
-            R("/r2", "regex_rewrite: {pattern: {regex: '/(r2)/(.*)'}, substitution: '/\\2/\\1'}")
-                R("/r3", "path_redirect: '/y?q=1', strip_query: true")
-                    R("/r4", "path_redirect: noslash") R("/r5", "scheme_redirect: ftp") R(
-                        "/r6", "https_redirect: true") R("/r7", "port_redirect: 99")
-                        R("/r8", "host_redirect: hr") R("/r9", "response_code: PERMANENT_REDIRECT")
-                            R("/ra", "https_redirect: true, port_redirect: 443")
-                                R("/rc", "strip_query: true")
-                                    R("/rd",
-                                      "regex_rewrite: {pattern: {regex: nomatch}, substitution: x}")
-                                        R("/rf", "host_redirect: 'hr:1', port_redirect: 2")
-                                            R("/rg", "https_redirect: false"));
+            R("/r2", "regex_rewrite: {pattern: {regex: '/(r2)/(.*)'}, substitution: '/\\2/\\1'}") R(
+                "/r3", "path_redirect: '/y?q=1', strip_query: true")
+                R("/r4", "path_redirect: noslash") R("/r5", "scheme_redirect: ftp") R(
+                    "/r6", "https_redirect: true") R("/r7", "port_redirect: 99")
+                    R("/r8", "host_redirect: hr") R("/r9", "response_code: PERMANENT_REDIRECT") R(
+                        "/ra", "https_redirect: true, port_redirect: 443") R("/rc",
+                                                                             "strip_query: true")
+                        R("/rd", "regex_rewrite: {pattern: {regex: nomatch}, substitution: x}")
+                            R("/rf", "host_redirect: 'hr:1', port_redirect: 2") R(
+                                "/rg", "https_redirect: false") R("/p1",
+                                                                  "path_rewrite: '/n/%REQ(x-a)%'")
+                                R("/p2", "path_rewrite: '%REQ(x-a)%', strip_query: true")
+                                    R("/p3", "path_rewrite: '/p?z=%REQ(x-a)%', strip_query: true"));
     for (size_t i = 0; i < KB_ARRAY_LEN(cases); i++) {
         const char *got = redirect_of(fixture, cases[i].request);
 
