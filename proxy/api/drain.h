@@ -6,6 +6,14 @@
 
 #include "proxy/api/factory_context.h"
 
+/* Whether anything drains at all: asked first, because it nearly always says no. */
+KB_INLINE bool kb_drain_any(const struct kb_server_context *server)
+{
+    return __atomic_load_n(&server->health_check_failed, __ATOMIC_RELAXED) ||
+           __atomic_load_n(&server->draining, __ATOMIC_RELAXED) ||
+           __atomic_load_n(&server->draining_inbound, __ATOMIC_RELAXED);
+}
+
 /* Envoy's rule: always when the health check was failed; never when nothing drains; with
  * --drain-strategy immediate always while draining; otherwise with a likelihood that grows from 0
  * to 1 over the drain time. `inbound`: the listener has traffic_direction INBOUND. `modify_only`:

@@ -41,4 +41,6 @@ struct kb_factory_context {
     struct kb_arena *arena; /* lives as long as the object being built */
     const char *stat_prefix; /* of the enclosing listener: "listener.127.0.0.1_80."; NULL outside of listeners */
     struct kb_str listener_name;
+    bool inbound;           /* the listener's traffic_direction is INBOUND */
+    bool drain_modify_only; /* its drain_type is MODIFY_ONLY */
 };

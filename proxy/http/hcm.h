@@ -79,6 +79,8 @@ struct kb_hcm_config {
     bool append_x_forwarded_port;
     bool proxy_100_continue;
     bool flush_access_log_on_new_request;
+    bool never_drains; /* the admin port: a draining server leaves its connections open */
+    bool inbound, drain_modify_only; /* of the listener: see kb_drain_close */
     uint64_t idle_timeout_ms;            /* connection; 0: none */
     uint64_t stream_idle_timeout_ms;     /* 0: none */
     uint64_t request_timeout_ms;         /* 0: none */

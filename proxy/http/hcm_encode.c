@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The response side of a stream, and what filters may ask of their stream. */
+#include "proxy/api/drain.h"
 #include "proxy/http/hcm_internal.h"
 #include "proxy/http/local_reply.h"
 
@@ -85,6 +86,15 @@ static void local_completed(struct kb_stream *stream)
     kb_stream_end(stream);
 }
 
+static bool server_drains(struct kb_hcm *hcm)
+{
+    const struct kb_hcm_config *config = hcm->config;
+
+    return kb_drain_any(config->server) && !config->never_drains &&
+           kb_drain_close(config->server, config->inbound, config->drain_modify_only, kb_loop_now_ms(&hcm->worker->loop),
+                          kb_rand_u64(&hcm->worker->rand));
+}
+
 static void connection_header_set(struct kb_stream *stream, struct kb_header_map *headers)
 {
     struct kb_hcm *hcm = stream->hcm;
@@ -96,9 +106,7 @@ static void connection_header_set(struct kb_stream *stream, struct kb_header_map
     if (stream->info.protocol == KB_PROTOCOL_HTTP10 && !stream->http_10_keep_alive) {
         hcm->drain = KB_HCM_CLOSING;
     }
-    if (hcm->drain == KB_HCM_NOT_DRAINING &&
-        (__atomic_load_n(&hcm->config->server->draining, __ATOMIC_RELAXED) ||
-         __atomic_load_n(&hcm->config->server->health_check_failed, __ATOMIC_RELAXED))) {
+    if (hcm->drain == KB_HCM_NOT_DRAINING && server_drains(hcm)) {
         kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_DRAIN_CLOSE);
         kb_hcm_drain_start(hcm);
     }

@@ -42,6 +42,8 @@ static void filter_create(struct kb_listener *listener, struct kb_filter_chain *
         .arena = &listener->arena,
         .stat_prefix = listener->stat_prefix.p,
         .listener_name = listener->name,
+        .inbound = listener->inbound,
+        .drain_modify_only = listener->drain_modify_only,
     };
 
     kb_arena_init(&scratch, NULL);
@@ -218,6 +220,8 @@ static void options_read(struct kb_listener *listener, const Envoy__Config__List
     listener->freebind = kb_wkt_bool(m->freebind, false);
     listener->bind_to_port = kb_wkt_bool(m->bind_to_port, true);
     listener->inbound = m->traffic_direction == ENVOY__CONFIG__CORE__V3__TRAFFIC_DIRECTION__INBOUND;
+    listener->drain_modify_only =
+        m->drain_type == ENVOY__CONFIG__LISTENER__V3__LISTENER__DRAIN_TYPE__MODIFY_ONLY;
 }
 
 /* "listener.127.0.0.1_80." */

@@ -78,6 +78,7 @@ struct kb_listener {
     bool ipv4_compat;
     bool bind_to_port;
     bool inbound; /* traffic_direction INBOUND */
+    bool drain_modify_only; /* drain_type MODIFY_ONLY */
     bool admin;   /* on the main thread only */
     bool stopped; /* accepts no more */
     uint64_t added_wall_ns;
