@@ -22,6 +22,7 @@
 #include "proxy/stats/stat_store.h"
 #include "proxy/stats/tag_extract.h"
 #include "proxy/upstream/cluster_manager.h"
+#include "proxy/upstream/pool_h1.h"
 
 /* Threads share heaps: the request path takes no memory from them, and each heap keeps pages that
  * nobody uses. */
@@ -203,7 +204,6 @@ clusters_build(struct kb_server *server,
     size_t count = resources != NULL ? resources->n_clusters : 0;
 
     KB_LOG(CONFIG, INFO, "loading %zu cluster(s)", count);
-    server->context.clusters = kb_cluster_manager_create(&server->context);
     for (size_t i = 0; i < count; i++) {
         kb_diag_push_index(&server->diag, "clusters", i);
         if (kb_cluster_manager_add(server->context.clusters, resources->clusters[i], false,
@@ -257,6 +257,8 @@ static void server_build(struct kb_server *server)
     KB_LOG(CONFIG, INFO, "loading tracing configuration");
     KB_LOG(CONFIG, INFO, "loading %zu static secret(s)",
            message->static_resources != NULL ? message->static_resources->n_secrets : 0);
+    server->context.clusters = kb_cluster_manager_create(&server->context);
+    kb_cluster_manager_configure(server->context.clusters, message, diag);
     kb_diag_push(diag, "static_resources");
     clusters_build(server, message->static_resources);
     listeners_build(server, message->static_resources);
@@ -418,6 +420,7 @@ int kb_server_main(const struct kb_options *options)
     }
     extensions_disable(options->disable_extensions);
     kb_header_names_init();
+    kb_host_set_removed_cb(kb_h1_pools_host_removed);
     kb_diag_init(&server.diag);
     kb_unsupported_init(&server.unsupported);
     if (options->mode != KB_MODE_VALIDATE) {
