@@ -25,6 +25,12 @@ void kb_worker_dispose(struct kb_worker *worker)
 {
     KB_ASSERT(!worker->started);
     kb_loop_dispose(&worker->loop);
+    /* After the close callbacks, which give objects back to these. */
+    for (unsigned i = 0; i < KB_SLOT_COUNT; i++) {
+        if (worker->slots[i] != NULL && worker->slot_dispose[i] != NULL) {
+            worker->slot_dispose[i](worker);
+        }
+    }
     kb_slice_source_dispose(&worker->slices);
     kb_pool_dispose(&worker->arena_blocks);
     KB_OBJ_CLEAR(worker);

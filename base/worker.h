@@ -31,6 +31,8 @@ struct kb_worker {
     struct kb_slice_source slices;
     struct kb_pool arena_blocks;
     void *slots[KB_SLOT_COUNT];
+    /* Set together with a slot: frees it when the worker ends. */
+    void (*slot_dispose[KB_SLOT_COUNT])(struct kb_worker *worker);
     uint64_t connections_open; /* downstream and upstream, for the end-of-process check */
     uint32_t next_connection_id;
     pthread_t thread;

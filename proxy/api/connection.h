@@ -114,5 +114,3 @@ void kb_conn_read_disable(struct kb_conn *conn, bool disable);
 void kb_conn_close(struct kb_conn *conn, enum kb_conn_close how);
 
 bool kb_conn_is_open(const struct kb_conn *conn);
-/* Frees the idle connection objects of a worker; before kb_worker_dispose. */
-void kb_conn_worker_dispose(struct kb_worker *worker);

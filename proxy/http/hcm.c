@@ -17,6 +17,16 @@ static void close_check(struct kb_deferred *deferred);
 
 /* ---- per worker ---- */
 
+static void http_worker_dispose(struct kb_worker *worker)
+{
+    struct kb_http_worker *http = worker->slots[KB_SLOT_HTTP];
+
+    kb_pool_dispose(&http->streams);
+    kb_pool_dispose(&http->managers);
+    free(http);
+    worker->slots[KB_SLOT_HTTP] = NULL;
+}
+
 struct kb_http_worker *kb_http_worker_get(struct kb_worker *worker)
 {
     struct kb_http_worker *http = worker->slots[KB_SLOT_HTTP];
@@ -26,20 +36,9 @@ struct kb_http_worker *kb_http_worker_get(struct kb_worker *worker)
         kb_pool_init(&http->streams, sizeof(struct kb_stream), IDLE_OBJECTS_MAX);
         kb_pool_init(&http->managers, sizeof(struct kb_hcm), IDLE_OBJECTS_MAX);
         worker->slots[KB_SLOT_HTTP] = http;
+        worker->slot_dispose[KB_SLOT_HTTP] = http_worker_dispose;
     }
     return http;
-}
-
-void kb_http_worker_dispose(struct kb_worker *worker)
-{
-    struct kb_http_worker *http = worker->slots[KB_SLOT_HTTP];
-
-    if (http != NULL) {
-        kb_pool_dispose(&http->streams);
-        kb_pool_dispose(&http->managers);
-        free(http);
-        worker->slots[KB_SLOT_HTTP] = NULL;
-    }
 }
 
 /* ---- lifecycle ---- */

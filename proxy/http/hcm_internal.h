@@ -18,7 +18,6 @@ struct kb_http_worker {
 
 /* This worker's, made at first use. */
 struct kb_http_worker *kb_http_worker_get(struct kb_worker *worker);
-void kb_http_worker_dispose(struct kb_worker *worker);
 
 enum kb_hcm_drain {
     KB_HCM_NOT_DRAINING,

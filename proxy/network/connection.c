@@ -28,6 +28,13 @@ static void flush_deferred(struct kb_deferred *deferred);
 static void timer_fired(struct kb_timer *timer);
 static void buffered_count(struct kb_conn *conn);
 
+static void conn_pool_dispose(struct kb_worker *worker)
+{
+    kb_pool_dispose(worker->slots[KB_SLOT_NETWORK]);
+    free(worker->slots[KB_SLOT_NETWORK]);
+    worker->slots[KB_SLOT_NETWORK] = NULL;
+}
+
 static struct kb_pool *conn_pool(struct kb_worker *worker)
 {
     struct kb_pool *pool = worker->slots[KB_SLOT_NETWORK];
@@ -36,17 +43,9 @@ static struct kb_pool *conn_pool(struct kb_worker *worker)
         pool = kb_malloc(sizeof(*pool));
         kb_pool_init(pool, sizeof(struct kb_conn), CONNS_IDLE_MAX);
         worker->slots[KB_SLOT_NETWORK] = pool;
+        worker->slot_dispose[KB_SLOT_NETWORK] = conn_pool_dispose;
     }
     return pool;
-}
-
-void kb_conn_worker_dispose(struct kb_worker *worker)
-{
-    if (worker->slots[KB_SLOT_NETWORK] != NULL) {
-        kb_pool_dispose(worker->slots[KB_SLOT_NETWORK]);
-        free(worker->slots[KB_SLOT_NETWORK]);
-        worker->slots[KB_SLOT_NETWORK] = NULL;
-    }
 }
 
 static uint64_t next_connection_id(void)
