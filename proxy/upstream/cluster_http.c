@@ -14,6 +14,12 @@
 
 #define HTTP_OPTIONS_NAME "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
+/* The generated names of the oneofs are too long for a line. */
+#define EXPLICIT(name) \
+    ENVOY__EXTENSIONS__UPSTREAMS__HTTP__V3__HTTP_PROTOCOL_OPTIONS__EXPLICIT_HTTP_CONFIG__PROTOCOL_CONFIG_##name
+#define OPTIONS(name) \
+    ENVOY__EXTENSIONS__UPSTREAMS__HTTP__V3__HTTP_PROTOCOL_OPTIONS__UPSTREAM_PROTOCOL_OPTIONS_##name
+
 typedef Envoy__Extensions__Upstreams__Http__V3__HttpProtocolOptions HttpOptions;
 
 static void http1_read(const Envoy__Config__Core__V3__Http1ProtocolOptions *message,
@@ -94,18 +100,18 @@ static void explicit_read(
 {
     kb_diag_push(diag, "explicit_http_config");
     switch (config->protocol_config_case) {
-    case ENVOY__EXTENSIONS__UPSTREAMS__HTTP__V3__HTTP_PROTOCOL_OPTIONS__EXPLICIT_HTTP_CONFIG__PROTOCOL_CONFIG_HTTP_PROTOCOL_OPTIONS:
+    case EXPLICIT(HTTP_PROTOCOL_OPTIONS):
         kb_diag_push(diag, "http_protocol_options");
         http1_read(config->http_protocol_options, cluster, diag);
         kb_diag_pop(diag);
         break;
-    case ENVOY__EXTENSIONS__UPSTREAMS__HTTP__V3__HTTP_PROTOCOL_OPTIONS__EXPLICIT_HTTP_CONFIG__PROTOCOL_CONFIG_HTTP2_PROTOCOL_OPTIONS:
+    case EXPLICIT(HTTP2_PROTOCOL_OPTIONS):
         http2_refuse("http2_protocol_options", diag);
         break;
-    case ENVOY__EXTENSIONS__UPSTREAMS__HTTP__V3__HTTP_PROTOCOL_OPTIONS__EXPLICIT_HTTP_CONFIG__PROTOCOL_CONFIG_HTTP3_PROTOCOL_OPTIONS:
+    case EXPLICIT(HTTP3_PROTOCOL_OPTIONS):
         http2_refuse("http3_protocol_options", diag);
         break;
-    case ENVOY__EXTENSIONS__UPSTREAMS__HTTP__V3__HTTP_PROTOCOL_OPTIONS__EXPLICIT_HTTP_CONFIG__PROTOCOL_CONFIG__NOT_SET:
+    case EXPLICIT(_NOT_SET):
     default:
         kb_diag_error(diag, "field: \"protocol_config\", reason: is required");
         break;
@@ -123,21 +129,21 @@ static void options_read(const HttpOptions *options, struct kb_cluster *cluster,
         kb_diag_pop(diag);
     }
     switch (options->upstream_protocol_options_case) {
-    case ENVOY__EXTENSIONS__UPSTREAMS__HTTP__V3__HTTP_PROTOCOL_OPTIONS__UPSTREAM_PROTOCOL_OPTIONS_EXPLICIT_HTTP_CONFIG:
+    case OPTIONS(EXPLICIT_HTTP_CONFIG):
         explicit_read(options->explicit_http_config, cluster, diag);
         break;
-    case ENVOY__EXTENSIONS__UPSTREAMS__HTTP__V3__HTTP_PROTOCOL_OPTIONS__UPSTREAM_PROTOCOL_OPTIONS_USE_DOWNSTREAM_PROTOCOL_CONFIG:
+    case OPTIONS(USE_DOWNSTREAM_PROTOCOL_CONFIG):
         /* Downstream speaks HTTP/1 only, so the other protocols' options are never used. */
         http1_read(options->use_downstream_protocol_config->http_protocol_options, cluster, diag);
         break;
-    case ENVOY__EXTENSIONS__UPSTREAMS__HTTP__V3__HTTP_PROTOCOL_OPTIONS__UPSTREAM_PROTOCOL_OPTIONS_AUTO_CONFIG:
+    case OPTIONS(AUTO_CONFIG):
         kb_diag_push(diag, "auto_config");
         kb_diag_error(diag,
                       "ALPN configured for cluster %.*s which has a non-ALPN transport socket",
                       KB_STR_ARG(cluster->name));
         kb_diag_pop(diag);
         break;
-    case ENVOY__EXTENSIONS__UPSTREAMS__HTTP__V3__HTTP_PROTOCOL_OPTIONS__UPSTREAM_PROTOCOL_OPTIONS__NOT_SET:
+    case OPTIONS(_NOT_SET):
     default:
         kb_diag_error(diag, "field: \"upstream_protocol_options\", reason: is required");
         break;

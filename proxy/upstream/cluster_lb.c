@@ -9,6 +9,12 @@
 #include "proxy/api/extension.h"
 #include "proxy/upstream/cluster.h"
 
+/* The generated names of the oneofs are too long for a line. */
+#define LOCALITY(name) \
+    ENVOY__EXTENSIONS__LOAD_BALANCING_POLICIES__COMMON__V3__LOCALITY_LB_CONFIG__LOCALITY_CONFIG_SPECIFIER_##name
+#define COMMON_LOCALITY(name) \
+    ENVOY__CONFIG__CLUSTER__V3__CLUSTER__COMMON_LB_CONFIG__LOCALITY_CONFIG_SPECIFIER_##name
+
 #define POLICIES "envoy.extensions.load_balancing_policies."
 
 typedef Envoy__Config__Cluster__V3__Cluster Cluster;
@@ -24,24 +30,19 @@ static LocalityLbConfig *locality_convert(const CommonLbConfig *common, struct k
 {
     LocalityLbConfig *out;
 
-    if (common == NULL ||
-        common->locality_config_specifier_case ==
-            ENVOY__CONFIG__CLUSTER__V3__CLUSTER__COMMON_LB_CONFIG__LOCALITY_CONFIG_SPECIFIER__NOT_SET) {
+    if (common == NULL || common->locality_config_specifier_case == COMMON_LOCALITY(_NOT_SET)) {
         return NULL;
     }
     out = NEW(arena, envoy__extensions__load_balancing_policies__common__v3__locality_lb_config,
               LocalityLbConfig);
-    if (common->locality_config_specifier_case ==
-        ENVOY__CONFIG__CLUSTER__V3__CLUSTER__COMMON_LB_CONFIG__LOCALITY_CONFIG_SPECIFIER_LOCALITY_WEIGHTED_LB_CONFIG) {
-        out->locality_config_specifier_case =
-            ENVOY__EXTENSIONS__LOAD_BALANCING_POLICIES__COMMON__V3__LOCALITY_LB_CONFIG__LOCALITY_CONFIG_SPECIFIER_LOCALITY_WEIGHTED_LB_CONFIG;
+    if (common->locality_config_specifier_case == COMMON_LOCALITY(LOCALITY_WEIGHTED_LB_CONFIG)) {
+        out->locality_config_specifier_case = LOCALITY(LOCALITY_WEIGHTED_LB_CONFIG);
         out->locality_weighted_lb_config = NEW(
             arena,
             envoy__extensions__load_balancing_policies__common__v3__locality_lb_config__locality_weighted_lb_config,
             Envoy__Extensions__LoadBalancingPolicies__Common__V3__LocalityLbConfig__LocalityWeightedLbConfig);
     } else {
-        out->locality_config_specifier_case =
-            ENVOY__EXTENSIONS__LOAD_BALANCING_POLICIES__COMMON__V3__LOCALITY_LB_CONFIG__LOCALITY_CONFIG_SPECIFIER_ZONE_AWARE_LB_CONFIG;
+        out->locality_config_specifier_case = LOCALITY(ZONE_AWARE_LB_CONFIG);
         out->zone_aware_lb_config = NEW(
             arena,
             envoy__extensions__load_balancing_policies__common__v3__locality_lb_config__zone_aware_lb_config,

@@ -4,13 +4,13 @@
  * worker gets one message with all that changed. */
 #include "proxy/upstream/cluster_manager.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "proto/any.h"
-#include "proxy/api/extension.h"
 #include "proxy/stats/stat_store.h"
 #include "proxy/upstream/circuit_breaker.h"
 #include "proxy/upstream/cluster_dns.h"
@@ -29,6 +29,7 @@ struct kb_cluster_manager {
     struct kb_deferred flush;
     struct kb_stat_group *stats_group;
     struct kb_stat_block *stats;
+    struct kb_stat_group **thread_groups; /* [worker_count + 1]: thread_local_cluster_manager.* */
     struct kb_cluster_dns dns;
     struct kb_addr bind_source; /* of clusters that do not say; len 0: none */
     uint32_t active_count;
@@ -154,6 +155,32 @@ static void entry_mark_dirty(struct kb_cluster_entry *entry)
     }
 }
 
+/* Every thread knows every cluster, whether or not it made a view of its own. */
+static bool thread_provide(void *arg, unsigned id, uint64_t *value)
+{
+    *value = KB_CAST(arg, kb_cluster_manager)->active_count;
+    return id == KB_STAT_THREAD_LOCAL_CLUSTER_MANAGER_CLUSTERS_INFLATED;
+}
+
+static void thread_groups_create(struct kb_cluster_manager *manager)
+{
+    uint32_t count = manager->server->worker_count;
+
+    manager->thread_groups = kb_calloc(count + 1, sizeof(manager->thread_groups[0]));
+    for (uint32_t i = 0; i <= count; i++) {
+        char prefix[64];
+        int len =
+            i < count
+                ? snprintf(prefix, sizeof(prefix), "thread_local_cluster_manager.worker_%u.", i)
+                : snprintf(prefix, sizeof(prefix), "thread_local_cluster_manager.main_thread.");
+
+        manager->thread_groups[i] =
+            kb_stat_group_create(manager->server->stats, kb_str_make(prefix, (size_t)len),
+                                 &kb_stat_schema_thread_local_cluster_manager);
+        kb_stat_group_set_provider(manager->thread_groups[i], thread_provide, manager);
+    }
+}
+
 struct kb_cluster_manager *kb_cluster_manager_create(struct kb_server_context *server)
 {
     struct kb_cluster_manager *manager = kb_calloc(1, sizeof(*manager));
@@ -171,6 +198,7 @@ struct kb_cluster_manager *kb_cluster_manager_create(struct kb_server_context *s
     manager->stats = kb_stat_group_block(manager->stats_group, server->main->index);
     kb_stat_gauge_set(manager->stats, KB_STAT_CLUSTER_MANAGER_ACTIVE_CLUSTERS, 0);
     kb_stat_gauge_set(manager->stats, KB_STAT_CLUSTER_MANAGER_WARMING_CLUSTERS, 0);
+    thread_groups_create(manager);
     kb_cluster_dns_init(&manager->dns, server);
     for (uint32_t i = 0; i < server->worker_count; i++) {
         kb_cluster_view_create(&server->workers[i], &manager->names);
@@ -235,6 +263,10 @@ void kb_cluster_manager_destroy(struct kb_cluster_manager *manager)
     kb_vec_dispose(&manager->slots);
     kb_map_dispose(&manager->names.map);
     pthread_mutex_destroy(&manager->names.lock);
+    for (uint32_t i = 0; i <= server->worker_count; i++) {
+        kb_stat_group_destroy(manager->thread_groups[i]);
+    }
+    free(manager->thread_groups);
     kb_stat_group_destroy(manager->stats_group);
     KB_OBJ_CLEAR(manager);
     free(manager);
@@ -276,106 +308,6 @@ bool kb_cluster_manager_has(const struct kb_cluster_manager *manager, struct kb_
     return kb_cluster_manager_find(manager, name) != NULL;
 }
 
-/* A statistic that is computed when somebody looks. Zeros of things that never happened stay
- * unused, as in Envoy. */
-static bool entry_provide(void *arg, unsigned id, uint64_t *value)
-{
-    const struct kb_cluster_entry *entry = KB_CAST(arg, kb_cluster_entry);
-    const struct kb_cluster_counts *counts = &entry->counts;
-    const struct kb_priority_set *set = entry->set;
-
-    *value = 0;
-    switch (id) {
-    case KB_STAT_CLUSTER_MEMBERSHIP_TOTAL:
-        *value = set == NULL ? 0 : set->host_count;
-        return true;
-    case KB_STAT_CLUSTER_MEMBERSHIP_HEALTHY:
-        *value = set == NULL ? 0 : set->healthy_count;
-        return true;
-    case KB_STAT_CLUSTER_MEMBERSHIP_DEGRADED:
-        *value = set == NULL ? 0 : set->degraded_count;
-        return true;
-    case KB_STAT_CLUSTER_MEMBERSHIP_EXCLUDED:
-        *value = set == NULL ? 0 : set->excluded_count;
-        return true;
-    case KB_STAT_CLUSTER_MEMBERSHIP_CHANGE:
-        *value = counts->membership_change;
-        break;
-    case KB_STAT_CLUSTER_MAX_HOST_WEIGHT:
-        *value = counts->max_host_weight;
-        break;
-    case KB_STAT_CLUSTER_DEFAULT_TOTAL_MATCH_COUNT:
-        *value = counts->match;
-        break;
-    case KB_STAT_CLUSTER_UPDATE_ATTEMPT:
-        *value = counts->update_attempt;
-        break;
-    case KB_STAT_CLUSTER_UPDATE_SUCCESS:
-        *value = counts->update_success;
-        break;
-    case KB_STAT_CLUSTER_UPDATE_FAILURE:
-        *value = counts->update_failure;
-        break;
-    case KB_STAT_CLUSTER_UPDATE_NO_REBUILD:
-        *value = counts->update_no_rebuild;
-        break;
-    default:
-        return kb_circuit_breakers_provide(entry->cluster, id, value);
-    }
-    return *value != 0;
-}
-
-/* The cluster's type by its name or message, with Envoy's reason when there is none. */
-static const struct kb_extension *type_find(const Envoy__Config__Cluster__V3__Cluster *message,
-                                            struct kb_arena *arena, struct kb_diag *diag)
-{
-    static const char *const names[] = {"envoy.cluster.static", "envoy.cluster.strict_dns",
-                                        "envoy.cluster.logical_dns", "envoy.cluster.eds",
-                                        "envoy.cluster.original_dst"};
-    const struct kb_extension *found = NULL;
-    struct kb_str type_url = KB_STR("");
-    const char *name;
-
-    if (message->cluster_discovery_type_case ==
-        ENVOY__CONFIG__CLUSTER__V3__CLUSTER__CLUSTER_DISCOVERY_TYPE_CLUSTER_TYPE) {
-        name = message->cluster_type->name;
-        kb_diag_push(diag, "cluster_type");
-        if (message->cluster_type->typed_config != NULL) {
-            type_url = kb_any_inner_name(message->cluster_type->typed_config, arena);
-        }
-        found = kb_extension_find(KB_EXT_CLUSTER, type_url,
-                                  type_url.len > 0 ? KB_STR("") : kb_str_from_cstr(name));
-        if (found == NULL && type_url.len > 0) {
-            kb_diag_error(
-                diag, "Didn't find a registered cluster factory implementation for type: '%.*s'",
-                KB_STR_ARG(type_url));
-        } else if (found == NULL) {
-            kb_diag_error(diag,
-                          "Didn't find a registered cluster factory implementation for name: '%s'",
-                          name);
-        }
-    } else {
-        unsigned type = message->cluster_discovery_type_case ==
-                                ENVOY__CONFIG__CLUSTER__V3__CLUSTER__CLUSTER_DISCOVERY_TYPE_TYPE
-                            ? (unsigned)message->type
-                            : 0;
-
-        kb_diag_push(diag, "type");
-        found = type < KB_ARRAY_LEN(names)
-                    ? kb_extension_find(KB_EXT_CLUSTER, KB_STR(""), kb_str_from_cstr(names[type]))
-                    : NULL;
-        if (found == NULL) {
-            kb_diag_error_hint(diag, KB_STR("implemented are STATIC, STRICT_DNS and LOGICAL_DNS"),
-                               "clusters of type %s are not implemented yet",
-                               type == 3   ? "EDS"
-                               : type == 4 ? "ORIGINAL_DST"
-                                           : "of that number");
-        }
-    }
-    kb_diag_pop(diag);
-    return found;
-}
-
 static void gauges_set(struct kb_cluster_manager *manager)
 {
     uint32_t warming = 0;
@@ -402,7 +334,7 @@ static int entry_create(struct kb_cluster_manager *manager,
 {
     struct kb_factory_context factory = {.server = manager->server, .arena = arena};
     uint32_t errors = diag->error_count;
-    const struct kb_extension *type = type_find(message, arena, diag);
+    const struct kb_extension *type = kb_cluster_type_find(message, arena, diag);
     struct kb_cluster_entry *entry = kb_calloc(1, sizeof(*entry));
     const void *typed = NULL;
 
@@ -417,7 +349,7 @@ static int entry_create(struct kb_cluster_manager *manager,
     }
     if (kb_cluster_impl_create(message, manager, &factory, diag, &entry->cluster) == 0) {
         entry->cluster->api.added_via_api = added_via_api;
-        kb_stat_group_set_provider(entry->cluster->api.stats, entry_provide, entry);
+        kb_stat_group_set_provider(entry->cluster->api.stats, kb_cluster_entry_provide, entry);
     }
     if (type != NULL) { /* without a cluster it runs for its errors only */
         entry->type = type->ops;

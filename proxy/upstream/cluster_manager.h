@@ -96,6 +96,10 @@ uint64_t kb_cluster_entry_max_retries(const struct kb_cluster_entry *entry,
                                       enum kb_priority priority);
 
 /* For the files of this room. */
+
+/* A kb_stat_provide_fn over an entry. Zeros of things that never happened stay unused, as in Envoy.
+ */
+bool kb_cluster_entry_provide(void *arg, unsigned id, uint64_t *value);
 bool kb_cluster_manager_on_main(const struct kb_cluster_manager *manager);
 struct kb_loop *kb_cluster_manager_loop(const struct kb_cluster_manager *manager);
 /* Where connections come from when a cluster does not say (len 0: anywhere). */

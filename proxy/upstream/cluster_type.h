@@ -3,6 +3,7 @@
  * LOGICAL_DNS). Everything here runs on the main thread. Implemented in proxy/ext/cluster/. */
 #pragma once
 
+#include "proxy/api/extension.h"
 #include "proxy/upstream/cluster_manager.h"
 
 struct kb_cluster_type_ops {
@@ -18,6 +19,10 @@ struct kb_cluster_type_ops {
     void (*start)(void *state);
     void (*destroy)(void *state);
 };
+
+/* The type of this cluster, whose ops are a struct kb_cluster_type_ops; NULL after a report. */
+const struct kb_extension *kb_cluster_type_find(const Envoy__Config__Cluster__V3__Cluster *message,
+                                                struct kb_arena *arena, struct kb_diag *diag);
 
 /* These are the hosts from now on, in all priorities. The groups and their hosts are borrowed;
  * hosts are kept by reference. Counts what changed, and publishes. Does nothing when the

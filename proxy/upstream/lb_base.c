@@ -10,6 +10,10 @@
 
 #include "base/mem.h"
 
+/* The generated names of the oneofs are too long for a line. */
+#define LOCALITY(name) \
+    ENVOY__EXTENSIONS__LOAD_BALANCING_POLICIES__COMMON__V3__LOCALITY_LB_CONFIG__LOCALITY_CONFIG_SPECIFIER_##name
+
 enum { SOURCE_ALL, SOURCE_HEALTHY, SOURCE_DEGRADED, SOURCE_LOCALITIES };
 
 struct weight_arg {
@@ -281,13 +285,13 @@ void kb_lb_config_read_locality(
         return;
     }
     switch (message->locality_config_specifier_case) {
-    case ENVOY__EXTENSIONS__LOAD_BALANCING_POLICIES__COMMON__V3__LOCALITY_LB_CONFIG__LOCALITY_CONFIG_SPECIFIER_ZONE_AWARE_LB_CONFIG:
+    case LOCALITY(ZONE_AWARE_LB_CONFIG):
         config->fail_traffic_on_panic = message->zone_aware_lb_config->fail_traffic_on_panic != 0;
         break;
-    case ENVOY__EXTENSIONS__LOAD_BALANCING_POLICIES__COMMON__V3__LOCALITY_LB_CONFIG__LOCALITY_CONFIG_SPECIFIER_LOCALITY_WEIGHTED_LB_CONFIG:
+    case LOCALITY(LOCALITY_WEIGHTED_LB_CONFIG):
         config->locality_weighted = true;
         break;
-    case ENVOY__EXTENSIONS__LOAD_BALANCING_POLICIES__COMMON__V3__LOCALITY_LB_CONFIG__LOCALITY_CONFIG_SPECIFIER__NOT_SET:
+    case LOCALITY(_NOT_SET):
     default:
         break;
     }

@@ -7,7 +7,7 @@
 
 #define CLUSTER(name, port)                                                                     \
     "{'name':'" name "','load_assignment':{'cluster_name':'c','endpoints':[{'lb_endpoints':[{'" \
-                     "endpoint':{'address':{"                                                   \
+    "endpoint':{'address':{"                                                                    \
     "'socket_address':{'address':'127.0.0.1','port_value':" port "}}}}]}]}}"
 
 static struct kb_worker *removed_worker;
@@ -59,6 +59,9 @@ static void start_publishes_to_all_workers(void **state)
     assert_int_equal(stat_value(up, "cluster_manager.active_clusters"), 1);
     assert_int_equal(stat_value(up, "cluster_manager.cluster_added"), 1);
     assert_int_equal(stat_value(up, "cluster_manager.cluster_updated"), 0);
+    assert_int_equal(stat_value(up, "thread_local_cluster_manager.worker_1.clusters_inflated"), 1);
+    assert_int_equal(stat_value(up, "thread_local_cluster_manager.main_thread.clusters_inflated"),
+                     1);
 }
 
 static void idle_clusters_cost_workers_nothing(void **state)
