@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Routes as the connection manager, the filters and the router see them. Built once from RouteConfiguration, immutable,
- * shared by workers. Implemented in proxy/router/. */
+/* Routes as the connection manager, the filters and the router see them. Built once from
+ * RouteConfiguration, immutable, shared by workers. Implemented in proxy/router/. */
 #pragma once
 
 #include "proxy/api/cluster.h"
@@ -12,7 +12,7 @@ struct kb_header_mutations;
 struct kb_retry_policy;
 
 enum kb_route_kind {
-    KB_ROUTE_CLUSTER,         /* forward */
+    KB_ROUTE_CLUSTER, /* forward */
     KB_ROUTE_REDIRECT,
     KB_ROUTE_DIRECT_RESPONSE,
     KB_ROUTE_NON_FORWARDING,
@@ -33,8 +33,8 @@ struct kb_retry_policy {
     const struct kb_header_matcher *retriable_request_headers;
     size_t retriable_request_header_count;
     const struct kb_rate_limited_backoff *rate_limited; /* NULL: none */
-    uint32_t host_selection_attempts;                  /* host_selection_retry_max_attempts; 1 */
-    bool previous_hosts;                               /* retry_host_predicate */
+    uint32_t host_selection_attempts;                   /* host_selection_retry_max_attempts; 1 */
+    bool previous_hosts;                                /* retry_host_predicate */
     bool omit_canary_hosts;
 };
 
@@ -42,7 +42,7 @@ struct kb_retry_policy {
 struct kb_route_upgrade {
     struct kb_str name;
     bool enabled;
-    bool connect;    /* connect_config: CONNECT is ended here and its bytes go to the cluster as TCP */
+    bool connect; /* connect_config: CONNECT is ended here and its bytes go to the cluster as TCP */
     bool allow_post; /* connect_config.allow_post */
 };
 
@@ -52,16 +52,17 @@ struct kb_mirror_policy {
     struct kb_str cluster_header; /* lower case */
     struct kb_str host_rewrite;   /* host_rewrite_literal; empty: none */
     struct kb_str runtime_key;
-    uint32_t numerator; /* kb_runtime_feature_enabled(runtime, key, numerator, denominator, random) */
+    uint32_t
+        numerator; /* kb_runtime_feature_enabled(runtime, key, numerator, denominator, random) */
     uint32_t denominator;
-    uint32_t slot; /* of `cluster`; UINT32_MAX: by header */
+    uint32_t slot;            /* of `cluster`; UINT32_MAX: by header */
     bool disable_host_suffix; /* no "-shadow" */
     int8_t trace_sampled;     /* -1: as the request */
 };
 
 struct kb_internal_redirect_policy {
-    uint32_t max_redirects;  /* 1 */
-    uint8_t codes;           /* 1 << (status - 301): 301, 302, 303, 307, 308 */
+    uint32_t max_redirects; /* 1 */
+    uint8_t codes;          /* 1 << (status - 301): 301, 302, 303, 307, 308 */
     bool allow_cross_scheme;
     const struct kb_str *headers_to_copy; /* response_headers_to_copy, lower case */
     size_t headers_to_copy_count;
@@ -111,66 +112,78 @@ struct kb_route {
     bool append_x_forwarded_host;
 };
 
-/* Builds a table; NULL only after an error was reported. `validate_clusters`: unknown clusters are errors. Destroy when no
- * worker holds it any more. */
+/* Builds a table; NULL only after an error was reported. `validate_clusters`: unknown clusters are
+ * errors. Destroy when no worker holds it any more. */
 struct Envoy__Config__Route__V3__RouteConfiguration;
-struct kb_route_config *kb_route_config_create(const struct Envoy__Config__Route__V3__RouteConfiguration *message,
-                                               struct kb_factory_context *factory, bool validate_clusters,
-                                               struct kb_diag *diag);
+struct kb_route_config *
+kb_route_config_create(const struct Envoy__Config__Route__V3__RouteConfiguration *message,
+                       struct kb_factory_context *factory, bool validate_clusters,
+                       struct kb_diag *diag);
 void kb_route_config_destroy(struct kb_route_config *config);
 struct kb_str kb_route_config_name(const struct kb_route_config *config);
 
-/* The route for these request headers, or NULL. `random` decides runtime fractions; no memory is taken unless a matcher
- * needs it (from headers->arena). */
-const struct kb_route *kb_route_config_match(const struct kb_route_config *config, const struct kb_header_map *headers,
+/* The route for these request headers, or NULL. `random` decides runtime fractions; no memory is
+ * taken unless a matcher needs it (from headers->arena). */
+const struct kb_route *kb_route_config_match(const struct kb_route_config *config,
+                                             const struct kb_header_map *headers,
                                              const struct kb_stream_info *info, uint64_t random);
 
-/* Which cluster: fixed, by header, or weighted (`random` picks). Sets *slot to its kb_cluster_slot number, or returns
- * KB_ENOTFOUND when a header names none. *choice is for kb_route_finalize_*: the weighted cluster entry, or NULL. For
- * cluster_header routes slot is UINT32_MAX and *name is the cluster's name. */
-int kb_route_choose_cluster(const struct kb_route *route, const struct kb_header_map *headers, uint64_t random,
-                            uint32_t *slot, struct kb_str *name, const void **choice) KB_MUST_USE;
+/* Which cluster: fixed, by header, or weighted (`random` picks). Sets *slot to its kb_cluster_slot
+ * number, or returns KB_ENOTFOUND when a header names none. *choice is for kb_route_finalize_*: the
+ * weighted cluster entry, or NULL. For cluster_header routes slot is UINT32_MAX and *name is the
+ * cluster's name. */
+int kb_route_choose_cluster(const struct kb_route *route, const struct kb_header_map *headers,
+                            uint64_t random, uint32_t *slot, struct kb_str *name,
+                            const void **choice) KB_MUST_USE;
 
-/* The number to pass as `random` above: for weighted_clusters with use_hash_policy the request's hash, otherwise
- * `random`. */
+/* The number to pass as `random` above: for weighted_clusters with use_hash_policy the request's
+ * hash, otherwise `random`. */
 uint64_t kb_route_cluster_random(const struct kb_route *route, const struct kb_header_map *headers,
                                  const struct kb_stream_info *info, uint64_t random);
 
-/* Changes the request before it is forwarded: header mutations in Envoy's order, path and host rewrites with
- * x-envoy-original-path/-host and x-forwarded-host. `suppress`: no x-envoy-original-*. */
-void kb_route_finalize_request(const struct kb_route *route, const void *choice, struct kb_header_map *headers,
-                               struct kb_stream_info *info, bool suppress_envoy_headers);
+/* Changes the request before it is forwarded: header mutations in Envoy's order, path and host
+ * rewrites with x-envoy-original-path/-host and x-forwarded-host. `suppress`: no
+ * x-envoy-original-*. */
+void kb_route_finalize_request(const struct kb_route *route, const void *choice,
+                               struct kb_header_map *headers, struct kb_stream_info *info,
+                               bool suppress_envoy_headers);
 /* Host rewrite of auto_host_rewrite, once the host is chosen. */
-void kb_route_rewrite_host(const struct kb_route *route, struct kb_header_map *headers, struct kb_str hostname,
-                           bool suppress_envoy_headers);
-/* Response header mutations of choice, route, virtual host and table. Local replies of a stream without a matching route
- * get none unless `route` is the stream's. */
-void kb_route_finalize_response(const struct kb_route *route, const void *choice, struct kb_header_map *request,
-                                struct kb_header_map *headers, struct kb_stream_info *info);
+void kb_route_rewrite_host(const struct kb_route *route, struct kb_header_map *headers,
+                           struct kb_str hostname, bool suppress_envoy_headers);
+/* Response header mutations of choice, route, virtual host and table. Local replies of a stream
+ * without a matching route get none unless `route` is the stream's. */
+void kb_route_finalize_response(const struct kb_route *route, const void *choice,
+                                struct kb_header_map *request, struct kb_header_map *headers,
+                                struct kb_stream_info *info);
 
 /* KB_ROUTE_REDIRECT: status and Location value (in headers->arena). `info` is for path_rewrite. */
 unsigned kb_route_redirect(const struct kb_route *route, const struct kb_header_map *headers,
                            const struct kb_stream_info *info, struct kb_str *location);
-/* KB_ROUTE_DIRECT_RESPONSE: status and body (borrowed). *location is set where Envoy adds one (201, 3xx with body rules). */
-unsigned kb_route_direct_response(const struct kb_route *route, const struct kb_header_map *headers, struct kb_str *body,
-                                  struct kb_str *location);
+/* KB_ROUTE_DIRECT_RESPONSE: status and body (borrowed). *location is set where Envoy adds one (201,
+ * 3xx with body rules). */
+unsigned kb_route_direct_response(const struct kb_route *route, const struct kb_header_map *headers,
+                                  struct kb_str *body, struct kb_str *location);
 /* Envoy virtual host require_tls: true when the request must be redirected to https. */
-bool kb_route_requires_tls(const struct kb_route *route, const struct kb_header_map *headers, bool internal);
+bool kb_route_requires_tls(const struct kb_route *route, const struct kb_header_map *headers,
+                           bool internal);
 
 /* Names in internal_only_headers, lower case: removed from external requests. */
-const struct kb_str *kb_route_config_internal_only_headers(const struct kb_route_config *config, size_t *count);
+const struct kb_str *kb_route_config_internal_only_headers(const struct kb_route_config *config,
+                                                           size_t *count);
 
-/* KB_ROUTE_REDIRECT and KB_ROUTE_DIRECT_RESPONSE: call before kb_route_redirect. Rewrites :path where the redirect says
- * so (access logs show it), keeping the old one in x-envoy-original-path unless `suppress_envoy_headers`. */
+/* KB_ROUTE_REDIRECT and KB_ROUTE_DIRECT_RESPONSE: call before kb_route_redirect. Rewrites :path
+ * where the redirect says so (access logs show it), keeping the old one in x-envoy-original-path
+ * unless `suppress_envoy_headers`. */
 void kb_route_rewrite_path_for_redirect(const struct kb_route *route, struct kb_header_map *headers,
                                         bool suppress_envoy_headers);
-/* Body of a direct response with body_format evaluated (in headers->arena), and its content type, empty when it is the
- * usual one. */
-struct kb_str kb_route_direct_body(const struct kb_route *route, const struct kb_header_map *headers,
+/* Body of a direct response with body_format evaluated (in headers->arena), and its content type,
+ * empty when it is the usual one. */
+struct kb_str kb_route_direct_body(const struct kb_route *route,
+                                   const struct kb_header_map *headers,
                                    const struct kb_stream_info *info, struct kb_str *content_type);
 
-/* Asked for a cookie of hash_policy that the request does not have: sets it in the response and returns its value, or p
- * NULL. */
+/* Asked for a cookie of hash_policy that the request does not have: sets it in the response and
+ * returns its value, or p NULL. */
 struct kb_hash_cookie {
     struct kb_str name;
     struct kb_str path;
@@ -180,17 +193,22 @@ struct kb_hash_cookie {
 };
 typedef struct kb_str (*kb_hash_cookie_fn)(void *arg, const struct kb_hash_cookie *cookie);
 
-/* The hash of hash_policy for consistent load balancing; false when no policy gave one. `add_cookie` may be NULL. */
-bool kb_route_hash(const struct kb_route *route, const struct kb_header_map *headers, const struct kb_stream_info *info,
-                   kb_hash_cookie_fn add_cookie, void *arg, uint64_t *hash);
+/* The hash of hash_policy for consistent load balancing; false when no policy gave one.
+ * `add_cookie` may be NULL. */
+bool kb_route_hash(const struct kb_route *route, const struct kb_header_map *headers,
+                   const struct kb_stream_info *info, kb_hash_cookie_fn add_cookie, void *arg,
+                   uint64_t *hash);
 /* The Set-Cookie value for a cookie of hash_policy, in the arena. */
-struct kb_str kb_hash_cookie_text(const struct kb_hash_cookie *cookie, struct kb_str value, struct kb_arena *arena);
+struct kb_str kb_hash_cookie_text(const struct kb_hash_cookie *cookie, struct kb_str value,
+                                  struct kb_arena *arena);
 
-/* Whether typed_per_filter_config switches the HTTP filter of that name off (1) or on (0) for this route; -1: says
- * nothing. `choice` as from kb_route_choose_cluster, or NULL. */
-int kb_route_filter_disabled(const struct kb_route *route, const void *choice, struct kb_str filter_name);
+/* Whether typed_per_filter_config switches the HTTP filter of that name off (1) or on (0) for this
+ * route; -1: says nothing. `choice` as from kb_route_choose_cluster, or NULL. */
+int kb_route_filter_disabled(const struct kb_route *route, const void *choice,
+                             struct kb_str filter_name);
 
-/* A virtual cluster of the virtual host: statistics of requests that its headers match, "vhost.v.vcluster.c.". */
+/* A virtual cluster of the virtual host: statistics of requests that its headers match,
+ * "vhost.v.vcluster.c.". */
 struct kb_virtual_cluster {
     struct kb_str name;
     struct kb_stat_group *stats; /* KB_STAT_VIRTUAL_CLUSTER_*, and response codes */
@@ -198,8 +216,8 @@ struct kb_virtual_cluster {
     size_t header_count;
 };
 
-/* The first virtual cluster that matches; the one named "other" when none of them does; NULL when the virtual host has
- * none. */
+/* The first virtual cluster that matches; the one named "other" when none of them does; NULL when
+ * the virtual host has none. */
 const struct kb_virtual_cluster *kb_route_virtual_cluster(const struct kb_route *route,
                                                           const struct kb_header_map *headers);
 /* Name of the route's virtual host. */

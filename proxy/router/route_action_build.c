@@ -132,7 +132,7 @@ static void plugin_build(struct kb_route_build *build,
     never = KB_ARENA_NEW(build->match.arena, struct kb_route_match);
     never->never = true;
     entry->match = never;
-    ((struct kb_path_key *)entry->key)->more = true; /* still ours */
+    ((struct kb_path_key *)kb_route_entry_key(entry))->more = true; /* still ours */
 }
 
 static void cluster_build(struct kb_route_build *build,
@@ -210,7 +210,7 @@ static void host_rewrite_build(struct kb_route_build *build,
 
 static void uri_template_build(struct kb_route_build *build,
                                const Envoy__Config__Core__V3__TypedExtensionConfig *message,
-                               const struct kb_route_entry *entry, struct kb_route_rewrite *rewrite)
+                               const struct kb_path_key *key, struct kb_route_rewrite *rewrite)
 {
     const Envoy__Extensions__Path__Rewrite__UriTemplate__V3__UriTemplateRewriteConfig *config;
     struct kb_str type = kb_any_inner_name(message->typed_config, build->match.arena);
@@ -231,14 +231,14 @@ static void uri_template_build(struct kb_route_build *build,
     if (config != NULL) {
         rewrite->uri_template = kb_uri_template_rewrite_create(
             kb_str_from_cstr(config->path_template_rewrite),
-            entry->key->kind == KB_PATH_TEMPLATE ? entry->key->uri_template : NULL, &build->match);
+            key->kind == KB_PATH_TEMPLATE ? key->uri_template : NULL, &build->match);
     }
     build->failed |= config == NULL || rewrite->uri_template == NULL;
 }
 
 static void path_rewrite_build(struct kb_route_build *build,
                                const Envoy__Config__Route__V3__RouteAction *message,
-                               const struct kb_route_entry *entry, struct kb_route_rewrite *rewrite)
+                               const struct kb_path_key *key, struct kb_route_rewrite *rewrite)
 {
     unsigned asked = (message->prefix_rewrite[0] != '\0') + (message->regex_rewrite != NULL) +
                      (message->path_rewrite_policy != NULL) + (message->path_rewrite[0] != '\0');
@@ -249,7 +249,7 @@ static void path_rewrite_build(struct kb_route_build *build,
         return;
     }
     if (message->prefix_rewrite[0] != '\0') {
-        if (entry->key->kind == KB_PATH_TEMPLATE) {
+        if (key->kind == KB_PATH_TEMPLATE) {
             kb_route_build_error(build, "Cannot use prefix_rewrite with matcher extension");
         }
         rewrite->prefix = kb_route_build_intern(build, message->prefix_rewrite);
@@ -263,14 +263,15 @@ static void path_rewrite_build(struct kb_route_build *build,
             rewrite_formatter(build, "path_rewrite", message->path_rewrite, true);
     } else if (message->path_rewrite_policy != NULL) {
         kb_diag_push(build->match.diag, "path_rewrite_policy");
-        uri_template_build(build, message->path_rewrite_policy, entry, rewrite);
+        uri_template_build(build, message->path_rewrite_policy, key, rewrite);
         kb_diag_pop(build->match.diag);
     }
 }
 
-static void rewrite_build(struct kb_route_build *build,
-                          const Envoy__Config__Route__V3__RouteAction *message,
-                          struct kb_route_entry *entry)
+/* NULL: none. */
+static const struct kb_route_rewrite *
+rewrite_build(struct kb_route_build *build, const Envoy__Config__Route__V3__RouteAction *message,
+              struct kb_route_entry *entry)
 {
     int host = (int)message->host_rewrite_specifier_case;
     struct kb_route_rewrite *rewrite;
@@ -282,12 +283,12 @@ static void rewrite_build(struct kb_route_build *build,
     if (message->prefix_rewrite[0] == '\0' && message->regex_rewrite == NULL &&
         message->path_rewrite_policy == NULL && message->path_rewrite[0] == '\0' &&
         (host == HOST(_NOT_SET) || host == HOST(AUTO_HOST_REWRITE))) {
-        return;
+        return NULL;
     }
     rewrite = KB_ARENA_NEW(build->match.arena, struct kb_route_rewrite);
     host_rewrite_build(build, message, rewrite);
-    path_rewrite_build(build, message, entry, rewrite);
-    entry->rewrite = rewrite;
+    path_rewrite_build(build, message, kb_route_entry_key(entry), rewrite);
+    return rewrite;
 }
 
 /* ---- the rest of RouteAction ---- */
@@ -375,13 +376,14 @@ static uint16_t cluster_not_found_status(int code)
 
 void kb_route_build_action(struct kb_route_build *build,
                            const Envoy__Config__Route__V3__RouteAction *message,
-                           const struct kb_vhost_defaults *defaults, struct kb_route_entry *entry)
+                           const struct kb_vhost_defaults *defaults, struct kb_route_entry *entry,
+                           struct kb_route_changes *changes)
 {
     struct kb_route *route = &entry->route;
 
     route->kind = KB_ROUTE_CLUSTER;
     cluster_build(build, message, entry);
-    rewrite_build(build, message, entry);
+    changes->rewrite = rewrite_build(build, message, entry);
     timeouts_build(build, message, route);
     upgrades_build(build, message, route);
     route->priority = (int)message->priority == ENVOY__CONFIG__CORE__V3__ROUTING_PRIORITY__HIGH

@@ -191,12 +191,13 @@ static uint64_t body_buffer_limit(const Envoy__Config__Route__V3__Route *route,
 
 static void action_build(struct kb_route_build *build,
                          const Envoy__Config__Route__V3__Route *message,
-                         const struct kb_vhost_defaults *defaults, struct kb_route_entry *entry)
+                         const struct kb_vhost_defaults *defaults, struct kb_route_entry *entry,
+                         struct kb_route_changes *changes)
 {
     switch ((int)message->action_case) {
     case ACTION(ROUTE):
         kb_diag_push(build->match.diag, "route");
-        kb_route_build_action(build, message->route, defaults, entry);
+        kb_route_build_action(build, message->route, defaults, entry, changes);
         kb_diag_pop(build->match.diag);
         break;
     case ACTION(REDIRECT):
@@ -218,6 +219,33 @@ static void action_build(struct kb_route_build *build,
     }
 }
 
+static void changes_build(struct kb_route_build *build,
+                          const Envoy__Config__Route__V3__Route *message,
+                          const struct kb_vhost_defaults *defaults, struct kb_route_entry *entry)
+{
+    struct kb_route_changes changes = {.rewrite = NULL};
+    struct kb_route_changes *kept;
+
+    action_build(build, message, defaults, entry, &changes);
+    changes.request = kb_header_mutations_create(
+        message->request_headers_to_add, message->n_request_headers_to_add,
+        message->request_headers_to_remove, message->n_request_headers_to_remove, "request",
+        &build->match, &build->failed);
+    changes.response = kb_header_mutations_create(
+        message->response_headers_to_add, message->n_response_headers_to_add,
+        message->response_headers_to_remove, message->n_response_headers_to_remove, "response",
+        &build->match, &build->failed);
+    changes.filters = kb_route_build_filters(build, (void *const *)message->typed_per_filter_config,
+                                             message->n_typed_per_filter_config);
+    entry->changes = &kb_route_no_changes;
+    if (changes.request != NULL || changes.response != NULL || changes.rewrite != NULL ||
+        changes.filters != NULL) {
+        kept = KB_ARENA_NEW(build->match.arena, struct kb_route_changes);
+        *kept = changes;
+        entry->changes = kept;
+    }
+}
+
 void kb_route_build_entry(struct kb_route_build *build,
                           const Envoy__Config__Route__V3__Route *message,
                           const struct kb_virtual_host *vhost,
@@ -226,7 +254,6 @@ void kb_route_build_entry(struct kb_route_build *build,
 {
     struct kb_route *route = &entry->route;
 
-    entry->key = key;
     route->impl = entry;
     route->virtual_host = vhost;
     route->name = kb_route_build_intern(build, message->name);
@@ -242,15 +269,5 @@ void kb_route_build_entry(struct kb_route_build *build,
     } else {
         kb_route_build_match(build, message->match, entry, key);
     }
-    action_build(build, message, defaults, entry);
-    entry->request = kb_header_mutations_create(
-        message->request_headers_to_add, message->n_request_headers_to_add,
-        message->request_headers_to_remove, message->n_request_headers_to_remove, "request",
-        &build->match, &build->failed);
-    entry->response = kb_header_mutations_create(
-        message->response_headers_to_add, message->n_response_headers_to_add,
-        message->response_headers_to_remove, message->n_response_headers_to_remove, "response",
-        &build->match, &build->failed);
-    entry->filters = kb_route_build_filters(build, (void *const *)message->typed_per_filter_config,
-                                            message->n_typed_per_filter_config);
+    changes_build(build, message, defaults, entry);
 }

@@ -59,7 +59,8 @@ void kb_route_build_match(struct kb_route_build *build,
  * responses. */
 void kb_route_build_action(struct kb_route_build *build,
                            const Envoy__Config__Route__V3__RouteAction *message,
-                           const struct kb_vhost_defaults *defaults, struct kb_route_entry *entry);
+                           const struct kb_vhost_defaults *defaults, struct kb_route_entry *entry,
+                           struct kb_route_changes *changes);
 void kb_route_build_redirect(struct kb_route_build *build,
                              const Envoy__Config__Route__V3__RedirectAction *message,
                              struct kb_route_entry *entry);

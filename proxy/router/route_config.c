@@ -98,6 +98,7 @@ static void require_tls_build(struct kb_route_build *build,
         (int)message->require_tls == TLS(ALL) ? KB_REQUIRE_TLS_ALL : KB_REQUIRE_TLS_EXTERNAL_ONLY;
     entry = KB_ARENA_NEW(build->match.arena, struct kb_route_entry);
     entry->tls_redirect = true;
+    entry->changes = &kb_route_no_changes;
     entry->route.kind = KB_ROUTE_REDIRECT;
     entry->route.name = KB_STR("");
     entry->route.virtual_host = vhost;

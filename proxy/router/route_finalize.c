@@ -5,6 +5,8 @@
 
 #include "base/obj.h"
 
+const struct kb_route_changes kb_route_no_changes = {NULL, NULL, NULL, NULL};
+
 /* ---- text ---- */
 
 static struct kb_str concat(struct kb_arena *arena, struct kb_str a, struct kb_str b)
@@ -119,11 +121,12 @@ void kb_route_rewrite_host(const struct kb_route *route, struct kb_header_map *h
 /* How much of :path the route's matcher stands for. */
 static size_t matched_len(const struct kb_route_entry *entry, struct kb_str path)
 {
-    switch ((enum kb_path_kind)entry->key->kind) {
+    switch ((enum kb_path_kind)kb_route_entry_key(entry)->kind) {
     case KB_PATH_PREFIX:
     case KB_PATH_EXACT:
     case KB_PATH_SEPARATED_PREFIX:
-        return KB_MIN(entry->key->len, path.len); /* a filter may have shortened it since */
+        return KB_MIN(kb_route_entry_key(entry)->len,
+                      path.len); /* a filter may have shortened it since */
     case KB_PATH_REGEX:
     case KB_PATH_CONNECT:
     case KB_PATH_TEMPLATE:
@@ -154,7 +157,7 @@ static struct kb_str path_rewritten(const struct kb_route_entry *entry,
                                     const struct kb_formatter_input *input,
                                     const struct kb_stream_info *info)
 {
-    const struct kb_route_rewrite *rewrite = entry->rewrite;
+    const struct kb_route_rewrite *rewrite = entry->changes->rewrite;
     struct kb_str path = headers->path;
     struct kb_str only = kb_path_only(path);
     struct kb_str changed = KB_STR_NULL;
@@ -193,7 +196,7 @@ void kb_route_finalize_request(const struct kb_route *route, const void *choice,
     const struct kb_weighted_choice *picked = choice;
     const struct kb_formatter_input input = {.request = headers};
     const struct mutation_levels levels = {
-        .route = entry->request, .vhost = vhost->request, .table = vhost->config->request};
+        .route = entry->changes->request, .vhost = vhost->request, .table = vhost->config->request};
 
     if (picked != NULL) {
         kb_header_mutations_apply(picked->request, headers, &input, info);
@@ -202,8 +205,8 @@ void kb_route_finalize_request(const struct kb_route *route, const void *choice,
         }
     }
     levels_apply(&levels, vhost->config->most_specific_wins, headers, &input, info);
-    if (entry->rewrite != NULL) {
-        struct kb_str host = host_rewritten(entry->rewrite, headers, &input, info);
+    if (entry->changes->rewrite != NULL) {
+        struct kb_str host = host_rewritten(entry->changes->rewrite, headers, &input, info);
 
         if (host.len > 0) {
             authority_set(headers, host, route->append_x_forwarded_host, !suppress_envoy_headers);
@@ -220,8 +223,9 @@ void kb_route_finalize_response(const struct kb_route *route, const void *choice
     const struct kb_virtual_host *vhost = route->virtual_host;
     const struct kb_weighted_choice *picked = choice;
     const struct kb_formatter_input input = {.request = request, .response = headers};
-    const struct mutation_levels levels = {
-        .route = entry->response, .vhost = vhost->response, .table = vhost->config->response};
+    const struct mutation_levels levels = {.route = entry->changes->response,
+                                           .vhost = vhost->response,
+                                           .table = vhost->config->response};
 
     if (entry->tls_redirect) {
         return;

@@ -283,7 +283,7 @@ int kb_route_filter_disabled(const struct kb_route *route, const void *choice,
     const struct kb_weighted_choice *picked = choice;
     int found = picked != NULL ? switch_find(picked->filters, filter_name) : -1;
 
-    found = found >= 0 ? found : switch_find(entry->filters, filter_name);
+    found = found >= 0 ? found : switch_find(entry->changes->filters, filter_name);
     found = found >= 0 ? found : switch_find(vhost->filters, filter_name);
     return found >= 0 ? found : switch_find(vhost->config->filters, filter_name);
 }

@@ -131,13 +131,18 @@ struct kb_direct_response {
     struct kb_str content_type; /* body_format only; empty: as usual */
 };
 
-struct kb_route_entry {
-    struct kb_route route; /* first: the public face */
-    const struct kb_route_match *match;
+/* What a route changes in messages. */
+struct kb_route_changes {
     const struct kb_header_mutations *request;
     const struct kb_header_mutations *response;
     const struct kb_route_rewrite *rewrite;
     const struct kb_filter_switches *filters;
+};
+
+struct kb_route_entry {
+    struct kb_route route; /* first: the public face */
+    const struct kb_route_match *match;
+    const struct kb_route_changes *changes; /* kb_route_no_changes when there are none */
     union {
         const struct kb_route_cluster *cluster;
         const struct kb_weighted_clusters *weighted;
@@ -145,7 +150,6 @@ struct kb_route_entry {
         const struct kb_route_redirect *redirect;
         const struct kb_direct_response *direct;
     };
-    const struct kb_path_key *key;
     uint8_t cluster_kind;
     bool tls_redirect; /* the answer of require_tls; no mutations */
 };
@@ -211,6 +215,16 @@ void kb_vhost_map_finish(struct kb_vhost_map *map, struct kb_arena *arena);
 void kb_vhost_map_dispose(struct kb_vhost_map *map);
 /* The virtual host for a Host value in any case, or NULL. Takes no memory. */
 const struct kb_virtual_host *kb_vhost_map_find(const struct kb_vhost_map *map, struct kb_str host);
+
+extern const struct kb_route_changes kb_route_no_changes;
+
+/* The key of an entry of a virtual host's array; not for the answer of require_tls. */
+KB_INLINE const struct kb_path_key *kb_route_entry_key(const struct kb_route_entry *entry)
+{
+    const struct kb_virtual_host *vhost = entry->route.virtual_host;
+
+    return &vhost->keys[entry - vhost->entries];
+}
 
 /* The entry behind a public route. */
 KB_INLINE const struct kb_route_entry *kb_route_entry_of(const struct kb_route *route)
