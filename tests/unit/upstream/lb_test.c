@@ -11,8 +11,8 @@
     "'endpoint':{'address':{'socket_address':{'address':'127.0.0.1','port_value':" port "}}}}"
 #define CLUSTER(attributes, localities)                                                            \
     "{'name':'c'," attributes "'load_assignment':{'cluster_name':'c','endpoints':[" localities "]" \
-                                                                                               "}" \
-                                                                                               "}"
+    "}"                                                                                            \
+    "}"
 #define FIVE          \
     ENDPOINT("", "0") \
     "," ENDPOINT("", "1") "," ENDPOINT("", "2") "," ENDPOINT("", "3") "," ENDPOINT("", "4")
