@@ -53,7 +53,7 @@ struct kb_str kb_prometheus_full_name(struct kb_prometheus *prometheus, const st
     }
     name = kb_str_make(prometheus->name, len);
     if (kb_stat_matcher_rejects(prometheus->store->matcher, name) ||
-        (prometheus->params->filter != NULL && !kb_regex_partial_match(prometheus->params->filter, name))) {
+        !kb_stats_params_want(prometheus->params, name)) {
         return KB_STR_NULL;
     }
     return name;

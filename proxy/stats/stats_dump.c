@@ -153,7 +153,7 @@ static void json_add(struct kb_stats_dump *dump, struct kb_json_out *out, const 
 static void statistic_add(struct kb_stats_dump *dump, struct kb_json_out *out, const struct kb_stat_view *view)
 {
     if (dump->params.hidden_only || (dump->params.used_only && !view->used) ||
-        (dump->params.filter != NULL && !kb_regex_partial_match(dump->params.filter, view->name))) {
+        !kb_stats_params_want(&dump->params, view->name)) {
         return;
     }
     dump->phase_shown++;

@@ -32,7 +32,14 @@ struct kb_stats_params {
     bool text_readouts; /* in Prometheus output */
     bool hidden_only;   /* only hidden statistics, of which there are none */
     const struct kb_regex *filter; /* matches a part of the name; NULL: all. Borrowed until destroy */
+    bool invert_filter;            /* only what the filter does not match */
 };
+
+/* Whether the filter lets a full name through. */
+KB_INLINE bool kb_stats_params_want(const struct kb_stats_params *params, struct kb_str name)
+{
+    return params->filter == NULL || kb_regex_partial_match(params->filter, name) != params->invert_filter;
+}
 
 struct kb_stats_dump;
 
