@@ -17,10 +17,11 @@ from tests.harness import config as harness_config
 HERE = Path(__file__).resolve().parent
 CASES = HERE / "cases"
 GOLDEN = HERE / "golden"
-FORMAT = 1  # raise it when recorded results get another shape
+FORMAT = 2  # raise it when recorded results get another shape
 
 CASE_KEYS = {"about", "listeners", "clusters", "bootstrap", "upstreams", "args", "concurrency",
-             "exchanges", "stats", "stats_drop", "allow_stats", "framing", "files", "cli"}
+             "exchanges", "stats", "stats_drop", "allow_stats", "framing", "files", "cli",
+             "numbered"}
 EXCHANGE_KEYS = {"name", "to", "send", "get", "request", "host", "headers", "raw", "body", "chunks",
                  "steps", "upstream", "responses", "half_close", "allow", "view", "framing",
                  "each", "repeat", "drop_log"}

@@ -46,6 +46,7 @@ class CaseCollector(pytest.File):
             yield FilesItem.from_parent(self, name="(files)")
         if not case.cli:
             yield StatsItem.from_parent(self, name="(counters)")
+            yield ExitItem.from_parent(self, name="(start and exit)")
 
 
 class Work:
@@ -114,7 +115,10 @@ class ExchangeItem(CaseItem):
 
     def runtest(self):
         expected, got = self.parent.work.result()
-        text = golden.judge(one(expected, self.name), one(got, self.name), self.allow)
+        answer = one(got, self.name)
+        if answer is None:
+            raise Different("not reached: " + got.get("exit", "the case has no such exchange")[:600])
+        text = golden.judge(one(expected, self.name), answer, self.allow)
         if text:
             raise Different(text)
 
@@ -131,6 +135,15 @@ class StatsItem(CaseItem):
             raise Different(text)
 
 
+class ExitItem(CaseItem):
+    """The subject came up, stayed up, ended with 0 and reported nothing."""
+
+    def runtest(self):
+        got = self.parent.work.result()[1]
+        if "exit" in got:
+            raise Different(got["exit"])
+
+
 class FilesItem(CaseItem):
     def runtest(self):
         expected, got = self.parent.work.result()
@@ -143,7 +156,7 @@ def one(result, name):
     for exchange in result["exchanges"]:
         if exchange["name"] == name:
             return exchange
-    return {"name": name, "missing": True}
+    return None
 
 
 def pytest_collection_finish(session):

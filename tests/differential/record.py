@@ -26,6 +26,7 @@ def record(case, envoy, write):
         again = runner.run(case, envoy, result, scratch=second)
     problems = [f"{e['name']}: {e[key]}" for e in result["exchanges"]
                 for key in ("problem", "left_over", "does not say", "report") if e.get(key)]
+    problems += [side["exit"] for side in (result, again) if "exit" in side]
     unstable = golden.diff(result, again)
     if unstable:
         problems.append("not the same twice:\n" + unstable)

@@ -8,7 +8,7 @@ import socket
 from tests.harness import proxy as harness_proxy
 from tests.harness.client import Connection, methods_of, unchunk
 from tests.harness.config import Layout
-from tests.harness.proxy import Proxy, run_once
+from tests.harness.proxy import Proxy, ProxyDied, run_once
 from tests.harness.upstream import wait_until
 
 from . import normal, views
@@ -46,6 +46,7 @@ class Run:
         self.names = normal.Names(self.layout.numbers)
         self.address = own_address()
         self.owners = {}
+        self.used = set()
         self.results = []
         self.proxy = Proxy(binary, self.config, name=case.name, start=False,
                            args=[self.layout.fill(str(a)) for a in case.spec.get("args", [])],
@@ -55,20 +56,28 @@ class Run:
         return self.layout.resolved(log=str(scratch / "access.log"), dir=str(scratch))
 
     def run(self):
+        """Everything that is compared; `exit` is there when the subject did not end well."""
+        result = {"exchanges": self.results, "stats": {}}
         try:
-            self.proxy.start()
-            self.proxy.wait_ready()
-            self.names.add(self.proxy.admin_port, "{admin}")
-            for exchange in self.case.exchanges:
-                self.results.append(self.exchange(exchange))
-            stats = self.stats()
-            self.proxy.stop()
-            self.logs()
-            files = {name: self.file(name) for name in self.case.spec.get("files", [])}
-            return {"exchanges": self.results, "stats": stats, **({"files": files} if files else {})}
+            self.serve(result)
+        except ProxyDied as error:
+            result["exit"] = str(error)
         finally:
             self.proxy.kill()
             self.layout.stop()
+        self.logs()
+        if self.case.spec.get("files"):
+            result["files"] = {name: self.file(name) for name in self.case.spec["files"]}
+        return result
+
+    def serve(self, result):
+        self.proxy.start()
+        self.proxy.wait_ready()
+        self.names.add(self.proxy.admin_port, "{admin}")
+        for exchange in self.case.exchanges:
+            self.results.append(self.exchange(exchange))
+        result["stats"] = self.stats()
+        self.proxy.stop()
 
     def target(self, exchange):
         if exchange.to == "admin":
@@ -86,6 +95,8 @@ class Run:
         result = {"name": exchange.name}
         try:
             conns = Steps(self, exchange).play()
+        except ProxyDied:
+            raise
         except (AssertionError, OSError) as error:
             result["problem"] = f"{type(error).__name__}: {error}"
             conns = {}
@@ -132,11 +143,19 @@ class Run:
             for port in upstream.peers:
                 self.names.add(port, "{upstream connection}")
             many = len(self.layout.upstreams) > 1
-            got = [{**({"server": name} if many else {}), "conn": one.conn,
+            got = [{**({"server": name} if many else {}), "conn": self.conn_word(one),
                     "request": normal.lines_of(one.raw, self.names, self.address)}
                    for one in upstream.take_seen()]
             out += normal.remaining_timeouts(got)
         return out
+
+    def conn_word(self, seen):
+        """`new` or `kept`; the number of the connection where the case is about that."""
+        first = (seen.server, seen.conn) not in self.used
+        self.used.add((seen.server, seen.conn))
+        if self.case.spec.get("numbered"):
+            return seen.conn
+        return "new" if first else "kept"
 
     def stats(self):
         pattern = self.case.spec.get("stats", COUNTED)
@@ -167,7 +186,8 @@ class Run:
             self.results[at].setdefault("log", []).append(entry)
 
     def file(self, name):
-        text = (self.proxy.dir / name).read_text(errors="surrogateescape")
+        path = self.proxy.dir / name
+        text = path.read_text(errors="surrogateescape") if path.exists() else "<no such file>"
         return [normal.shorten(normal.text_of(line, self.names, self.address))
                 for line in text.splitlines()]
 

@@ -5,6 +5,7 @@ text      the body line by line; text:N only its first N lines
 head      the head alone
 json      the parsed body, keys sorted, values that change between runs put out of sight
 shape     as json, with the type of each value in its place
+clusters  the text of /clusters, its clusters in order of name (Envoy has none)
 names     the names in a /stats text, without values
 families  a Prometheus text: types, names and labels in order, without values and buckets
 """
@@ -17,6 +18,7 @@ from . import normal
 # values that differ between two runs of the same binary
 MOVING = re.compile(r"^(uptime_.*|last_updated|version|version_info|extensions|hot_restart_version"
                     r"|user_agent_.*|restart_epoch|base_id|id|cpuset_threads)$")
+UNORDERED = {"cluster_statuses", "static_clusters", "static_endpoint_configs"}
 SHOWN_IDS = {"node", "sample"}
 
 
@@ -27,6 +29,7 @@ def apply(view, raw, names):
     plain = body.decode("utf-8", "replace")
     text = normal.text_of(plain, names)
     make = {"head": lambda: [], "text": lambda: text_lines(text, arg),
+            "clusters": lambda: sorted(text.splitlines(), key=lambda line: line.split("::")[0]),
             "names": lambda: stat_names(text),
             "json": lambda: json_lines(plain, names, sight),
             "shape": lambda: json_lines(plain, names, shape),
@@ -59,7 +62,8 @@ def sight(node, key=""):
     if isinstance(node, dict):
         return {k: sight(v, k) for k, v in node.items()}
     if isinstance(node, list) and not MOVING.match(key):
-        return [sight(v) for v in node]
+        seen = [sight(v) for v in node]
+        return sorted(seen, key=json.dumps) if key in UNORDERED else seen
     if MOVING.match(key) and not (isinstance(node, str) and node in SHOWN_IDS):
         return f"<{key}>"
     if isinstance(node, str):

@@ -106,6 +106,8 @@ class Connection:
             self.sock.connect(("127.0.0.1", port))
         except ConnectionRefusedError:
             self.state = "refused"
+        except ConnectionResetError:
+            self.state = "rst"
 
     def send(self, data, methods=()):
         """Send all of it; a peer that is gone shows in `state`."""

@@ -414,23 +414,26 @@ class Upstream:
                 sock.setblocking(True)
 
     def _serve_tcp(self, sock, number):
-        """TCP mode: echo | sink | banner | closenow | rstnow | reply | hold | halfecho."""
+        """TCP mode: echo | sink | banner... | closenow | hold | holdrst | halfecho ..."""
         with self.lock:
             act = self.script.popleft() if self.script else (self.default or "echo")
         gate = self.gate
         got = b""
         end = "eof"
         try:
-            if act in ("closenow", "rstnow"):
-                return "close" if act == "closenow" else "rst"
+            if act == "closenow":
+                return "close"
             if act.startswith("banner"):
                 sock.sendall(b"hello\n")
             if act == "bannerclose":
                 return "close"
             if act == "bannerhalf":
                 sock.shutdown(socket.SHUT_WR)
-            if act == "hold":
+            if act.startswith("hold"):
                 self._hold(sock, gate)
+            if act == "holdrst":
+                end = "we reset"
+                return "rst"
             while True:
                 data = sock.recv(65536)
                 if not data:

@@ -273,6 +273,59 @@ static void test_a_stuck_reader_costs_lines_not_memory(void **state)
     free(line);
 }
 
+#define BURSTS      50
+#define BURST_LINES 40
+
+struct burst {
+    struct kb_worker *worker;
+    struct kb_log_file *file;
+};
+
+static void burst_log(void *arg)
+{
+    struct burst *burst = arg;
+    struct kb_arena arena;
+
+    kb_arena_init(&arena, NULL);
+    for (int i = 0; i < BURST_LINES; i++) {
+        struct kb_format_out out;
+
+        kb_log_file_begin(burst->file, burst->worker, &out, &arena);
+        kb_format_out_add(&out, KB_STR("a line of a worker\n"));
+        kb_log_file_end(burst->file, burst->worker, &out);
+    }
+    kb_arena_dispose(&arena);
+}
+
+static void test_workers_log_while_files_are_reopened(void **state)
+{
+    struct process *p = *state;
+    struct burst bursts[WORKERS];
+    struct kb_log_file *file = open_file(p, p->path);
+    struct kb_str text;
+    size_t lines = 0;
+
+    for (uint32_t i = 0; i < WORKERS; i++) {
+        bursts[i] = (struct burst){.worker = &p->workers[i], .file = file};
+        assert_int_equal(kb_worker_start(&p->workers[i]), 0);
+    }
+    for (int i = 0; i < BURSTS; i++) {
+        for (uint32_t w = 0; w < WORKERS; w++) {
+            kb_loop_post(&p->workers[w].loop, burst_log, &bursts[w]);
+        }
+        kb_access_log_reopen_all();
+    }
+    for (uint32_t i = 0; i < WORKERS; i++) {
+        kb_worker_join(&p->workers[i]);
+    }
+    kb_access_log_flush_all();
+    text = content(p, p->path);
+    for (struct kb_str line; kb_str_next_token(&text, '\n', &line) && line.len > 0; lines++) {
+        assert_true(kb_str_eq(line, KB_STR("a line of a worker")));
+    }
+    assert_int_equal(lines, WORKERS * BURSTS * BURST_LINES);
+}
+
 static void test_a_file_that_cannot_be_opened(void **state)
 {
     struct process *p = *state;
@@ -301,6 +354,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_full_disk_is_counted, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_stuck_reader_costs_lines_not_memory, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(test_workers_log_while_files_are_reopened, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_file_that_cannot_be_opened, setup, teardown),
     };
 

@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Byte queues against a flat array: random operations give the same bytes, and nothing is left over. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/buf.h"
+#include "base/rand.h"
+
+#define MODEL_MAX (1 << 20)
+
+static char model[2][MODEL_MAX];
+static size_t model_len[2];
+static struct kb_slice_source source;
+
+static void check(const struct kb_buf *buf, unsigned which)
+{
+    static char bytes[MODEL_MAX];
+
+    assert_int_equal(buf->len, model_len[which]);
+    assert_int_equal(kb_buf_peek(buf, bytes, sizeof(bytes)), model_len[which]);
+    assert_memory_equal(bytes, model[which], model_len[which]);
+}
+
+static void model_append(unsigned which, const char *bytes, size_t len)
+{
+    memcpy(model[which] + model_len[which], bytes, len);
+    model_len[which] += len;
+}
+
+static void model_consume(unsigned which, size_t len)
+{
+    memmove(model[which], model[which] + len, model_len[which] - len);
+    model_len[which] -= len;
+}
+
+static void step(struct kb_buf *bufs, struct kb_rand *rand)
+{
+    static char bytes[40000];
+    unsigned which = kb_rand_u64(rand) & 1;
+    struct kb_buf *buf = &bufs[which];
+    size_t len = kb_rand_u64(rand) % (kb_rand_u64(rand) % 2 ? sizeof(bytes) : 50);
+    size_t room;
+    char *at;
+
+    for (size_t i = 0; i < len; i++) {
+        bytes[i] = (char)kb_rand_u64(rand);
+    }
+    switch (kb_rand_u64(rand) % 6) {
+    case 0:
+        kb_buf_append(buf, bytes, len);
+        model_append(which, bytes, len);
+        break;
+    case 1:
+        len = KB_MIN(len, buf->len);
+        kb_buf_consume(buf, len);
+        model_consume(which, len);
+        break;
+    case 2:
+        len = KB_MIN(len, buf->len);
+        kb_buf_move_first(&bufs[!which], buf, len);
+        model_append(!which, model[which], len);
+        model_consume(which, len);
+        break;
+    case 3:
+        at = kb_buf_read_room(buf, &room);
+        len = KB_MIN(len, room);
+        memcpy(at, bytes, len);
+        kb_buf_commit(buf, len);
+        kb_buf_trim(buf);
+        model_append(which, bytes, len);
+        break;
+    case 4:
+        at = kb_buf_reserve(buf, len + 10);
+        memcpy(at, bytes, len);
+        kb_buf_commit(buf, len);
+        model_append(which, bytes, len);
+        break;
+    default:
+        len = KB_MIN(len, buf->len);
+        assert_true(kb_buf_pullup(buf, len).len >= len);
+    }
+}
+
+static void test_random_operations_keep_the_bytes(void **state)
+{
+    struct kb_buf bufs[2];
+    struct kb_rand rand;
+
+    (void)state;
+    kb_rand_init(&rand, 7);
+    kb_slice_source_init(&source, 4);
+    kb_buf_init(&bufs[0], &source, 1000);
+    kb_buf_init(&bufs[1], &source, 0);
+    for (unsigned i = 0; i < 3000; i++) {
+        step(bufs, &rand);
+        check(&bufs[0], 0);
+        check(&bufs[1], 1);
+        for (unsigned which = 0; which < 2; which++) {
+            if (model_len[which] > MODEL_MAX / 2) {
+                kb_buf_dispose(&bufs[which]);
+                model_len[which] = 0;
+            }
+        }
+    }
+    kb_buf_dispose(&bufs[0]);
+    kb_buf_dispose(&bufs[1]);
+    assert_int_equal(source.bytes_in_use, 0);
+    kb_slice_source_dispose(&source);
+}
+
+static void test_watermarks(void **state)
+{
+    struct kb_buf buf;
+    char bytes[100] = {0};
+
+    (void)state;
+    kb_slice_source_init(&source, 4);
+    kb_buf_init(&buf, &source, 100);
+    kb_buf_append(&buf, bytes, 100);
+    assert_false(kb_buf_above_high(&buf));
+    kb_buf_append(&buf, bytes, 1);
+    assert_true(kb_buf_above_high(&buf));
+    kb_buf_consume(&buf, 50);
+    assert_false(kb_buf_below_low(&buf));
+    kb_buf_consume(&buf, 1);
+    assert_true(kb_buf_below_low(&buf));
+    kb_buf_dispose(&buf);
+    kb_slice_source_dispose(&source);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_random_operations_keep_the_bytes),
+        cmocka_unit_test(test_watermarks),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
