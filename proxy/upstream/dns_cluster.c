@@ -285,9 +285,11 @@ static void target_read(struct kb_dns_cluster *cluster, struct dns_target *targe
     kb_timer_init(&target->timer, target_timer_fired);
     if (address == NULL ||
         address->address_case != ENVOY__CONFIG__CORE__V3__ADDRESS__ADDRESS_SOCKET_ADDRESS) {
+        struct kb_str path = kb_diag_path(diag);
+
         /* Envoy takes it, and looks up the empty name. */
-        kb_diag_warning(diag,
-                        "an endpoint of a DNS cluster without a socket_address never has a host");
+        KB_LOG(UPSTREAM, WARNING, "%.*s: without a socket_address it never has a host",
+               KB_STR_ARG(path));
     } else {
         if (address->socket_address->resolver_name[0] != '\0') {
             kb_diag_error(diag, "%s clusters must NOT have a custom resolver name set",
