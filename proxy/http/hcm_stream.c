@@ -385,8 +385,8 @@ static void method_set(struct kb_stream *stream)
 {
     struct kb_str type = kb_header_map_value_id(&stream->request, KB_HDR_CONTENT_TYPE);
 
-    stream->grpc_request = type.p != NULL && kb_str_istarts_with(type, KB_STR("application/grpc")) &&
-                           (type.len == 16 || type.p[16] == '+' || type.p[16] == ';');
+    stream->grpc_request = type.p != NULL && kb_str_starts_with(type, KB_STR("application/grpc")) &&
+                           (type.len == 16 || type.p[16] == '+');
 }
 
 const struct kb_route *kb_stream_route(struct kb_stream *stream)

@@ -65,6 +65,7 @@ static void grpc_reply(struct kb_stream *stream, struct kb_header_map *headers, 
     kb_stream_encode_headers(stream, headers, true);
 }
 
+/* `content_type` p NULL: keep the header that is there. */
 static void text_reply(struct kb_stream *stream, struct kb_header_map *headers, struct kb_str body,
                        struct kb_str content_type)
 {
@@ -72,7 +73,9 @@ static void text_reply(struct kb_stream *stream, struct kb_header_map *headers, 
 
     if (body.len > 0) {
         kb_header_map_set_id(headers, KB_HDR_CONTENT_LENGTH, number_text(&stream->arena, body.len));
-        kb_header_map_set_id(headers, KB_HDR_CONTENT_TYPE, content_type);
+        if (content_type.p != NULL) {
+            kb_header_map_set_id(headers, KB_HDR_CONTENT_TYPE, content_type);
+        }
     } else {
         kb_header_map_remove_id(headers, KB_HDR_CONTENT_LENGTH);
         kb_header_map_remove_id(headers, KB_HDR_CONTENT_TYPE);
@@ -97,6 +100,8 @@ void kb_stream_send_local_reply(struct kb_stream *stream, unsigned status, struc
 {
     struct kb_header_map *headers;
     struct kb_str content_type = KB_STR("text/plain");
+    struct kb_str given_type;
+    struct kb_str given_body = body;
 
     if (stream->ended || stream->encoder == NULL) {
         return;
@@ -120,6 +125,7 @@ void kb_stream_send_local_reply(struct kb_stream *stream, unsigned status, struc
         headers->status = (uint16_t)status;
     }
     stream->local_reply_body = body;
+    given_type = kb_header_map_value_id(headers, KB_HDR_CONTENT_TYPE);
     if (stream->hcm->config->local_reply != NULL) {
         struct kb_formatter_input input = {.request = &stream->request, .response = headers, .local_reply_body = body};
 
@@ -131,6 +137,12 @@ void kb_stream_send_local_reply(struct kb_stream *stream, unsigned status, struc
     if (stream->grpc_request) {
         grpc_reply(stream, headers, status, body);
         return;
+    }
+    /* A content type that a filter gave stays, unless local_reply_config made another body and no other type. */
+    if (given_type.p != NULL &&
+        (kb_str_eq(body, given_body) ||
+         !kb_str_eq(given_type, kb_header_map_value_id(headers, KB_HDR_CONTENT_TYPE)))) {
+        content_type = KB_STR_NULL;
     }
     text_reply(stream, headers, body, content_type);
 }

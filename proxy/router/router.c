@@ -102,6 +102,7 @@ void kb_router_reply(struct kb_router *router, unsigned status, struct kb_str bo
 struct direct_reply {
     struct kb_router *router;
     struct kb_str location;
+    struct kb_str content_type; /* of body_format; empty: the usual one */
 };
 
 static void direct_modify(void *arg, struct kb_header_map *headers)
@@ -112,11 +113,14 @@ static void direct_modify(void *arg, struct kb_header_map *headers)
         kb_header_map_add_id(headers, KB_HDR_LOCATION, direct->location);
     }
     kb_route_finalize_response(direct->router->route, NULL, direct->router->request, headers, direct->router->info);
+    if (direct->content_type.len > 0) {
+        kb_header_map_set_id(headers, KB_HDR_CONTENT_TYPE, direct->content_type);
+    }
 }
 
 static void reply_direct(struct kb_router *router)
 {
-    struct direct_reply direct = {router, KB_STR_NULL};
+    struct direct_reply direct = {router, KB_STR_NULL, KB_STR_NULL};
     struct kb_stat_block *stats = kb_stream_http_stats(router->stream);
     struct kb_str body = KB_STR_NULL;
     unsigned status;
@@ -127,6 +131,7 @@ static void reply_direct(struct kb_router *router)
         status = kb_route_redirect(router->route, router->request, router->info, &direct.location);
     } else {
         status = kb_route_direct_response(router->route, router->request, &body, &direct.location);
+        body = kb_route_direct_body(router->route, router->request, router->info, &direct.content_type);
     }
     router->done = true;
     kb_stream_send_local_reply(router->stream, status, body, KB_STR("direct_response"), direct_modify, &direct);
@@ -273,7 +278,7 @@ static enum kb_filter_headers_status router_decode_headers(void *filter, struct 
         reply_no_route(router);
         return KB_FILTER_HEADERS_STOP_ITERATION;
     }
-    if (router->route->kind != KB_ROUTE_CLUSTER) {
+    if (router->route->kind == KB_ROUTE_REDIRECT || router->route->kind == KB_ROUTE_DIRECT_RESPONSE) {
         reply_direct(router);
         return KB_FILTER_HEADERS_STOP_ITERATION;
     }
