@@ -24,10 +24,13 @@ import shutil
 import subprocess
 import sys
 
-from google.protobuf import descriptor_pb2, descriptor_pool, text_format
+try:
+    from google.protobuf import descriptor_pb2, descriptor_pool, text_format
 
-import merge
-import rules
+    import merge
+    import rules
+except ImportError as missing:
+    sys.exit(f'prepare.py: {missing}: the build needs the packages of requirements.txt; run ./dev setup')
 
 MESSAGE = descriptor_pb2.FieldDescriptorProto.TYPE_MESSAGE
 ENUM = descriptor_pb2.FieldDescriptorProto.TYPE_ENUM
@@ -430,6 +433,9 @@ def main():
     parser.add_argument('--protoc', default='protoc')
     parser.add_argument('--also', nargs='*', help='files of this tool: meson configures again when they change')
     args = parser.parse_args()
+    for program, package in ((args.protoc, 'protobuf-compiler'), ('protoc-gen-c', 'protobuf-c-compiler')):
+        if shutil.which(program) is None:
+            fail(f'{program} is not installed (Debian package {package}); run ./dev setup')
     stamp = args.out / 'stamp'
     want = stamp_of(args)
     if not stamp.is_file() or stamp.read_text(encoding='utf-8') != want:
