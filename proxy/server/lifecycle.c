@@ -163,7 +163,7 @@ void kb_lifecycle_drain(struct kb_lifecycle *lifecycle, bool inbound_only, bool 
     uint64_t drain_ms = server->drain_time_s * 1000;
     uint64_t deadline_ms = kb_loop_now_ms(&server->main->loop) + drain_ms;
 
-    if (!graceful) {
+    if (!graceful && !skip_exit) {
         lifecycle->ops->stop_listeners(lifecycle->ops_arg, inbound_only);
         return;
     }

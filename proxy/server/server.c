@@ -18,6 +18,8 @@
 #include "proxy/api/access_logger.h"
 #include "proxy/api/extension.h"
 #include "proxy/api/header_map.h"
+#include "proxy/server/admin_filter.h"
+#include "proxy/server/admin_glue.h"
 #include "proxy/server/server_internal.h"
 #include "proxy/stats/stat_store.h"
 #include "proxy/stats/tag_extract.h"
@@ -232,6 +234,24 @@ listeners_build(struct kb_server *server,
     }
 }
 
+static void admin_build(struct kb_server *server)
+{
+    const Envoy__Config__Bootstrap__V3__Admin *message = server->bootstrap.message->admin;
+    struct kb_admin_sources sources;
+
+    if (message == NULL || message->address == NULL) {
+        KB_LOG(MAIN, WARNING, "No admin address given, so no admin HTTP server started.");
+        return;
+    }
+    memset(&sources, 0, sizeof(sources));
+    kb_admin_glue_fill(server, &sources);
+    server->admin = kb_admin_create(&sources, server->context.stats);
+    kb_diag_push(&server->diag, "admin");
+    server->admin_listener =
+        kb_admin_listener_create(&server->context, server->admin, message, &server->diag);
+    kb_diag_pop(&server->diag);
+}
+
 /* Builds all rooms from the message. Errors are in diag; what is built is taken down by
  * server_dispose. */
 static void server_build(struct kb_server *server)
@@ -254,6 +274,7 @@ static void server_build(struct kb_server *server)
     kb_diag_push(diag, "layered_runtime");
     server->context.runtime = kb_runtime_create(message->layered_runtime, &server->context, diag);
     kb_diag_pop(diag);
+    admin_build(server);
     KB_LOG(CONFIG, INFO, "loading tracing configuration");
     KB_LOG(CONFIG, INFO, "loading %zu static secret(s)",
            message->static_resources != NULL ? message->static_resources->n_secrets : 0);
@@ -304,11 +325,7 @@ static void workers_stop(struct kb_server *server)
 
         stop->server = server;
         stop->worker = i < context->worker_count ? &context->workers[i] : context->main;
-        if (stop->worker->started) {
-            kb_loop_post(&stop->worker->loop, worker_stop, stop);
-        } else {
-            worker_stop(stop);
-        }
+        kb_loop_post(&stop->worker->loop, worker_stop, stop);
     }
     for (uint32_t i = 0; i < context->worker_count; i++) {
         kb_worker_join(&context->workers[i]);
@@ -350,6 +367,35 @@ static void clusters_initialized(void *arg)
     kb_server_stats_initialized(server->stats);
 }
 
+/* The admin port is first, so that somebody can watch the rest. */
+static int admin_start(struct kb_server *server)
+{
+    struct kb_listener *listener = server->admin_listener;
+    const struct kb_options *options = server->options;
+    char text[KB_ADDR_TEXT_MAX + 1];
+    struct kb_str address, error;
+
+    if (listener == NULL) {
+        return 0;
+    }
+    address = kb_addr_text(&listener->addr, text);
+    KB_LOG(MAIN, INFO, "Starting admin HTTP server at %.*s", KB_STR_ARG(address));
+    server->admin_listener = NULL;
+    if (kb_listener_manager_add_admin(server->listeners, listener, &server->diag.arena, &error) !=
+        0) {
+        server->exit_code = exit_code_fail(options, error.p);
+        return KB_EADDRINUSE;
+    }
+    address = kb_addr_text(&listener->bound, text);
+    text[address.len] = '\0';
+    KB_LOG(ADMIN, INFO, "admin address: %s", text);
+    if (options->admin_address_path.len > 0 && !file_write(options->admin_address_path, text)) {
+        KB_LOG(ADMIN, CRITICAL, "cannot open admin address output file %s for writing.",
+               options->admin_address_path.p);
+    }
+    return 0;
+}
+
 /* Opens sockets and runs until somebody ends it. */
 static void server_run(struct kb_server *server)
 {
@@ -358,6 +404,9 @@ static void server_run(struct kb_server *server)
     if (kb_lifecycle_open_signals(&server->lifecycle) != 0) {
         server->exit_code =
             exit_code_fail(server->options, "the signal handlers could not be installed");
+        return;
+    }
+    if (admin_start(server) != 0) {
         return;
     }
     if (kb_listener_manager_bind(server->listeners, &server->diag) != 0) {
@@ -382,9 +431,13 @@ static void server_dispose(struct kb_server *server)
     struct kb_server_context *context = &server->context;
 
     kb_watchdog_destroy(server->watchdog);
+    if (server->admin_listener != NULL) {
+        kb_listener_destroy(server->admin_listener);
+    }
     if (server->listeners != NULL) {
         kb_listener_manager_destroy(server->listeners);
     }
+    kb_admin_destroy(server->admin);
     if (context->clusters != NULL) {
         kb_cluster_manager_destroy(context->clusters);
     }

@@ -2,6 +2,7 @@
 /* All that this process owns, for the files of proxy/server. */
 #pragma once
 
+#include "proxy/admin/admin.h"
 #include "proxy/listener/listener_manager.h"
 #include "proxy/server/bootstrap.h"
 #include "proxy/server/lifecycle.h"
@@ -20,6 +21,8 @@ struct kb_server {
     struct kb_lifecycle lifecycle;
     struct kb_unsupported unsupported;
     struct kb_listener_manager *listeners;
+    struct kb_admin *admin;
+    struct kb_listener *admin_listener; /* until the listener manager has it */
     struct kb_server_stats *stats;
     struct kb_watchdog *watchdog;
     int exit_code;

@@ -24,6 +24,7 @@ struct kb_server_stats {
     struct kb_timer flush;
     uint64_t flush_interval_ms;
     uint64_t started_ns;
+    uint64_t started_wall_ns;
     uint64_t version;
 };
 KB_OBJ_MAGIC(kb_server_stats, 0x53525653);
@@ -54,6 +55,11 @@ void kb_memory_usage_read(struct kb_memory_usage *usage)
 uint64_t kb_server_stats_uptime_s(const struct kb_server_stats *stats)
 {
     return (kb_clock_mono_ns() - stats->started_ns) / 1000000000;
+}
+
+uint64_t kb_server_stats_started_wall_ns(const struct kb_server_stats *stats)
+{
+    return stats->started_wall_ns;
 }
 
 static uint64_t total_connections(const struct kb_server_context *server)
@@ -152,6 +158,7 @@ kb_server_stats_create(struct kb_server_context *server, const struct kb_lifecyc
     stats->server = server;
     stats->lifecycle = lifecycle;
     stats->started_ns = kb_clock_mono_ns();
+    stats->started_wall_ns = kb_clock_wall_ns();
     stats->version = version_number(bootstrap->stats_server_version_override);
     stats->flush_interval_ms = FLUSH_INTERVAL_MS;
     if (interval != NULL) {

@@ -26,6 +26,9 @@ void kb_server_stats_unknown_fields(struct kb_server_stats *stats, uint64_t coun
 /* Seconds since the process started. */
 uint64_t kb_server_stats_uptime_s(const struct kb_server_stats *stats);
 
+/* When it started, ns since 1970. */
+uint64_t kb_server_stats_started_wall_ns(const struct kb_server_stats *stats);
+
 /* Memory of the process in bytes, as /memory and server.memory_* show it. */
 struct kb_memory_usage {
     uint64_t allocated; /* asked for and not freed */

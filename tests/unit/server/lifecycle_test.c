@@ -104,7 +104,7 @@ static void test_drain_with_skip_exit_leaves_listeners_open(void **state)
 {
     struct fixture *f = *state;
 
-    kb_lifecycle_drain(&f->lifecycle, false, true, true);
+    kb_lifecycle_drain(&f->lifecycle, false, false, true);
     assert_true(f->server.draining);
     while (kb_timer_armed(&f->lifecycle.drain_all.timer)) {
         kb_loop_run_once(&f->main.loop, true);

@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The admin pages ask; this answers from the rooms that the server owns. */
+#include "proxy/server/admin_glue.h"
+
+#include "envoy/admin/v3/server_info.pb-c.h"
+
+#include "proxy/admin/core_sources.h"
+
+static struct kb_server *server_of(void *arg)
+{
+    return KB_CAST(arg, kb_server);
+}
+
+static const char *state_name(void *arg)
+{
+    return kb_server_state_name(kb_lifecycle_state(&server_of(arg)->lifecycle));
+}
+
+static const char *hot_restart_version(void *arg)
+{
+    (void)arg;
+    return "disabled";
+}
+
+static Google__Protobuf__Duration *seconds(struct kb_arena *arena, uint64_t s)
+{
+    Google__Protobuf__Duration *message = KB_ARENA_NEW(arena, Google__Protobuf__Duration);
+
+    google__protobuf__duration__init(message);
+    message->seconds = (int64_t)s;
+    return message;
+}
+
+static Envoy__Admin__V3__ServerInfo__State state_of(enum kb_server_state state)
+{
+    switch (state) {
+    case KB_SERVER_LIVE:
+        return ENVOY__ADMIN__V3__SERVER_INFO__STATE__LIVE;
+    case KB_SERVER_DRAINING:
+        return ENVOY__ADMIN__V3__SERVER_INFO__STATE__DRAINING;
+    case KB_SERVER_PRE_INITIALIZING:
+        return ENVOY__ADMIN__V3__SERVER_INFO__STATE__PRE_INITIALIZING;
+    case KB_SERVER_INITIALIZING:
+        return ENVOY__ADMIN__V3__SERVER_INFO__STATE__INITIALIZING;
+    }
+    return ENVOY__ADMIN__V3__SERVER_INFO__STATE__LIVE;
+}
+
+static const ProtobufCMessage *server_info(void *arg, struct kb_arena *arena)
+{
+    struct kb_server *server = server_of(arg);
+    Envoy__Admin__V3__ServerInfo *message = KB_ARENA_NEW(arena, Envoy__Admin__V3__ServerInfo);
+    uint64_t uptime_s = kb_server_stats_uptime_s(server->stats);
+
+    envoy__admin__v3__server_info__init(message);
+    message->version = (char *)(uintptr_t)kb_version_text();
+    message->state = state_of(kb_lifecycle_state(&server->lifecycle));
+    message->uptime_current_epoch = seconds(arena, uptime_s);
+    message->uptime_all_epochs = seconds(arena, uptime_s);
+    message->hot_restart_version = (char *)(uintptr_t)hot_restart_version(arg);
+    message->command_line_options =
+        (Envoy__Admin__V3__CommandLineOptions *)(uintptr_t)kb_options_message(server->options,
+                                                                              arena);
+    message->node = server->bootstrap.node;
+    return &message->base;
+}
+
+static void memory(void *arg, struct kb_admin_memory *out)
+{
+    struct kb_memory_usage usage;
+
+    (void)arg;
+    kb_memory_usage_read(&usage);
+    memset(out, 0, sizeof(*out));
+    out->allocated = usage.allocated;
+    out->heap_size = usage.heap;
+    out->pageheap_free = usage.heap_free;
+    out->total_physical_bytes = usage.physical;
+}
+
+static struct kb_admin_core core_of(void *arg)
+{
+    struct kb_server *server = server_of(arg);
+
+    return (struct kb_admin_core){
+        .clusters = server->context.clusters,
+        .listeners = server->listeners,
+        .bootstrap = server->bootstrap.message,
+        .node = server->bootstrap.node,
+        .started_wall_ns = kb_server_stats_started_wall_ns(server->stats),
+    };
+}
+
+static void visit_clusters(void *arg, kb_admin_cluster_fn visit, void *visit_arg)
+{
+    const struct kb_admin_core core = core_of(arg);
+
+    kb_admin_core_visit_clusters(&core, visit, visit_arg);
+}
+
+static void visit_listeners(void *arg, kb_admin_listener_fn visit, void *visit_arg)
+{
+    const struct kb_admin_core core = core_of(arg);
+
+    kb_admin_core_visit_listeners(&core, visit, visit_arg);
+}
+
+static void visit_configs(void *arg, enum kb_admin_section section, kb_admin_config_fn visit,
+                          void *visit_arg)
+{
+    const struct kb_admin_core core = core_of(arg);
+
+    kb_admin_core_visit_configs(&core, section, visit, visit_arg);
+}
+
+static void visit_unsupported(void *arg, kb_admin_unsupported_fn visit, void *visit_arg)
+{
+    const struct kb_unsupported *unsupported = &server_of(arg)->unsupported;
+
+    for (const struct kb_unsupported_entry *entry = unsupported->entries; entry != NULL;
+         entry = entry->next) {
+        const struct kb_admin_unsupported shown = {entry->path, entry->first, entry->type,
+                                                   entry->count};
+
+        visit(visit_arg, &shown);
+    }
+}
+
+static size_t runtime_layer_count(void *arg)
+{
+    return kb_runtime_layer_count(server_of(arg)->context.runtime);
+}
+
+static struct kb_str runtime_layer_name(void *arg, size_t layer)
+{
+    return kb_runtime_layer_name(server_of(arg)->context.runtime, layer);
+}
+
+static void visit_runtime(void *arg, kb_admin_runtime_fn visit, void *visit_arg)
+{
+    kb_runtime_visit(server_of(arg)->context.runtime, visit, visit_arg);
+}
+
+static int runtime_set(void *arg, struct kb_str key, struct kb_str value)
+{
+    return kb_runtime_set_override(server_of(arg)->context.runtime, key, value);
+}
+
+static void runtime_reload(void *arg)
+{
+    kb_runtime_reload(server_of(arg)->context.runtime);
+}
+
+static void fail_health_check(void *arg, bool fail)
+{
+    kb_lifecycle_fail_health_check(&server_of(arg)->lifecycle, fail);
+}
+
+static void drain_listeners(void *arg, bool inbound_only, bool graceful, bool skip_exit)
+{
+    kb_lifecycle_drain(&server_of(arg)->lifecycle, inbound_only, graceful, skip_exit);
+}
+
+static void reopen_logs(void *arg)
+{
+    struct kb_lifecycle *lifecycle = &server_of(arg)->lifecycle;
+
+    lifecycle->ops->reopen_logs(lifecycle->ops_arg);
+}
+
+static void quit(void *arg)
+{
+    kb_lifecycle_shut_down(&server_of(arg)->lifecycle);
+}
+
+void kb_admin_glue_fill(struct kb_server *server, struct kb_admin_sources *sources)
+{
+    const Envoy__Config__Bootstrap__V3__Bootstrap *message = server->bootstrap.message;
+
+    sources->arg = server;
+    sources->state_name = state_name;
+    sources->hot_restart_version = hot_restart_version;
+    sources->server_info = server_info;
+    sources->memory = memory;
+    sources->visit_clusters = visit_clusters;
+    sources->visit_listeners = visit_listeners;
+    sources->visit_configs = visit_configs;
+    sources->visit_unsupported = visit_unsupported;
+    sources->runtime_layer_count = runtime_layer_count;
+    sources->runtime_layer_name = runtime_layer_name;
+    sources->visit_runtime = visit_runtime;
+    sources->runtime_set = runtime_set;
+    sources->runtime_reload = runtime_reload;
+    sources->fail_health_check = fail_health_check;
+    sources->drain_listeners = drain_listeners;
+    sources->reopen_logs = reopen_logs;
+    sources->quit = quit;
+    sources->flush_on_admin =
+        message->stats_flush_case ==
+            ENVOY__CONFIG__BOOTSTRAP__V3__BOOTSTRAP__STATS_FLUSH_STATS_FLUSH_ON_ADMIN &&
+        message->stats_flush_on_admin;
+}
