@@ -348,6 +348,7 @@ static void lookup_end(struct kb_dns_query *query, int status, const struct kb_d
     bool no_records = status == ARES_ENODATA || status == ARES_ENOTFOUND;
     int second_family = query->second_family;
 
+    dns->stats.resolve_total++;
     dns->stats.not_found += no_records ? 1 : 0;
     dns->stats.get_addr_failure +=
         status != ARES_SUCCESS && !no_records && status != ARES_ETIMEOUT ? 1 : 0;
@@ -429,7 +430,8 @@ static bool lookup_local(struct kb_dns_query *query, int family)
             return true;
         }
         answers[n++].ttl_s = 0;
-    } else if (kb_str_iends_with(name, KB_STR(".localhost"))) {
+    } else if (kb_str_ieq(name, KB_STR("localhost")) ||
+               kb_str_iends_with(name, KB_STR(".localhost"))) {
         if (family != AF_INET6) {
             answer_set(&answers[n++], KB_STR("127.0.0.1"));
         }
@@ -451,7 +453,6 @@ static void lookup_start(struct kb_dns_query *query, int family)
     struct ares_addrinfo_hints hints = {.ai_flags = ARES_AI_NOSORT, .ai_family = family};
     struct kb_dns *dns = query->dns;
 
-    dns->stats.resolve_total++;
     if (lookup_local(query, family)) {
         return;
     }

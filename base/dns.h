@@ -31,7 +31,7 @@ typedef void (*kb_dns_cb)(void *arg, int status, const struct kb_dns_answer *ans
                           const char *text);
 
 struct kb_dns_stats {       /* counted here, shown as dns.cares.* */
-    uint64_t resolve_total; /* lookups; AUTO makes two when the first finds nothing */
+    uint64_t resolve_total; /* lookups ended; AUTO makes two when the first finds nothing */
     uint64_t pending_resolutions;
     uint64_t not_found;
     uint64_t get_addr_failure;

@@ -16,11 +16,13 @@ typedef Envoy__Extensions__Network__DnsResolver__Cares__V3__CaresDnsResolverConf
 static bool dns_provide(void *arg, unsigned id, uint64_t *value)
 {
     const struct kb_cluster_dns *dns = arg;
+    bool used = false; /* a gauge that was set once counts as used at 0 too */
 
     *value = 0;
     KB_VEC_FOREACH (resolver, &dns->resolvers) {
         const struct kb_dns_stats *stats = kb_dns_stats((*resolver)->dns);
 
+        used = used || stats->resolve_total > 0 || stats->pending_resolutions > 0;
         switch (id) {
         case KB_STAT_DNS_RESOLVE_TOTAL:
             *value += stats->resolve_total;
@@ -44,7 +46,7 @@ static bool dns_provide(void *arg, unsigned id, uint64_t *value)
             break;
         }
     }
-    return *value != 0;
+    return *value != 0 || (used && id == KB_STAT_DNS_PENDING_RESOLUTIONS);
 }
 
 void kb_cluster_dns_init(struct kb_cluster_dns *dns, struct kb_server_context *server)

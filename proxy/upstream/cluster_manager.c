@@ -155,10 +155,18 @@ static void entry_mark_dirty(struct kb_cluster_entry *entry)
     }
 }
 
-/* Every thread knows every cluster, whether or not it made a view of its own. */
+/* Every thread knows every cluster that has had its first answer, whether or not it made a view of
+ * its own. */
 static bool thread_provide(void *arg, unsigned id, uint64_t *value)
 {
-    *value = KB_CAST(arg, kb_cluster_manager)->active_count;
+    const struct kb_cluster_manager *manager = KB_CAST(arg, kb_cluster_manager);
+
+    *value = 0;
+    KB_LIST_FOREACH (link, &manager->entries) {
+        const struct kb_cluster_entry *entry = KB_LIST_ENTRY(link, struct kb_cluster_entry, link);
+
+        *value += entry->initialized && entry->slot->entry == entry ? 1 : 0;
+    }
     return id == KB_STAT_THREAD_LOCAL_CLUSTER_MANAGER_CLUSTERS_INFLATED;
 }
 

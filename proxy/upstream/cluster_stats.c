@@ -12,6 +12,9 @@ bool kb_cluster_entry_provide(void *arg, unsigned id, uint64_t *value)
 
     *value = 0;
     switch (id) {
+    case KB_STAT_CLUSTER_WARMING_STATE:
+        *value = entry->initialized ? 0 : 1;
+        return true;
     case KB_STAT_CLUSTER_MEMBERSHIP_TOTAL:
         *value = set == NULL ? 0 : set->host_count;
         return true;

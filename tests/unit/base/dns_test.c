@@ -176,6 +176,8 @@ static void literals_and_localhost_need_no_server(void **state)
     assert_int_equal(kb_dns_stats(fixture->dns)->get_addr_failure, 2);
     resolve(fixture, "localhost", KB_DNS_V4_ONLY);
     assert_string_equal(fixture->addrs[0], "127.0.0.1");
+    resolve(fixture, "localhost", KB_DNS_ALL);
+    assert_int_equal(fixture->count, 2);
     resolve(fixture, "a.LocalHost", KB_DNS_ALL);
     assert_int_equal(fixture->count, 2);
     assert_int_equal(fixture->server.a_questions + fixture->server.aaaa_questions, 0);
