@@ -381,10 +381,10 @@ static int encoding_check(struct reader *reader)
 int kb_doc_parse_json(struct kb_doc *doc, struct kb_str file, struct kb_str text,
                       struct kb_diag *diag)
 {
-    struct reader reader = {
-        .doc = doc, .diag = diag, .at = text.p, .end = text.p + text.len, .line = 1};
+    struct reader reader = {.doc = doc, .diag = diag, .at = text.len > 0 ? text.p : "", .line = 1};
 
-    reader.line_start = text.p;
+    reader.line_start = reader.at;
+    reader.end = reader.at + text.len;
     doc->file = file;
     if (text.len > KB_DOC_TEXT_MAX) {
         return FAIL(&reader, "the text is longer than %zu MiB", KB_DOC_TEXT_MAX >> 20);

@@ -431,7 +431,8 @@ int kb_doc_parse_yaml(struct kb_doc *doc, struct kb_str file, struct kb_str text
         kb_diag_error_at(diag, file, 0, 0, "no memory to read YAML");
         return KB_ECONFIG;
     }
-    yaml_parser_set_input_string(&parser, (const unsigned char *)text.p, text.len);
+    yaml_parser_set_input_string(&parser, (const unsigned char *)(text.len > 0 ? text.p : ""),
+                                 text.len);
     kb_map_init(&reader.anchors);
     kb_vec_init(&reader.frames);
     rc = events_read(&reader, &parser);

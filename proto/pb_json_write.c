@@ -24,6 +24,7 @@ struct writer {
     unsigned flags;
     unsigned level;
     unsigned depth;
+    bool in_any;
     bool redact; /* below a sensitive field */
 };
 
@@ -408,9 +409,9 @@ static void value_write(struct writer *writer, const ProtobufCMessage *message)
     raw(writer, "null");
 }
 
-static void any_write(struct writer *writer, const ProtobufCMessage *message)
+/* An Any with what is in it, unpacked into the writer's arena. */
+static void any_expand(struct writer *writer, const Google__Protobuf__Any *any)
 {
-    const Google__Protobuf__Any *any = (const Google__Protobuf__Any *)(const void *)message;
     const char *url = any->type_url != NULL ? any->type_url : "";
     ProtobufCMessage *inner = kb_any_peek(any, writer->arena);
     bool first = true;
@@ -432,6 +433,26 @@ static void any_write(struct writer *writer, const ProtobufCMessage *message)
         base64_write(writer, &any->value);
     }
     close_bracket(writer, "}", first);
+}
+
+/* Memory is given back after each outermost Any: a dump holds thousands. */
+static void any_write(struct writer *writer, const ProtobufCMessage *message)
+{
+    const Google__Protobuf__Any *any = (const Google__Protobuf__Any *)(const void *)message;
+    struct kb_arena *before = writer->arena;
+    struct kb_arena scratch;
+
+    if (writer->in_any) {
+        any_expand(writer, any);
+        return;
+    }
+    kb_arena_init(&scratch, NULL);
+    writer->arena = &scratch;
+    writer->in_any = true;
+    any_expand(writer, any);
+    writer->in_any = false;
+    writer->arena = before;
+    kb_arena_dispose(&scratch);
 }
 
 static void object_write(struct writer *writer, const ProtobufCMessage *message,
