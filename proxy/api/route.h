@@ -64,6 +64,7 @@ struct kb_internal_redirect_policy {
     uint32_t max_redirects; /* 1 */
     uint8_t codes;          /* 1 << (status - 301): 301, 302, 303, 307, 308 */
     bool allow_cross_scheme;
+    bool predicates;                      /* asked for and not evaluated: never redirect */
     const struct kb_str *headers_to_copy; /* response_headers_to_copy, lower case */
     size_t headers_to_copy_count;
 };

@@ -53,14 +53,20 @@ static void extensions_check(struct kb_route_build *build,
 {
     const Envoy__Config__Route__V3__RetryPolicy__RetryPriority *priority = message->retry_priority;
 
+    /* previous_priorities is known, has no effect yet, and is reported as a field without effect.
+     */
     if (priority != NULL && priority->name[0] != '\0') {
         bool typed =
             (int)priority->config_type_case ==
             ENVOY__CONFIG__ROUTE__V3__RETRY_POLICY__RETRY_PRIORITY__CONFIG_TYPE_TYPED_CONFIG;
+        struct kb_str type = type_of(build, typed ? priority->typed_config : NULL);
 
-        kb_diag_push(build->match.diag, "retry_priority");
-        unregistered(build, priority->name, type_of(build, typed ? priority->typed_config : NULL));
-        kb_diag_pop(build->match.diag);
+        if (!kb_str_eq(type, KB_STR("envoy.extensions.retry.priority.previous_priorities.v3."
+                                    "PreviousPrioritiesConfig"))) {
+            kb_diag_push(build->match.diag, "retry_priority");
+            unregistered(build, priority->name, type);
+            kb_diag_pop(build->match.diag);
+        }
     }
     for (size_t i = 0; i < message->n_retry_options_predicates; i++) {
         kb_diag_push_index(build->match.diag, "retry_options_predicates", i);

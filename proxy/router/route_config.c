@@ -5,6 +5,8 @@
 #include <stdlib.h>
 
 #include "base/mem.h"
+#include "envoy/config/core/v3/extension.pb-c.h"
+#include "proto/any.h"
 #include "proxy/api/stats.h"
 
 #define TLS(name) ENVOY__CONFIG__ROUTE__V3__VIRTUAL_HOST__TLS_REQUIREMENT_TYPE__##name
@@ -178,6 +180,20 @@ static void vhost_build(struct kb_route_build *build,
 
 /* ---- the table ---- */
 
+static void plugin_missing(struct kb_route_build *build,
+                           const Envoy__Config__Route__V3__ClusterSpecifierPlugin *plugin)
+{
+    const Envoy__Config__Core__V3__TypedExtensionConfig *extension = plugin->extension;
+    struct kb_str type = KB_STR("");
+
+    if (extension != NULL && extension->typed_config != NULL) {
+        type = kb_any_inner_name(extension->typed_config, build->match.arena);
+    }
+    kb_route_build_error(build,
+                         "Didn't find a registered implementation for '%s' with type URL: '%.*s'",
+                         extension != NULL ? extension->name : "", KB_STR_ARG(type));
+}
+
 static void table_build(struct kb_route_build *build,
                         const Envoy__Config__Route__V3__RouteConfiguration *message)
 {
@@ -197,7 +213,7 @@ static void table_build(struct kb_route_build *build,
 
         if (!plugin->is_optional) {
             kb_diag_push_index(build->match.diag, "cluster_specifier_plugins", i);
-            kb_route_build_error(build, "cluster specifier plugins are not implemented");
+            plugin_missing(build, plugin);
             kb_diag_pop(build->match.diag);
         }
     }

@@ -102,11 +102,14 @@ internal_redirect_build(struct kb_route_build *build,
         struct kb_str type =
             kb_any_inner_name(message->predicates[i]->typed_config, build->match.arena);
 
-        kb_diag_push_index(build->match.diag, "predicates", i);
-        kb_route_build_error(
-            build, "Didn't find a registered implementation for '%s' with type URL: '%.*s'",
-            message->predicates[i]->name, KB_STR_ARG(type));
-        kb_diag_pop(build->match.diag);
+        policy->predicates = true;
+        if (!kb_str_starts_with(type, KB_STR("envoy.extensions.internal_redirect."))) {
+            kb_diag_push_index(build->match.diag, "predicates", i);
+            kb_route_build_error(
+                build, "Didn't find a registered implementation for '%s' with type URL: '%.*s'",
+                message->predicates[i]->name, KB_STR_ARG(type));
+            kb_diag_pop(build->match.diag);
+        }
     }
     copy = kb_arena_calloc(build->match.arena,
                            (message->n_response_headers_to_copy + 1) * sizeof(*copy));

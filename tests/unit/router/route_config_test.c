@@ -200,6 +200,13 @@ static const struct error_case header_cases[] = {
 };
 
 static const struct error_case policy_cases[] = {
+    {ACTION("retry_policy: {retry_priority: {name: p, typed_config: {'@type': "
+            "type.googleapis.com/"
+            "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig, "
+            "update_frequency: 2}}}"),
+     NULL, ""},
+    {ACTION("retry_policy: {retry_priority: {name: p}}"), WILD("route.retry_policy.retry_priority"),
+     "Didn't find a registered implementation for 'p' with type URL: ''"},
     {ACTION("retry_policy: {retry_back_off: {base_interval: 1s, max_interval: 0.5s}}"),
      WILD("route.retry_policy.retry_back_off"),
      "retry_policy.max_interval must greater than or equal to the base_interval"},
