@@ -194,5 +194,7 @@ bool kb_resource_take(struct kb_cluster_local *local, enum kb_priority priority,
 /* As take, but beyond the limit too (a host's first connection). */
 void kb_resource_force(struct kb_cluster_local *local, enum kb_priority priority, enum kb_resource resource);
 void kb_resource_give(struct kb_cluster_local *local, enum kb_priority priority, enum kb_resource resource);
+/* A host's pool was made (1) or is gone (-1): for circuit_breakers.*.cx_pool_open and remaining_cx_pools. */
+void kb_resource_count_pool(struct kb_cluster_local *local, enum kb_priority priority, int n);
 /* True when one more may be taken. */
 bool kb_resource_can(struct kb_cluster_local *local, enum kb_priority priority, enum kb_resource resource);

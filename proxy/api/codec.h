@@ -53,7 +53,7 @@ struct kb_pool_callbacks {
     /* A connection is there: encode on it. May come from within kb_http_pool_new_stream. */
     void (*on_ready)(void *owner, struct kb_request_encoder *encoder, struct kb_host *host);
     /* None can be had: KB_RESET_OVERFLOW, REMOTE/LOCAL_CONNECTION_FAILURE, CONNECTION_TIMEOUT. `text` is the transport's
-     * reason ("delayed connect error: Connection refused"), may be empty. */
+     * reason ("delayed connect error: Connection refused"), may be empty. `host` is NULL when the request was not even queued for it. */
     void (*on_failure)(void *owner, enum kb_reset_reason reason, struct kb_str text, struct kb_host *host);
 };
 

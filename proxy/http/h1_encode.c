@@ -24,6 +24,7 @@ static const struct status_name status_names[] = {
     {501, "Not Implemented"}, {502, "Bad Gateway"}, {503, "Service Unavailable"}, {504, "Gateway Timeout"},
     {505, "HTTP Version Not Supported"}, {506, "Variant Also Negotiates"}, {507, "Insufficient Storage"},
     {508, "Loop Detected"}, {510, "Not Extended"}, {511, "Network Authentication Required"},
+    {599, "Last Unassigned Server Error Code"},
 };
 
 struct kb_str kb_h1_status_reason(unsigned status)
@@ -122,7 +123,7 @@ static enum kb_h1_framing response_framing(char **at, const struct kb_header_map
         return bodiless ? KB_H1_FRAMING_NONE : KB_H1_FRAMING_LENGTH;
     }
     if (end_stream && !options->head_request) {
-        if (status >= 200 && status != 204) {
+        if (status >= 200 && status != 204 && status != 304) {
             *at = header_put(*at, KB_STR("content-length"), KB_STR("0"), proper);
         }
         return KB_H1_FRAMING_NONE;

@@ -309,7 +309,12 @@ static int on_headers_complete(llhttp_t *llhttp)
     struct kb_h1_parser *parser = parser_of(llhttp);
 
     parser->head_complete = true;
-    parser->http_minor = llhttp->http_minor;
+    /* HTTP/0.9 counts as 1.0; what claims to be newer than 1.1 is not HTTP/1. */
+    parser->http_minor = llhttp->http_major == 1 && llhttp->http_minor == 1;
+    if (llhttp->http_major > 1) {
+        parser->error = parser->response ? KB_H1_CODEC_ERROR : KB_H1_LOW_VERSION;
+        return -1;
+    }
     parser->upgrade = llhttp->upgrade != 0;
     parser->keep_alive = llhttp_should_keep_alive(llhttp) != 0;
     parser->content_length = llhttp->content_length;

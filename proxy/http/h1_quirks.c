@@ -73,6 +73,9 @@ static enum kb_h1_error request_line(struct kb_str line, const struct kb_h1_sett
     struct kb_str target = word_next(&rest);
     struct kb_str version = word_next(&rest);
 
+    if (line.len > 0 && is_space(line.p[0])) {
+        return KB_H1_CODEC_ERROR;
+    }
     if (!method_known(method) && !settings->allow_custom_methods) {
         return KB_H1_CODEC_ERROR;
     }

@@ -44,8 +44,14 @@ static void fail(struct kb_h1_server *server, enum kb_h1_error error)
     struct kb_stream *stream = server->stream;
 
     server->failed = true;
-    if (stream->info.protocol == KB_PROTOCOL_NONE) {
+    if (!stream->headers_decoded) {
+        /* Nothing of a head that was refused is shown or acted on. */
+        kb_header_map_init(&stream->request, &stream->arena);
         stream->info.protocol = KB_PROTOCOL_HTTP11;
+        stream->head_request = false;
+        stream->http_10_keep_alive = false;
+        server->http_10 = false;
+        server->head_request = false;
     }
     kb_hcm_stream_codec_error(stream, kb_h1_error_status(error), kb_h1_error_details(error));
 }
@@ -107,6 +113,22 @@ static enum kb_h1_error target_set(struct kb_h1_server *server, struct kb_header
     return absolute_target(map, url);
 }
 
+/* Envoy's Http::Utility::sanitizeConnectionHeader: a client may not have these removed. */
+static bool connection_acceptable(const struct kb_header_map *map)
+{
+    struct kb_str rest = kb_header_map_value_id(map, KB_HDR_CONNECTION);
+    struct kb_str token;
+
+    while (kb_str_next_token(&rest, ',', &token)) {
+        token = kb_str_trim(token);
+        if ((token.len > 0 && token.p[0] == ':') || kb_str_ieq(token, KB_STR("x-forwarded-for")) ||
+            kb_str_ieq(token, KB_STR("x-forwarded-host")) || kb_str_ieq(token, KB_STR("x-forwarded-proto"))) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static void on_head(struct kb_h1_server *server)
 {
     struct kb_h1_parser *parser = &server->parser;
@@ -129,6 +151,10 @@ static void on_head(struct kb_h1_server *server)
     stream->head_request = server->head_request;
     if (server->http_10 && !parser->settings->accept_http_10) {
         fail(server, KB_H1_LOW_VERSION);
+        return;
+    }
+    if (KB_UNLIKELY(kb_header_map_get_id(map, KB_HDR_CONNECTION) != NULL) && !connection_acceptable(map)) {
+        fail(server, KB_H1_CONNECTION_HEADER_REJECTED);
         return;
     }
     error = target_set(server, map);

@@ -136,6 +136,10 @@ static void server_header_set(const struct kb_hcm_config *config, struct kb_head
 void kb_stream_finish_response_headers(struct kb_stream *stream, struct kb_header_map *headers, bool end_stream)
 {
     (void)end_stream;
+    if (headers->status < 200 || headers->status == 204) {
+        /* RFC 9110 section 8.6: such responses have no length. */
+        kb_header_map_remove_id(headers, KB_HDR_CONTENT_LENGTH);
+    }
     if (kb_header_map_get_id(headers, KB_HDR_DATE) == NULL) {
         kb_header_map_add_id(headers, KB_HDR_DATE, kb_http_date(stream->hcm->worker));
     }

@@ -23,6 +23,7 @@ static void info_init(struct kb_stream_info *info, struct kb_hcm *hcm)
     info->start_ns = kb_loop_now_ns(loop);
     info->wall_start_ns = kb_loop_wall_ns(loop);
     info->remote = hcm->conn->info.remote;
+    info->protocol = KB_PROTOCOL_HTTP11;
 }
 
 void kb_stream_init(struct kb_stream *stream, struct kb_hcm *hcm, const struct kb_response_encoder_ops *ops,
@@ -437,6 +438,8 @@ void kb_stream_decode_headers(struct kb_stream *stream, bool end_stream)
     route_timeouts_apply(stream);
     if (!kb_stream_filters_create(stream)) {
         kb_stat_inc(stream->hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_WS_ON_NON_WS_ROUTE);
+        /* A request to upgrade has no end that could have come. */
+        stream->remote_complete = false;
         reply_empty(stream, 403, KB_STR("upgrade_failed"));
         return;
     }

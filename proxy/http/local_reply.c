@@ -113,17 +113,19 @@ void kb_stream_send_local_reply(struct kb_stream *stream, unsigned status, struc
     headers = KB_ARENA_NEW(&stream->arena, struct kb_header_map);
     kb_header_map_init(headers, &stream->arena);
     headers->status = (uint16_t)status;
-    stream->info.response_code = (uint16_t)status;
     if (details.p != NULL) {
         stream->info.response_code_details = details;
     }
-    if (stream->saw_connection_close && stream->hcm->drain == KB_HCM_NOT_DRAINING) {
+    /* A bad request is a messaging error: what follows on the connection cannot be trusted. */
+    if ((stream->saw_connection_close || status == 400) && stream->hcm->drain == KB_HCM_NOT_DRAINING) {
         stream->hcm->drain = KB_HCM_CLOSING;
     }
     if (modify != NULL) {
         modify(arg, headers);
         headers->status = (uint16_t)status;
     }
+    /* Headers that modify() adds see no code yet, as in Envoy. */
+    stream->info.response_code = (uint16_t)status;
     stream->local_reply_body = body;
     given_type = kb_header_map_value_id(headers, KB_HDR_CONTENT_TYPE);
     if (stream->hcm->config->local_reply != NULL) {

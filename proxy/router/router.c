@@ -191,6 +191,7 @@ static void timeouts_choose(struct kb_router *router)
     }
     router->timeout_ms = header_ms(map, KB_HDR_X_ENVOY_UPSTREAM_RQ_TIMEOUT_MS, router->timeout_ms);
     kb_header_map_remove_id(map, KB_HDR_X_ENVOY_UPSTREAM_RQ_TIMEOUT_MS);
+    kb_header_map_remove_id(map, KB_HDR_X_ENVOY_UPSTREAM_STREAM_DURATION_MS);
     router->per_try_timeout_ms =
         header_ms(map, KB_HDR_X_ENVOY_UPSTREAM_RQ_PER_TRY_TIMEOUT_MS, router->per_try_timeout_ms);
     kb_header_map_remove_id(map, KB_HDR_X_ENVOY_UPSTREAM_RQ_PER_TRY_TIMEOUT_MS);

@@ -55,12 +55,12 @@ void kb_router_attempt_start(struct kb_router *router)
         lb.reject_arg = router;
         lb.max_attempts = router->retry.host_selection_attempts;
     }
+    router->info->attempt_count = router->attempts;
     host = kb_cluster_local_choose_host(router->cluster, &lb);
     if (host == NULL) {
         kb_router_reply_no_host(router);
         return;
     }
-    router->info->attempt_count = router->attempts;
     host_tried(router, host);
     kb_upstream_request_start(router, host);
 }
@@ -222,10 +222,11 @@ void kb_router_on_headers(struct kb_router *router, struct kb_header_map *header
     }
     kb_router_charge_code(router, headers->status, headers, upstream, false);
     service_time_set(router, headers);
+    router->info->response_code = headers->status;
+    router->info->response_code_details = KB_STR("via_upstream");
     kb_route_finalize_response(router->route, router->choice, router->request, headers, router->info);
     kb_router_attempt_count_header(router, headers);
     router->response_started = true;
-    router->info->response_code_details = KB_STR("via_upstream");
     if (router->watermark_stopped && upstream->encoder != NULL) {
         kb_request_encoder_read_disable(upstream->encoder, true);
     }

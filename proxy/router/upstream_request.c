@@ -158,7 +158,9 @@ static void on_failure(void *owner, enum kb_reset_reason reason, struct kb_str t
 {
     struct kb_upstream_request *upstream = KB_CAST(owner, kb_upstream_request);
 
-    (void)host;
+    if (host == NULL) {
+        upstream->router->info->upstream.host = NULL;
+    }
     upstream->waiter = NULL;
     upstream->done = true;
     kb_loop_timer_cancel(loop_of(upstream), &upstream->per_try_timer);

@@ -306,7 +306,7 @@ void kb_http_pool_new_stream(struct kb_cluster_local *local, struct kb_host *hos
     }
     if (!kb_resource_take(local, priority, KB_RESOURCE_PENDING)) {
         kb_stat_inc(pool->stats, KB_STAT_CLUSTER_UPSTREAM_RQ_PENDING_OVERFLOW);
-        callbacks->on_failure(owner, KB_RESET_OVERFLOW, KB_STR_NULL, host);
+        callbacks->on_failure(owner, KB_RESET_OVERFLOW, KB_STR_NULL, NULL);
         return;
     }
     w = KB_ARENA_NEW(arena, struct kb_pool_waiter);
