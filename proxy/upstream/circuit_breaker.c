@@ -164,6 +164,34 @@ void kb_resource_give(struct kb_cluster_local *local, enum kb_priority priority,
     }
 }
 
+void kb_resource_count_pool(struct kb_cluster_local *local, enum kb_priority priority, int n)
+{
+    struct kb_cluster_impl *cluster = kb_cluster_impl_of(local->cluster);
+    unsigned id = priority == KB_PRIORITY_HIGH
+                      ? KB_STAT_CLUSTER_CIRCUIT_BREAKERS_HIGH_CX_POOL_OPEN
+                      : KB_STAT_CLUSTER_CIRCUIT_BREAKERS_DEFAULT_CX_POOL_OPEN;
+
+    local->stats->gauge_used[id] = 1;
+    if (cluster->remaining[priority] != NULL) {
+        kb_stat_named_add(cluster->remaining[priority]->pools, local->worker->index, -n);
+    }
+}
+
+/* Whether the resource was ever taken: Envoy sets the gauges then, not before. */
+static bool was_used(const struct kb_cluster_impl *cluster, unsigned id)
+{
+    for (uint32_t i = 0; i <= cluster->worker_count; i++) {
+        const struct kb_cluster_local *local =
+            __atomic_load_n(&cluster->locals[i], __ATOMIC_ACQUIRE);
+
+        if (local != NULL &&
+            __atomic_load_n(&local->stats->gauge_used[id], __ATOMIC_RELAXED) != 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 bool kb_circuit_breakers_provide(const struct kb_cluster_impl *cluster, unsigned id,
                                  uint64_t *value)
 {
@@ -171,8 +199,9 @@ bool kb_circuit_breakers_provide(const struct kb_cluster_impl *cluster, unsigned
         for (unsigned r = 0; r < KB_RESOURCE_COUNT; r++) {
             if (open_ids[p][r] == id) {
                 *value = 1;
-                return kb_resource_used(cluster, (enum kb_priority)p, (enum kb_resource)r) >=
-                       kb_resource_max(cluster, (enum kb_priority)p, (enum kb_resource)r);
+                return was_used(cluster, id) &&
+                       kb_resource_used(cluster, (enum kb_priority)p, (enum kb_resource)r) >=
+                           kb_resource_max(cluster, (enum kb_priority)p, (enum kb_resource)r);
             }
         }
     }

@@ -50,6 +50,8 @@ static void small_limits_hold_too(void **state)
     a = local_find(up, 0, "c");
     b = local_find(up, 1, "c");
     assert_false(kb_resource_take(a, KB_PRIORITY_DEFAULT, KB_RESOURCE_PENDING));
+    /* Nothing was ever pending, and Envoy sets the gauge only then. */
+    assert_int_equal(stat_value(up, "cluster.c.circuit_breakers.default.rq_pending_open"), 0);
     assert_true(kb_resource_take(a, KB_PRIORITY_DEFAULT, KB_RESOURCE_REQUESTS));
     assert_false(kb_resource_take(b, KB_PRIORITY_DEFAULT, KB_RESOURCE_REQUESTS));
     assert_int_equal(stat_value(up, "cluster.c.circuit_breakers.default.rq_open"), 1);
@@ -100,6 +102,11 @@ static void remaining_is_tracked_when_asked(void **state)
     a = local_find(up, 0, "c");
     b = local_find(up, 1, "c");
     assert_int_equal(stat_value(up, name), 2);
+    kb_resource_count_pool(a, KB_PRIORITY_DEFAULT, 1);
+    kb_resource_count_pool(b, KB_PRIORITY_DEFAULT, 1);
+    kb_resource_count_pool(a, KB_PRIORITY_DEFAULT, -1);
+    assert_int_equal(stat_value(up, "cluster.c.circuit_breakers.default.remaining_cx_pools"),
+                     UINT64_MAX - 1);
     kb_resource_force(a, KB_PRIORITY_DEFAULT, KB_RESOURCE_CONNECTIONS);
     assert_int_equal(stat_value(up, name), 1);
     kb_resource_force(b, KB_PRIORITY_DEFAULT, KB_RESOURCE_CONNECTIONS);
