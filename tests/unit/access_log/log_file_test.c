@@ -108,7 +108,7 @@ static uint64_t stat_of(struct process *p, unsigned id)
     uint64_t sum = 0;
 
     for (uint32_t i = 0; i <= WORKERS; i++) {
-        sum += kb_stat_group_block(group, i)->cells[id];
+        sum += __atomic_load_n(&kb_stat_group_block(group, i)->cells[id], __ATOMIC_RELAXED);
     }
     kb_stat_group_destroy(group);
     return sum;
