@@ -69,9 +69,9 @@ const char *kb_server_state_name(enum kb_server_state state);
 /* /healthcheck/fail and /ok: HTTP connections close after their response, /ready answers 503. */
 void kb_lifecycle_fail_health_check(struct kb_lifecycle *lifecycle, bool fail);
 
-/* /drain_listeners. Alone: the listening sockets close now. `graceful`: connections are asked to close
- * over --drain-time-s, then the sockets close. `skip_exit`: connections are asked to close, and the
- * sockets stay open. Does nothing when such a drain runs already. */
+/* /drain_listeners. Alone: the listening sockets close now. `graceful`: connections are asked to
+ * close over --drain-time-s, then the sockets close. `skip_exit`: connections are asked to close,
+ * and the sockets stay open. Does nothing when such a drain runs already. */
 void kb_lifecycle_drain(struct kb_lifecycle *lifecycle, bool inbound_only, bool graceful,
                         bool skip_exit);
 

@@ -15,6 +15,7 @@
 #include "base/mem.h"
 #include "base/rand.h"
 #include "proto/pb_json.h"
+#include "proxy/access_log/log_file.h"
 #include "proxy/api/access_logger.h"
 #include "proxy/api/extension.h"
 #include "proxy/api/header_map.h"
@@ -441,6 +442,7 @@ static void server_dispose(struct kb_server *server)
     if (context->clusters != NULL) {
         kb_cluster_manager_destroy(context->clusters);
     }
+    kb_log_file_dispose_all();
     kb_runtime_destroy(context->runtime);
     kb_server_stats_destroy(server->stats);
     if (server->main_ready) {
