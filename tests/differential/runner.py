@@ -112,6 +112,8 @@ class Run:
         else:
             result["clients"] = seen_by_client
         self.rest(result, exchange)
+        if self.proxy.process.poll() is not None:
+            self.proxy._died("ended during " + exchange.name)
         result["upstream"] = self.upstream_view(exchange)
         return {k: v for k, v in result.items() if v or k in ("name", "client")}
 
@@ -120,7 +122,8 @@ class Run:
         try:
             wait_until(self.at_rest, "rest", 8.0)
         except (AssertionError, OSError) as error:
-            result["left_over"] = f"{error}: {self.proxy.active()}"
+            if self.proxy.process.poll() is None:
+                result["left_over"] = f"{error}: {self.proxy.active()}"
 
     def at_rest(self):
         active = self.proxy.active()

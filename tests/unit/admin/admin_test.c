@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Every page over made-up sources: statuses, headers, texts as the real Envoy gave them (golden/), and the actions that
- * requests lead to. */
+/* Every page over made-up sources: statuses, headers, texts as the real Envoy gave them (golden/),
+ * and the actions that requests lead to. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -68,8 +68,10 @@ static void visit_clusters(void *arg, kb_admin_cluster_fn visit, void *visit_arg
     struct kb_addr addr;
     struct kb_admin_host host = {
         .addr = &addr, .addr_text = KB_STR("127.0.0.1:31905"), .zone = KB_STR("z1"), .weight = 1};
-    struct kb_admin_cluster cluster = {
-        .name = KB_STR("c_up"), .observability_name = KB_STR("c_up"), .hosts = &host, .host_count = 1};
+    struct kb_admin_cluster cluster = {.name = KB_STR("c_up"),
+                                       .observability_name = KB_STR("c_up"),
+                                       .hosts = &host,
+                                       .host_count = 1};
 
     (void)arg;
     assert_int_equal(kb_addr_from_ip(&addr, KB_STR("127.0.0.1"), 31905), 0);
@@ -99,11 +101,13 @@ static void visit_listeners(void *arg, kb_admin_listener_fn visit, void *visit_a
     visit(visit_arg, &listener);
 }
 
-static const char cluster_yaml[] =
-    "{name: c_up, connect_timeout: 1s, load_assignment: {cluster_name: c_up, endpoints: [{locality: {zone: z1},"
-    " lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 31905}}}}]}]}}";
+static const char cluster_yaml[] = "{name: c_up, connect_timeout: 1s, load_assignment: "
+                                   "{cluster_name: c_up, endpoints: [{locality: {zone: z1},"
+                                   " lb_endpoints: [{endpoint: {address: {socket_address: "
+                                   "{address: 127.0.0.1, port_value: 31905}}}}]}]}}";
 
-static ProtobufCMessage *from_yaml(struct kb_arena *arena, const ProtobufCMessageDescriptor *type, const char *text)
+static ProtobufCMessage *from_yaml(struct kb_arena *arena, const ProtobufCMessageDescriptor *type,
+                                   const char *text)
 {
     struct kb_doc doc;
     struct kb_diag diag;
@@ -119,12 +123,13 @@ static ProtobufCMessage *from_yaml(struct kb_arena *arena, const ProtobufCMessag
     return message;
 }
 
-static void cluster_visit(struct fixture *f, kb_admin_config_fn visit, void *visit_arg, const char *name)
+static void cluster_visit(struct fixture *f, kb_admin_config_fn visit, void *visit_arg,
+                          const char *name)
 {
-    Envoy__Config__Cluster__V3__Cluster *cluster =
-        (void *)from_yaml(&f->arena, &envoy__config__cluster__v3__cluster__descriptor, cluster_yaml);
-    Envoy__Admin__V3__ClustersConfigDump__StaticCluster *element =
-        (void *)kb_pb_new(&envoy__admin__v3__clusters_config_dump__static_cluster__descriptor, &f->arena);
+    Envoy__Config__Cluster__V3__Cluster *cluster = (void *)from_yaml(
+        &f->arena, &envoy__config__cluster__v3__cluster__descriptor, cluster_yaml);
+    Envoy__Admin__V3__ClustersConfigDump__StaticCluster *element = (void *)kb_pb_new(
+        &envoy__admin__v3__clusters_config_dump__static_cluster__descriptor, &f->arena);
     Google__Protobuf__Any any;
     Google__Protobuf__Timestamp when;
 
@@ -138,7 +143,8 @@ static void cluster_visit(struct fixture *f, kb_admin_config_fn visit, void *vis
     visit(visit_arg, "static_clusters", kb_str_from_cstr(name), &element->base);
 }
 
-static void visit_configs(void *arg, enum kb_admin_section section, kb_admin_config_fn visit, void *visit_arg)
+static void visit_configs(void *arg, enum kb_admin_section section, kb_admin_config_fn visit,
+                          void *visit_arg)
 {
     if (section == KB_ADMIN_BOOTSTRAP) {
         struct fixture *f = arg;
@@ -154,19 +160,18 @@ static void visit_configs(void *arg, enum kb_admin_section section, kb_admin_con
         struct fixture *f = arg;
 
         visit(visit_arg, "static_secrets", KB_STR("s"),
-              from_yaml(&f->arena, &envoy__admin__v3__secrets_config_dump__static_secret__descriptor,
-                        "{name: s, secret: {'@type': "
-                        "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret, name: s,"
-                        " tls_certificate: {private_key: {inline_string: hush}}}}"));
+              from_yaml(
+                  &f->arena, &envoy__admin__v3__secrets_config_dump__static_secret__descriptor,
+                  "{name: s, secret: {'@type': "
+                  "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret, name: s,"
+                  " tls_certificate: {private_key: {inline_string: hush}}}}"));
     }
 }
 
 static void visit_unsupported(void *arg, kb_admin_unsupported_fn visit, void *visit_arg)
 {
-    static const struct kb_admin_unsupported entry = {.path = KB_STR("a.b[].c"),
-                                                      .first = KB_STR("a.b[3].c"),
-                                                      .type = KB_STR("x.Y"),
-                                                      .count = 7};
+    static const struct kb_admin_unsupported entry = {
+        .path = KB_STR("a.b[].c"), .first = KB_STR("a.b[3].c"), .type = KB_STR("x.Y"), .count = 7};
 
     if (((struct fixture *)arg)->unsupported) {
         visit(visit_arg, &entry);
@@ -276,13 +281,14 @@ static int teardown(void **state)
 }
 
 /* Asks; the response's status and headers stay in f->response, the whole body in f->body. */
-static const char *ask_form(struct fixture *f, const char *method, const char *path, const char *form)
+static const char *ask_form(struct fixture *f, const char *method, const char *path,
+                            const char *form)
 {
     struct kb_json_out out;
 
     kb_json_out_init(&out, 0);
-    kb_admin_handle(f->admin, kb_str_from_cstr(method), kb_str_from_cstr(path), kb_str_from_cstr(form),
-                    &f->response);
+    kb_admin_handle(f->admin, kb_str_from_cstr(method), kb_str_from_cstr(path),
+                    kb_str_from_cstr(form), &f->response);
     while (kb_admin_response_next(&f->response, &out)) {
     }
     f->body = kb_str_dup(&f->arena, kb_str_make(out.p, out.len));
@@ -300,7 +306,8 @@ static const char *ask(struct fixture *f, const char *method, const char *path)
     return ask_form(f, method, path, "");
 }
 
-static void assert_answer(struct fixture *f, const char *method, const char *path, unsigned status, const char *body)
+static void assert_answer(struct fixture *f, const char *method, const char *path, unsigned status,
+                          const char *body)
 {
     assert_string_equal(ask(f, method, path), body);
     assert_int_equal(f->response.status, status);
@@ -308,7 +315,8 @@ static void assert_answer(struct fixture *f, const char *method, const char *pat
 
 static const char *golden(struct fixture *f, const char *name)
 {
-    struct kb_str path = kb_str_printf(&f->arena, "%s/tests/unit/admin/golden/%s", KB_SOURCE_ROOT, name);
+    struct kb_str path =
+        kb_str_printf(&f->arena, "%s/tests/unit/admin/golden/%s", KB_SOURCE_ROOT, name);
     FILE *file = fopen(path.p, "rb");
     char *text = kb_arena_calloc(&f->arena, 200000);
 
@@ -338,7 +346,8 @@ static void test_unknown_paths_and_wrong_methods(void **state)
     assert_string_equal(header(f, "cache-control"), "no-cache, max-age=0");
     assert_string_equal(header(f, "x-content-type-options"), "nosniff");
     help = ask(f, "GET", "/help");
-    assert_string_equal(ask(f, "GET", "/clusters/"), kb_str_printf(&f->arena, "invalid path. %s", help).p);
+    assert_string_equal(ask(f, "GET", "/clusters/"),
+                        kb_str_printf(&f->arena, "invalid path. %s", help).p);
     assert_int_equal(f->response.status, 404);
     assert_string_equal(ask(f, "POST", "/ready?x"), "LIVE\n");
     assert_string_equal(f->actions.p, "");
@@ -383,10 +392,11 @@ static void test_state(void **state)
     f->state = "DRAINING";
     assert_answer(f, "GET", "/ready", 503, "DRAINING\n");
     assert_answer(f, "GET", "/hot_restart_version", 200, "disabled");
-    assert_answer(f, "GET", "/memory", 200,
-                  "{\n \"allocated\": \"1\",\n \"heap_size\": \"2\",\n \"pageheap_unmapped\": \"3\",\n"
-                  " \"pageheap_free\": \"4\",\n \"total_thread_cache\": \"5\",\n"
-                  " \"total_physical_bytes\": \"6\"\n}\n");
+    assert_answer(
+        f, "GET", "/memory", 200,
+        "{\n \"allocated\": \"1\",\n \"heap_size\": \"2\",\n \"pageheap_unmapped\": \"3\",\n"
+        " \"pageheap_free\": \"4\",\n \"total_thread_cache\": \"5\",\n"
+        " \"total_physical_bytes\": \"6\"\n}\n");
     assert_string_equal(header(f, "content-type"), "application/json");
     assert_non_null(strstr(ask(f, "GET", "/server_info"), "\"hot_restart_version\": \"disabled\""));
     assert_answer(f, "GET", "/certs", 200, "{\n \"certificates\": []\n}\n");
@@ -429,13 +439,18 @@ static void test_logging(void **state)
     assert_int_equal(kb_log_levels[KB_LOG_MAIN], KB_LOG_DEBUG);
     ask_form(f, "POST", "/logging", "level=off");
     assert_int_equal(kb_log_levels[KB_LOG_MAIN], KB_LOG_OFF);
-    assert_non_null(strstr(ask(f, "POST", "/logging?main=debug,nosuch=info"), "error: unknown logger level"));
-    assert_non_null(strstr(ask(f, "POST", "/logging?paths=main:info,nosuch:info"), "error: unknown logger name"));
+    assert_non_null(
+        strstr(ask(f, "POST", "/logging?main=debug,nosuch=info"), "error: unknown logger level"));
+    assert_non_null(strstr(ask(f, "POST", "/logging?paths=main:info,nosuch:info"),
+                           "error: unknown logger name"));
     assert_int_equal(kb_log_levels[KB_LOG_MAIN], KB_LOG_OFF);
     assert_non_null(strstr(ask(f, "POST", "/logging?level=warn"), "error: unknown logger level"));
-    assert_non_null(strstr(ask(f, "POST", "/logging?a=info&b=info"), "error: invalid number of parameters"));
-    assert_non_null(strstr(ask(f, "POST", "/logging?paths=main:"), "error: empty logger name or empty logger"));
-    assert_non_null(strstr(ask(f, "POST", "/logging?group=main:info"), "error: group parameter requires fine"));
+    assert_non_null(
+        strstr(ask(f, "POST", "/logging?a=info&b=info"), "error: invalid number of parameters"));
+    assert_non_null(
+        strstr(ask(f, "POST", "/logging?paths=main:"), "error: empty logger name or empty logger"));
+    assert_non_null(
+        strstr(ask(f, "POST", "/logging?group=main:info"), "error: group parameter requires fine"));
     assert_int_equal(f->response.status, 400);
 }
 
@@ -444,8 +459,10 @@ static void test_runtime(void **state)
     struct fixture *f = *state;
 
     assert_answer(f, "GET", "/runtime", 200,
-                  "{\n \"entries\": {\n  \"a.key\": {\n   \"final_value\": \"text\",\n   \"layer_values\": [\n"
-                  "    \"text\",\n    \"\"\n   ]\n  }\n },\n \"layers\": [\n  \"static\",\n  \"admin\"\n ]\n}\n");
+                  "{\n \"entries\": {\n  \"a.key\": {\n   \"final_value\": \"text\",\n   "
+                  "\"layer_values\": [\n"
+                  "    \"text\",\n    \"\"\n   ]\n  }\n },\n \"layers\": [\n  \"static\",\n  "
+                  "\"admin\"\n ]\n}\n");
     assert_answer(f, "POST", "/runtime_modify", 400,
                   "usage: /runtime_modify?key1=value1&key2=value2&keyN=valueN\n"
                   "       or send the parameters as form values\n"
@@ -465,7 +482,8 @@ static void test_clusters(void **state)
     assert_answer(f, "GET", "/clusters?filter=c_&format=json", 200, golden(f, "clusters.json"));
     assert_string_equal(header(f, "content-type"), "application/json");
     assert_non_null(strstr(ask(f, "GET", "/clusters"), "other::eds_service_name::eds\n"));
-    assert_non_null(strstr(ask(f, "GET", "/clusters?format=json"), "\"eds_service_name\": \"eds\""));
+    assert_non_null(
+        strstr(ask(f, "GET", "/clusters?format=json"), "\"eds_service_name\": \"eds\""));
     assert_answer(f, "GET", "/clusters?filter=nosuch&format=json", 200, "{}\n");
     assert_answer(f, "GET", "/clusters?filter=(", 400, "Invalid re2 regex");
 }
@@ -474,7 +492,8 @@ static void test_listeners(void **state)
 {
     struct fixture *f = *state;
 
-    assert_answer(f, "GET", "/listeners?format=xx", 200, "l1::127.0.0.1:31902\nl2::127.0.0.1:31903\n");
+    assert_answer(f, "GET", "/listeners?format=xx", 200,
+                  "l1::127.0.0.1:31902\nl2::127.0.0.1:31903\n");
     assert_answer(f, "GET", "/listeners?format=json", 200, golden(f, "listeners.json"));
 }
 
@@ -504,26 +523,31 @@ static void test_config_dump_resources(void **state)
     assert_non_null(strstr(f->body.p, "\"last_updated\": \"1970-01-01T00:00:01.500Z\""));
     assert_answer(f, "GET", "/config_dump?resource=static_clusters&name_regex=_", 200, "{}\n");
     assert_answer(f, "GET", "/config_dump?resource=dynamic_active_clusters", 200, "{}\n");
-    assert_answer(f, "GET", "/config_dump?resource=static_clusters&name_regex=other&mask=cluster.name", 200,
-                  "{\n \"configs\": [\n  {\n"
-                  "   \"@type\": \"type.googleapis.com/envoy.admin.v3.ClustersConfigDump.StaticCluster\",\n"
-                  "   \"cluster\": {\n"
-                  "    \"@type\": \"type.googleapis.com/envoy.config.cluster.v3.Cluster\",\n"
-                  "    \"name\": \"other\"\n   }\n  }\n ]\n}\n");
-    assert_answer(f, "GET", "/config_dump?resource=static_clusters&mask=nosuch", 400,
-                  "FieldMask goo.gle/debugstr    \npaths: \"nosuch\"\n could not be successfully used.");
+    assert_answer(
+        f, "GET", "/config_dump?resource=static_clusters&name_regex=other&mask=cluster.name", 200,
+        "{\n \"configs\": [\n  {\n"
+        "   \"@type\": \"type.googleapis.com/envoy.admin.v3.ClustersConfigDump.StaticCluster\",\n"
+        "   \"cluster\": {\n"
+        "    \"@type\": \"type.googleapis.com/envoy.config.cluster.v3.Cluster\",\n"
+        "    \"name\": \"other\"\n   }\n  }\n ]\n}\n");
+    assert_answer(
+        f, "GET", "/config_dump?resource=static_clusters&mask=nosuch", 400,
+        "FieldMask goo.gle/debugstr    \npaths: \"nosuch\"\n could not be successfully used.");
     assert_answer(f, "GET", "/config_dump?resource=static_clusters&mask=cluster.nosuch", 400,
-                  "FieldMask goo.gle/debugstr    \npaths: \"cluster.nosuch\"\n could not be successfully used.");
+                  "FieldMask goo.gle/debugstr    \npaths: \"cluster.nosuch\"\n could not be "
+                  "successfully used.");
     assert_answer(f, "GET", "/config_dump?resource=bootstrap", 400,
                   "bootstrap is not a repeated field. Use ?mask=bootstrap to get only this field");
     assert_string_equal(header(f, "content-type"), "text/plain");
     assert_int_equal(f->response.header_count, 4);
     assert_answer(f, "GET", "/config_dump?resource=nosuch", 404, "nosuch not found in config dump");
     assert_answer(f, "GET", "/config_dump?name_regex=*", 400,
-                  "INVALID_ARGUMENT: Error while parsing name_regex from *: no argument for repetition operator: *");
+                  "INVALID_ARGUMENT: Error while parsing name_regex from *: no argument for "
+                  "repetition operator: *");
     assert_answer(f, "GET", "/config_dump?resource=static_endpoint_configs", 404,
                   "static_endpoint_configs not found in config dump");
-    assert_answer(f, "GET", "/config_dump?resource=static_endpoint_configs&include_eds", 200, "{}\n");
+    assert_answer(f, "GET", "/config_dump?resource=static_endpoint_configs&include_eds", 200,
+                  "{}\n");
 }
 
 static void test_config_dump_of_everything(void **state)
@@ -532,7 +556,8 @@ static void test_config_dump_of_everything(void **state)
     const char *dump = ask(f, "GET", "/config_dump");
     const char *at = dump;
     static const char *const order[] = {
-        "{\n \"configs\": [\n  {\n   \"@type\": \"type.googleapis.com/envoy.admin.v3.BootstrapConfigDump\",\n",
+        "{\n \"configs\": [\n  {\n   \"@type\": "
+        "\"type.googleapis.com/envoy.admin.v3.BootstrapConfigDump\",\n",
         "\n  },\n  {\n   \"@type\": \"type.googleapis.com/envoy.admin.v3.ClustersConfigDump\",\n"
         "   \"static_clusters\": [\n    {\n     \"cluster\": {",
         "\n    },\n    {\n     \"cluster\": {",
@@ -565,9 +590,11 @@ static void test_config_dump_masks(void **state)
                   golden(f, "masked.json"));
     assert_answer(f, "GET", "/config_dump?mask=nosuch", 400,
                   "FieldMask nosuch could not be successfully applied to any configs.");
-    assert_answer(f, "GET", "/config_dump?mask=static_clusters.cluster", 400,
-                  "FieldMask static_clusters.cluster could not be successfully applied to any configs.");
-    assert_non_null(strstr(ask(f, "GET", "/config_dump?mask=static_clusters"), "\"name\": \"other\""));
+    assert_answer(
+        f, "GET", "/config_dump?mask=static_clusters.cluster", 400,
+        "FieldMask static_clusters.cluster could not be successfully applied to any configs.");
+    assert_non_null(
+        strstr(ask(f, "GET", "/config_dump?mask=static_clusters"), "\"name\": \"other\""));
     assert_null(strstr(f->body.p, "BootstrapConfigDump"));
 }
 
@@ -584,7 +611,8 @@ static void test_stats_parameters(void **state)
     assert_answer(f, "GET", "/stats?filter=un&invert_filter&type=Counters", 200, "");
     assert_answer(f, "GET", "/stats?hidden=only", 200, "");
     assert_answer(f, "GET", "/stats?format=json", 200,
-                  "{\"stats\":[{\"name\":\"x.text\",\"value\":\"a\\\"b\"},{\"name\":\"x.unused\",\"value\":0},"
+                  "{\"stats\":[{\"name\":\"x.text\",\"value\":\"a\\\"b\"},{\"name\":\"x.unused\","
+                  "\"value\":0},"
                   "{\"name\":\"x.used\",\"value\":5}]}");
     assert_string_equal(header(f, "content-type"), "application/json");
     assert_answer(f, "GET", "/stats/prometheus?text_readouts&filter=x.(text|used)", 200,
@@ -594,16 +622,20 @@ static void test_stats_parameters(void **state)
                   "# TYPE envoy_x_used gauge\nenvoy_x_used{} 5\n");
     assert_non_null(strstr(ask(f, "GET", "/stats?format=html"), "<pre>\nx.text: \"a\"b\"\n"));
     assert_answer(f, "GET", "/stats?filter=(&format=xx", 400, "Invalid re2 regex: missing ): (");
-    assert_answer(f, "GET", "/stats?histogram_buckets=x", 400,
-                  "usage: /stats?histogram_buckets=(cumulative|disjoint|detailed|summary|prometheusnative)\n");
+    assert_answer(
+        f, "GET", "/stats?histogram_buckets=x", 400,
+        "usage: "
+        "/stats?histogram_buckets=(cumulative|disjoint|detailed|summary|prometheusnative)\n");
     assert_answer(f, "GET", "/stats?type=x", 400, "invalid &type= param");
-    assert_answer(f, "GET", "/stats?hidden=x", 400, "usage: /stats?hidden=(include|only|exclude)\n\n");
+    assert_answer(f, "GET", "/stats?hidden=x", 400,
+                  "usage: /stats?hidden=(include|only|exclude)\n\n");
     assert_answer(f, "GET", "/stats?format=x", 400,
                   "usage: /stats?format=(html|active-html|json|prometheus|text)\n\n");
     assert_answer(f, "GET", "/stats/prometheus?histogram_buckets=detailed", 400,
                   "unsupported prometheus histogram bucket mode");
-    assert_answer(f, "GET", "/stats/recentlookups", 200,
-                  "Lookup tracking is not enabled. Use /stats/recentlookups/enable to enable.\n\ntotal: 0\n");
+    assert_answer(
+        f, "GET", "/stats/recentlookups", 200,
+        "Lookup tracking is not enabled. Use /stats/recentlookups/enable to enable.\n\ntotal: 0\n");
     assert_answer(f, "POST", "/stats/recentlookups/enable", 200, "OK\n");
     assert_answer(f, "GET", "/stats/recentlookups", 200, "   Count Lookup\n\ntotal: 0\n");
 }
@@ -615,7 +647,8 @@ static void test_profilers(void **state)
     assert_answer(f, "POST", "/cpuprofiler", 400, "?enable=<y|n>\n");
     assert_answer(f, "POST", "/cpuprofiler?enable=y", 500, "failure to start the profiler");
     assert_answer(f, "POST", "/cpuprofiler?enable=n", 200, "OK\n");
-    assert_answer(f, "POST", "/heapprofiler?enable=y", 501, "The current build does not support heap profiler");
+    assert_answer(f, "POST", "/heapprofiler?enable=y", 501,
+                  "The current build does not support heap profiler");
     assert_answer(f, "POST", "/allocprofiler?enable=y&x=1", 400, "?enable=<y|n>\n");
 }
 
@@ -623,7 +656,8 @@ static void test_unsupported(void **state)
 {
     struct fixture *f = *state;
 
-    assert_answer(f, "GET", "/kobune/unsupported", 200, "every field of the configuration is implemented\n");
+    assert_answer(f, "GET", "/kobune/unsupported", 200,
+                  "every field of the configuration is implemented\n");
     assert_answer(f, "GET", "/kobune/unsupported?format=json", 200, "{\n \"unsupported\": []\n}\n");
     f->unsupported = true;
     assert_answer(f, "GET", "/kobune/unsupported", 200,

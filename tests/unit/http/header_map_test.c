@@ -170,6 +170,21 @@ static void test_append(void **state)
     assert_string_equal(text(),
                         "user-agent=a,b x-other=1 x-other=2 cookie=c=1 cookie=d=2 date=x date=y "
                         "x-forwarded-for=1.2.3.4");
+    append("x-forwarded-for", "5.6.7.8");
+    append("x-forwarded-for", "::1");
+    append("accept", "a");
+    append("x-forwarded-for", "::2");
+    append("accept", "b");
+    append("accept", "c");
+    assert_true(
+        is(kb_header_map_value_id(&map, KB_HDR_X_FORWARDED_FOR), "1.2.3.4,5.6.7.8,::1,::2"));
+    assert_true(is(kb_header_map_value_id(&map, KB_HDR_ACCEPT), "a,b,c"));
+    for (int i = 0; i < 3000; i++) { /* across arena blocks */
+        append("accept", "x");
+    }
+    assert_int_equal(kb_header_map_value_id(&map, KB_HDR_ACCEPT).len, 5 + 6000);
+    assert_true(kb_str_ends_with(kb_header_map_value_id(&map, KB_HDR_ACCEPT), KB_STR(",x,x")));
+    assert_true(kb_str_starts_with(kb_header_map_value_id(&map, KB_HDR_ACCEPT), KB_STR("a,b,c,x")));
     kb_header_map_init(&map, &arena);
     map.status = 200;
     append("user-agent", "a");

@@ -319,6 +319,7 @@ static void test_clusters(void **state)
     assert_string_equal(cluster_for(fixture, "GET /wh h", 0), "none");
     assert_string_equal(cluster_for(fixture, "GET /w h", 29), "c");
     assert_string_equal(cluster_for(fixture, "GET /w h", 30), "c1");
+    assert_string_equal(cluster_for(fixture, "GET /w h", 99), "c1");
     assert_string_equal(cluster_for(fixture, "GET /w h", 100), "c");
     assert_string_equal(cluster_for(fixture, "GET /wr h|x-rand: 30", 0), "c1");
     assert_string_equal(cluster_for(fixture, "GET /wr h|x-rand: 100", 99), "c");

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Fills a store with what the real Envoy had (golden/, made by record_envoy.py) and holds every output against what Envoy
- * showed, byte for byte: order, formats, quantiles, tags of every name, labels, filter, usedonly. */
+/* Fills a store with what the real Envoy had (golden/, made by record_envoy.py) and holds every
+ * output against what Envoy showed, byte for byte: order, formats, quantiles, tags of every name,
+ * labels, filter, usedonly. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -26,7 +27,8 @@ struct recording {
 
 static struct kb_str file_read(struct kb_arena *arena, const char *folder, const char *name)
 {
-    struct kb_str path = kb_str_printf(arena, "%s/tests/unit/stats/golden/%s%s", KB_SOURCE_ROOT, folder, name);
+    struct kb_str path =
+        kb_str_printf(arena, "%s/tests/unit/stats/golden/%s%s", KB_SOURCE_ROOT, folder, name);
     FILE *file = fopen(path.p, "rb");
     char *text;
     size_t len;
@@ -166,7 +168,8 @@ static Envoy__Config__Metrics__V3__StatsConfig *config_read(struct recording *r,
         return NULL;
     }
     kb_doc_init(&doc);
-    assert_int_equal(kb_doc_parse_yaml(&doc, KB_STR("tags.yaml"), file_read(&r->arena, "", name), diag), 0);
+    assert_int_equal(
+        kb_doc_parse_yaml(&doc, KB_STR("tags.yaml"), file_read(&r->arena, "", name), diag), 0);
     message = kb_pb_from_doc(&envoy__config__metrics__v3__stats_config__descriptor, &doc,
                              KB_PB_UNKNOWN_ERROR, &r->arena, diag);
     kb_doc_dispose(&doc);
@@ -183,7 +186,8 @@ static void recording_init(struct recording *r, const char *set, const char *con
     kb_arena_init(&r->arena, NULL);
     kb_diag_init(&diag);
     r->store = kb_stat_store_create(WORKERS);
-    assert_int_equal(kb_stat_store_configure(r->store, config_read(r, config, &diag), NULL, 0, &diag), 0);
+    assert_int_equal(
+        kb_stat_store_configure(r->store, config_read(r, config, &diag), NULL, 0, &diag), 0);
     kb_diag_dispose(&diag);
     r->filter = kb_regex_create(file_read(&r->arena, "", "filter.txt"), &r->arena, &error);
     assert_non_null(r->filter);
@@ -251,11 +255,17 @@ static const struct {
     {"/cumulative.txt", {.format = KB_STATS_TEXT, .buckets = KB_STATS_BUCKETS_CUMULATIVE}},
     {"/disjoint.txt", {.format = KB_STATS_TEXT, .buckets = KB_STATS_BUCKETS_DISJOINT}},
     {"/detailed.txt",
-     {.format = KB_STATS_TEXT, .type = KB_STATS_TYPE_HISTOGRAMS, .buckets = KB_STATS_BUCKETS_DETAILED}},
+     {.format = KB_STATS_TEXT,
+      .type = KB_STATS_TYPE_HISTOGRAMS,
+      .buckets = KB_STATS_BUCKETS_DETAILED}},
     {"/detailed_json.txt",
-     {.format = KB_STATS_JSON, .type = KB_STATS_TYPE_HISTOGRAMS, .buckets = KB_STATS_BUCKETS_DETAILED}},
+     {.format = KB_STATS_JSON,
+      .type = KB_STATS_TYPE_HISTOGRAMS,
+      .buckets = KB_STATS_BUCKETS_DETAILED}},
     {"/disjoint_json.txt",
-     {.format = KB_STATS_JSON, .type = KB_STATS_TYPE_HISTOGRAMS, .buckets = KB_STATS_BUCKETS_DISJOINT}},
+     {.format = KB_STATS_JSON,
+      .type = KB_STATS_TYPE_HISTOGRAMS,
+      .buckets = KB_STATS_BUCKETS_DISJOINT}},
     {"/summary.txt", {.format = KB_STATS_PROMETHEUS, .buckets_set = true}},
 };
 
@@ -273,8 +283,8 @@ static void test_default_outputs_equal_envoys(void **state)
 
 static void test_outputs_with_stats_config_equal_envoys(void **state)
 {
-    static const char *const files[] = {"/text.txt", "/prometheus.txt", "/usedonly.txt", "/gauges.txt",
-                                        "/cumulative.txt", "/detailed.txt"};
+    static const char *const files[] = {"/text.txt",   "/prometheus.txt", "/usedonly.txt",
+                                        "/gauges.txt", "/cumulative.txt", "/detailed.txt"};
     struct recording r;
 
     (void)state;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Groups, blocks per worker, sharing by name, resets, response codes, providers, and destruction during a dump. */
+/* Groups, blocks per worker, sharing by name, resets, response codes, providers, and destruction
+ * during a dump. */
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -67,7 +68,8 @@ static char *dump(struct kb_stat_store *store, const char *filter, bool used_onl
     return text;
 }
 
-static void assert_dump(struct kb_stat_store *store, const char *filter, bool used_only, const char *want)
+static void assert_dump(struct kb_stat_store *store, const char *filter, bool used_only,
+                        const char *want)
 {
     char *got = dump(store, filter, used_only);
 
@@ -82,7 +84,8 @@ static void test_unused_cluster_has_zeros_and_no_blocks(void **state)
     assert_true(kb_stat_group_bytes(group) <= 200 + 10);
     assert_int_equal(value(*state, "cluster.a.upstream_rq_total"), 0);
     assert_int_equal(value(*state, "cluster.a.upstream_rq_completed"), 0);
-    assert_dump(*state, "rq_per_cx|rq_time$", false, "cluster.a.upstream_rq_per_cx: No recorded values\n");
+    assert_dump(*state, "rq_per_cx|rq_time$", false,
+                "cluster.a.upstream_rq_per_cx: No recorded values\n");
     assert_dump(*state, "", true, "");
     assert_true(kb_stat_group_bytes(group) <= 200 + 10);
     kb_stat_group_destroy(group);
@@ -108,7 +111,8 @@ static void test_same_prefix_and_schema_is_one_group(void **state)
 {
     struct kb_stat_group *a = cluster(*state, "cluster.a:b.");
     struct kb_stat_group *b = cluster(*state, "cluster.a_b.");
-    struct kb_stat_group *other = kb_stat_group_create(*state, KB_STR("cluster.a_b."), &kb_stat_schema_http1);
+    struct kb_stat_group *other =
+        kb_stat_group_create(*state, KB_STR("cluster.a_b."), &kb_stat_schema_http1);
 
     assert_ptr_equal(a, b);
     assert_ptr_not_equal(a, other);
@@ -121,7 +125,8 @@ static void test_same_prefix_and_schema_is_one_group(void **state)
                 "cluster.a_b.metadata_not_supported_error: 0\n"
                 "cluster.a_b.requests_rejected_with_underscores_in_headers: 0\n"
                 "cluster.a_b.response_flood: 0\n");
-    assert_ptr_equal(other, kb_stat_group_create(*state, KB_STR("cluster.a_b."), &kb_stat_schema_http1));
+    assert_ptr_equal(other,
+                     kb_stat_group_create(*state, KB_STR("cluster.a_b."), &kb_stat_schema_http1));
     kb_stat_group_destroy(other);
     kb_stat_group_destroy(other);
     assert_dump(*state, "", false, "");
@@ -191,11 +196,12 @@ static void test_reset_zeroes_counters_only(void **state)
     assert_int_equal(value(*state, "cluster.a.upstream_rq_200"), 1);
     assert_int_equal(value(*state, "cluster.a.upstream_rq_2xx"), 2);
     assert_int_equal(value(*state, "x.y"), 0);
-    assert_dump(*state, "x\\.y|rq_time|member", true,
-                "cluster.a.membership_total: 4\nx.y: 0\n"
-                "cluster.a.upstream_rq_time: P0(5.05,5.05) P25(5.05,5.05) P50(5.05,5.05) P75(5.05,5.05)"
-                " P90(5.05,5.05) P95(5.05,5.05) P99(5.05,5.05) P99.5(5.05,5.05) P99.9(5.05,5.05)"
-                " P100(5.05,5.05)\n");
+    assert_dump(
+        *state, "x\\.y|rq_time|member", true,
+        "cluster.a.membership_total: 4\nx.y: 0\n"
+        "cluster.a.upstream_rq_time: P0(5.05,5.05) P25(5.05,5.05) P50(5.05,5.05) P75(5.05,5.05)"
+        " P90(5.05,5.05) P95(5.05,5.05) P99(5.05,5.05) P99.5(5.05,5.05) P99.9(5.05,5.05)"
+        " P100(5.05,5.05)\n");
     kb_stat_group_destroy(group);
 }
 
@@ -233,7 +239,8 @@ static bool provide(void *arg, unsigned id, uint64_t *number)
 
 static void test_provider_is_asked_when_somebody_looks(void **state)
 {
-    struct kb_stat_group *group = kb_stat_group_create(*state, KB_STR("server."), &kb_stat_schema_server);
+    struct kb_stat_group *group =
+        kb_stat_group_create(*state, KB_STR("server."), &kb_stat_schema_server);
     uint64_t uptime = 11;
     uint64_t other = 12;
 
@@ -249,11 +256,13 @@ static void test_provider_is_asked_when_somebody_looks(void **state)
 
 static void test_admin_groups_have_fewer_members(void **state)
 {
-    struct kb_stat_group *group = kb_stat_group_create(*state, KB_STR("http.admin."), &kb_stat_schema_http);
+    struct kb_stat_group *group =
+        kb_stat_group_create(*state, KB_STR("http.admin."), &kb_stat_schema_http);
     uint64_t ignored;
 
     kb_stat_group_hide_for_admin(group);
-    assert_int_equal(kb_stat_store_find(*state, KB_STR("http.admin.no_route"), &ignored), KB_ENOTFOUND);
+    assert_int_equal(kb_stat_store_find(*state, KB_STR("http.admin.no_route"), &ignored),
+                     KB_ENOTFOUND);
     assert_int_equal(kb_stat_store_find(*state, KB_STR("http.admin.rs_too_large"), &ignored), 0);
     kb_stat_group_destroy(group);
 }
@@ -261,10 +270,14 @@ static void test_admin_groups_have_fewer_members(void **state)
 /* Names are in byte order over groups whose prefixes begin alike. */
 static void test_order_over_nested_prefixes(void **state)
 {
-    struct kb_stat_group *inner = kb_stat_group_create(*state, KB_STR("a.n."), &kb_stat_schema_watchdog);
-    struct kb_stat_group *outer = kb_stat_group_create(*state, KB_STR("a."), &kb_stat_schema_overload);
-    struct kb_stat_group *dash = kb_stat_group_create(*state, KB_STR("a-b."), &kb_stat_schema_watchdog);
-    struct kb_stat_group *tail = kb_stat_group_create(*state, KB_STR("a."), &kb_stat_schema_watchdog);
+    struct kb_stat_group *inner =
+        kb_stat_group_create(*state, KB_STR("a.n."), &kb_stat_schema_watchdog);
+    struct kb_stat_group *outer =
+        kb_stat_group_create(*state, KB_STR("a."), &kb_stat_schema_overload);
+    struct kb_stat_group *dash =
+        kb_stat_group_create(*state, KB_STR("a-b."), &kb_stat_schema_watchdog);
+    struct kb_stat_group *tail =
+        kb_stat_group_create(*state, KB_STR("a."), &kb_stat_schema_watchdog);
 
     kb_stat_named_create(*state, KB_STR("a.o"), KB_STAT_COUNTER);
     kb_stat_named_create(*state, KB_STR("a.n.watchdog_n"), KB_STAT_COUNTER);
@@ -313,7 +326,8 @@ static void test_dump_ends_when_too_much_would_be_kept_for_it(void **state)
     kb_json_out_init(&out, 0);
     assert_true(kb_stats_dump_next(d, &out, 1));
     for (int i = 0; i <= KB_STAT_GONE_MAX; i++) {
-        kb_stat_group_destroy(kb_stat_group_create(*state, KB_STR("gone."), &kb_stat_schema_overload));
+        kb_stat_group_destroy(
+            kb_stat_group_create(*state, KB_STR("gone."), &kb_stat_schema_overload));
     }
     assert_int_equal(((struct kb_stat_store *)*state)->gone_count, 0);
     while (kb_stats_dump_next(d, &out, 500)) {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The rules that are written as code agree with what they stand for as regular expressions, on ordinary and on odd names;
- * and every other default rule finds its tag. */
+/* The rules that are written as code agree with what they stand for as regular expressions, on
+ * ordinary and on odd names; and every other default rule finds its tag. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -14,7 +14,7 @@
 #include "proxy/stats/tag_rules.h"
 
 #define ADDRESS "(?:(?:\\d{1,3}\\.\\d{1,3}\\.\\d{1,3}\\.\\d{1,3}|\\[[a-fA-F_\\d]+\\])_\\d+)"
-#define PART "[^\\.]+"
+#define PART    "[^\\.]+"
 
 static const struct {
     const char *tag;
@@ -96,7 +96,8 @@ static void test_code_agrees_with_regular_expressions(void **state)
     for (size_t i = 0; i < KB_ARRAY_LEN(as_regex); i++) {
         const struct kb_tag_rule *rule = rule_find(as_regex[i].tag, as_regex[i].first);
         struct kb_str error;
-        struct kb_regex *regex = kb_regex_create(kb_str_from_cstr(as_regex[i].regex), &arena, &error);
+        struct kb_regex *regex =
+            kb_regex_create(kb_str_from_cstr(as_regex[i].regex), &arena, &error);
 
         assert_non_null(regex);
         for (size_t k = 0; k < KB_ARRAY_LEN(names); k++) {
@@ -108,8 +109,9 @@ static void test_code_agrees_with_regular_expressions(void **state)
             if (rule->match(name, &match) != want) {
                 fail_msg("%s: %s: the regular expression says %d", rule->tag, names[k], want);
             }
-            if (want && (match.from != (size_t)(groups[1].p - name.p) ||
-                         match.to != match.from + groups[1].len || !kb_str_eq(match.value, groups[2]))) {
+            if (want &&
+                (match.from != (size_t)(groups[1].p - name.p) ||
+                 match.to != match.from + groups[1].len || !kb_str_eq(match.value, groups[2]))) {
                 fail_msg("%s: %s: takes out [%zu, %zu)", rule->tag, names[k], match.from, match.to);
             }
         }
@@ -128,7 +130,8 @@ static const struct {
      "dynamo_partition_id=1234567 dynamo_operation=op dynamo_table=t http_conn_manager_prefix=a"},
     {"http.a.dynamodb.operation.op.upstream_rq_200", "http.dynamodb.operation.upstream_rq",
      "response_code=200 dynamo_operation=op http_conn_manager_prefix=a"},
-    {"mongo.m.collection.c.callsite.s.query.reply_size", "mongo.collection.callsite.query.reply_size",
+    {"mongo.m.collection.c.callsite.s.query.reply_size",
+     "mongo.collection.callsite.query.reply_size",
      "mongo_callsite=s mongo_collection=c mongo_prefix=m"},
     {"mongo.m.cmd.find.total", "mongo.cmd.total", "mongo_cmd=find mongo_prefix=m"},
     {"cluster.c.grpc.s.m.success", "cluster.grpc.success",
@@ -140,23 +143,27 @@ static const struct {
      "fault_downstream_cluster=x http_conn_manager_prefix=a"},
     {"vhost.v.vcluster.c.upstream_rq_2xx", "vhost.vcluster.upstream_rq_xx",
      "response_code_class=2 virtual_cluster=c virtual_host=v"},
-    {"vhost.v.route.r.upstream_rq_total", "vhost.route.upstream_rq_total", "virtual_host=v route=r"},
+    {"vhost.v.route.r.upstream_rq_total", "vhost.route.upstream_rq_total",
+     "virtual_host=v route=r"},
     {"listener.127.0.0.1_80.ssl.ciphers.ECDHE-RSA", "listener.ssl.ciphers",
      "ssl_cipher=ECDHE-RSA listener_address=127.0.0.1_80"},
     {"listener.127.0.0.1_80.ssl.curves.X25519", "listener.ssl.curves",
      "ssl_curve=X25519 listener_address=127.0.0.1_80"},
     {"cluster.c.ssl.sigalgs.rsa_pss", "cluster.ssl.sigalgs", "ssl_sigalg=rsa_pss cluster_name=c"},
-    {"cluster.c.ssl.versions.TLSv1.3", "cluster.ssl.versions", "ssl_version=TLSv1.3 cluster_name=c"},
+    {"cluster.c.ssl.versions.TLSv1.3", "cluster.ssl.versions",
+     "ssl_version=TLSv1.3 cluster_name=c"},
     {"cluster.c.ssl.ciphers.AES_128", "cluster.ssl.ciphers", "cipher_suite=AES_128 cluster_name=c"},
     {"listener.l.ssl.certificate.cert.expiration_unix_time_seconds",
-     "listener.ssl.certificate.expiration_unix_time_seconds", "tls_certificate=cert listener_address=l"},
+     "listener.ssl.certificate.expiration_unix_time_seconds",
+     "tls_certificate=cert listener_address=l"},
     {"http.a.rds.my/route.conf.config_reload", "http.rds.config_reload",
      "rds_route_config=my/route.conf http_conn_manager_prefix=a"},
     {"http.a.scoped_rds.s.c.update_success", "http.scoped_rds.update_success",
      "scoped_rds_config=s.c http_conn_manager_prefix=a"},
     {"http.a.rbac.policy.p.allowed", "http.rbac.policy.allowed",
      "rbac_policy_name=p http_conn_manager_prefix=a"},
-    {"http.a.rbac.pre.allowed", "http.rbac.allowed", "rbac_http_prefix=pre http_conn_manager_prefix=a"},
+    {"http.a.rbac.pre.allowed", "http.rbac.allowed",
+     "rbac_http_prefix=pre http_conn_manager_prefix=a"},
     {"pre.rbac.allowed", "rbac.allowed", "rbac_prefix=pre"},
     {"pre.http_local_rate_limit.ok", "http_local_rate_limit.ok", "local_http_ratelimit_prefix=pre"},
     {"proxy_proto.versions.v2.found", "proxy_proto.found", "proxy_protocol_version=2"},
@@ -185,10 +192,11 @@ static void test_default_rules_find_their_tags(void **state)
             struct kb_str tag = result.tags[k].name;
 
             tag = kb_str_starts_with(tag, KB_STR("envoy.")) ? kb_str_from(tag, 6) : tag;
-            tags = kb_str_printf(&arena, "%.*s%s%.*s=%.*s", KB_STR_ARG(tags), k > 0 ? " " : "", KB_STR_ARG(tag),
-                                 KB_STR_ARG(result.tags[k].value));
+            tags = kb_str_printf(&arena, "%.*s%s%.*s=%.*s", KB_STR_ARG(tags), k > 0 ? " " : "",
+                                 KB_STR_ARG(tag), KB_STR_ARG(result.tags[k].value));
         }
-        assert_string_equal(kb_str_dup(&arena, kb_str_make(result.name, result.name_len)).p, extractions[i].left);
+        assert_string_equal(kb_str_dup(&arena, kb_str_make(result.name, result.name_len)).p,
+                            extractions[i].left);
         assert_string_equal(tags.p, extractions[i].tags);
     }
     kb_tag_result_dispose(&result);
