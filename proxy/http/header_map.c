@@ -189,6 +189,16 @@ static void item_join(struct kb_header_map *map, struct kb_header *item, struct 
         item->value = value;
         return;
     }
+    if (item->value.p + item->value.len == map->arena->at &&
+        (size_t)(map->arena->end - map->arena->at) > value.len) {
+        /* Joined just before: goes on where it ends, so that many repetitions are not copied again
+         * and again. */
+        text = kb_arena_alloc(map->arena, value.len + 1, 1);
+        text[0] = ',';
+        memcpy(text + 1, value.p, value.len);
+        item->value.len = len;
+        return;
+    }
     text = kb_arena_alloc(map->arena, len, 1);
     memcpy(text, item->value.p, item->value.len);
     text[item->value.len] = ',';
