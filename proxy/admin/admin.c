@@ -10,7 +10,8 @@
 #include "base/mem.h"
 #include "proxy/admin/admin_internal.h"
 
-struct kb_admin *kb_admin_create(const struct kb_admin_sources *sources, struct kb_stat_store *stats)
+struct kb_admin *kb_admin_create(const struct kb_admin_sources *sources,
+                                 struct kb_stat_store *stats)
 {
     struct kb_admin *admin = kb_calloc(1, sizeof(*admin));
 
@@ -63,7 +64,8 @@ void kb_admin_answer(struct kb_admin_response *response, unsigned status, struct
     kb_admin_add(response, text);
 }
 
-void kb_admin_answer_message(struct kb_admin_response *response, const ProtobufCMessage *message, unsigned flags)
+void kb_admin_answer_message(struct kb_admin_response *response, const ProtobufCMessage *message,
+                             unsigned flags)
 {
     kb_admin_set_content_type(response, KB_ADMIN_JSON);
     kb_pb_json_write(&response->body, message, KB_PB_JSON_PRETTY | flags, 0);
@@ -103,10 +105,11 @@ static void dispatch(struct kb_admin_request *request, struct kb_admin_response 
             continue;
         }
         if (page->mutates && !kb_str_eq(request->method, KB_STR("POST"))) {
-            KB_LOG(ADMIN, ERROR, "admin path \"%s\" mutates state, method=%.*s rather than POST", page->path,
-                   KB_STR_ARG(kb_str_first(request->method, 64)));
+            KB_LOG(ADMIN, ERROR, "admin path \"%s\" mutates state, method=%.*s rather than POST",
+                   page->path, KB_STR_ARG(kb_str_first(request->method, 64)));
             response->status = 405;
-            kb_admin_printf(response, "Method %.*s not allowed, POST required.", KB_STR_ARG(request->method));
+            kb_admin_printf(response, "Method %.*s not allowed, POST required.",
+                            KB_STR_ARG(request->method));
             return;
         }
         page->handler(request, response);
@@ -131,13 +134,15 @@ static void response_init(struct kb_admin_response *response)
     response->header_count = KB_ARRAY_LEN(defaults);
 }
 
-void kb_admin_handle(struct kb_admin *admin, struct kb_str method, struct kb_str path_and_query, struct kb_str form,
-                     struct kb_admin_response *response)
+void kb_admin_handle(struct kb_admin *admin, struct kb_str method, struct kb_str path_and_query,
+                     struct kb_str form, struct kb_admin_response *response)
 {
     ptrdiff_t mark = kb_str_find_char(path_and_query, '?');
     struct kb_arena arena;
-    struct kb_admin_request request = {
-        .admin = KB_CAST(admin, kb_admin), .method = method, .path = path_and_query, .arena = &arena};
+    struct kb_admin_request request = {.admin = KB_CAST(admin, kb_admin),
+                                       .method = method,
+                                       .path = path_and_query,
+                                       .arena = &arena};
     struct kb_str query = KB_STR_NULL;
 
     kb_arena_init(&arena, NULL);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The admin interface without its sockets: a request in, status, headers and body out (Envoy "Administration interface").
- * The terminal HTTP filter of the admin listener calls it. Main thread only. */
+/* The admin interface without its sockets: a request in, status, headers and body out (Envoy
+ * "Administration interface"). The terminal HTTP filter of the admin listener calls it. Main thread
+ * only. */
 #pragma once
 
 #include "base/addr.h"
@@ -41,7 +42,8 @@ struct kb_admin_listener {
 };
 
 struct kb_admin_memory {
-    uint64_t allocated, heap_size, pageheap_unmapped, pageheap_free, total_thread_cache, total_physical_bytes;
+    uint64_t allocated, heap_size, pageheap_unmapped, pageheap_free, total_thread_cache,
+        total_physical_bytes;
 };
 
 /* A field that is set and not implemented. */
@@ -69,17 +71,21 @@ typedef void (*kb_admin_listener_fn)(void *arg, const struct kb_admin_listener *
 typedef void (*kb_admin_unsupported_fn)(void *arg, const struct kb_admin_unsupported *unsupported);
 typedef void (*kb_admin_runtime_fn)(void *arg, struct kb_str key, const struct kb_str *layer_values,
                                     struct kb_str final_value);
-/* One resource of a section: `field` is the repeated field of the section's message that it stands in ("static_clusters"),
- * `message` an element of it (ClustersConfigDump.StaticCluster). Of KB_ADMIN_BOOTSTRAP the whole BootstrapConfigDump,
- * `field` NULL. `name` is what ?name_regex looks at. The message lives during the call. */
-typedef void (*kb_admin_config_fn)(void *arg, const char *field, struct kb_str name, const ProtobufCMessage *message);
+/* One resource of a section: `field` is the repeated field of the section's message that it stands
+ * in ("static_clusters"), `message` an element of it (ClustersConfigDump.StaticCluster). Of
+ * KB_ADMIN_BOOTSTRAP the whole BootstrapConfigDump, `field` NULL. `name` is what ?name_regex looks
+ * at. The message lives during the call. */
+typedef void (*kb_admin_config_fn)(void *arg, const char *field, struct kb_str name,
+                                   const ProtobufCMessage *message);
 
-/* What the pages show and do. The server fills it in; a NULL member is something that the process does not have.
- * proxy/admin/core_sources.h has the members for clusters, listeners and configuration ready. */
+/* What the pages show and do. The server fills it in; a NULL member is something that the process
+ * does not have. proxy/admin/core_sources.h has the members for clusters, listeners and
+ * configuration ready. */
 struct kb_admin_sources {
     void *arg; /* of all calls */
 
-    const char *(*state_name)(void *arg);          /* "LIVE", "DRAINING", "PRE_INITIALIZING", "INITIALIZING" */
+    const char *(*state_name)(
+        void *arg); /* "LIVE", "DRAINING", "PRE_INITIALIZING", "INITIALIZING" */
     const char *(*hot_restart_version)(void *arg); /* "disabled" */
     /* An envoy.admin.v3.ServerInfo in the arena. */
     const ProtobufCMessage *(*server_info)(void *arg, struct kb_arena *arena);
@@ -93,14 +99,15 @@ struct kb_admin_sources {
     void (*visit_clusters)(void *arg, kb_admin_cluster_fn visit, void *visit_arg);
     void (*visit_listeners)(void *arg, kb_admin_listener_fn visit, void *visit_arg);
     /* Elements of one field of a section stand together, fields in the message's order. */
-    void (*visit_configs)(void *arg, enum kb_admin_section section, kb_admin_config_fn visit, void *visit_arg);
+    void (*visit_configs)(void *arg, enum kb_admin_section section, kb_admin_config_fn visit,
+                          void *visit_arg);
     void (*visit_unsupported)(void *arg, kb_admin_unsupported_fn visit, void *visit_arg);
 
     size_t (*runtime_layer_count)(void *arg);
     struct kb_str (*runtime_layer_name)(void *arg, size_t layer);
     void (*visit_runtime)(void *arg, kb_admin_runtime_fn visit, void *visit_arg);
-    /* Sets (or, when empty, forgets) a value in the admin layer; in force after runtime_reload. KB_ENOTFOUND: there is no
-     * admin layer. */
+    /* Sets (or, when empty, forgets) a value in the admin layer; in force after runtime_reload.
+     * KB_ENOTFOUND: there is no admin layer. */
     int (*runtime_set)(void *arg, struct kb_str key, struct kb_str value);
     void (*runtime_reload)(void *arg);
 
@@ -116,7 +123,8 @@ struct kb_admin_sources {
 struct kb_admin;
 
 /* Keeps a copy of `sources`. `stats` must outlive it. */
-struct kb_admin *kb_admin_create(const struct kb_admin_sources *sources, struct kb_stat_store *stats);
+struct kb_admin *kb_admin_create(const struct kb_admin_sources *sources,
+                                 struct kb_stat_store *stats);
 /* NULL is allowed. */
 void kb_admin_destroy(struct kb_admin *admin);
 
@@ -139,14 +147,14 @@ struct kb_admin_response {
     void *arg;
 };
 
-/* Answers a request. `path_and_query` is the :path. `form` is the body of a request whose content-type is
- * application/x-www-form-urlencoded, else empty. Every response must be disposed. For HEAD the body is to be left out by
- * the caller. */
-void kb_admin_handle(struct kb_admin *admin, struct kb_str method, struct kb_str path_and_query, struct kb_str form,
-                     struct kb_admin_response *response);
+/* Answers a request. `path_and_query` is the :path. `form` is the body of a request whose
+ * content-type is application/x-www-form-urlencoded, else empty. Every response must be disposed.
+ * For HEAD the body is to be left out by the caller. */
+void kb_admin_handle(struct kb_admin *admin, struct kb_str method, struct kb_str path_and_query,
+                     struct kb_str form, struct kb_admin_response *response);
 
-/* Moves the next piece of the body to the end of `out`; true: there is more, call again when what is there was sent, and
- * not before the loop has handled other events. A call may add nothing. */
+/* Moves the next piece of the body to the end of `out`; true: there is more, call again when what
+ * is there was sent, and not before the loop has handled other events. A call may add nothing. */
 bool kb_admin_response_next(struct kb_admin_response *response, struct kb_json_out *out);
 
 /* At the end, or when the client went away. */

@@ -23,7 +23,8 @@ struct kb_admin_request {
 };
 
 /* Fills in status, headers that differ from the default, and body. */
-typedef void (*kb_admin_handler_fn)(struct kb_admin_request *request, struct kb_admin_response *response);
+typedef void (*kb_admin_handler_fn)(struct kb_admin_request *request,
+                                    struct kb_admin_response *response);
 
 /* One path. */
 struct kb_admin_page {
@@ -41,13 +42,16 @@ extern const size_t kb_admin_page_count;
 /* Default is text/plain; charset=UTF-8. */
 void kb_admin_set_content_type(struct kb_admin_response *response, const char *content_type);
 
+/* To the end of the body. */
 void kb_admin_add(struct kb_admin_response *response, struct kb_str text);
 /* At most 1,000 bytes. */
 void kb_admin_printf(struct kb_admin_response *response, const char *fmt, ...) KB_PRINTF(2, 3);
 /* Status and text, and nothing else. */
 void kb_admin_answer(struct kb_admin_response *response, unsigned status, struct kb_str text);
-/* The message as pretty JSON with its content type; `flags` of enum kb_pb_json_flags beside PRETTY. */
-void kb_admin_answer_message(struct kb_admin_response *response, const ProtobufCMessage *message, unsigned flags);
+/* The message as pretty JSON with its content type; `flags` of enum kb_pb_json_flags beside PRETTY.
+ */
+void kb_admin_answer_message(struct kb_admin_response *response, const ProtobufCMessage *message,
+                             unsigned flags);
 
 /* The text of /help. */
 void kb_admin_help_add(struct kb_admin_response *response);
@@ -55,7 +59,7 @@ void kb_admin_help_add(struct kb_admin_response *response);
 /* A slice as the text of a message's field, in the arena. */
 char *kb_admin_text(struct kb_str text, struct kb_arena *arena);
 
-#define KB_ADMIN_HANDLER(name)                                                                     \
+#define KB_ADMIN_HANDLER(name) \
     void kb_admin_##name(struct kb_admin_request *request, struct kb_admin_response *response)
 
 KB_ADMIN_HANDLER(home);

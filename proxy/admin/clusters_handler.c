@@ -29,8 +29,8 @@ static const struct {
                     {KB_HOST_DEGRADED_EDS, "/degraded_eds_health"}};
 
 /* "cluster::address::key::value"; the address may be empty for the cluster's own. */
-static void line_add(struct kb_admin_response *response, struct kb_str cluster, struct kb_str address,
-                     const char *key, struct kb_str value)
+static void line_add(struct kb_admin_response *response, struct kb_str cluster,
+                     struct kb_str address, const char *key, struct kb_str value)
 {
     kb_admin_add(response, cluster);
     kb_admin_add(response, KB_STR("::"));
@@ -44,8 +44,8 @@ static void line_add(struct kb_admin_response *response, struct kb_str cluster, 
     kb_admin_add(response, KB_STR("\n"));
 }
 
-static void number_line_add(struct kb_admin_response *response, struct kb_str cluster, struct kb_str address,
-                            const char *key, uint64_t value)
+static void number_line_add(struct kb_admin_response *response, struct kb_str cluster,
+                            struct kb_str address, const char *key, uint64_t value)
 {
     char text[20];
 
@@ -80,7 +80,8 @@ static void host_text_add(struct kb_admin_response *response, struct kb_str clus
     line_add(response, cluster, host->addr_text, "region", host->region);
     line_add(response, cluster, host->addr_text, "zone", host->zone);
     line_add(response, cluster, host->addr_text, "sub_zone", host->sub_zone);
-    line_add(response, cluster, host->addr_text, "canary", host->canary ? KB_STR("true") : KB_STR("false"));
+    line_add(response, cluster, host->addr_text, "canary",
+             host->canary ? KB_STR("true") : KB_STR("false"));
     number_line_add(response, cluster, host->addr_text, "priority", host->priority);
     line_add(response, cluster, host->addr_text, "success_rate", KB_STR("-1"));
     line_add(response, cluster, host->addr_text, "local_origin_success_rate", KB_STR("-1"));
@@ -104,9 +105,12 @@ static void text_write(void *arg, const struct kb_admin_cluster *cluster)
     for (int i = 0; i < KB_PRIORITY_COUNT; i++) {
         struct kb_str priority = kb_str_from_cstr(priorities[i]);
 
-        number_line_add(write->response, name, priority, "max_connections", cluster->limits[i].connections);
-        number_line_add(write->response, name, priority, "max_pending_requests", cluster->limits[i].pending);
-        number_line_add(write->response, name, priority, "max_requests", cluster->limits[i].requests);
+        number_line_add(write->response, name, priority, "max_connections",
+                        cluster->limits[i].connections);
+        number_line_add(write->response, name, priority, "max_pending_requests",
+                        cluster->limits[i].pending);
+        number_line_add(write->response, name, priority, "max_requests",
+                        cluster->limits[i].requests);
         number_line_add(write->response, name, priority, "max_retries", cluster->limits[i].retries);
     }
     line_add(write->response, name, KB_STR(""), "added_via_api",
@@ -128,11 +132,12 @@ static Google__Protobuf__UInt32Value *limit_message(uint64_t value, struct kb_ar
     return message;
 }
 
-static Envoy__Config__Cluster__V3__CircuitBreakers *breakers_message(const struct kb_admin_cluster *cluster,
-                                                                     struct kb_arena *arena)
+static Envoy__Config__Cluster__V3__CircuitBreakers *
+breakers_message(const struct kb_admin_cluster *cluster, struct kb_arena *arena)
 {
     Envoy__Config__Cluster__V3__CircuitBreakers *breakers =
-        NEW(Envoy__Config__Cluster__V3__CircuitBreakers, envoy__config__cluster__v3__circuit_breakers, arena);
+        NEW(Envoy__Config__Cluster__V3__CircuitBreakers,
+            envoy__config__cluster__v3__circuit_breakers, arena);
 
     breakers->thresholds =
         kb_arena_alloc(arena, KB_PRIORITY_COUNT * sizeof(*breakers->thresholds), sizeof(void *));
@@ -141,8 +146,9 @@ static Envoy__Config__Cluster__V3__CircuitBreakers *breakers_message(const struc
             NEW(Envoy__Config__Cluster__V3__CircuitBreakers__Thresholds,
                 envoy__config__cluster__v3__circuit_breakers__thresholds, arena);
 
-        thresholds->priority = i == KB_PRIORITY_HIGH ? ENVOY__CONFIG__CORE__V3__ROUTING_PRIORITY__HIGH
-                                                     : ENVOY__CONFIG__CORE__V3__ROUTING_PRIORITY__DEFAULT;
+        thresholds->priority = i == KB_PRIORITY_HIGH
+                                   ? ENVOY__CONFIG__CORE__V3__ROUTING_PRIORITY__HIGH
+                                   : ENVOY__CONFIG__CORE__V3__ROUTING_PRIORITY__DEFAULT;
         thresholds->max_connections = limit_message(cluster->limits[i].connections, arena);
         thresholds->max_pending_requests = limit_message(cluster->limits[i].pending, arena);
         thresholds->max_requests = limit_message(cluster->limits[i].requests, arena);
@@ -154,13 +160,15 @@ static Envoy__Config__Cluster__V3__CircuitBreakers *breakers_message(const struc
 
 static bool stat_is_gauge(int stat)
 {
-    return stat == KB_HOST_CX_ACTIVE || stat == KB_HOST_RQ_ACTIVE || stat == KB_HOST_RQ_PENDING_ACTIVE;
+    return stat == KB_HOST_CX_ACTIVE || stat == KB_HOST_RQ_ACTIVE ||
+           stat == KB_HOST_RQ_PENDING_ACTIVE;
 }
 
-static void stats_message_add(Envoy__Admin__V3__HostStatus *status, const struct kb_admin_host *host,
-                              struct kb_arena *arena)
+static void stats_message_add(Envoy__Admin__V3__HostStatus *status,
+                              const struct kb_admin_host *host, struct kb_arena *arena)
 {
-    status->stats = kb_arena_alloc(arena, KB_HOST_STAT_COUNT * sizeof(*status->stats), sizeof(void *));
+    status->stats =
+        kb_arena_alloc(arena, KB_HOST_STAT_COUNT * sizeof(*status->stats), sizeof(void *));
     for (int gauges = 0; gauges < 2; gauges++) {
         for (int i = 0; i < KB_HOST_STAT_COUNT; i++) {
             Envoy__Admin__V3__SimpleMetric *metric;
@@ -178,7 +186,8 @@ static void stats_message_add(Envoy__Admin__V3__HostStatus *status, const struct
     }
 }
 
-static Envoy__Admin__V3__HostStatus *host_message(const struct kb_admin_host *host, struct kb_arena *arena)
+static Envoy__Admin__V3__HostStatus *host_message(const struct kb_admin_host *host,
+                                                  struct kb_arena *arena)
 {
     Envoy__Admin__V3__HostStatus *status =
         NEW(Envoy__Admin__V3__HostStatus, envoy__admin__v3__host_status, arena);
@@ -191,10 +200,11 @@ static Envoy__Admin__V3__HostStatus *host_message(const struct kb_admin_host *ho
     stats_message_add(status, host, arena);
     health->failed_active_health_check = (host->health_flags & KB_HOST_FAILED_ACTIVE_HC) != 0;
     health->failed_outlier_check = (host->health_flags & KB_HOST_FAILED_OUTLIER) != 0;
-    health->eds_health_status =
-        (host->health_flags & KB_HOST_FAILED_EDS) != 0     ? ENVOY__CONFIG__CORE__V3__HEALTH_STATUS__UNHEALTHY
-        : (host->health_flags & KB_HOST_DEGRADED_EDS) != 0 ? ENVOY__CONFIG__CORE__V3__HEALTH_STATUS__DEGRADED
-                                                           : ENVOY__CONFIG__CORE__V3__HEALTH_STATUS__HEALTHY;
+    health->eds_health_status = (host->health_flags & KB_HOST_FAILED_EDS) != 0
+                                    ? ENVOY__CONFIG__CORE__V3__HEALTH_STATUS__UNHEALTHY
+                                : (host->health_flags & KB_HOST_DEGRADED_EDS) != 0
+                                    ? ENVOY__CONFIG__CORE__V3__HEALTH_STATUS__DEGRADED
+                                    : ENVOY__CONFIG__CORE__V3__HEALTH_STATUS__HEALTHY;
     status->health_status = health;
     status->weight = host->weight;
     status->hostname = kb_admin_text(host->hostname, arena);
@@ -223,12 +233,13 @@ static void json_write(void *arg, const struct kb_admin_cluster *cluster)
     status->observability_name = kb_admin_text(cluster->observability_name, &arena);
     status->eds_service_name = kb_admin_text(cluster->eds_service_name, &arena);
     status->circuit_breakers = breakers_message(cluster, &arena);
-    status->host_statuses =
-        kb_arena_alloc(&arena, (cluster->host_count + 1) * sizeof(*status->host_statuses), sizeof(void *));
+    status->host_statuses = kb_arena_alloc(
+        &arena, (cluster->host_count + 1) * sizeof(*status->host_statuses), sizeof(void *));
     for (size_t i = 0; i < cluster->host_count; i++) {
         status->host_statuses[status->n_host_statuses++] = host_message(&cluster->hosts[i], &arena);
     }
-    kb_admin_add(write->response, write->any ? KB_STR(",\n  ") : KB_STR("{\n \"cluster_statuses\": [\n  "));
+    kb_admin_add(write->response,
+                 write->any ? KB_STR(",\n  ") : KB_STR("{\n \"cluster_statuses\": [\n  "));
     kb_pb_json_write(&write->response->body, &status->base, KB_PB_JSON_PRETTY, 2);
     write->any = true;
     kb_arena_dispose(&arena);

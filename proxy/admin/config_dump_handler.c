@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* /config_dump: the configuration as it arrived, one resource at a time, so that neither the dump nor a section of it ever
- * stands in memory as a message (but for ?mask= without ?resource=, which cuts whole sections). */
+/* /config_dump: the configuration as it arrived, one resource at a time, so that neither the dump
+ * nor a section of it ever stands in memory as a message (but for ?mask= without ?resource=, which
+ * cuts whole sections). */
 #include "envoy/admin/v3/config_dump.pb-c.h"
 #include "proto/any.h"
 #include "proxy/admin/admin_internal.h"
@@ -26,9 +27,9 @@ struct config_dump {
     struct kb_str *mask_paths;
     size_t mask_count;
     bool include_eds;
-    bool any;          /* an element of "configs" is written */
-    bool bad_mask;     /* ?resource= with a mask that does not fit */
-    const char *field; /* of the section being written: the list that is open, or NULL */
+    bool any;                  /* an element of "configs" is written */
+    bool bad_mask;             /* ?resource= with a mask that does not fit */
+    const char *field;         /* of the section being written: the list that is open, or NULL */
     ProtobufCMessage *section; /* with a mask: the section being collected */
 };
 
@@ -57,10 +58,13 @@ static bool name_wanted(const struct config_dump *dump, struct kb_str name)
 }
 
 /* Masks an element of a repeated field: paths into its Any go into the message inside. */
-static bool element_mask(struct config_dump *dump, ProtobufCMessage *message, struct kb_arena *arena)
+static bool element_mask(struct config_dump *dump, ProtobufCMessage *message,
+                         struct kb_arena *arena)
 {
-    struct kb_str *outer = kb_arena_alloc(arena, (dump->mask_count + 1) * sizeof(*outer), sizeof(void *));
-    struct kb_str *inner = kb_arena_alloc(arena, (dump->mask_count + 1) * sizeof(*inner), sizeof(void *));
+    struct kb_str *outer =
+        kb_arena_alloc(arena, (dump->mask_count + 1) * sizeof(*outer), sizeof(void *));
+    struct kb_str *inner =
+        kb_arena_alloc(arena, (dump->mask_count + 1) * sizeof(*inner), sizeof(void *));
     const ProtobufCFieldDescriptor *any_field = NULL;
     Google__Protobuf__Any *any = NULL;
     size_t inner_count = 0;
@@ -103,14 +107,15 @@ static bool element_mask(struct config_dump *dump, ProtobufCMessage *message, st
 }
 
 /* ?resource=: the elements of one field become the configs. */
-static void resource_visit(void *arg, const char *field, struct kb_str name, const ProtobufCMessage *message)
+static void resource_visit(void *arg, const char *field, struct kb_str name,
+                           const ProtobufCMessage *message)
 {
     struct config_dump *dump = arg;
     struct kb_arena arena;
     ProtobufCMessage *copy;
 
-    if (field == NULL || !kb_str_eq(kb_str_from_cstr(field), dump->resource) || !name_wanted(dump, name) ||
-        dump->bad_mask) {
+    if (field == NULL || !kb_str_eq(kb_str_from_cstr(field), dump->resource) ||
+        !name_wanted(dump, name) || dump->bad_mask) {
         return;
     }
     if (dump->mask_count == 0) {
@@ -164,9 +169,11 @@ static void resource_dump(struct config_dump *dump)
             continue;
         }
         if (field->label != PROTOBUF_C_LABEL_REPEATED) {
-            error_answer(dump->response, 400,
-                         kb_str_printf(dump->arena, "%s is not a repeated field. Use ?mask=%s to get only this field",
-                                       field->name, field->name));
+            error_answer(
+                dump->response, 400,
+                kb_str_printf(dump->arena,
+                              "%s is not a repeated field. Use ?mask=%s to get only this field",
+                              field->name, field->name));
             return;
         }
         visit(dump, (enum kb_admin_section)section, resource_visit);
@@ -178,18 +185,21 @@ static void resource_dump(struct config_dump *dump)
                                      KB_STR_ARG(dump->mask_paths[i]));
             }
             error_answer(dump->response, 400,
-                         kb_str_printf(dump->arena, "%.*s could not be successfully used.", KB_STR_ARG(text)));
+                         kb_str_printf(dump->arena, "%.*s could not be successfully used.",
+                                       KB_STR_ARG(text)));
             return;
         }
         kb_admin_add(dump->response, dump->any ? KB_STR("\n ]\n}\n") : KB_STR("{}\n"));
         return;
     }
-    error_answer(dump->response, 404,
-                 kb_str_printf(dump->arena, "%.*s not found in config dump", KB_STR_ARG(dump->resource)));
+    error_answer(
+        dump->response, 404,
+        kb_str_printf(dump->arena, "%.*s not found in config dump", KB_STR_ARG(dump->resource)));
 }
 
 /* Appends an element to the section that is being collected for a mask. */
-static void collect_visit(void *arg, const char *field_name, struct kb_str name, const ProtobufCMessage *message)
+static void collect_visit(void *arg, const char *field_name, struct kb_str name,
+                          const ProtobufCMessage *message)
 {
     struct config_dump *dump = arg;
     const ProtobufCFieldDescriptor *field;
@@ -209,7 +219,8 @@ static void collect_visit(void *arg, const char *field_name, struct kb_str name,
     memcpy(&count, (char *)dump->section + field->quantifier_offset, sizeof(count));
     memcpy(&list, (char *)dump->section + field->offset, sizeof(list));
     if ((count & (count - 1)) == 0) {
-        longer = kb_arena_alloc(dump->arena, KB_MAX(count * 2, 1) * sizeof(*longer), sizeof(void *));
+        longer =
+            kb_arena_alloc(dump->arena, KB_MAX(count * 2, 1) * sizeof(*longer), sizeof(void *));
         if (count > 0) {
             memcpy(longer, list, count * sizeof(*longer));
         }
@@ -234,7 +245,8 @@ static void masked_section_dump(struct config_dump *dump, enum kb_admin_section 
 }
 
 /* Writes an element into the section's object, which is open behind its "@type". */
-static void section_visit(void *arg, const char *field, struct kb_str name, const ProtobufCMessage *message)
+static void section_visit(void *arg, const char *field, struct kb_str name,
+                          const ProtobufCMessage *message)
 {
     struct config_dump *dump = arg;
 
@@ -247,13 +259,15 @@ static void section_visit(void *arg, const char *field, struct kb_str name, cons
     if (dump->field != NULL && strcmp(dump->field, field) == 0) {
         kb_admin_add(dump->response, KB_STR(",\n    "));
     } else {
-        kb_admin_printf(dump->response, "%s,\n   \"%s\": [\n    ", dump->field != NULL ? "\n   ]" : "", field);
+        kb_admin_printf(dump->response, "%s,\n   \"%s\": [\n    ",
+                        dump->field != NULL ? "\n   ]" : "", field);
         dump->field = field;
     }
     kb_pb_json_write(&dump->response->body, message, KB_PB_JSON_PRETTY | KB_PB_JSON_REDACT, 4);
 }
 
-static void bootstrap_visit(void *arg, const char *field, struct kb_str name, const ProtobufCMessage *message)
+static void bootstrap_visit(void *arg, const char *field, struct kb_str name,
+                            const ProtobufCMessage *message)
 {
     (void)field;
     (void)name;
@@ -268,7 +282,8 @@ static void section_dump(struct config_dump *dump, enum kb_admin_section section
     }
     configs_begin(dump);
     dump->field = NULL;
-    kb_admin_printf(dump->response, "{\n   \"@type\": \"type.googleapis.com/%s\"", section_types[section]->name);
+    kb_admin_printf(dump->response, "{\n   \"@type\": \"type.googleapis.com/%s\"",
+                    section_types[section]->name);
     visit(dump, section, section_visit);
     kb_admin_add(dump->response, dump->field != NULL ? KB_STR("\n   ]\n  }") : KB_STR("\n  }"));
 }
@@ -286,10 +301,11 @@ static void everything_dump(struct config_dump *dump)
         }
     }
     if (!dump->any && dump->mask_count > 0) {
-        error_answer(dump->response, 400,
-                     kb_str_printf(dump->arena,
-                                   "FieldMask %.*s could not be successfully applied to any configs.",
-                                   KB_STR_ARG(dump->mask)));
+        error_answer(
+            dump->response, 400,
+            kb_str_printf(dump->arena,
+                          "FieldMask %.*s could not be successfully applied to any configs.",
+                          KB_STR_ARG(dump->mask)));
         return;
     }
     kb_admin_add(dump->response, KB_STR("\n ]\n}\n"));
@@ -312,10 +328,11 @@ KB_ADMIN_HANDLER(config_dump)
         dump.name_regex = kb_regex_create(name_regex, request->arena, &error);
         if (dump.name_regex == NULL) {
             kb_admin_set_content_type(response, "text/plain");
-            kb_admin_answer(response, 400,
-                            kb_str_printf(request->arena,
-                                          "INVALID_ARGUMENT: Error while parsing name_regex from %.*s: %.*s",
-                                          KB_STR_ARG(name_regex), KB_STR_ARG(error)));
+            kb_admin_answer(
+                response, 400,
+                kb_str_printf(request->arena,
+                              "INVALID_ARGUMENT: Error while parsing name_regex from %.*s: %.*s",
+                              KB_STR_ARG(name_regex), KB_STR_ARG(error)));
             return;
         }
     }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The configuration for /config_dump: packed resources of clusters and listeners, the route configurations inside
- * listeners, the bootstrap and its secrets, and the hosts as load assignments. */
+/* The configuration for /config_dump: packed resources of clusters and listeners, the route
+ * configurations inside listeners, the bootstrap and its secrets, and the hosts as load
+ * assignments. */
 #include "envoy/admin/v3/config_dump.pb-c.h"
 #include "envoy/admin/v3/config_dump_shared.pb-c.h"
 #include "envoy/config/endpoint/v3/endpoint.pb-c.h"
@@ -26,16 +27,18 @@ static Google__Protobuf__Timestamp *timestamp(uint64_t wall_ns, struct kb_arena 
         NEW(Google__Protobuf__Timestamp, google__protobuf__timestamp, arena);
 
     message->seconds = (int64_t)(wall_ns / 1000000000);
-    message->nanos = (int32_t)(wall_ns % 1000000000 / 1000000 * 1000000); /* Envoy knows milliseconds */
+    message->nanos =
+        (int32_t)(wall_ns % 1000000000 / 1000000 * 1000000); /* Envoy knows milliseconds */
     return message;
 }
 
-static Google__Protobuf__Any *any_of_bytes(const ProtobufCMessageDescriptor *type, struct kb_str packed,
-                                           struct kb_arena *arena)
+static Google__Protobuf__Any *any_of_bytes(const ProtobufCMessageDescriptor *type,
+                                           struct kb_str packed, struct kb_arena *arena)
 {
     Google__Protobuf__Any *any = NEW(Google__Protobuf__Any, google__protobuf__any, arena);
 
-    any->type_url = kb_admin_text(kb_str_printf(arena, "type.googleapis.com/%s", type->name), arena);
+    any->type_url =
+        kb_admin_text(kb_str_printf(arena, "type.googleapis.com/%s", type->name), arena);
     any->value.data = (uint8_t *)(uintptr_t)packed.p;
     any->value.len = packed.len;
     return any;
@@ -56,7 +59,8 @@ static void bootstrap_visit(const struct kb_admin_core *core, const struct confi
     struct kb_arena arena;
 
     kb_arena_init(&arena, NULL);
-    dump = NEW(Envoy__Admin__V3__BootstrapConfigDump, envoy__admin__v3__bootstrap_config_dump, &arena);
+    dump =
+        NEW(Envoy__Admin__V3__BootstrapConfigDump, envoy__admin__v3__bootstrap_config_dump, &arena);
     if (core->node != NULL) {
         shown.node = core->node;
     }
@@ -66,7 +70,8 @@ static void bootstrap_visit(const struct kb_admin_core *core, const struct confi
     kb_arena_dispose(&arena);
 }
 
-static void cluster_visit(const struct kb_cluster_entry *entry, bool dynamic, const struct configs_visit *v)
+static void cluster_visit(const struct kb_cluster_entry *entry, bool dynamic,
+                          const struct configs_visit *v)
 {
     const struct kb_cluster *cluster = &entry->cluster->api;
     struct kb_arena arena;
@@ -80,7 +85,8 @@ static void cluster_visit(const struct kb_cluster_entry *entry, bool dynamic, co
             NEW(Envoy__Admin__V3__ClustersConfigDump__DynamicCluster,
                 envoy__admin__v3__clusters_config_dump__dynamic_cluster, &arena);
 
-        message->cluster = any_of_bytes(&envoy__config__cluster__v3__cluster__descriptor, entry->message, &arena);
+        message->cluster =
+            any_of_bytes(&envoy__config__cluster__v3__cluster__descriptor, entry->message, &arena);
         message->last_updated = timestamp(entry->updated_wall_ns, &arena);
         v->visit(v->arg, "dynamic_active_clusters", cluster->name, &message->base);
     } else {
@@ -88,17 +94,19 @@ static void cluster_visit(const struct kb_cluster_entry *entry, bool dynamic, co
             NEW(Envoy__Admin__V3__ClustersConfigDump__StaticCluster,
                 envoy__admin__v3__clusters_config_dump__static_cluster, &arena);
 
-        message->cluster = any_of_bytes(&envoy__config__cluster__v3__cluster__descriptor, entry->message, &arena);
+        message->cluster =
+            any_of_bytes(&envoy__config__cluster__v3__cluster__descriptor, entry->message, &arena);
         message->last_updated = timestamp(entry->updated_wall_ns, &arena);
         v->visit(v->arg, "static_clusters", cluster->name, &message->base);
     }
     kb_arena_dispose(&arena);
 }
 
-static Envoy__Config__Endpoint__V3__LbEndpoint *endpoint_message(const struct kb_host *host, struct kb_arena *arena)
+static Envoy__Config__Endpoint__V3__LbEndpoint *endpoint_message(const struct kb_host *host,
+                                                                 struct kb_arena *arena)
 {
-    Envoy__Config__Endpoint__V3__LbEndpoint *lb_endpoint =
-        NEW(Envoy__Config__Endpoint__V3__LbEndpoint, envoy__config__endpoint__v3__lb_endpoint, arena);
+    Envoy__Config__Endpoint__V3__LbEndpoint *lb_endpoint = NEW(
+        Envoy__Config__Endpoint__V3__LbEndpoint, envoy__config__endpoint__v3__lb_endpoint, arena);
     Envoy__Config__Endpoint__V3__Endpoint *endpoint =
         NEW(Envoy__Config__Endpoint__V3__Endpoint, envoy__config__endpoint__v3__endpoint, arena);
     uint32_t flags = __atomic_load_n(&host->health_flags, __ATOMIC_RELAXED);
@@ -106,19 +114,21 @@ static Envoy__Config__Endpoint__V3__LbEndpoint *endpoint_message(const struct kb
 
     endpoint->address = kb_admin_address(&host->addr, arena);
     endpoint->hostname = kb_admin_text(host->hostname, arena);
-    endpoint->health_check_config = NEW(Envoy__Config__Endpoint__V3__Endpoint__HealthCheckConfig,
-                                        envoy__config__endpoint__v3__endpoint__health_check_config, arena);
-    lb_endpoint->host_identifier_case = ENVOY__CONFIG__ENDPOINT__V3__LB_ENDPOINT__HOST_IDENTIFIER_ENDPOINT;
+    endpoint->health_check_config =
+        NEW(Envoy__Config__Endpoint__V3__Endpoint__HealthCheckConfig,
+            envoy__config__endpoint__v3__endpoint__health_check_config, arena);
+    lb_endpoint->host_identifier_case =
+        ENVOY__CONFIG__ENDPOINT__V3__LB_ENDPOINT__HOST_IDENTIFIER_ENDPOINT;
     lb_endpoint->endpoint = endpoint;
-    lb_endpoint->health_status =
-        (flags & ~(uint32_t)KB_HOST_DEGRADED_EDS) != 0 ? ENVOY__CONFIG__CORE__V3__HEALTH_STATUS__UNHEALTHY
-        : flags != 0                                   ? ENVOY__CONFIG__CORE__V3__HEALTH_STATUS__DEGRADED
-                                                       : ENVOY__CONFIG__CORE__V3__HEALTH_STATUS__HEALTHY;
+    lb_endpoint->health_status = (flags & ~(uint32_t)KB_HOST_DEGRADED_EDS) != 0
+                                     ? ENVOY__CONFIG__CORE__V3__HEALTH_STATUS__UNHEALTHY
+                                 : flags != 0 ? ENVOY__CONFIG__CORE__V3__HEALTH_STATUS__DEGRADED
+                                              : ENVOY__CONFIG__CORE__V3__HEALTH_STATUS__HEALTHY;
     lb_endpoint->load_balancing_weight =
         NEW(Google__Protobuf__UInt32Value, google__protobuf__uint32_value, arena);
     lb_endpoint->load_balancing_weight->value = host->weight;
-    if (host->metadata.len > 0 &&
-        kb_pb_unpack(&envoy__config__core__v3__metadata__descriptor, host->metadata, arena, &metadata) == 0) {
+    if (host->metadata.len > 0 && kb_pb_unpack(&envoy__config__core__v3__metadata__descriptor,
+                                               host->metadata, arena, &metadata) == 0) {
         lb_endpoint->metadata = (Envoy__Config__Core__V3__Metadata *)(void *)metadata;
     }
     return lb_endpoint;
@@ -126,39 +136,45 @@ static Envoy__Config__Endpoint__V3__LbEndpoint *endpoint_message(const struct kb
 
 static bool same_locality(const struct kb_host *a, const struct kb_host *b)
 {
-    return kb_str_eq(a->region, b->region) && kb_str_eq(a->zone, b->zone) && kb_str_eq(a->sub_zone, b->sub_zone);
+    return kb_str_eq(a->region, b->region) && kb_str_eq(a->zone, b->zone) &&
+           kb_str_eq(a->sub_zone, b->sub_zone);
 }
 
-/* Hosts that stand together with one locality: list->hosts[*from] and on; moves *from behind them. */
+/* Hosts that stand together with one locality: list->hosts[*from] and on; moves *from behind them.
+ */
 static Envoy__Config__Endpoint__V3__LocalityLbEndpoints *
 locality_message(const struct kb_host_list *list, uint32_t *from, struct kb_arena *arena)
 {
-    Envoy__Config__Endpoint__V3__LocalityLbEndpoints *message = NEW(
-        Envoy__Config__Endpoint__V3__LocalityLbEndpoints, envoy__config__endpoint__v3__locality_lb_endpoints, arena);
+    Envoy__Config__Endpoint__V3__LocalityLbEndpoints *message =
+        NEW(Envoy__Config__Endpoint__V3__LocalityLbEndpoints,
+            envoy__config__endpoint__v3__locality_lb_endpoints, arena);
     const struct kb_host *first = list->hosts[*from];
 
-    message->locality = NEW(Envoy__Config__Core__V3__Locality, envoy__config__core__v3__locality, arena);
+    message->locality =
+        NEW(Envoy__Config__Core__V3__Locality, envoy__config__core__v3__locality, arena);
     message->locality->region = kb_admin_text(first->region, arena);
     message->locality->zone = kb_admin_text(first->zone, arena);
     message->locality->sub_zone = kb_admin_text(first->sub_zone, arena);
     message->priority = first->priority;
-    message->load_balancing_weight = NEW(Google__Protobuf__UInt32Value, google__protobuf__uint32_value, arena);
-    message->lb_endpoints =
-        kb_arena_alloc(arena, (list->count - *from) * sizeof(*message->lb_endpoints), sizeof(void *));
+    message->load_balancing_weight =
+        NEW(Google__Protobuf__UInt32Value, google__protobuf__uint32_value, arena);
+    message->lb_endpoints = kb_arena_alloc(
+        arena, (list->count - *from) * sizeof(*message->lb_endpoints), sizeof(void *));
     while (*from < list->count && same_locality(first, list->hosts[*from])) {
-        message->lb_endpoints[message->n_lb_endpoints++] = endpoint_message(list->hosts[*from], arena);
+        message->lb_endpoints[message->n_lb_endpoints++] =
+            endpoint_message(list->hosts[*from], arena);
         (*from)++;
     }
     return message;
 }
 
-static Envoy__Config__Endpoint__V3__ClusterLoadAssignment *assignment_message(const struct kb_cluster_entry *entry,
-                                                                              struct kb_arena *arena)
+static Envoy__Config__Endpoint__V3__ClusterLoadAssignment *
+assignment_message(const struct kb_cluster_entry *entry, struct kb_arena *arena)
 {
     const struct kb_priority_set *set = entry->set;
-    Envoy__Config__Endpoint__V3__ClusterLoadAssignment *message = NEW(
-        Envoy__Config__Endpoint__V3__ClusterLoadAssignment, envoy__config__endpoint__v3__cluster_load_assignment,
-        arena);
+    Envoy__Config__Endpoint__V3__ClusterLoadAssignment *message =
+        NEW(Envoy__Config__Endpoint__V3__ClusterLoadAssignment,
+            envoy__config__endpoint__v3__cluster_load_assignment, arena);
 
     message->cluster_name = kb_admin_text(entry->cluster->api.name, arena);
     message->policy = NEW(Envoy__Config__Endpoint__V3__ClusterLoadAssignment__Policy,
@@ -169,17 +185,19 @@ static Envoy__Config__Endpoint__V3__ClusterLoadAssignment *assignment_message(co
     message->policy->overprovisioning_factor =
         NEW(Google__Protobuf__UInt32Value, google__protobuf__uint32_value, arena);
     message->policy->overprovisioning_factor->value = set->overprovisioning_factor;
-    message->endpoints =
-        kb_arena_alloc(arena, ((size_t)set->host_count + 1) * sizeof(*message->endpoints), sizeof(void *));
+    message->endpoints = kb_arena_alloc(
+        arena, ((size_t)set->host_count + 1) * sizeof(*message->endpoints), sizeof(void *));
     for (uint32_t p = 0; p < set->count; p++) {
         for (uint32_t i = 0; i < set->sets[p].all.count;) {
-            message->endpoints[message->n_endpoints++] = locality_message(&set->sets[p].all, &i, arena);
+            message->endpoints[message->n_endpoints++] =
+                locality_message(&set->sets[p].all, &i, arena);
         }
     }
     return message;
 }
 
-static void endpoints_visit(const struct kb_cluster_entry *entry, bool dynamic, const struct configs_visit *v)
+static void endpoints_visit(const struct kb_cluster_entry *entry, bool dynamic,
+                            const struct configs_visit *v)
 {
     struct kb_str name = entry->cluster->api.name;
     struct kb_arena arena;
@@ -222,11 +240,13 @@ static void listener_config_visit(void *arg, const struct kb_listener *listener)
     kb_arena_dispose(&arena);
 }
 
-static void route_config_visit(const Envoy__Config__Listener__V3__Filter *filter, uint64_t updated_wall_ns,
-                               struct kb_arena *arena, const struct configs_visit *v)
+static void route_config_visit(const Envoy__Config__Listener__V3__Filter *filter,
+                               uint64_t updated_wall_ns, struct kb_arena *arena,
+                               const struct configs_visit *v)
 {
     const ProtobufCMessage *config;
-    const Envoy__Extensions__Filters__Network__HttpConnectionManager__V3__HttpConnectionManager *hcm;
+    const Envoy__Extensions__Filters__Network__HttpConnectionManager__V3__HttpConnectionManager
+        *hcm;
     Envoy__Admin__V3__RoutesConfigDump__StaticRouteConfig *message;
 
     if (filter->config_type_case != ENVOY__CONFIG__LISTENER__V3__FILTER__CONFIG_TYPE_TYPED_CONFIG) {
@@ -247,11 +267,13 @@ static void route_config_visit(const Envoy__Config__Listener__V3__Filter *filter
                   envoy__admin__v3__routes_config_dump__static_route_config, arena);
     message->route_config = any_of(&hcm->route_config->base, arena);
     message->last_updated = timestamp(updated_wall_ns, arena);
-    v->visit(v->arg, "static_route_configs", kb_str_from_cstr(hcm->route_config->name), &message->base);
+    v->visit(v->arg, "static_route_configs", kb_str_from_cstr(hcm->route_config->name),
+             &message->base);
 }
 
-static void chain_routes_visit(const Envoy__Config__Listener__V3__FilterChain *chain, uint64_t updated_wall_ns,
-                               struct kb_arena *arena, const struct configs_visit *v)
+static void chain_routes_visit(const Envoy__Config__Listener__V3__FilterChain *chain,
+                               uint64_t updated_wall_ns, struct kb_arena *arena,
+                               const struct configs_visit *v)
 {
     for (size_t i = 0; chain != NULL && i < chain->n_filters; i++) {
         route_config_visit(chain->filters[i], updated_wall_ns, arena, v);
@@ -265,7 +287,8 @@ static void listener_routes_visit(void *arg, const struct kb_listener *listener)
     struct kb_arena arena;
 
     kb_arena_init(&arena, NULL);
-    if (kb_pb_unpack(&envoy__config__listener__v3__listener__descriptor, listener->message, &arena, &unpacked) == 0) {
+    if (kb_pb_unpack(&envoy__config__listener__v3__listener__descriptor, listener->message, &arena,
+                     &unpacked) == 0) {
         const Envoy__Config__Listener__V3__Listener *message = (const void *)unpacked;
 
         for (size_t i = 0; i < message->n_filter_chains; i++) {
@@ -278,7 +301,8 @@ static void listener_routes_visit(void *arg, const struct kb_listener *listener)
 
 static void secrets_visit(const struct kb_admin_core *core, const struct configs_visit *v)
 {
-    const Envoy__Config__Bootstrap__V3__Bootstrap__StaticResources *resources = core->bootstrap->static_resources;
+    const Envoy__Config__Bootstrap__V3__Bootstrap__StaticResources *resources =
+        core->bootstrap->static_resources;
 
     for (size_t i = 0; resources != NULL && i < resources->n_secrets; i++) {
         Envoy__Admin__V3__SecretsConfigDump__StaticSecret *message;
@@ -303,8 +327,7 @@ static void entries_visit(const struct kb_admin_core *core, const struct configs
 
     kb_admin_entries_init(&entries, core->clusters);
     for (int dynamic = 0; dynamic < 2; dynamic++) {
-        KB_VEC_FOREACH(entry, &entries)
-        {
+        KB_VEC_FOREACH (entry, &entries) {
             visit(*entry, dynamic == 1, v);
         }
     }

@@ -22,7 +22,8 @@ static int entry_cmp(const void *a, const void *b)
     return kb_str_cmp(x->cluster->api.name, y->cluster->api.name);
 }
 
-void kb_admin_entries_init(struct kb_admin_entries *entries, const struct kb_cluster_manager *manager)
+void kb_admin_entries_init(struct kb_admin_entries *entries,
+                           const struct kb_cluster_manager *manager)
 {
     kb_vec_init(entries);
     if (manager != NULL) {
@@ -56,7 +57,8 @@ static void host_read(struct kb_admin_host *out, const struct kb_host *host)
     }
 }
 
-static void entry_visit(const struct kb_cluster_entry *entry, kb_admin_cluster_fn visit, void *visit_arg)
+static void entry_visit(const struct kb_cluster_entry *entry, kb_admin_cluster_fn visit,
+                        void *visit_arg)
 {
     const struct kb_cluster *cluster = &entry->cluster->api;
     struct kb_admin_cluster shown = {
@@ -89,13 +91,13 @@ static void entry_visit(const struct kb_cluster_entry *entry, kb_admin_cluster_f
     kb_vec_dispose(&hosts);
 }
 
-void kb_admin_core_visit_clusters(const struct kb_admin_core *core, kb_admin_cluster_fn visit, void *visit_arg)
+void kb_admin_core_visit_clusters(const struct kb_admin_core *core, kb_admin_cluster_fn visit,
+                                  void *visit_arg)
 {
     struct kb_admin_entries entries;
 
     kb_admin_entries_init(&entries, core->clusters);
-    KB_VEC_FOREACH(entry, &entries)
-    {
+    KB_VEC_FOREACH (entry, &entries) {
         entry_visit(*entry, visit, visit_arg);
     }
     kb_vec_dispose(&entries);
@@ -109,12 +111,14 @@ struct listener_visit {
 static void listener_visit(void *arg, const struct kb_listener *listener)
 {
     const struct listener_visit *v = arg;
-    struct kb_admin_listener shown = {.name = listener->name, .addrs = &listener->bound, .addr_count = 1};
+    struct kb_admin_listener shown = {
+        .name = listener->name, .addrs = &listener->bound, .addr_count = 1};
 
     v->visit(v->arg, &shown);
 }
 
-void kb_admin_core_visit_listeners(const struct kb_admin_core *core, kb_admin_listener_fn visit, void *visit_arg)
+void kb_admin_core_visit_listeners(const struct kb_admin_core *core, kb_admin_listener_fn visit,
+                                   void *visit_arg)
 {
     struct listener_visit v = {visit, visit_arg};
 

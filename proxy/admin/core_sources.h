@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the admin pages show of clusters, listeners and configuration, read from their managers: the server's functions of
- * struct kb_admin_sources only pass their arguments on. Main thread. */
+/* What the admin pages show of clusters, listeners and configuration, read from their managers: the
+ * server's functions of struct kb_admin_sources only pass their arguments on. Main thread. */
 #pragma once
 
 #include "envoy/config/bootstrap/v3/bootstrap.pb-c.h"
@@ -19,9 +19,11 @@ struct kb_admin_core {
 };
 
 /* kb_admin_sources.visit_clusters */
-void kb_admin_core_visit_clusters(const struct kb_admin_core *core, kb_admin_cluster_fn visit, void *visit_arg);
+void kb_admin_core_visit_clusters(const struct kb_admin_core *core, kb_admin_cluster_fn visit,
+                                  void *visit_arg);
 /* kb_admin_sources.visit_listeners */
-void kb_admin_core_visit_listeners(const struct kb_admin_core *core, kb_admin_listener_fn visit, void *visit_arg);
+void kb_admin_core_visit_listeners(const struct kb_admin_core *core, kb_admin_listener_fn visit,
+                                   void *visit_arg);
 /* kb_admin_sources.visit_configs */
 void kb_admin_core_visit_configs(const struct kb_admin_core *core, enum kb_admin_section section,
                                  kb_admin_config_fn visit, void *visit_arg);

@@ -13,4 +13,5 @@ struct kb_admin_entries {
 };
 
 /* All clusters by name; kb_vec_dispose it. `manager` may be NULL. */
-void kb_admin_entries_init(struct kb_admin_entries *entries, const struct kb_cluster_manager *manager);
+void kb_admin_entries_init(struct kb_admin_entries *entries,
+                           const struct kb_cluster_manager *manager);

@@ -7,7 +7,8 @@
 /* Deeper paths are not valid; no message of the configuration dump is nested further. */
 #define DEPTH_MAX 64
 
-void kb_field_mask_parse(struct kb_str text, struct kb_arena *arena, struct kb_str **paths, size_t *count)
+void kb_field_mask_parse(struct kb_str text, struct kb_arena *arena, struct kb_str **paths,
+                         size_t *count)
 {
     size_t room = 1;
     struct kb_str path;
@@ -83,13 +84,15 @@ static size_t scalar_size(const ProtobufCFieldDescriptor *field)
 }
 
 /* Copies a field's value, as the struct holds it. */
-static void field_copy(ProtobufCMessage *to, const ProtobufCMessage *from, const ProtobufCFieldDescriptor *field)
+static void field_copy(ProtobufCMessage *to, const ProtobufCMessage *from,
+                       const ProtobufCFieldDescriptor *field)
 {
     const char *source = (const char *)from;
     char *target = (char *)to;
 
     if (field->label == PROTOBUF_C_LABEL_REPEATED) {
-        memcpy(target + field->quantifier_offset, source + field->quantifier_offset, sizeof(size_t));
+        memcpy(target + field->quantifier_offset, source + field->quantifier_offset,
+               sizeof(size_t));
         memcpy(target + field->offset, source + field->offset, sizeof(void *));
         return;
     }
@@ -106,7 +109,8 @@ static void field_copy(ProtobufCMessage *to, const ProtobufCMessage *from, const
 }
 
 /* The message in a field that is not repeated, or NULL. */
-static ProtobufCMessage *field_message(const ProtobufCMessage *message, const ProtobufCFieldDescriptor *field)
+static ProtobufCMessage *field_message(const ProtobufCMessage *message,
+                                       const ProtobufCFieldDescriptor *field)
 {
     const char *base = (const char *)message;
     ProtobufCMessage *inner;
@@ -126,8 +130,9 @@ static ProtobufCMessage *field_message(const ProtobufCMessage *message, const Pr
 }
 
 /* Keeps what the paths that begin with the field ask for; false when none does. */
-static bool field_keep(ProtobufCMessage *to, const ProtobufCMessage *from, const ProtobufCFieldDescriptor *field,
-                       const struct kb_str *paths, size_t count, struct kb_arena *arena)
+static bool field_keep(ProtobufCMessage *to, const ProtobufCMessage *from,
+                       const ProtobufCFieldDescriptor *field, const struct kb_str *paths,
+                       size_t count, struct kb_arena *arena)
 {
     struct kb_str *inner = kb_arena_alloc(arena, count * sizeof(*inner), sizeof(void *));
     ProtobufCMessage *message = field_message(from, field);
@@ -156,7 +161,8 @@ static bool field_keep(ProtobufCMessage *to, const ProtobufCMessage *from, const
     return true;
 }
 
-void kb_field_mask_trim(ProtobufCMessage *message, const struct kb_str *paths, size_t count, struct kb_arena *arena)
+void kb_field_mask_trim(ProtobufCMessage *message, const struct kb_str *paths, size_t count,
+                        struct kb_arena *arena)
 {
     const ProtobufCMessageDescriptor *type = message->descriptor;
     ProtobufCMessage *kept = kb_pb_new(type, arena);

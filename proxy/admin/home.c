@@ -20,11 +20,12 @@ KB_ADMIN_HANDLER(home)
 {
     (void)request;
     kb_admin_set_content_type(response, "text/html; charset=UTF-8");
-    kb_admin_add(response, KB_STR("<!DOCTYPE html>\n<html lang='en'>\n<head>\n  <title>Envoy Admin</title>\n"
-                                  "  <style>table { font-family: sans-serif; border-collapse: collapse; }\n"
-                                  "  td { padding: 4px; } form { margin: 0; }</style>\n</head>\n<body>\n"
-                                  "<table class='home-table'>\n"
-                                  "<tr><th>Command</th><th>Description</th></tr>\n"));
+    kb_admin_add(response,
+                 KB_STR("<!DOCTYPE html>\n<html lang='en'>\n<head>\n  <title>Envoy Admin</title>\n"
+                        "  <style>table { font-family: sans-serif; border-collapse: collapse; }\n"
+                        "  td { padding: 4px; } form { margin: 0; }</style>\n</head>\n<body>\n"
+                        "<table class='home-table'>\n"
+                        "<tr><th>Command</th><th>Description</th></tr>\n"));
     for (size_t i = 0; i < kb_admin_page_count; i++) {
         const struct kb_admin_page *page = &kb_admin_pages[i];
         const char *link = page->path + 1; /* relative, so that it works behind a proxy */
@@ -33,9 +34,10 @@ KB_ADMIN_HANDLER(home)
             continue;
         }
         if (page->mutates) {
-            kb_admin_printf(response,
-                            "<tr><td><form action='%s' method='post'><button>%s</button></form></td><td>", link,
-                            link);
+            kb_admin_printf(
+                response,
+                "<tr><td><form action='%s' method='post'><button>%s</button></form></td><td>", link,
+                link);
         } else {
             kb_admin_printf(response, "<tr><td><a href='%s'>%s</a></td><td>", link, link);
         }

@@ -34,7 +34,8 @@ static void json_write(void *arg, const struct kb_admin_listener *listener)
     status = NEW(Envoy__Admin__V3__ListenerStatus, envoy__admin__v3__listener_status, &arena);
     status->name = kb_admin_text(listener->name, &arena);
     status->additional_local_addresses = kb_arena_alloc(
-        &arena, (listener->addr_count + 1) * sizeof(*status->additional_local_addresses), sizeof(void *));
+        &arena, (listener->addr_count + 1) * sizeof(*status->additional_local_addresses),
+        sizeof(void *));
     for (size_t i = 0; i < listener->addr_count; i++) {
         Envoy__Config__Core__V3__Address *address = kb_admin_address(&listener->addrs[i], &arena);
 
@@ -44,7 +45,8 @@ static void json_write(void *arg, const struct kb_admin_listener *listener)
             status->additional_local_addresses[status->n_additional_local_addresses++] = address;
         }
     }
-    kb_admin_add(write->response, write->any ? KB_STR(",\n  ") : KB_STR("{\n \"listener_statuses\": [\n  "));
+    kb_admin_add(write->response,
+                 write->any ? KB_STR(",\n  ") : KB_STR("{\n \"listener_statuses\": [\n  "));
     kb_pb_json_write(&write->response->body, &status->base, KB_PB_JSON_PRETTY, 2);
     write->any = true;
     kb_arena_dispose(&arena);

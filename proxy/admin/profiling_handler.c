@@ -3,7 +3,8 @@
 #include "proxy/admin/admin_internal.h"
 
 /* Whether the only parameter is enable=y or enable=n; answers otherwise. */
-static bool enable_read(const struct kb_admin_request *request, struct kb_admin_response *response, bool *enable)
+static bool enable_read(const struct kb_admin_request *request, struct kb_admin_response *response,
+                        bool *enable)
 {
     struct kb_str value = kb_admin_query_get(&request->parameters, KB_STR("enable"));
 
@@ -42,7 +43,8 @@ KB_ADMIN_HANDLER(allocprofiler)
     if (!enable_read(request, response, &enable)) {
         return;
     }
-    kb_admin_answer(response, 400, KB_STR("Allocation profile is not implemented in current build"));
+    kb_admin_answer(response, 400,
+                    KB_STR("Allocation profile is not implemented in current build"));
 }
 
 KB_ADMIN_HANDLER(heap_dump)

@@ -34,9 +34,11 @@ void kb_admin_query_parse(struct kb_admin_query *query, struct kb_str text, stru
 {
     struct kb_str token;
 
-    query->items = kb_arena_alloc(arena, KB_ADMIN_PARAMETERS_MAX * sizeof(*query->items), sizeof(void *));
+    query->items =
+        kb_arena_alloc(arena, KB_ADMIN_PARAMETERS_MAX * sizeof(*query->items), sizeof(void *));
     query->count = 0;
-    while (query->count < KB_ADMIN_PARAMETERS_MAX && text.len > 0 && kb_str_next_token(&text, '&', &token)) {
+    while (query->count < KB_ADMIN_PARAMETERS_MAX && text.len > 0 &&
+           kb_str_next_token(&text, '&', &token)) {
         ptrdiff_t equals = kb_str_find_char(token, '=');
         struct kb_str key = decode(equals < 0 ? token : kb_str_first(token, (size_t)equals), arena);
 
@@ -44,7 +46,8 @@ void kb_admin_query_parse(struct kb_admin_query *query, struct kb_str text, stru
             continue;
         }
         query->items[query->count++] = (struct kb_admin_parameter){
-            key, equals < 0 ? kb_str_make("", 0) : decode(kb_str_from(token, (size_t)equals + 1), arena)};
+            key, equals < 0 ? kb_str_make("", 0)
+                            : decode(kb_str_from(token, (size_t)equals + 1), arena)};
     }
 }
 

@@ -17,9 +17,11 @@ struct kb_admin_query {
     size_t count;                     /* different keys */
 };
 
-/* "a=1&b=2" with percent-encoding; a name without '=' has an empty value. Of a repeated name the first counts. */
+/* "a=1&b=2" with percent-encoding; a name without '=' has an empty value. Of a repeated name the
+ * first counts. */
 void kb_admin_query_parse(struct kb_admin_query *query, struct kb_str text, struct kb_arena *arena);
 
+/* Whether the name is there, with a value or without. */
 bool kb_admin_query_has(const struct kb_admin_query *query, struct kb_str key);
 /* The value, or an empty slice with p NULL. */
 struct kb_str kb_admin_query_get(const struct kb_admin_query *query, struct kb_str key);

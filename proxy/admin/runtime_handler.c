@@ -8,7 +8,8 @@ struct entries_write {
     bool any;
 };
 
-static void entry_write(void *arg, struct kb_str key, const struct kb_str *layer_values, struct kb_str final_value)
+static void entry_write(void *arg, struct kb_str key, const struct kb_str *layer_values,
+                        struct kb_str final_value)
 {
     struct entries_write *write = arg;
 
@@ -36,7 +37,8 @@ KB_ADMIN_HANDLER(runtime)
         write.layer_count = sources->runtime_layer_count(sources->arg);
         sources->visit_runtime(sources->arg, entry_write, &write);
     }
-    kb_admin_add(response, write.any ? KB_STR("\n },\n \"layers\": [") : KB_STR("},\n \"layers\": ["));
+    kb_admin_add(response,
+                 write.any ? KB_STR("\n },\n \"layers\": [") : KB_STR("},\n \"layers\": ["));
     for (size_t i = 0; i < write.layer_count; i++) {
         kb_admin_add(response, i == 0 ? KB_STR("\n  ") : KB_STR(",\n  "));
         kb_json_out_add_quoted(&response->body, sources->runtime_layer_name(sources->arg, i));
@@ -56,8 +58,9 @@ KB_ADMIN_HANDLER(runtime_modify)
         return;
     }
     for (size_t i = 0; i < request->parameters.count; i++) {
-        if (sources->runtime_set == NULL || sources->runtime_set(sources->arg, request->parameters.items[i].key,
-                                                                 request->parameters.items[i].value) != 0) {
+        if (sources->runtime_set == NULL ||
+            sources->runtime_set(sources->arg, request->parameters.items[i].key,
+                                 request->parameters.items[i].value) != 0) {
             kb_admin_answer(response, 503, KB_STR("No admin layer specified"));
             return;
         }

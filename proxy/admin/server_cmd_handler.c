@@ -30,7 +30,8 @@ KB_ADMIN_HANDLER(drain_listeners)
 {
     const struct kb_admin_sources *sources = &request->admin->sources;
 
-    sources->drain_listeners(sources->arg, kb_admin_query_has(&request->parameters, KB_STR("inboundonly")),
+    sources->drain_listeners(sources->arg,
+                             kb_admin_query_has(&request->parameters, KB_STR("inboundonly")),
                              kb_admin_query_has(&request->parameters, KB_STR("graceful")),
                              kb_admin_query_has(&request->parameters, KB_STR("skip_exit")));
     kb_admin_add(response, KB_STR("OK\n"));

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* /ready, /server_info, /memory, /certs, /init_dump, /hot_restart_version, /contention: what the process is and how it
- * does. */
+/* /ready, /server_info, /memory, /certs, /init_dump, /hot_restart_version, /contention: what the
+ * process is and how it does. */
 #include "envoy/admin/v3/certs.pb-c.h"
 #include "envoy/admin/v3/init_dump.pb-c.h"
 #include "envoy/admin/v3/memory.pb-c.h"
@@ -19,7 +19,8 @@ KB_ADMIN_HANDLER(server_info)
 {
     const struct kb_admin_sources *sources = &request->admin->sources;
 
-    kb_admin_answer_message(response, sources->server_info(sources->arg, request->arena), KB_PB_JSON_DEFAULTS);
+    kb_admin_answer_message(response, sources->server_info(sources->arg, request->arena),
+                            KB_PB_JSON_DEFAULTS);
 }
 
 KB_ADMIN_HANDLER(memory)
@@ -68,7 +69,8 @@ KB_ADMIN_HANDLER(init_dump)
     const ProtobufCMessage *message = NULL;
     Envoy__Admin__V3__UnreadyTargetsDumps none;
 
-    if (sources->unready_targets != NULL && (mask.len == 0 || kb_str_eq(mask, KB_STR("listener")))) {
+    if (sources->unready_targets != NULL &&
+        (mask.len == 0 || kb_str_eq(mask, KB_STR("listener")))) {
         message = sources->unready_targets(sources->arg, request->arena);
     }
     if (message == NULL) {
@@ -88,6 +90,7 @@ KB_ADMIN_HANDLER(hot_restart_version)
 KB_ADMIN_HANDLER(contention)
 {
     (void)request;
-    kb_admin_add(response, KB_STR("Mutex contention tracing is not enabled. To enable, run Envoy with flag "
-                                  "--enable-mutex-tracing."));
+    kb_admin_add(response,
+                 KB_STR("Mutex contention tracing is not enabled. To enable, run Envoy with flag "
+                        "--enable-mutex-tracing."));
 }

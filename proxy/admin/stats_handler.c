@@ -36,8 +36,10 @@ static bool buckets_read(const struct kb_admin_query *query, struct kb_stats_par
     static const struct {
         const char *name;
         enum kb_stats_buckets buckets;
-    } names[] = {{"cumulative", KB_STATS_BUCKETS_CUMULATIVE}, {"disjoint", KB_STATS_BUCKETS_DISJOINT},
-                 {"detailed", KB_STATS_BUCKETS_DETAILED},     {"summary", KB_STATS_BUCKETS_SUMMARY},
+    } names[] = {{"cumulative", KB_STATS_BUCKETS_CUMULATIVE},
+                 {"disjoint", KB_STATS_BUCKETS_DISJOINT},
+                 {"detailed", KB_STATS_BUCKETS_DETAILED},
+                 {"summary", KB_STATS_BUCKETS_SUMMARY},
                  {"none", KB_STATS_BUCKETS_SUMMARY}};
     struct kb_str value = kb_admin_query_get(query, KB_STR("histogram_buckets"));
 
@@ -92,7 +94,8 @@ static struct kb_str format_read(const struct kb_admin_query *query, struct kb_s
     } else if (kb_str_eq(value, KB_STR("html"))) {
         params->format = KB_STATS_HTML;
     } else if (kb_str_eq(value, KB_STR("active-html"))) {
-        return KB_STR("Active HTML output was disabled by building with --define=admin_html=disabled");
+        return KB_STR(
+            "Active HTML output was disabled by building with --define=admin_html=disabled");
     } else {
         return KB_STR("usage: /stats?format=(html|active-html|json|prometheus|text)\n\n");
     }
@@ -108,7 +111,8 @@ static bool hidden_read(const struct kb_admin_query *query, struct kb_stats_para
            kb_str_eq(value, KB_STR("exclude"));
 }
 
-/* Reads everything, in the order in which Envoy finds errors; false after an answer. *filter is the caller's. */
+/* Reads everything, in the order in which Envoy finds errors; false after an answer. *filter is the
+ * caller's. */
 static bool params_read(struct kb_admin_request *request, struct kb_admin_response *response,
                         struct kb_stats_params *params, struct kb_regex **filter)
 {
@@ -126,7 +130,9 @@ static bool params_read(struct kb_admin_request *request, struct kb_admin_respon
     if (error.len > 0) {
         error = kb_str_printf(request->arena, "Invalid re2 regex: %.*s", KB_STR_ARG(error));
     } else if (!buckets_read(query, params)) {
-        error = KB_STR("usage: /stats?histogram_buckets=(cumulative|disjoint|detailed|summary|prometheusnative)\n");
+        error = KB_STR(
+            "usage: "
+            "/stats?histogram_buckets=(cumulative|disjoint|detailed|summary|prometheusnative)\n");
     } else if (!type_read(query, params)) {
         error = KB_STR("invalid &type= param");
     } else if (!hidden_read(query, params)) {
@@ -141,7 +147,8 @@ static bool params_read(struct kb_admin_request *request, struct kb_admin_respon
     return false;
 }
 
-static void stats_answer(struct kb_admin_request *request, struct kb_admin_response *response, bool prometheus)
+static void stats_answer(struct kb_admin_request *request, struct kb_admin_response *response,
+                         bool prometheus)
 {
     struct kb_stats_params params = {0};
     struct kb_regex *filter = NULL;
@@ -154,8 +161,8 @@ static void stats_answer(struct kb_admin_request *request, struct kb_admin_respo
     if (prometheus) {
         params.format = KB_STATS_PROMETHEUS;
     }
-    if (params.format == KB_STATS_PROMETHEUS &&
-        (params.buckets == KB_STATS_BUCKETS_DETAILED || params.buckets == KB_STATS_BUCKETS_DISJOINT)) {
+    if (params.format == KB_STATS_PROMETHEUS && (params.buckets == KB_STATS_BUCKETS_DETAILED ||
+                                                 params.buckets == KB_STATS_BUCKETS_DISJOINT)) {
         kb_regex_destroy(filter);
         kb_admin_answer(response, 400, KB_STR("unsupported prometheus histogram bucket mode"));
         return;
@@ -167,8 +174,10 @@ static void stats_answer(struct kb_admin_request *request, struct kb_admin_respo
         kb_admin_set_content_type(response, KB_ADMIN_JSON);
     } else if (params.format == KB_STATS_HTML) {
         kb_admin_set_content_type(response, "text/html; charset=UTF-8");
-        kb_admin_add(response, KB_STR("<!DOCTYPE html>\n<html lang='en'>\n<head>\n  <title>Envoy Admin</title>\n"
-                                      "</head>\n<body>\n"));
+        kb_admin_add(
+            response,
+            KB_STR("<!DOCTYPE html>\n<html lang='en'>\n<head>\n  <title>Envoy Admin</title>\n"
+                   "</head>\n<body>\n"));
     }
     body = kb_calloc(1, sizeof(*body));
     KB_OBJ_SET(body, stats_body);
@@ -195,13 +204,14 @@ KB_ADMIN_HANDLER(reset_counters)
     kb_admin_add(response, KB_STR("OK\n"));
 }
 
-/* Envoy looks names up in a table shared by all threads, and shows how often. Kobune's names are indices, so that there is
- * nothing to show. */
+/* Envoy looks names up in a table shared by all threads, and shows how often. Kobune's names are
+ * indices, so that there is nothing to show. */
 KB_ADMIN_HANDLER(recentlookups)
 {
     if (request->admin->stats->recent_lookups_capacity == 0) {
-        kb_admin_add(response,
-                     KB_STR("Lookup tracking is not enabled. Use /stats/recentlookups/enable to enable.\n"));
+        kb_admin_add(
+            response,
+            KB_STR("Lookup tracking is not enabled. Use /stats/recentlookups/enable to enable.\n"));
     } else {
         kb_admin_add(response, KB_STR("   Count Lookup\n"));
     }

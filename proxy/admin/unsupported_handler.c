@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* /kobune/unsupported: fields of the configuration that are set and that Kobune does not implement, one for each kind of
- * place, with how often and where first. Nothing is ignored silently. */
+/* /kobune/unsupported: fields of the configuration that are set and that Kobune does not implement,
+ * one for each kind of place, with how often and where first. Nothing is ignored silently. */
 #include "proxy/admin/admin_internal.h"
 
 struct list_write {
@@ -25,13 +25,15 @@ static void json_write(void *arg, const struct kb_admin_unsupported *unsupported
     struct list_write *write = arg;
     struct kb_json_out *out = &write->response->body;
 
-    kb_json_out_add(out, write->any ? KB_STR(",\n  {\n   \"path\": ") : KB_STR("\n  {\n   \"path\": "));
+    kb_json_out_add(out,
+                    write->any ? KB_STR(",\n  {\n   \"path\": ") : KB_STR("\n  {\n   \"path\": "));
     kb_json_out_add_quoted(out, unsupported->path);
     kb_json_out_add(out, KB_STR(",\n   \"type\": "));
     kb_json_out_add_quoted(out, unsupported->type);
     kb_json_out_add(out, KB_STR(",\n   \"first\": "));
     kb_json_out_add_quoted(out, unsupported->first);
-    kb_admin_printf(write->response, ",\n   \"count\": %llu\n  }", (unsigned long long)unsupported->count);
+    kb_admin_printf(write->response, ",\n   \"count\": %llu\n  }",
+                    (unsigned long long)unsupported->count);
     write->any = true;
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Log-linear histograms of non-negative integers with two significant decimal digits. The arithmetic of quantiles and
- * sums follows Envoy's to the last bit, because its text shows all digits. */
+/* Log-linear histograms of non-negative integers with two significant decimal digits. The
+ * arithmetic of quantiles and sums follows Envoy's to the last bit, because its text shows all
+ * digits. */
 #include "proxy/stats/histogram.h"
 
 #include <math.h>
@@ -13,8 +14,7 @@
 const double kb_histogram_quantiles[KB_HISTOGRAM_QUANTILES] = {0,    0.25, 0.5,   0.75,  0.90,
                                                                0.95, 0.99, 0.995, 0.999, 1};
 const double kb_histogram_buckets[KB_HISTOGRAM_BUCKETS] = {
-    0.5,  1,    5,    10,    25,    50,    100,    250,    500,    1000,
-    2500, 5000, 1e4,  3e4,   6e4,   3e5,   6e5,    1.8e6,  3.6e6};
+    0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 1e4, 3e4, 6e4, 3e5, 6e5, 1.8e6, 3.6e6};
 
 static const double powers_of_ten[] = {1,    10,   1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8, 1e9,
                                        1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18};
@@ -84,8 +84,10 @@ static uint16_t bin_key(unsigned exponent, unsigned digits)
     return (uint16_t)(exponent << 7 | digits);
 }
 
-/* The bin of that key, made when it is not there; *at is where the search starts and ends, as keys come in order. */
-static struct kb_histogram_bin *total_bin(struct kb_histogram_total *total, uint16_t key, size_t *at)
+/* The bin of that key, made when it is not there; *at is where the search starts and ends, as keys
+ * come in order. */
+static struct kb_histogram_bin *total_bin(struct kb_histogram_total *total, uint16_t key,
+                                          size_t *at)
 {
     while (*at < total->bin_count && total->bins[*at].key < key) {
         (*at)++;
@@ -129,7 +131,9 @@ static void total_take_decade(struct kb_histogram_total *total, unsigned decade,
 
     for (size_t i = 0; i < n; i++) {
         const uint32_t *bins =
-            recorders[i] == NULL ? NULL : __atomic_load_n(&recorders[i]->decades[decade], __ATOMIC_ACQUIRE);
+            recorders[i] == NULL
+                ? NULL
+                : __atomic_load_n(&recorders[i]->decades[decade], __ATOMIC_ACQUIRE);
 
         if (bins == NULL) {
             continue;
@@ -144,7 +148,8 @@ static void total_take_decade(struct kb_histogram_total *total, unsigned decade,
     }
 }
 
-void kb_histogram_merge(struct kb_histogram_total *total, struct kb_histogram *const *recorders, size_t n)
+void kb_histogram_merge(struct kb_histogram_total *total, struct kb_histogram *const *recorders,
+                        size_t n)
 {
     size_t at = 0;
 
@@ -218,17 +223,19 @@ double kb_histogram_sum(const struct kb_histogram_total *total, enum kb_histogra
     double sum = 0;
 
     for (size_t i = 0; i < total->bin_count; i++) {
-        sum += bin_midpoint(&total->bins[i]) * (double)kb_histogram_bin_count(&total->bins[i], period);
+        sum +=
+            bin_midpoint(&total->bins[i]) * (double)kb_histogram_bin_count(&total->bins[i], period);
     }
     return sum;
 }
 
-uint64_t kb_histogram_count_below(const struct kb_histogram_total *total, enum kb_histogram_period period,
-                                  double bound)
+uint64_t kb_histogram_count_below(const struct kb_histogram_total *total,
+                                  enum kb_histogram_period period, double bound)
 {
     uint64_t count = 0;
 
-    for (size_t i = 0; i < total->bin_count && kb_histogram_bin_bound(&total->bins[i]) <= bound; i++) {
+    for (size_t i = 0; i < total->bin_count && kb_histogram_bin_bound(&total->bins[i]) <= bound;
+         i++) {
         count += kb_histogram_bin_count(&total->bins[i], period);
     }
     return count;
@@ -237,10 +244,12 @@ uint64_t kb_histogram_count_below(const struct kb_histogram_total *total, enum k
 /* The k-th of n samples of a bin stands where the k-th of n uniformly spread ones is expected. */
 static double bin_position(const struct kb_histogram_bin *bin, double k, uint64_t n)
 {
-    return kb_histogram_bin_bound(bin) + KB_MAX(k, 1) / (double)(n + 1) * kb_histogram_bin_width(bin);
+    return kb_histogram_bin_bound(bin) +
+           KB_MAX(k, 1) / (double)(n + 1) * kb_histogram_bin_width(bin);
 }
 
-void kb_histogram_quantile_values(const struct kb_histogram_total *total, enum kb_histogram_period period,
+void kb_histogram_quantile_values(const struct kb_histogram_total *total,
+                                  enum kb_histogram_period period,
                                   double out[KB_HISTOGRAM_QUANTILES])
 {
     double all = (double)kb_histogram_count(total, period);

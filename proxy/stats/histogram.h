@@ -1,31 +1,34 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Histograms whose bins, quantiles and sums agree with Envoy's (circllhist): a bin holds the values with the same two
- * leading decimal digits. A worker records into a kb_histogram of its own; the main thread merges the recorders
- * of all workers into a kb_histogram_total at every flush, and shows that. */
+/* Histograms whose bins, quantiles and sums agree with Envoy's (circllhist): a bin holds the values
+ * with the same two leading decimal digits. A worker records into a kb_histogram of its own; the
+ * main thread merges the recorders of all workers into a kb_histogram_total at every flush, and
+ * shows that. */
 #pragma once
 
 #include <stdbool.h>
 
 #include "base/compiler.h"
 
-#define KB_HISTOGRAM_DECADES 18 /* 10..99, 100..999, and so on up to INT64_MAX */
+#define KB_HISTOGRAM_DECADES     18 /* 10..99, 100..999, and so on up to INT64_MAX */
 #define KB_HISTOGRAM_DECADE_BINS 90
-#define KB_HISTOGRAM_QUANTILES 10
-#define KB_HISTOGRAM_BUCKETS 19 /* of Envoy's default upper bounds */
+#define KB_HISTOGRAM_QUANTILES   10
+#define KB_HISTOGRAM_BUCKETS     19 /* of Envoy's default upper bounds */
 
 /* P0 P25 P50 P75 P90 P95 P99 P99.5 P99.9 P100, as fractions. */
 extern const double kb_histogram_quantiles[KB_HISTOGRAM_QUANTILES];
 /* 0.5 to 3600000. */
 extern const double kb_histogram_buckets[KB_HISTOGRAM_BUCKETS];
 
-/* Counts wrap; the main thread takes differences, so no flush may see more than 2^32 samples of one bin. */
+/* Counts wrap; the main thread takes differences, so no flush may see more than 2^32 samples of one
+ * bin. */
 struct kb_histogram {
-    uint32_t small[10];                      /* 0..9 */
-    uint32_t *decades[KB_HISTOGRAM_DECADES]; /* KB_HISTOGRAM_DECADE_BINS each; made at the first sample */
+    uint32_t small[10]; /* 0..9 */
+    uint32_t *
+        decades[KB_HISTOGRAM_DECADES]; /* KB_HISTOGRAM_DECADE_BINS each; made at the first sample */
 };
 
 struct kb_histogram_bin {
-    uint16_t key; /* 0: the value 0; else exponent << 7 | two leading digits */
+    uint16_t key;  /* 0: the value 0; else exponent << 7 | two leading digits */
     uint32_t seen; /* recorders' sum at the last merge, modulo 2^32 */
     uint32_t interval;
     uint64_t cumulative;
@@ -51,24 +54,29 @@ void kb_histogram_destroy(struct kb_histogram *histogram);
 /* Counts a sample. On the recorder's thread. Allocates only at the first sample of a decade. */
 void kb_histogram_record(struct kb_histogram *histogram, uint64_t value);
 
-/* Takes the new samples of the recorders (NULL entries are skipped) into the total; the interval becomes what
- * came since the merge before. The recorders may be written meanwhile. */
-void kb_histogram_merge(struct kb_histogram_total *total, struct kb_histogram *const *recorders, size_t n);
+/* Takes the new samples of the recorders (NULL entries are skipped) into the total; the interval
+ * becomes what came since the merge before. The recorders may be written meanwhile. */
+void kb_histogram_merge(struct kb_histogram_total *total, struct kb_histogram *const *recorders,
+                        size_t n);
 /* True when a recorder has a sample. */
 bool kb_histogram_has_samples(const struct kb_histogram *histogram);
 void kb_histogram_total_dispose(struct kb_histogram_total *total);
 
-uint64_t kb_histogram_count(const struct kb_histogram_total *total, enum kb_histogram_period period);
+/* Samples. */
+uint64_t kb_histogram_count(const struct kb_histogram_total *total,
+                            enum kb_histogram_period period);
 /* Every sample counts as the point of its bin that has the least relative error, as in Envoy. */
 double kb_histogram_sum(const struct kb_histogram_total *total, enum kb_histogram_period period);
 /* Samples in bins that begin at or below `bound`. */
-uint64_t kb_histogram_count_below(const struct kb_histogram_total *total, enum kb_histogram_period period,
-                                  double bound);
+uint64_t kb_histogram_count_below(const struct kb_histogram_total *total,
+                                  enum kb_histogram_period period, double bound);
 /* The value at each of kb_histogram_quantiles; NAN when there are no samples. */
-void kb_histogram_quantile_values(const struct kb_histogram_total *total, enum kb_histogram_period period,
+void kb_histogram_quantile_values(const struct kb_histogram_total *total,
+                                  enum kb_histogram_period period,
                                   double out[KB_HISTOGRAM_QUANTILES]);
 
 /* Lower bound and width of a bin, and its count in the period. */
 double kb_histogram_bin_bound(const struct kb_histogram_bin *bin);
 double kb_histogram_bin_width(const struct kb_histogram_bin *bin);
-uint64_t kb_histogram_bin_count(const struct kb_histogram_bin *bin, enum kb_histogram_period period);
+uint64_t kb_histogram_bin_count(const struct kb_histogram_bin *bin,
+                                enum kb_histogram_period period);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Which buckets a histogram is shown with (Envoy config.metrics.v3.HistogramBucketSettings): the first setting whose
- * pattern matches the name and that has buckets. */
+/* Which buckets a histogram is shown with (Envoy config.metrics.v3.HistogramBucketSettings): the
+ * first setting whose pattern matches the name and that has buckets. */
 #include "proxy/stats/histogram_settings.h"
 
 #include <stdlib.h>
@@ -30,7 +30,8 @@ static int bound_cmp(const void *a, const void *b)
 }
 
 struct kb_histogram_settings *
-kb_histogram_settings_create(const Envoy__Config__Metrics__V3__StatsConfig *config, struct kb_diag *diag)
+kb_histogram_settings_create(const Envoy__Config__Metrics__V3__StatsConfig *config,
+                             struct kb_diag *diag)
 {
     struct kb_histogram_settings *settings;
 
@@ -41,7 +42,8 @@ kb_histogram_settings_create(const Envoy__Config__Metrics__V3__StatsConfig *conf
     kb_arena_init(&settings->arena, NULL);
     settings->settings = kb_calloc(config->n_histogram_bucket_settings, sizeof(struct setting));
     for (size_t i = 0; i < config->n_histogram_bucket_settings; i++) {
-        const Envoy__Config__Metrics__V3__HistogramBucketSettings *from = config->histogram_bucket_settings[i];
+        const Envoy__Config__Metrics__V3__HistogramBucketSettings *from =
+            config->histogram_bucket_settings[i];
         struct setting *setting = &settings->settings[settings->count];
 
         if (from->n_buckets == 0) {
@@ -53,7 +55,8 @@ kb_histogram_settings_create(const Envoy__Config__Metrics__V3__StatsConfig *conf
         kb_diag_pop(diag);
         kb_diag_pop(diag);
         setting->count = from->n_buckets;
-        setting->bounds = kb_arena_alloc(&settings->arena, from->n_buckets * sizeof(double), sizeof(double));
+        setting->bounds =
+            kb_arena_alloc(&settings->arena, from->n_buckets * sizeof(double), sizeof(double));
         memcpy(setting->bounds, from->buckets, from->n_buckets * sizeof(double));
         qsort(setting->bounds, setting->count, sizeof(double), bound_cmp);
         settings->count++;

@@ -8,9 +8,11 @@
 
 struct kb_histogram_settings;
 
-/* NULL when stats_config has no settings. Errors go to diag, whose present path is stats_config's. */
+/* NULL when stats_config has no settings. Errors go to diag, whose present path is stats_config's.
+ */
 struct kb_histogram_settings *
-kb_histogram_settings_create(const Envoy__Config__Metrics__V3__StatsConfig *config, struct kb_diag *diag);
+kb_histogram_settings_create(const Envoy__Config__Metrics__V3__StatsConfig *config,
+                             struct kb_diag *diag);
 /* NULL is allowed. */
 void kb_histogram_settings_destroy(struct kb_histogram_settings *settings);
 

@@ -11,7 +11,8 @@ static void match_set(struct kb_name_match *match, enum kb_name_match_kind kind,
     match->text = kb_str_dup(arena, kb_str_from_cstr(text));
 }
 
-static void match_set_regex(struct kb_name_match *match, const Envoy__Type__Matcher__V3__RegexMatcher *config,
+static void match_set_regex(struct kb_name_match *match,
+                            const Envoy__Type__Matcher__V3__RegexMatcher *config,
                             struct kb_arena *arena, struct kb_diag *diag)
 {
     struct kb_str error;
@@ -28,7 +29,8 @@ static void match_set_regex(struct kb_name_match *match, const Envoy__Type__Matc
     kb_diag_pop(diag);
 }
 
-void kb_name_match_init(struct kb_name_match *match, const Envoy__Type__Matcher__V3__StringMatcher *config,
+void kb_name_match_init(struct kb_name_match *match,
+                        const Envoy__Type__Matcher__V3__StringMatcher *config,
                         struct kb_arena *arena, struct kb_diag *diag)
 {
     *match = (struct kb_name_match){.kind = KB_NAME_MATCH_NEVER};

@@ -22,8 +22,10 @@ struct kb_name_match {
     struct kb_regex *regex; /* owned */
 };
 
-/* On caller's storage; reports what is wrong at the present path of diag and matches nothing then. */
-void kb_name_match_init(struct kb_name_match *match, const Envoy__Type__Matcher__V3__StringMatcher *config,
+/* On caller's storage; reports what is wrong at the present path of diag and matches nothing then.
+ */
+void kb_name_match_init(struct kb_name_match *match,
+                        const Envoy__Type__Matcher__V3__StringMatcher *config,
                         struct kb_arena *arena, struct kb_diag *diag);
 void kb_name_match_dispose(struct kb_name_match *match);
 bool kb_name_match_test(const struct kb_name_match *match, struct kb_str name);

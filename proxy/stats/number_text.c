@@ -40,9 +40,9 @@ static struct digits digits_of(double value)
 
 static struct kb_str exponent_text(const struct digits *digits, char out[KB_NUMBER_TEXT_MAX])
 {
-    int len = snprintf(out, KB_NUMBER_TEXT_MAX, "%s%c%s%.*se%c%02d", digits->negative ? "-" : "", digits->text[0],
-                       digits->count > 1 ? "." : "", digits->count - 1, digits->text + 1,
-                       digits->exponent < 0 ? '-' : '+', abs(digits->exponent));
+    int len = snprintf(out, KB_NUMBER_TEXT_MAX, "%s%c%s%.*se%c%02d", digits->negative ? "-" : "",
+                       digits->text[0], digits->count > 1 ? "." : "", digits->count - 1,
+                       digits->text + 1, digits->exponent < 0 ? '-' : '+', abs(digits->exponent));
 
     return kb_str_make(out, (size_t)len);
 }

@@ -13,14 +13,16 @@
 #define STEP_SCOPES_INDEX 16
 #define STEP_SCOPES_WRITE 1000
 
-struct kb_prometheus *kb_prometheus_create(struct kb_stat_store *store, const struct kb_stats_params *params)
+struct kb_prometheus *kb_prometheus_create(struct kb_stat_store *store,
+                                           const struct kb_stats_params *params)
 {
     struct kb_prometheus *prometheus = kb_calloc(1, sizeof(*prometheus));
 
     prometheus->store = store;
     prometheus->params = params;
     prometheus->epoch = kb_stat_store_pin(store);
-    prometheus->scopes = kb_stat_scopes_sorted(store, kb_prometheus_name_cmp, &prometheus->scope_count);
+    prometheus->scopes =
+        kb_stat_scopes_sorted(store, kb_prometheus_name_cmp, &prometheus->scope_count);
     kb_arena_init(&prometheus->arena, NULL);
     return prometheus;
 }
@@ -30,12 +32,10 @@ void kb_prometheus_destroy(struct kb_prometheus *prometheus)
     if (prometheus == NULL) {
         return;
     }
-    KB_VEC_FOREACH(shape, &prometheus->shapes)
-    {
+    KB_VEC_FOREACH (shape, &prometheus->shapes) {
         kb_vec_dispose(&shape->scopes);
     }
-    KB_VEC_FOREACH(family, &prometheus->families)
-    {
+    KB_VEC_FOREACH (family, &prometheus->families) {
         kb_vec_dispose(&family->members);
         kb_vec_dispose(&family->dynamic);
     }
@@ -58,7 +58,8 @@ void kb_prometheus_destroy(struct kb_prometheus *prometheus)
 
 static bool is_name_char(char c)
 {
-    return (kb_ascii_lower(c) >= 'a' && kb_ascii_lower(c) <= 'z') || kb_ascii_is_digit(c) || c == '_';
+    return (kb_ascii_lower(c) >= 'a' && kb_ascii_lower(c) <= 'z') || kb_ascii_is_digit(c) ||
+           c == '_';
 }
 
 static void sanitized_add(struct kb_json_out *out, struct kb_str name)
@@ -114,7 +115,8 @@ static void family_name_add(struct kb_json_out *out, const struct kb_tag_result 
     sanitized_add(out, kb_str_make(tags->name, tags->name_len));
 }
 
-static void sample_head_add(struct kb_json_out *out, const struct kb_tag_result *tags, const char *suffix)
+static void sample_head_add(struct kb_json_out *out, const struct kb_tag_result *tags,
+                            const char *suffix)
 {
     family_name_add(out, tags);
     kb_stats_out_printf(out, "%s{", suffix);
@@ -122,7 +124,8 @@ static void sample_head_add(struct kb_json_out *out, const struct kb_tag_result 
 }
 
 static void sum_and_count_add(struct kb_json_out *out, const struct kb_tag_result *tags,
-                              const struct kb_histogram_total *total, enum kb_histogram_period period)
+                              const struct kb_histogram_total *total,
+                              enum kb_histogram_period period)
 {
     sample_head_add(out, tags, "_sum");
     kb_stats_out_printf(out, "} %.32g\n", kb_histogram_sum(total, period));
@@ -146,8 +149,9 @@ static void summary_add(struct kb_json_out *out, const struct kb_tag_result *tag
     sum_and_count_add(out, tags, total, KB_HISTOGRAM_INTERVAL);
 }
 
-static void buckets_add(struct kb_json_out *out, const struct kb_tag_result *tags, const struct kb_stat_store *store,
-                        struct kb_str name, const struct kb_histogram_total *total)
+static void buckets_add(struct kb_json_out *out, const struct kb_tag_result *tags,
+                        const struct kb_stat_store *store, struct kb_str name,
+                        const struct kb_histogram_total *total)
 {
     const double *bounds;
     size_t count;
@@ -155,13 +159,15 @@ static void buckets_add(struct kb_json_out *out, const struct kb_tag_result *tag
 
     kb_histogram_settings_find(store->histogram_settings, name, &bounds, &count);
     for (size_t i = 0; i <= count; i++) {
-        uint64_t samples = i < count ? kb_histogram_count_below(total, KB_HISTOGRAM_CUMULATIVE, bounds[i])
-                                     : kb_histogram_count(total, KB_HISTOGRAM_CUMULATIVE);
+        uint64_t samples = i < count
+                               ? kb_histogram_count_below(total, KB_HISTOGRAM_CUMULATIVE, bounds[i])
+                               : kb_histogram_count(total, KB_HISTOGRAM_CUMULATIVE);
 
         sample_head_add(out, tags, "_bucket");
         kb_json_out_add(out, separator);
         if (i < count) {
-            kb_stats_out_printf(out, "le=\"%.32g\"} %llu\n", bounds[i], (unsigned long long)samples);
+            kb_stats_out_printf(out, "le=\"%.32g\"} %llu\n", bounds[i],
+                                (unsigned long long)samples);
         } else {
             kb_stats_out_printf(out, "le=\"+Inf\"} %llu\n", (unsigned long long)samples);
         }
@@ -172,7 +178,8 @@ static void buckets_add(struct kb_json_out *out, const struct kb_tag_result *tag
 static void type_add(struct kb_prometheus *prometheus, struct kb_json_out *out,
                      const struct kb_prometheus_family *family)
 {
-    static const char *const types[KB_PROMETHEUS_SECTIONS] = {"counter", "gauge", "gauge", "histogram"};
+    static const char *const types[KB_PROMETHEUS_SECTIONS] = {"counter", "gauge", "gauge",
+                                                              "histogram"};
     bool summary = family->section == KB_PROMETHEUS_HISTOGRAMS && prometheus->params->buckets_set &&
                    prometheus->params->buckets == KB_STATS_BUCKETS_SUMMARY;
 
@@ -190,12 +197,14 @@ static void sample_add(struct kb_prometheus *prometheus, struct kb_json_out *out
                        const struct kb_stat_view *view)
 {
     const struct kb_tag_result *tags = &prometheus->tags;
-    const struct kb_histogram_total *total = view->histogram != NULL ? view->histogram : &kb_stats_no_samples;
+    const struct kb_histogram_total *total =
+        view->histogram != NULL ? view->histogram : &kb_stats_no_samples;
 
     type_add(prometheus, out, family);
     if (family->section == KB_PROMETHEUS_TEXTS) {
         sample_head_add(out, tags, "");
-        kb_json_out_add(out, tags->tag_count > 0 ? KB_STR(",text_value=\"") : KB_STR("text_value=\""));
+        kb_json_out_add(out,
+                        tags->tag_count > 0 ? KB_STR(",text_value=\"") : KB_STR("text_value=\""));
         label_value_add(out, view->text);
         kb_json_out_add(out, KB_STR("\"} 0\n"));
     } else if (family->section != KB_PROMETHEUS_HISTOGRAMS) {
@@ -203,7 +212,8 @@ static void sample_add(struct kb_prometheus *prometheus, struct kb_json_out *out
         kb_json_out_add(out, KB_STR("} "));
         kb_stats_out_u64(out, view->value);
         kb_json_out_add(out, KB_STR("\n"));
-    } else if (prometheus->params->buckets_set && prometheus->params->buckets == KB_STATS_BUCKETS_SUMMARY) {
+    } else if (prometheus->params->buckets_set &&
+               prometheus->params->buckets == KB_STATS_BUCKETS_SUMMARY) {
         summary_add(out, tags, total);
     } else {
         buckets_add(out, tags, prometheus->store, name, total);
@@ -246,12 +256,14 @@ static bool leaf_waits(const struct kb_stat_group *group, unsigned id)
 }
 
 /* Another shape of the schema may give the same statistic: it is written for the first. */
-static bool member_is_first(const struct kb_prometheus *prometheus, const struct kb_prometheus_family *family,
+static bool member_is_first(const struct kb_prometheus *prometheus,
+                            const struct kb_prometheus_family *family,
                             const struct kb_prometheus_member *member)
 {
     const struct kb_stat_schema *schema = prometheus->shapes.items[member->shape].schema;
 
-    for (const struct kb_prometheus_member *before = family->members.items; before < member; before++) {
+    for (const struct kb_prometheus_member *before = family->members.items; before < member;
+         before++) {
         if (before->id == member->id && prometheus->shapes.items[before->shape].schema == schema) {
             return false;
         }
@@ -260,12 +272,12 @@ static bool member_is_first(const struct kb_prometheus *prometheus, const struct
 }
 
 static void scope_schema_add(struct kb_prometheus *prometheus, struct kb_json_out *out,
-                             const struct kb_prometheus_family *family, const struct kb_stat_scope *scope)
+                             const struct kb_prometheus_family *family,
+                             const struct kb_stat_scope *scope)
 {
     const struct kb_stat_group *group = KB_CONTAINER_OF(scope, struct kb_stat_group, scope);
 
-    KB_VEC_FOREACH(member, &family->members)
-    {
+    KB_VEC_FOREACH (member, &family->members) {
         const struct kb_stat_def *def = &group->schema->defs[member->id];
         struct kb_stat_leaf leaf = {
             .suffix = kb_str_from_cstr(def->name), .id = member->id, .kind = (uint8_t)def->kind};
@@ -280,9 +292,10 @@ static void scope_schema_add(struct kb_prometheus *prometheus, struct kb_json_ou
 static void scope_add(struct kb_prometheus *prometheus, struct kb_json_out *out,
                       const struct kb_prometheus_family *family, const struct kb_stat_scope *scope)
 {
-    enum kb_stat_phase phase = family->section == KB_PROMETHEUS_TEXTS        ? KB_STAT_PHASE_TEXTS
-                               : family->section == KB_PROMETHEUS_HISTOGRAMS ? KB_STAT_PHASE_HISTOGRAMS
-                                                                             : KB_STAT_PHASE_NUMBERS;
+    enum kb_stat_phase phase = family->section == KB_PROMETHEUS_TEXTS ? KB_STAT_PHASE_TEXTS
+                               : family->section == KB_PROMETHEUS_HISTOGRAMS
+                                   ? KB_STAT_PHASE_HISTOGRAMS
+                                   : KB_STAT_PHASE_NUMBERS;
 
     if (scope->gone) {
         return;
@@ -293,9 +306,9 @@ static void scope_add(struct kb_prometheus *prometheus, struct kb_json_out *out,
     if (family->dynamic.len == 0) {
         return;
     }
-    kb_stat_leaves_fill(&prometheus->leaves, scope, phase, scope->type != KB_STAT_SCOPE_GROUP, true);
-    KB_VEC_FOREACH(leaf, &prometheus->leaves.list)
-    {
+    kb_stat_leaves_fill(&prometheus->leaves, scope, phase, scope->type != KB_STAT_SCOPE_GROUP,
+                        true);
+    KB_VEC_FOREACH (leaf, &prometheus->leaves.list) {
         leaf_add(prometheus, out, family, scope, leaf);
     }
 }
@@ -309,7 +322,8 @@ static int number_cmp(const void *a, const void *b)
 }
 
 /* Collects the scopes that may have a statistic of the family, each once, in order. */
-static void family_begin(struct kb_prometheus *prometheus, const struct kb_prometheus_family *family)
+static void family_begin(struct kb_prometheus *prometheus,
+                         const struct kb_prometheus_family *family)
 {
     uint32_t last_shape = KB_PROMETHEUS_NONE;
     size_t kept = 0;
@@ -317,27 +331,24 @@ static void family_begin(struct kb_prometheus *prometheus, const struct kb_prome
     prometheus->family_scopes.len = 0;
     prometheus->at_scope = 0;
     prometheus->family_begun = false;
-    KB_VEC_FOREACH(member, &family->members)
-    {
+    KB_VEC_FOREACH (member, &family->members) {
         const struct kb_prometheus_shape *shape = &prometheus->shapes.items[member->shape];
 
         if (member->shape != last_shape) {
-            KB_VEC_FOREACH(scope, &shape->scopes)
-            {
+            KB_VEC_FOREACH (scope, &shape->scopes) {
                 kb_vec_push(&prometheus->family_scopes, *scope);
             }
         }
         last_shape = member->shape;
     }
-    KB_VEC_FOREACH(scope, &family->dynamic)
-    {
+    KB_VEC_FOREACH (scope, &family->dynamic) {
         kb_vec_push(&prometheus->family_scopes, *scope);
     }
     if (prometheus->family_scopes.len > 0) {
-        qsort(prometheus->family_scopes.items, prometheus->family_scopes.len, sizeof(uint32_t), number_cmp);
+        qsort(prometheus->family_scopes.items, prometheus->family_scopes.len, sizeof(uint32_t),
+              number_cmp);
     }
-    KB_VEC_FOREACH(scope, &prometheus->family_scopes)
-    {
+    KB_VEC_FOREACH (scope, &prometheus->family_scopes) {
         if (kept == 0 || prometheus->family_scopes.items[kept - 1] != *scope) {
             prometheus->family_scopes.items[kept++] = *scope;
         }
@@ -354,7 +365,8 @@ static bool write_step(struct kb_prometheus *prometheus, struct kb_json_out *out
         if (prometheus->at_family == prometheus->families.len) {
             return false;
         }
-        family_begin(prometheus, &prometheus->families.items[prometheus->order[prometheus->at_family++]]);
+        family_begin(prometheus,
+                     &prometheus->families.items[prometheus->order[prometheus->at_family++]]);
         return true;
     }
     family = &prometheus->families.items[prometheus->order[prometheus->at_family - 1]];

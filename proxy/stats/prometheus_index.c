@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The index behind Prometheus output: which statistics have which extracted name. Thousands of clusters whose names
- * come out alike share one shape, so that the index costs a few bytes for each. */
+/* The index behind Prometheus output: which statistics have which extracted name. Thousands of
+ * clusters whose names come out alike share one shape, so that the index costs a few bytes for
+ * each. */
 #include <stdlib.h>
 
 #include "base/mem.h"
@@ -21,7 +22,8 @@ int kb_prometheus_name_cmp(struct kb_str a, struct kb_str b)
     return a.len < b.len ? -1 : a.len > b.len;
 }
 
-enum kb_prometheus_section kb_prometheus_section_of(const struct kb_stat_scope *scope, enum kb_stat_kind kind)
+enum kb_prometheus_section kb_prometheus_section_of(const struct kb_stat_scope *scope,
+                                                    enum kb_stat_kind kind)
 {
     if (scope->type == KB_STAT_SCOPE_TEXT) {
         return KB_PROMETHEUS_TEXTS;
@@ -37,8 +39,8 @@ enum kb_prometheus_section kb_prometheus_section_of(const struct kb_stat_scope *
     return KB_PROMETHEUS_HISTOGRAMS;
 }
 
-struct kb_str kb_prometheus_full_name(struct kb_prometheus *prometheus, const struct kb_stat_scope *scope,
-                                      struct kb_str suffix)
+struct kb_str kb_prometheus_full_name(struct kb_prometheus *prometheus,
+                                      const struct kb_stat_scope *scope, struct kb_str suffix)
 {
     size_t len = scope->name_len + suffix.len;
     struct kb_str name;
@@ -59,7 +61,8 @@ struct kb_str kb_prometheus_full_name(struct kb_prometheus *prometheus, const st
     return name;
 }
 
-/* The family of a statistic, made when it is new; KB_PROMETHEUS_NONE when the statistic is not shown. */
+/* The family of a statistic, made when it is new; KB_PROMETHEUS_NONE when the statistic is not
+ * shown. */
 static uint32_t family_of(struct kb_prometheus *prometheus, const struct kb_stat_scope *scope,
                           struct kb_str suffix, enum kb_stat_kind kind)
 {
@@ -79,16 +82,18 @@ static uint32_t family_of(struct kb_prometheus *prometheus, const struct kb_stat
     }
     family.name = kb_str_dup(&prometheus->arena, name);
     kb_vec_push(&prometheus->families, family);
-    kb_map_put(&prometheus->family_map[section], family.name, (void *)(uintptr_t)prometheus->families.len);
+    kb_map_put(&prometheus->family_map[section], family.name,
+               (void *)(uintptr_t)prometheus->families.len);
     return (uint32_t)prometheus->families.len - 1;
 }
 
 /* Adds the scope to the shape with these families, made when it is new. */
-static void shape_take(struct kb_prometheus *prometheus, uint32_t scope, const struct kb_stat_schema *schema,
-                       const uint32_t *families)
+static void shape_take(struct kb_prometheus *prometheus, uint32_t scope,
+                       const struct kb_stat_schema *schema, const uint32_t *families)
 {
     struct kb_prometheus_shape shape = {.schema = schema};
-    struct kb_str key = kb_str_make((const char *)families, (schema->count + 2u) * sizeof(uint32_t));
+    struct kb_str key =
+        kb_str_make((const char *)families, (schema->count + 2u) * sizeof(uint32_t));
     void *known = kb_map_get(&prometheus->shape_map, key);
 
     if (known != NULL) {
@@ -124,9 +129,10 @@ static void schema_index(struct kb_prometheus *prometheus, uint32_t scope_number
     for (unsigned id = 0; id < schema->count; id++) {
         const struct kb_stat_def *def = &schema->defs[id];
 
-        families[id] = kb_stat_group_hides(group, id)
-                           ? KB_PROMETHEUS_NONE
-                           : family_of(prometheus, &group->scope, kb_str_from_cstr(def->name), def->kind);
+        families[id] =
+            kb_stat_group_hides(group, id)
+                ? KB_PROMETHEUS_NONE
+                : family_of(prometheus, &group->scope, kb_str_from_cstr(def->name), def->kind);
         any = any || families[id] != KB_PROMETHEUS_NONE;
     }
     if (any) {
@@ -142,17 +148,19 @@ static void dynamic_index(struct kb_prometheus *prometheus, uint32_t scope_numbe
                                                 KB_STAT_PHASE_HISTOGRAMS};
 
     for (size_t i = 0; i < KB_ARRAY_LEN(phases); i++) {
-        kb_stat_leaves_fill(&prometheus->leaves, scope, phases[i], scope->type != KB_STAT_SCOPE_GROUP, true);
-        KB_VEC_FOREACH(leaf, &prometheus->leaves.list)
-        {
-            uint32_t number = family_of(prometheus, scope, leaf->suffix, (enum kb_stat_kind)leaf->kind);
+        kb_stat_leaves_fill(&prometheus->leaves, scope, phases[i],
+                            scope->type != KB_STAT_SCOPE_GROUP, true);
+        KB_VEC_FOREACH (leaf, &prometheus->leaves.list) {
+            uint32_t number =
+                family_of(prometheus, scope, leaf->suffix, (enum kb_stat_kind)leaf->kind);
             struct kb_prometheus_family *family;
 
             if (number == KB_PROMETHEUS_NONE) {
                 continue;
             }
             family = &prometheus->families.items[number];
-            if (family->dynamic.len == 0 || family->dynamic.items[family->dynamic.len - 1] != scope_number) {
+            if (family->dynamic.len == 0 ||
+                family->dynamic.items[family->dynamic.len - 1] != scope_number) {
                 kb_vec_push(&family->dynamic, scope_number);
             }
         }

@@ -31,7 +31,8 @@ struct kb_prometheus_family {
     struct kb_str name; /* with dots */
     enum kb_prometheus_section section;
     KB_VEC(struct kb_prometheus_member) members;
-    KB_VEC(uint32_t) dynamic; /* scopes that have it beyond their schema: codes, named statistics, texts */
+    KB_VEC(uint32_t)
+    dynamic; /* scopes that have it beyond their schema: codes, named statistics, texts */
 };
 
 #define KB_PROMETHEUS_NONE UINT32_MAX
@@ -62,7 +63,9 @@ struct kb_prometheus {
 /* Takes the next scope into the index; false when all are in and `order` stands. */
 bool kb_prometheus_index_step(struct kb_prometheus *prometheus);
 
-/* The full name of a statistic, in prometheus->name; p NULL when filter or stats_matcher leave it out. */
-struct kb_str kb_prometheus_full_name(struct kb_prometheus *prometheus, const struct kb_stat_scope *scope,
-                                      struct kb_str suffix);
-enum kb_prometheus_section kb_prometheus_section_of(const struct kb_stat_scope *scope, enum kb_stat_kind kind);
+/* The full name of a statistic, in prometheus->name; p NULL when filter or stats_matcher leave it
+ * out. */
+struct kb_str kb_prometheus_full_name(struct kb_prometheus *prometheus,
+                                      const struct kb_stat_scope *scope, struct kb_str suffix);
+enum kb_prometheus_section kb_prometheus_section_of(const struct kb_stat_scope *scope,
+                                                    enum kb_stat_kind kind);

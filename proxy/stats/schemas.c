@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The tables of names behind the schemas, made from the .def lists, and which of them the admin listener does not
- * have. */
+/* The tables of names behind the schemas, made from the .def lists, and which of them the admin
+ * listener does not have. */
 #include "proxy/stats/stat_internal.h"
 
-#define KIND_COUNTER KB_STAT_COUNTER, false
-#define KIND_GAUGE KB_STAT_GAUGE, false
-#define KIND_HISTOGRAM KB_STAT_HISTOGRAM, false
-#define KIND_LAZY_GAUGE KB_STAT_GAUGE, true
+#define KIND_COUNTER        KB_STAT_COUNTER, false
+#define KIND_GAUGE          KB_STAT_GAUGE, false
+#define KIND_HISTOGRAM      KB_STAT_HISTOGRAM, false
+#define KIND_LAZY_GAUGE     KB_STAT_GAUGE, true
 #define KIND_LAZY_HISTOGRAM KB_STAT_HISTOGRAM, true
-#define X(ID, name, kind) {name, KIND_##kind},
+#define X(ID, name, kind)   {name, KIND_##kind},
 
 static const struct kb_stat_def cluster_defs[] = {
 #include "proxy/stats/cluster.def"
@@ -68,83 +68,73 @@ static const struct kb_stat_def overload_defs[] = {
 #undef X
 
 /* Histograms are counted at compile time: each list is a sum of zeros and ones. */
-#define COUNT_COUNTER 0
-#define COUNT_GAUGE 0
-#define COUNT_HISTOGRAM 1
-#define COUNT_LAZY_GAUGE 0
+#define COUNT_COUNTER        0
+#define COUNT_GAUGE          0
+#define COUNT_HISTOGRAM      1
+#define COUNT_LAZY_GAUGE     0
 #define COUNT_LAZY_HISTOGRAM 1
-#define X(ID, name, kind) +COUNT_##kind
+#define X(ID, name, kind)    +COUNT_##kind
 
-const struct kb_stat_schema kb_stat_schema_cluster = {
-    cluster_defs, KB_ARRAY_LEN(cluster_defs), 0
+const struct kb_stat_schema kb_stat_schema_cluster = {cluster_defs, KB_ARRAY_LEN(cluster_defs), 0
 #include "proxy/stats/cluster.def"
 };
-const struct kb_stat_schema kb_stat_schema_http = {
-    http_defs, KB_ARRAY_LEN(http_defs), 0
+const struct kb_stat_schema kb_stat_schema_http = {http_defs, KB_ARRAY_LEN(http_defs), 0
 #include "proxy/stats/http.def"
 };
-const struct kb_stat_schema kb_stat_schema_http1 = {
-    http1_defs, KB_ARRAY_LEN(http1_defs), 0
+const struct kb_stat_schema kb_stat_schema_http1 = {http1_defs, KB_ARRAY_LEN(http1_defs), 0
 #include "proxy/stats/http1.def"
 };
-const struct kb_stat_schema kb_stat_schema_listener = {
-    listener_defs, KB_ARRAY_LEN(listener_defs), 0
+const struct kb_stat_schema kb_stat_schema_listener = {listener_defs, KB_ARRAY_LEN(listener_defs), 0
 #include "proxy/stats/listener.def"
 };
-const struct kb_stat_schema kb_stat_schema_listener_http = {
-    listener_http_defs, KB_ARRAY_LEN(listener_http_defs), 0
+const struct kb_stat_schema kb_stat_schema_listener_http = {listener_http_defs,
+                                                            KB_ARRAY_LEN(listener_http_defs), 0
 #include "proxy/stats/listener_http.def"
 };
-const struct kb_stat_schema kb_stat_schema_listener_worker = {
-    listener_worker_defs, KB_ARRAY_LEN(listener_worker_defs), 0
+const struct kb_stat_schema kb_stat_schema_listener_worker = {listener_worker_defs,
+                                                              KB_ARRAY_LEN(listener_worker_defs), 0
 #include "proxy/stats/listener_worker.def"
 };
 const struct kb_stat_schema kb_stat_schema_listener_manager = {
     listener_manager_defs, KB_ARRAY_LEN(listener_manager_defs), 0
 #include "proxy/stats/listener_manager.def"
 };
-const struct kb_stat_schema kb_stat_schema_cluster_manager = {
-    cluster_manager_defs, KB_ARRAY_LEN(cluster_manager_defs), 0
+const struct kb_stat_schema kb_stat_schema_cluster_manager = {cluster_manager_defs,
+                                                              KB_ARRAY_LEN(cluster_manager_defs), 0
 #include "proxy/stats/cluster_manager.def"
 };
-const struct kb_stat_schema kb_stat_schema_tcp = {
-    tcp_defs, KB_ARRAY_LEN(tcp_defs), 0
+const struct kb_stat_schema kb_stat_schema_tcp = {tcp_defs, KB_ARRAY_LEN(tcp_defs), 0
 #include "proxy/stats/tcp.def"
 };
-const struct kb_stat_schema kb_stat_schema_dns = {
-    dns_defs, KB_ARRAY_LEN(dns_defs), 0
+const struct kb_stat_schema kb_stat_schema_dns = {dns_defs, KB_ARRAY_LEN(dns_defs), 0
 #include "proxy/stats/dns.def"
 };
-const struct kb_stat_schema kb_stat_schema_filesystem = {
-    filesystem_defs, KB_ARRAY_LEN(filesystem_defs), 0
+const struct kb_stat_schema kb_stat_schema_filesystem = {filesystem_defs,
+                                                         KB_ARRAY_LEN(filesystem_defs), 0
 #include "proxy/stats/filesystem.def"
 };
-const struct kb_stat_schema kb_stat_schema_runtime = {
-    runtime_defs, KB_ARRAY_LEN(runtime_defs), 0
+const struct kb_stat_schema kb_stat_schema_runtime = {runtime_defs, KB_ARRAY_LEN(runtime_defs), 0
 #include "proxy/stats/runtime.def"
 };
-const struct kb_stat_schema kb_stat_schema_server = {
-    server_defs, KB_ARRAY_LEN(server_defs), 0
+const struct kb_stat_schema kb_stat_schema_server = {server_defs, KB_ARRAY_LEN(server_defs), 0
 #include "proxy/stats/server.def"
 };
-const struct kb_stat_schema kb_stat_schema_watchdog = {
-    watchdog_defs, KB_ARRAY_LEN(watchdog_defs), 0
+const struct kb_stat_schema kb_stat_schema_watchdog = {watchdog_defs, KB_ARRAY_LEN(watchdog_defs), 0
 #include "proxy/stats/watchdog.def"
 };
-const struct kb_stat_schema kb_stat_schema_virtual_cluster = {
-    virtual_cluster_defs, KB_ARRAY_LEN(virtual_cluster_defs), 0
+const struct kb_stat_schema kb_stat_schema_virtual_cluster = {virtual_cluster_defs,
+                                                              KB_ARRAY_LEN(virtual_cluster_defs), 0
 #include "proxy/stats/virtual_cluster.def"
 };
-const struct kb_stat_schema kb_stat_schema_async_client = {
-    async_client_defs, KB_ARRAY_LEN(async_client_defs), 0
+const struct kb_stat_schema kb_stat_schema_async_client = {async_client_defs,
+                                                           KB_ARRAY_LEN(async_client_defs), 0
 #include "proxy/stats/async_client.def"
 };
 const struct kb_stat_schema kb_stat_schema_thread_local_cluster_manager = {
     thread_local_cluster_manager_defs, KB_ARRAY_LEN(thread_local_cluster_manager_defs), 0
 #include "proxy/stats/thread_local_cluster_manager.def"
 };
-const struct kb_stat_schema kb_stat_schema_overload = {
-    overload_defs, KB_ARRAY_LEN(overload_defs), 0
+const struct kb_stat_schema kb_stat_schema_overload = {overload_defs, KB_ARRAY_LEN(overload_defs), 0
 #include "proxy/stats/overload.def"
 };
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Response code counters: a worker counts each code once per variant, and "upstream_rq_2xx" and
- * "upstream_rq_completed" are sums made when somebody reads. Cells come in small nodes that never move, so that the main
- * thread can read them while the worker adds more. */
+ * "upstream_rq_completed" are sums made when somebody reads. Cells come in small nodes that never
+ * move, so that the main thread can read them while the worker adds more. */
 #include <stdlib.h>
 
 #include "base/mem.h"
@@ -67,7 +67,8 @@ void kb_stat_code_time(struct kb_stat_block *block, enum kb_stat_code_variant va
     kb_histogram_record(codes->time, ms);
 }
 
-enum kb_stat_code_variant kb_stat_zone_key(struct kb_stat_store *store, struct kb_str from, struct kb_str to)
+enum kb_stat_code_variant kb_stat_zone_key(struct kb_stat_store *store, struct kb_str from,
+                                           struct kb_str to)
 {
     static const char format[] = "zone.";
     size_t len = sizeof(format) - 1 + from.len + 1 + to.len + 1;
@@ -127,7 +128,8 @@ void kb_stat_code_totals_destroy(struct kb_stat_code_total *totals)
     }
 }
 
-static const struct kb_stat_codes *group_codes(const struct kb_stat_group *group, uint32_t worker_index)
+static const struct kb_stat_codes *group_codes(const struct kb_stat_group *group,
+                                               uint32_t worker_index)
 {
     const struct kb_stat_block *block = kb_stat_group_peek(group, worker_index);
 
@@ -166,10 +168,12 @@ static const struct kb_stat_codes *codes_find(const struct kb_stat_codes *codes,
 }
 
 /* Calls visit once for every variant that any worker has. */
-static void each_variant(const struct kb_stat_group *group, void (*visit)(void *arg, uint32_t variant), void *arg)
+static void each_variant(const struct kb_stat_group *group,
+                         void (*visit)(void *arg, uint32_t variant), void *arg)
 {
     for (uint32_t i = 0; group->blocks != NULL && i <= group->store->worker_count; i++) {
-        for (const struct kb_stat_codes *codes = group_codes(group, i); codes != NULL; codes = codes->next) {
+        for (const struct kb_stat_codes *codes = group_codes(group, i); codes != NULL;
+             codes = codes->next) {
             bool seen = false;
 
             for (uint32_t k = 0; k < i && !seen; k++) {
@@ -304,9 +308,11 @@ size_t kb_stat_codes_bytes(const struct kb_stat_group *group)
     size_t bytes = 0;
 
     for (uint32_t i = 0; i <= group->store->worker_count; i++) {
-        for (const struct kb_stat_codes *codes = group_codes(group, i); codes != NULL; codes = codes->next) {
+        for (const struct kb_stat_codes *codes = group_codes(group, i); codes != NULL;
+             codes = codes->next) {
             bytes += sizeof(*codes);
-            for (const struct kb_stat_code_node *node = codes->nodes; node != NULL; node = node->next) {
+            for (const struct kb_stat_code_node *node = codes->nodes; node != NULL;
+                 node = node->next) {
                 bytes += sizeof(*node);
             }
         }

@@ -4,11 +4,12 @@
 
 #include "proxy/stats/stat_store.h"
 
-/* Histogram totals and counter bases of one group; made by the main thread when there is something to keep. */
+/* Histogram totals and counter bases of one group; made by the main thread when there is something
+ * to keep. */
 struct kb_stat_group_totals {
     struct kb_histogram_total *histograms; /* [histogram_count], or NULL */
-    uint64_t *bases;                       /* [count - histogram_count] at the last reset, or NULL */
-    struct kb_stat_code_total *codes;      /* list */
+    uint64_t *bases;                  /* [count - histogram_count] at the last reset, or NULL */
+    struct kb_stat_code_total *codes; /* list */
 };
 
 struct kb_stat_group {
@@ -16,7 +17,8 @@ struct kb_stat_group {
     struct kb_stat_group *same_prefix; /* next group of that prefix, with another schema */
     struct kb_stat_store *store;
     const struct kb_stat_schema *schema;
-    struct kb_stat_block **blocks; /* [worker_count + 1]; made, and filled, by whoever comes first */
+    struct kb_stat_block *
+        *blocks; /* [worker_count + 1]; made, and filled, by whoever comes first */
     struct kb_stat_group_totals *totals;
     kb_stat_provide_fn provide;
     void *provide_arg;
@@ -86,7 +88,8 @@ KB_INLINE unsigned kb_stat_schema_cells(const struct kb_stat_schema *schema)
     return (unsigned)schema->count - schema->histogram_count;
 }
 
-KB_INLINE struct kb_stat_block *kb_stat_group_peek(const struct kb_stat_group *group, uint32_t worker_index)
+KB_INLINE struct kb_stat_block *kb_stat_group_peek(const struct kb_stat_group *group,
+                                                   uint32_t worker_index)
 {
     struct kb_stat_block **blocks = __atomic_load_n(&group->blocks, __ATOMIC_ACQUIRE);
 
@@ -100,11 +103,13 @@ bool kb_stat_group_hides(const struct kb_stat_group *group, unsigned id);
 void kb_stat_scope_add(struct kb_stat_store *store, struct kb_stat_scope *scope);
 void kb_stat_scope_remove(struct kb_stat_store *store, struct kb_stat_scope *scope);
 
-/* Keeps every scope in memory until the matching unpin; returns the epoch. The pin is void when store->pin_epoch is
- * another: then nothing may be read any more, but unpin must still be called. */
+/* Keeps every scope in memory until the matching unpin; returns the epoch. The pin is void when
+ * store->pin_epoch is another: then nothing may be read any more, but unpin must still be called.
+ */
 uint64_t kb_stat_store_pin(struct kb_stat_store *store);
 void kb_stat_store_unpin(struct kb_stat_store *store, uint64_t epoch);
 
+/* The totals of the group, made when there are none yet. */
 struct kb_stat_group_totals *kb_stat_group_totals(struct kb_stat_group *group);
 /* Whether a counter was ever raised or a gauge ever set. */
 bool kb_stat_group_used(const struct kb_stat_group *group, unsigned id);
@@ -117,8 +122,9 @@ void kb_stat_codes_reset(struct kb_stat_group *group);
 size_t kb_stat_codes_bytes(const struct kb_stat_group *group);
 /* "external.", "zone.a.b.", "" and so on. */
 struct kb_str kb_stat_code_variant_name(const struct kb_stat_store *store, uint32_t variant);
-/* Calls visit for every (variant, code) of the group with the count over all workers since the last reset, and once
- * with code UINT16_MAX and the total for every variant that has a histogram. Any order. */
+/* Calls visit for every (variant, code) of the group with the count over all workers since the last
+ * reset, and once with code UINT16_MAX and the total for every variant that has a histogram. Any
+ * order. */
 typedef void (*kb_stat_code_visit_fn)(void *arg, uint32_t variant, uint16_t code, uint64_t count,
                                       const struct kb_histogram_total *time);
 void kb_stat_codes_visit(const struct kb_stat_group *group, kb_stat_code_visit_fn visit, void *arg);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Merges the sorted lists of scopes into one order. A scope is opened when its name comes before every statistic that
- * still waits, so that normally one is open at a time. */
+/* Merges the sorted lists of scopes into one order. A scope is opened when its name comes before
+ * every statistic that still waits, so that normally one is open at a time. */
 #include "proxy/stats/stat_iter.h"
 
 #include <stdlib.h>
@@ -27,14 +27,14 @@ static int scope_cmp(const void *a, const void *b, void *cmp)
               scope_name(*(const struct kb_stat_scope *const *)b));
 }
 
-const struct kb_stat_scope **kb_stat_scopes_sorted(const struct kb_stat_store *store, kb_stat_scope_cmp_fn cmp,
-                                                   size_t *count)
+const struct kb_stat_scope **kb_stat_scopes_sorted(const struct kb_stat_store *store,
+                                                   kb_stat_scope_cmp_fn cmp, size_t *count)
 {
-    const struct kb_stat_scope **scopes = kb_calloc((size_t)store->scope_count + 1, sizeof(*scopes));
+    const struct kb_stat_scope **scopes =
+        kb_calloc((size_t)store->scope_count + 1, sizeof(*scopes));
 
     *count = 0;
-    KB_LIST_FOREACH(link, &store->scopes)
-    {
+    KB_LIST_FOREACH (link, &store->scopes) {
         scopes[(*count)++] = KB_LIST_ENTRY(link, struct kb_stat_scope, link);
     }
     KB_ASSERT(*count == store->scope_count);
@@ -42,7 +42,8 @@ const struct kb_stat_scope **kb_stat_scopes_sorted(const struct kb_stat_store *s
     return scopes;
 }
 
-void kb_stat_iter_init(struct kb_stat_iter *iter, struct kb_stat_store *store, enum kb_stat_phase phase)
+void kb_stat_iter_init(struct kb_stat_iter *iter, struct kb_stat_store *store,
+                       enum kb_stat_phase phase)
 {
     *iter = (struct kb_stat_iter){.store = store, .phase = phase};
     iter->epoch = kb_stat_store_pin(store);
@@ -70,7 +71,8 @@ static struct kb_str cursor_suffix(const struct kb_stat_cursor *cursor)
 }
 
 /* Compares "prefix" + "suffix" of two, without putting them together. */
-static int full_cmp(struct kb_str a, struct kb_str a_suffix, struct kb_str b, struct kb_str b_suffix)
+static int full_cmp(struct kb_str a, struct kb_str a_suffix, struct kb_str b,
+                    struct kb_str b_suffix)
 {
     size_t common = KB_MIN(a.len, b.len);
     int cmp = common == 0 ? 0 : memcmp(a.p, b.p, common);
@@ -105,8 +107,8 @@ static struct kb_stat_cursor *cursor_first(struct kb_stat_iter *iter)
     for (size_t i = 0; i < iter->cursor_count; i++) {
         struct kb_stat_cursor *cursor = &iter->cursors[i];
 
-        if (first == NULL || full_cmp(scope_name(cursor->scope), cursor_suffix(cursor), scope_name(first->scope),
-                                      cursor_suffix(first)) < 0) {
+        if (first == NULL || full_cmp(scope_name(cursor->scope), cursor_suffix(cursor),
+                                      scope_name(first->scope), cursor_suffix(first)) < 0) {
             first = cursor;
         }
     }
@@ -137,8 +139,8 @@ static struct kb_stat_cursor *scopes_open_due(struct kb_stat_iter *iter)
     while (iter->next_scope < iter->scope_count) {
         const struct kb_stat_scope *scope = iter->scopes[iter->next_scope];
 
-        if (first != NULL &&
-            full_cmp(scope_name(scope), KB_STR_NULL, scope_name(first->scope), cursor_suffix(first)) > 0) {
+        if (first != NULL && full_cmp(scope_name(scope), KB_STR_NULL, scope_name(first->scope),
+                                      cursor_suffix(first)) > 0) {
             break;
         }
         iter->next_scope++;

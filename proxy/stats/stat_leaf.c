@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The statistics of one scope as a sorted list: what its schema has, and the response codes that were seen. */
+/* The statistics of one scope as a sorted list: what its schema has, and the response codes that
+ * were seen. */
 #include <stdlib.h>
 
 #include "base/mem.h"
@@ -36,8 +37,9 @@ static void schema_leaves(struct kb_stat_leaves *leaves, const struct kb_stat_gr
         if (!phase_has(phase, def->kind) || kb_stat_group_hides(group, id)) {
             continue;
         }
-        if (def->on_first_use && (def->kind == KB_STAT_HISTOGRAM ? kb_stat_group_histogram(group, id) == NULL
-                                                                 : !kb_stat_group_used(group, id))) {
+        if (def->on_first_use &&
+            (def->kind == KB_STAT_HISTOGRAM ? kb_stat_group_histogram(group, id) == NULL
+                                            : !kb_stat_group_used(group, id))) {
             continue;
         }
         kb_vec_push(&leaves->list, leaf);
@@ -50,24 +52,24 @@ struct code_fill {
     enum kb_stat_phase phase;
 };
 
-static void code_leaf_add(struct code_fill *fill, uint32_t variant, const char *name, uint64_t value)
+static void code_leaf_add(struct code_fill *fill, uint32_t variant, const char *name,
+                          uint64_t value)
 {
     struct kb_str prefix = kb_stat_code_variant_name(fill->store, variant);
     struct kb_str suffix =
         kb_str_printf(&fill->leaves->names, "%.*supstream_rq_%s", KB_STR_ARG(prefix), name);
 
     /* Classes and totals are sums over codes. */
-    KB_VEC_FOREACH(leaf, &fill->leaves->list)
-    {
+    KB_VEC_FOREACH (leaf, &fill->leaves->list) {
         if (leaf->id == KB_STAT_LEAF_CODE && kb_str_eq(leaf->suffix, suffix)) {
             leaf->value += value;
             return;
         }
     }
-    kb_vec_push(&fill->leaves->list, ((struct kb_stat_leaf){.suffix = suffix,
-                                                            .id = KB_STAT_LEAF_CODE,
-                                                            .kind = KB_STAT_COUNTER,
-                                                            .value = value}));
+    kb_vec_push(
+        &fill->leaves->list,
+        ((struct kb_stat_leaf){
+            .suffix = suffix, .id = KB_STAT_LEAF_CODE, .kind = KB_STAT_COUNTER, .value = value}));
 }
 
 static void code_visit(void *arg, uint32_t variant, uint16_t code, uint64_t count,
@@ -107,7 +109,8 @@ static void code_visit(void *arg, uint32_t variant, uint16_t code, uint64_t coun
 
 static int leaf_cmp(const void *a, const void *b)
 {
-    return kb_str_cmp(((const struct kb_stat_leaf *)a)->suffix, ((const struct kb_stat_leaf *)b)->suffix);
+    return kb_str_cmp(((const struct kb_stat_leaf *)a)->suffix,
+                      ((const struct kb_stat_leaf *)b)->suffix);
 }
 
 static void group_leaves(struct kb_stat_leaves *leaves, const struct kb_stat_group *group,
@@ -130,14 +133,15 @@ static void group_leaves(struct kb_stat_leaves *leaves, const struct kb_stat_gro
     }
 }
 
-void kb_stat_leaves_fill(struct kb_stat_leaves *leaves, const struct kb_stat_scope *scope, enum kb_stat_phase phase,
-                         bool with_schema, bool with_codes)
+void kb_stat_leaves_fill(struct kb_stat_leaves *leaves, const struct kb_stat_scope *scope,
+                         enum kb_stat_phase phase, bool with_schema, bool with_codes)
 {
     leaves->list.len = 0;
     kb_arena_dispose(&leaves->names);
     switch ((enum kb_stat_scope_type)scope->type) {
     case KB_STAT_SCOPE_GROUP:
-        group_leaves(leaves, KB_CONTAINER_OF(scope, struct kb_stat_group, scope), phase, with_schema, with_codes);
+        group_leaves(leaves, KB_CONTAINER_OF(scope, struct kb_stat_group, scope), phase,
+                     with_schema, with_codes);
         return;
     case KB_STAT_SCOPE_NAMED: {
         const struct kb_stat_named *named = KB_CONTAINER_OF(scope, struct kb_stat_named, scope);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Inclusion and exclusion lists for the names of statistics (Envoy config.metrics.v3.StatsMatcher). */
+/* Inclusion and exclusion lists for the names of statistics (Envoy config.metrics.v3.StatsMatcher).
+ */
 #include "proxy/stats/stat_matcher.h"
 
 #include <stdlib.h>
@@ -15,33 +16,36 @@ struct kb_stat_matcher {
     struct kb_name_match *patterns;
 };
 
-struct kb_stat_matcher *kb_stat_matcher_create(const Envoy__Config__Metrics__V3__StatsConfig *config,
-                                               struct kb_diag *diag)
+struct kb_stat_matcher *
+kb_stat_matcher_create(const Envoy__Config__Metrics__V3__StatsConfig *config, struct kb_diag *diag)
 {
-    const Envoy__Config__Metrics__V3__StatsMatcher *from = config == NULL ? NULL : config->stats_matcher;
+    const Envoy__Config__Metrics__V3__StatsMatcher *from =
+        config == NULL ? NULL : config->stats_matcher;
     const Envoy__Type__Matcher__V3__ListStringMatcher *list = NULL;
     struct kb_stat_matcher *matcher;
 
-    if (from == NULL ||
-        from->stats_matcher_case == ENVOY__CONFIG__METRICS__V3__STATS_MATCHER__STATS_MATCHER__NOT_SET) {
+    if (from == NULL || from->stats_matcher_case ==
+                            ENVOY__CONFIG__METRICS__V3__STATS_MATCHER__STATS_MATCHER__NOT_SET) {
         return NULL;
     }
     matcher = kb_calloc(1, sizeof(*matcher));
     kb_arena_init(&matcher->arena, NULL);
     kb_diag_push(diag, "stats_matcher");
-    if (from->stats_matcher_case == ENVOY__CONFIG__METRICS__V3__STATS_MATCHER__STATS_MATCHER_REJECT_ALL) {
+    if (from->stats_matcher_case ==
+        ENVOY__CONFIG__METRICS__V3__STATS_MATCHER__STATS_MATCHER_REJECT_ALL) {
         matcher->reject_all = from->reject_all;
         kb_diag_pop(diag);
         return matcher;
     }
-    matcher->include =
-        from->stats_matcher_case == ENVOY__CONFIG__METRICS__V3__STATS_MATCHER__STATS_MATCHER_INCLUSION_LIST;
+    matcher->include = from->stats_matcher_case ==
+                       ENVOY__CONFIG__METRICS__V3__STATS_MATCHER__STATS_MATCHER_INCLUSION_LIST;
     list = matcher->include ? from->inclusion_list : from->exclusion_list;
     kb_diag_push(diag, matcher->include ? "inclusion_list" : "exclusion_list");
     matcher->patterns = kb_calloc(list->n_patterns + 1, sizeof(*matcher->patterns));
     for (size_t i = 0; i < list->n_patterns; i++) {
         kb_diag_push_index(diag, "patterns", i);
-        kb_name_match_init(&matcher->patterns[matcher->count++], list->patterns[i], &matcher->arena, diag);
+        kb_name_match_init(&matcher->patterns[matcher->count++], list->patterns[i], &matcher->arena,
+                           diag);
         kb_diag_pop(diag);
     }
     kb_diag_pop(diag);

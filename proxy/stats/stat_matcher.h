@@ -8,8 +8,8 @@
 struct kb_stat_matcher;
 
 /* NULL when everything is wanted. Errors go to diag, whose present path is stats_config's. */
-struct kb_stat_matcher *kb_stat_matcher_create(const Envoy__Config__Metrics__V3__StatsConfig *config,
-                                               struct kb_diag *diag);
+struct kb_stat_matcher *
+kb_stat_matcher_create(const Envoy__Config__Metrics__V3__StatsConfig *config, struct kb_diag *diag);
 /* NULL is allowed. */
 void kb_stat_matcher_destroy(struct kb_stat_matcher *matcher);
 

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The store of all statistics: groups with a block of cells per worker that counts in them, merged when somebody
- * reads. Workers write only their own block; main never writes a worker's cell, so that a reset keeps the counters'
- * values as bases instead. */
+/* The store of all statistics: groups with a block of cells per worker that counts in them, merged
+ * when somebody reads. Workers write only their own block; main never writes a worker's cell, so
+ * that a reset keeps the counters' values as bases instead. */
 #include "proxy/stats/stat_store.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -48,10 +49,13 @@ void kb_stat_store_destroy(struct kb_stat_store *store)
         return;
     }
     KB_ASSERT(store->pins == 0);
-    KB_LIST_FOREACH(link, &store->scopes)
-    {
+    KB_LIST_FOREACH (link, &store->scopes) {
         struct kb_stat_scope *scope = KB_LIST_ENTRY(link, struct kb_stat_scope, link);
 
+        if (scope->type == KB_STAT_SCOPE_GROUP) {
+            fprintf(stderr, "kobune: the statistics of '%s' were never given back\n",
+                    KB_CONTAINER_OF(scope, struct kb_stat_group, scope)->prefix);
+        }
         KB_ASSERT(scope->type != KB_STAT_SCOPE_GROUP);
         kb_list_unlink(link);
         scope_free(scope);
@@ -70,8 +74,10 @@ void kb_stat_store_destroy(struct kb_stat_store *store)
     free(store);
 }
 
-int kb_stat_store_configure(struct kb_stat_store *store, const Envoy__Config__Metrics__V3__StatsConfig *config,
-                            const struct kb_tag *cli_tags, size_t cli_tag_count, struct kb_diag *diag)
+int kb_stat_store_configure(struct kb_stat_store *store,
+                            const Envoy__Config__Metrics__V3__StatsConfig *config,
+                            const struct kb_tag *cli_tags, size_t cli_tag_count,
+                            struct kb_diag *diag)
 {
     uint32_t errors = diag->error_count;
 
@@ -164,7 +170,8 @@ struct kb_stat_group *kb_stat_group_create(struct kb_stat_store *store, struct k
     struct kb_stat_group *group = group_new(prefix);
     struct kb_stat_group *first;
 
-    KB_ASSERT(store != NULL && store->kb_magic == (uint32_t)KB_MAGIC_kb_stat_store && schema != NULL);
+    KB_ASSERT(store != NULL && store->kb_magic == (uint32_t)KB_MAGIC_kb_stat_store &&
+              schema != NULL);
     first = kb_map_get(&store->groups, kb_stat_group_prefix(group));
     for (struct kb_stat_group *other = first; other != NULL; other = other->same_prefix) {
         if (other->schema == schema) {
@@ -206,7 +213,8 @@ static void group_forget(struct kb_stat_group *group)
 
 static void block_destroy(struct kb_stat_block *block)
 {
-    for (unsigned i = 0; block->histograms != NULL && i < block->group->schema->histogram_count; i++) {
+    for (unsigned i = 0; block->histograms != NULL && i < block->group->schema->histogram_count;
+         i++) {
         kb_histogram_destroy(block->histograms[i]);
     }
     free(block->histograms);
@@ -234,7 +242,8 @@ void kb_stat_group_free(struct kb_stat_group *group)
     }
     free(group->blocks);
     if (group->totals != NULL) {
-        for (unsigned i = 0; group->totals->histograms != NULL && i < group->schema->histogram_count; i++) {
+        for (unsigned i = 0;
+             group->totals->histograms != NULL && i < group->schema->histogram_count; i++) {
             kb_histogram_total_dispose(&group->totals->histograms[i]);
         }
         free(group->totals->histograms);
@@ -299,7 +308,8 @@ void kb_stat_record(struct kb_stat_block *block, unsigned id, uint64_t value)
 
     KB_DASSERT(id >= kb_stat_schema_cells(schema) && id < schema->count);
     if (KB_UNLIKELY(block->histograms == NULL)) {
-        struct kb_histogram **made = kb_calloc(schema->histogram_count, sizeof(struct kb_histogram *));
+        struct kb_histogram **made =
+            kb_calloc(schema->histogram_count, sizeof(struct kb_histogram *));
 
         __atomic_store_n(&block->histograms, made, __ATOMIC_RELEASE);
     }
@@ -400,7 +410,8 @@ bool kb_stat_group_used(const struct kb_stat_group *group, unsigned id)
     return false;
 }
 
-const struct kb_histogram_total *kb_stat_group_histogram(const struct kb_stat_group *group, unsigned id)
+const struct kb_histogram_total *kb_stat_group_histogram(const struct kb_stat_group *group,
+                                                         unsigned id)
 {
     unsigned cells = kb_stat_schema_cells(group->schema);
     const struct kb_histogram_total *total;
@@ -414,7 +425,8 @@ const struct kb_histogram_total *kb_stat_group_histogram(const struct kb_stat_gr
 }
 
 /* The recorders of histogram `at` of every worker; returns whether there is one. */
-static bool group_recorders(const struct kb_stat_group *group, unsigned at, struct kb_histogram **recorders)
+static bool group_recorders(const struct kb_stat_group *group, unsigned at,
+                            struct kb_histogram **recorders)
 {
     bool any = false;
 
@@ -423,7 +435,8 @@ static bool group_recorders(const struct kb_stat_group *group, unsigned at, stru
         struct kb_histogram **histograms =
             block == NULL ? NULL : __atomic_load_n(&block->histograms, __ATOMIC_ACQUIRE);
 
-        recorders[i] = histograms == NULL ? NULL : __atomic_load_n(&histograms[at], __ATOMIC_ACQUIRE);
+        recorders[i] =
+            histograms == NULL ? NULL : __atomic_load_n(&histograms[at], __ATOMIC_ACQUIRE);
         any = any || recorders[i] != NULL;
     }
     return any;
@@ -447,15 +460,15 @@ static void group_flush(struct kb_stat_group *group)
             totals->histograms =
                 kb_calloc(group->schema->histogram_count, sizeof(struct kb_histogram_total));
         }
-        kb_histogram_merge(&totals->histograms[at], recorders, (size_t)group->store->worker_count + 1);
+        kb_histogram_merge(&totals->histograms[at], recorders,
+                           (size_t)group->store->worker_count + 1);
     }
     kb_stat_codes_flush(group);
 }
 
 void kb_stat_store_flush(struct kb_stat_store *store)
 {
-    KB_LIST_FOREACH(link, &store->scopes)
-    {
+    KB_LIST_FOREACH (link, &store->scopes) {
         struct kb_stat_scope *scope = KB_LIST_ENTRY(link, struct kb_stat_scope, link);
 
         if (scope->type == KB_STAT_SCOPE_GROUP) {
@@ -489,8 +502,7 @@ static void group_reset(struct kb_stat_group *group)
 
 void kb_stat_store_reset_counters(struct kb_stat_store *store)
 {
-    KB_LIST_FOREACH(link, &store->scopes)
-    {
+    KB_LIST_FOREACH (link, &store->scopes) {
         struct kb_stat_scope *scope = KB_LIST_ENTRY(link, struct kb_stat_scope, link);
 
         if (scope->type == KB_STAT_SCOPE_GROUP) {
@@ -526,7 +538,8 @@ size_t kb_stat_group_bytes(const struct kb_stat_group *group)
             continue;
         }
         bytes += block_size(group->schema);
-        for (unsigned at = 0; block->histograms != NULL && at < group->schema->histogram_count; at++) {
+        for (unsigned at = 0; block->histograms != NULL && at < group->schema->histogram_count;
+             at++) {
             bytes += sizeof(struct kb_histogram *);
             bytes += block->histograms[at] == NULL ? 0 : histogram_bytes(block->histograms[at]);
         }

@@ -9,9 +9,10 @@
 #include "proxy/stats/stat_iter.h"
 #include "proxy/stats/stats_render.h"
 
-/* Statistics that one call looks at: with a filter that never matches it would otherwise look at all. */
+/* Statistics that one call looks at: with a filter that never matches it would otherwise look at
+ * all. */
 #define STEP_STATISTICS 20000
-#define PHASES_MAX 3
+#define PHASES_MAX      3
 
 struct kb_stats_dump {
     struct kb_stat_store *store;
@@ -50,7 +51,8 @@ static void phases_set(struct kb_stats_dump *dump)
     }
 }
 
-struct kb_stats_dump *kb_stats_dump_create(struct kb_stat_store *store, const struct kb_stats_params *params)
+struct kb_stats_dump *kb_stats_dump_create(struct kb_stat_store *store,
+                                           const struct kb_stats_params *params)
 {
     struct kb_stats_dump *dump = kb_calloc(1, sizeof(*dump));
 
@@ -90,10 +92,11 @@ static void begin(struct kb_stats_dump *dump, struct kb_json_out *out)
 
 static void phase_end(struct kb_stats_dump *dump, struct kb_json_out *out)
 {
-    static const char *const titles[] = {
-        [KB_STAT_PHASE_TEXTS] = "text readouts",       [KB_STAT_PHASE_NUMBERS] = "Counters and Gauges",
-        [KB_STAT_PHASE_COUNTERS] = "counters",         [KB_STAT_PHASE_GAUGES] = "gauges",
-        [KB_STAT_PHASE_HISTOGRAMS] = "Histograms"};
+    static const char *const titles[] = {[KB_STAT_PHASE_TEXTS] = "text readouts",
+                                         [KB_STAT_PHASE_NUMBERS] = "Counters and Gauges",
+                                         [KB_STAT_PHASE_COUNTERS] = "counters",
+                                         [KB_STAT_PHASE_GAUGES] = "gauges",
+                                         [KB_STAT_PHASE_HISTOGRAMS] = "Histograms"};
 
     if (dump->params.format == KB_STATS_HTML && dump->phase_shown == 0) {
         kb_stats_out_printf(out, "</pre>\n<br/><i>No %s found</i><br/>\n<pre>\n",
@@ -114,7 +117,8 @@ static void finish(struct kb_stats_dump *dump, struct kb_json_out *out)
     }
 }
 
-static void html_add(struct kb_stats_dump *dump, struct kb_json_out *out, const struct kb_stat_view *view)
+static void html_add(struct kb_stats_dump *dump, struct kb_json_out *out,
+                     const struct kb_stat_view *view)
 {
     struct kb_json_out plain;
     size_t from = 0;
@@ -137,7 +141,8 @@ static void html_add(struct kb_stats_dump *dump, struct kb_json_out *out, const 
     kb_json_out_dispose(&plain);
 }
 
-static void json_add(struct kb_stats_dump *dump, struct kb_json_out *out, const struct kb_stat_view *view)
+static void json_add(struct kb_stats_dump *dump, struct kb_json_out *out,
+                     const struct kb_stat_view *view)
 {
     if (view->kind == KB_STAT_HISTOGRAM && !dump->histograms) {
         kb_json_out_add(out, dump->any ? KB_STR(",") : KB_STR(""));
@@ -150,7 +155,8 @@ static void json_add(struct kb_stats_dump *dump, struct kb_json_out *out, const 
     dump->any = true;
 }
 
-static void statistic_add(struct kb_stats_dump *dump, struct kb_json_out *out, const struct kb_stat_view *view)
+static void statistic_add(struct kb_stats_dump *dump, struct kb_json_out *out,
+                          const struct kb_stat_view *view)
 {
     if (dump->params.hidden_only || (dump->params.used_only && !view->used) ||
         !kb_stats_params_want(&dump->params, view->name)) {

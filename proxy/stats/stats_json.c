@@ -52,8 +52,8 @@ static void quantiles_add(struct kb_json_out *out, const struct kb_histogram_tot
     kb_json_out_add(out, KB_STR("]"));
 }
 
-static void buckets_add(struct kb_json_out *out, const struct kb_stat_store *store, struct kb_str name,
-                        const struct kb_histogram_total *total, bool disjoint)
+static void buckets_add(struct kb_json_out *out, const struct kb_stat_store *store,
+                        struct kb_str name, const struct kb_histogram_total *total, bool disjoint)
 {
     const double *bounds;
     size_t count;
@@ -92,7 +92,8 @@ static void bins_add(struct kb_json_out *out, const struct kb_histogram_total *t
         number_add(out, kb_histogram_bin_bound(bin));
         kb_json_out_add(out, KB_STR(",\"width\":"));
         number_add(out, kb_histogram_bin_width(bin));
-        kb_stats_out_printf(out, ",\"count\":%llu}", (unsigned long long)kb_histogram_bin_count(bin, period));
+        kb_stats_out_printf(out, ",\"count\":%llu}",
+                            (unsigned long long)kb_histogram_bin_count(bin, period));
         separator = ",";
     }
 }
@@ -100,7 +101,8 @@ static void bins_add(struct kb_json_out *out, const struct kb_histogram_total *t
 static void histogram_add(struct kb_json_out *out, const struct kb_stat_store *store,
                           enum kb_stats_buckets buckets, const struct kb_stat_view *view)
 {
-    const struct kb_histogram_total *total = view->histogram != NULL ? view->histogram : &kb_stats_no_samples;
+    const struct kb_histogram_total *total =
+        view->histogram != NULL ? view->histogram : &kb_stats_no_samples;
 
     switch (buckets) {
     case KB_STATS_BUCKETS_SUMMARY:
@@ -122,8 +124,8 @@ static void histogram_add(struct kb_json_out *out, const struct kb_stat_store *s
     }
 }
 
-void kb_stats_json_add(struct kb_json_out *out, const struct kb_stat_store *store, enum kb_stats_buckets buckets,
-                       const struct kb_stat_view *view)
+void kb_stats_json_add(struct kb_json_out *out, const struct kb_stat_store *store,
+                       enum kb_stats_buckets buckets, const struct kb_stat_view *view)
 {
     kb_json_out_add(out, KB_STR("{\"name\":"));
     quoted_add(out, view->name);
@@ -148,7 +150,8 @@ void kb_stats_json_histograms_begin(struct kb_json_out *out, enum kb_stats_bucke
         kb_json_out_add(out, KB_STR("["));
         return;
     }
-    kb_stats_out_printf(out, "{\"%s\":[", detailed ? "supported_percentiles" : "supported_quantiles");
+    kb_stats_out_printf(out, "{\"%s\":[",
+                        detailed ? "supported_percentiles" : "supported_quantiles");
     for (size_t i = 0; i < KB_HISTOGRAM_QUANTILES; i++) {
         kb_json_out_add(out, i == 0 ? KB_STR("") : KB_STR(","));
         number_add(out, kb_histogram_quantiles[i] * 100);

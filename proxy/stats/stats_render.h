@@ -6,12 +6,12 @@
 #include "proxy/stats/stats_dump.h"
 
 /* Text: "name: value". */
-void kb_stats_text_add(struct kb_json_out *out, const struct kb_stat_store *store, enum kb_stats_buckets buckets,
-                       const struct kb_stat_view *view);
+void kb_stats_text_add(struct kb_json_out *out, const struct kb_stat_store *store,
+                       enum kb_stats_buckets buckets, const struct kb_stat_view *view);
 
 /* JSON: one object; a histogram is an element of the list that histograms_begin opens. */
-void kb_stats_json_add(struct kb_json_out *out, const struct kb_stat_store *store, enum kb_stats_buckets buckets,
-                       const struct kb_stat_view *view);
+void kb_stats_json_add(struct kb_json_out *out, const struct kb_stat_store *store,
+                       enum kb_stats_buckets buckets, const struct kb_stat_view *view);
 void kb_stats_json_histograms_begin(struct kb_json_out *out, enum kb_stats_buckets buckets);
 void kb_stats_json_histograms_end(struct kb_json_out *out, enum kb_stats_buckets buckets);
 

@@ -54,8 +54,10 @@ static void buckets_add(struct kb_json_out *out, const struct kb_stat_store *sto
 
     kb_histogram_settings_find(store->histogram_settings, view->name, &bounds, &count);
     for (size_t i = 0; i < count; i++) {
-        uint64_t interval = kb_histogram_count_below(view->histogram, KB_HISTOGRAM_INTERVAL, bounds[i]);
-        uint64_t cumulative = kb_histogram_count_below(view->histogram, KB_HISTOGRAM_CUMULATIVE, bounds[i]);
+        uint64_t interval =
+            kb_histogram_count_below(view->histogram, KB_HISTOGRAM_INTERVAL, bounds[i]);
+        uint64_t cumulative =
+            kb_histogram_count_below(view->histogram, KB_HISTOGRAM_CUMULATIVE, bounds[i]);
 
         kb_stats_out_printf(out, "%sB%g(%llu,%llu)", i == 0 ? "" : " ", bounds[i],
                             (unsigned long long)(interval - interval_before),
@@ -112,8 +114,8 @@ static void histogram_add(struct kb_json_out *out, const struct kb_stat_store *s
     kb_json_out_add(out, KB_STR("\n"));
 }
 
-void kb_stats_text_add(struct kb_json_out *out, const struct kb_stat_store *store, enum kb_stats_buckets buckets,
-                       const struct kb_stat_view *view)
+void kb_stats_text_add(struct kb_json_out *out, const struct kb_stat_store *store,
+                       enum kb_stats_buckets buckets, const struct kb_stat_view *view)
 {
     kb_json_out_add(out, view->name);
     if (view->is_text) {

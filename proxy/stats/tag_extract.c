@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Runs the rules over a name as Envoy does: first those for any name, then those for the name's first part, each on
- * the whole name; what they take out may overlap. Default patterns are compiled when a name first needs them, because
- * most processes never do. */
+/* Runs the rules over a name as Envoy does: first those for any name, then those for the name's
+ * first part, each on the whole name; what they take out may overlap. Default patterns are compiled
+ * when a name first needs them, because most processes never do. */
 #include "proxy/stats/tag_extract.h"
 
 #include <stdlib.h>
@@ -33,7 +33,8 @@ static struct extractor *extractor_add(struct kb_tag_producer *producer, struct 
 
     if (producer->count == producer->room) {
         producer->room = producer->room == 0 ? 64 : producer->room * 2;
-        producer->extractors = kb_realloc(producer->extractors, producer->room * sizeof(struct extractor));
+        producer->extractors =
+            kb_realloc(producer->extractors, producer->room * sizeof(struct extractor));
     }
     extractor = &producer->extractors[producer->count++];
     *extractor = (struct extractor){.tag = kb_str_dup(&producer->arena, tag)};
@@ -83,13 +84,14 @@ static struct kb_str regex_first_part(struct kb_str regex)
     if (regex.len == 0 || regex.p[0] != '^') {
         return KB_STR_NULL;
     }
-    while (at < regex.len && ((kb_ascii_lower(regex.p[at]) >= 'a' && kb_ascii_lower(regex.p[at]) <= 'z') ||
-                              kb_ascii_is_digit(regex.p[at]) || regex.p[at] == '_')) {
+    while (at < regex.len &&
+           ((kb_ascii_lower(regex.p[at]) >= 'a' && kb_ascii_lower(regex.p[at]) <= 'z') ||
+            kb_ascii_is_digit(regex.p[at]) || regex.p[at] == '_')) {
         at++;
     }
     rest = kb_str_from(regex, at);
-    if (at == 1 || !(kb_str_starts_with(rest, KB_STR("\\.")) || kb_str_starts_with(rest, KB_STR("(?=\\.)")) ||
-                     kb_str_eq(rest, KB_STR("$")))) {
+    if (at == 1 || !(kb_str_starts_with(rest, KB_STR("\\.")) ||
+                     kb_str_starts_with(rest, KB_STR("(?=\\.)")) || kb_str_eq(rest, KB_STR("$")))) {
         return KB_STR_NULL;
     }
     return kb_str_make(regex.p + 1, at - 1);
@@ -114,11 +116,13 @@ static void regex_add(struct kb_tag_producer *producer, struct kb_str tag, struc
 }
 
 static void specifier_add(struct kb_tag_producer *producer,
-                          const Envoy__Config__Metrics__V3__TagSpecifier *config, struct kb_diag *diag)
+                          const Envoy__Config__Metrics__V3__TagSpecifier *config,
+                          struct kb_diag *diag)
 {
     struct kb_str tag = kb_str_from_cstr(config->tag_name);
 
-    if (config->tag_value_case == ENVOY__CONFIG__METRICS__V3__TAG_SPECIFIER__TAG_VALUE_FIXED_VALUE) {
+    if (config->tag_value_case ==
+        ENVOY__CONFIG__METRICS__V3__TAG_SPECIFIER__TAG_VALUE_FIXED_VALUE) {
         fixed_add(producer, tag, kb_str_from_cstr(config->fixed_value));
         return;
     }
@@ -132,7 +136,8 @@ static void specifier_add(struct kb_tag_producer *producer,
         return;
     }
     if (tag.len == 0 || defaults_add(producer, tag) == 0) {
-        kb_diag_error(diag, "No regex specified for tag specifier and no default regex for name: '%.*s'",
+        kb_diag_error(diag,
+                      "No regex specified for tag specifier and no default regex for name: '%.*s'",
                       KB_STR_ARG(tag));
     }
 }
@@ -154,13 +159,15 @@ static void extractors_order(struct kb_tag_producer *producer)
     producer->extractors = ordered;
 }
 
-struct kb_tag_producer *kb_tag_producer_create(const Envoy__Config__Metrics__V3__StatsConfig *config,
-                                               const struct kb_tag *cli, size_t cli_count, struct kb_diag *diag)
+struct kb_tag_producer *
+kb_tag_producer_create(const Envoy__Config__Metrics__V3__StatsConfig *config,
+                       const struct kb_tag *cli, size_t cli_count, struct kb_diag *diag)
 {
     struct kb_tag_producer *producer = kb_calloc(1, sizeof(*producer));
 
     kb_arena_init(&producer->arena, NULL);
-    if (config == NULL || config->use_all_default_tags == NULL || config->use_all_default_tags->value) {
+    if (config == NULL || config->use_all_default_tags == NULL ||
+        config->use_all_default_tags->value) {
         defaults_add(producer, KB_STR_NULL);
     }
     for (size_t i = 0; i < cli_count; i++) {
@@ -195,7 +202,8 @@ void kb_tag_result_dispose(struct kb_tag_result *result)
 }
 
 /* Group 1 is taken out, group 2 or else group 1 is the value. */
-static bool regex_match(const struct kb_regex *regex, struct kb_str name, struct kb_tag_match *match)
+static bool regex_match(const struct kb_regex *regex, struct kb_str name,
+                        struct kb_tag_match *match)
 {
     struct kb_str groups[3] = {KB_STR_NULL};
     int count = KB_MIN(kb_regex_group_count(regex), 2) + 1;
@@ -209,8 +217,8 @@ static bool regex_match(const struct kb_regex *regex, struct kb_str name, struct
     return true;
 }
 
-static bool rule_match(struct extractor *extractor, struct kb_tag_producer *producer, struct kb_str name,
-                       struct kb_tag_match *match)
+static bool rule_match(struct extractor *extractor, struct kb_tag_producer *producer,
+                       struct kb_str name, struct kb_tag_match *match)
 {
     const struct kb_tag_rule *rule = extractor->rule;
     struct kb_str error;
@@ -231,8 +239,8 @@ static bool rule_match(struct extractor *extractor, struct kb_tag_producer *prod
     return regex_match(extractor->regex, name, match) && match->to > match->from;
 }
 
-static bool extractor_match(struct extractor *extractor, struct kb_tag_producer *producer, struct kb_str name,
-                            struct kb_tag_match *match)
+static bool extractor_match(struct extractor *extractor, struct kb_tag_producer *producer,
+                            struct kb_str name, struct kb_tag_match *match)
 {
     if (extractor->fixed) {
         *match = (struct kb_tag_match){.value = extractor->fixed_value};
@@ -254,7 +262,8 @@ struct span {
 };
 
 /* Copies the name without the spans, which may overlap, to the result. */
-static void name_without(struct kb_str name, struct span *spans, size_t count, struct kb_tag_result *result)
+static void name_without(struct kb_str name, struct span *spans, size_t count,
+                         struct kb_tag_result *result)
 {
     size_t at = 0;
 
@@ -297,7 +306,8 @@ static bool result_has(const struct kb_tag_result *result, struct kb_str tag)
     return false;
 }
 
-void kb_tag_extract(struct kb_tag_producer *producer, struct kb_str name, struct kb_tag_result *result)
+void kb_tag_extract(struct kb_tag_producer *producer, struct kb_str name,
+                    struct kb_tag_result *result)
 {
     struct span spans[KB_TAGS_MAX];
     size_t span_count = 0;

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The default rules. Those that ordinary names meet are written out as code, the others as patterns; a unit test holds
- * the code against the same rule as a regular expression. */
+/* The default rules. Those that ordinary names meet are written out as code, the others as
+ * patterns; a unit test holds the code against the same rule as a regular expression. */
 #include "proxy/stats/tag_rules.h"
 
 /* Parts of the regular expressions. */
-#define PART "[^\\.]+"
-#define CIPHER "[\\w-]+"
+#define PART                "[^\\.]+"
+#define CIPHER              "[\\w-]+"
 #define LISTENER_OR_CLUSTER "(?:listener|cluster)\\..*?"
 
 /* *_rq(_<code>) */
@@ -44,7 +44,8 @@ static size_t digits_len(struct kb_str s, size_t max)
     return n;
 }
 
-/* Length of "1.2.3.4_80" at the start of s, or 0. An IPv6 address has no dot, so that it is a part like any other. */
+/* Length of "1.2.3.4_80" at the start of s, or 0. An IPv6 address has no dot, so that it is a part
+ * like any other. */
 static size_t address_len(struct kb_str s)
 {
     size_t at = 0;
@@ -89,7 +90,8 @@ static bool match_worker_at(struct kb_str name, size_t at, struct kb_tag_match *
     return true;
 }
 
-/* (listener.<address or part>|server|listener_manager|thread_local_cluster_manager).worker_(<n>.)* */
+/* (listener.<address or part>|server|listener_manager|thread_local_cluster_manager).worker_(<n>.)*
+ */
 static bool match_worker(struct kb_str name, struct kb_tag_match *match)
 {
     static const struct kb_str owners[] = {KB_STR("server."), KB_STR("listener_manager."),
@@ -175,7 +177,8 @@ static struct kb_str token_next(const char **pattern)
     return kb_str_make(start, dot == NULL ? strlen(start) : (size_t)(dot - start));
 }
 
-static bool tokens_search(struct token_search search, struct kb_str name, struct kb_tag_match *match)
+static bool tokens_search(struct token_search search, struct kb_str name,
+                          struct kb_tag_match *match)
 {
     while (search.pattern != NULL && search.at <= name.len) {
         struct kb_str token = token_next(&search.pattern);
@@ -220,9 +223,9 @@ bool kb_tag_match_tokens(const char *pattern, struct kb_str name, struct kb_tag_
     return true;
 }
 
-#define RULE_CODE(tag_name, part, needle, not_value, fn)                                           \
+#define RULE_CODE(tag_name, part, needle, not_value, fn) \
     {.tag = tag_name, .first = part, .contains = needle, .except = not_value, .match = fn}
-#define RULE_REGEX(tag_name, part, needle, not_value, pattern)                                     \
+#define RULE_REGEX(tag_name, part, needle, not_value, pattern) \
     {.tag = tag_name, .first = part, .contains = needle, .except = not_value, .regex = pattern}
 #define RULE_TOKENS(tag_name, part, pattern) {.tag = tag_name, .first = part, .tokens = pattern}
 
@@ -234,7 +237,8 @@ const struct kb_tag_rule kb_tag_rules[] = {
                "^http\\." PART "\\.dynamodb\\.table\\." PART "\\.capacity\\." PART
                "(\\.__partition_id=(\\w{7}))$"),
     RULE_REGEX("envoy.dynamo_operation", "http", ".dynamodb.", NULL,
-               "^http\\." PART "\\.dynamodb.(?:operation|table\\." PART "\\.capacity)(\\.(" PART "))(?:\\.|$)"),
+               "^http\\." PART "\\.dynamodb.(?:operation|table\\." PART "\\.capacity)(\\.(" PART
+               "))(?:\\.|$)"),
     RULE_REGEX("envoy.dynamo_table", "http", ".dynamodb.", NULL,
                "^http\\." PART "\\.dynamodb.(?:table|error)\\.((" PART ")\\.)"),
     RULE_REGEX("envoy.ssl_cipher", "listener", ".ssl.ciphers.", NULL,
@@ -290,7 +294,8 @@ const struct kb_tag_rule kb_tag_rules[] = {
     RULE_TOKENS("envoy.thrift_prefix", "thrift", "thrift.$.**"),
     RULE_TOKENS("envoy.redis_prefix", "redis", "redis.$.**"),
     RULE_TOKENS("envoy.local_http_ratelimit_prefix", NULL, "$.http_local_rate_limit.**"),
-    RULE_TOKENS("envoy.local_network_ratelimit_prefix", "local_rate_limit", "local_rate_limit.$.**"),
+    RULE_TOKENS("envoy.local_network_ratelimit_prefix", "local_rate_limit",
+                "local_rate_limit.$.**"),
     RULE_TOKENS("envoy.local_listener_ratelimit_prefix", "listener_local_ratelimit",
                 "listener_local_ratelimit.$.**"),
     RULE_TOKENS("envoy.dns_filter_prefix", "dns_filter", "dns_filter.$.**"),
