@@ -176,7 +176,7 @@ static bool scope_used(const struct kb_stat_scope *scope)
         return true;
     }
     group = KB_CONTAINER_OF(scope, struct kb_stat_group, scope);
-    return group->blocks != NULL || group->provide != NULL;
+    return kb_stat_group_has_blocks(group) || group->provide != NULL;
 }
 
 static int order_cmp(const void *a, const void *b, void *arg)

@@ -171,7 +171,7 @@ static const struct kb_stat_codes *codes_find(const struct kb_stat_codes *codes,
 static void each_variant(const struct kb_stat_group *group,
                          void (*visit)(void *arg, uint32_t variant), void *arg)
 {
-    for (uint32_t i = 0; group->blocks != NULL && i <= group->store->worker_count; i++) {
+    for (uint32_t i = 0; kb_stat_group_has_blocks(group) && i <= group->store->worker_count; i++) {
         for (const struct kb_stat_codes *codes = group_codes(group, i); codes != NULL;
              codes = codes->next) {
             bool seen = false;

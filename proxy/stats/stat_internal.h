@@ -88,6 +88,12 @@ KB_INLINE unsigned kb_stat_schema_cells(const struct kb_stat_schema *schema)
     return (unsigned)schema->count - schema->histogram_count;
 }
 
+/* Whether any worker has a block. */
+KB_INLINE bool kb_stat_group_has_blocks(const struct kb_stat_group *group)
+{
+    return __atomic_load_n(&group->blocks, __ATOMIC_ACQUIRE) != NULL;
+}
+
 KB_INLINE struct kb_stat_block *kb_stat_group_peek(const struct kb_stat_group *group,
                                                    uint32_t worker_index)
 {

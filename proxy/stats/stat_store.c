@@ -382,7 +382,7 @@ uint64_t kb_stat_group_value(const struct kb_stat_group *group, unsigned id)
     if (group->provide != NULL && group->provide(group->provide_arg, id, &value)) {
         return value;
     }
-    if (group->blocks == NULL) {
+    if (!kb_stat_group_has_blocks(group)) {
         return 0;
     }
     value = group_sum(group, id);
@@ -399,7 +399,7 @@ bool kb_stat_group_used(const struct kb_stat_group *group, unsigned id)
     if (group->provide != NULL && group->provide(group->provide_arg, id, &ignored)) {
         return true;
     }
-    for (uint32_t i = 0; group->blocks != NULL && i <= group->store->worker_count; i++) {
+    for (uint32_t i = 0; kb_stat_group_has_blocks(group) && i <= group->store->worker_count; i++) {
         const struct kb_stat_block *block = kb_stat_group_peek(group, i);
 
         if (block != NULL && (__atomic_load_n(&block->gauge_used[id], __ATOMIC_RELAXED) != 0 ||
@@ -446,7 +446,7 @@ static void group_flush(struct kb_stat_group *group)
 {
     struct kb_histogram *recorders[KB_WORKERS_MAX + 1];
 
-    if (group->blocks == NULL) {
+    if (!kb_stat_group_has_blocks(group)) {
         return;
     }
     for (unsigned at = 0; at < group->schema->histogram_count; at++) {
@@ -483,7 +483,7 @@ static void group_reset(struct kb_stat_group *group)
 {
     unsigned cells = kb_stat_schema_cells(group->schema);
 
-    if (group->blocks == NULL) {
+    if (!kb_stat_group_has_blocks(group)) {
         return;
     }
     for (unsigned id = 0; id < cells; id++) {
@@ -527,7 +527,7 @@ size_t kb_stat_group_bytes(const struct kb_stat_group *group)
 {
     size_t bytes = sizeof(*group) + group->scope.name_len;
 
-    if (group->blocks == NULL) {
+    if (!kb_stat_group_has_blocks(group)) {
         return bytes;
     }
     bytes += ((size_t)group->store->worker_count + 1) * sizeof(struct kb_stat_block *);
