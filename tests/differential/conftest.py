@@ -38,6 +38,9 @@ class CaseCollector(pytest.File):
     def collect(self):
         case = casefile.load(self.path)
         self.work = Work(case, self.config)
+        if case.spec.get("refused") and subject_path() != envoy_path():
+            yield RefusedItem.from_parent(self, name="(refused)")
+            return
         for exchange in case.exchanges or case.cli:
             name = exchange["name"] if case.cli else exchange.name
             allow = exchange.get("allow", []) if case.cli else exchange.allow
@@ -123,6 +126,21 @@ class ExchangeItem(CaseItem):
             raise Different(text)
 
 
+class RefusedItem(CaseItem):
+    """The configuration holds something that docs/differences.md says is refused: it has to be."""
+
+    def runtest(self):
+        case = self.parent.work.case
+        unknown = [n for n in case.spec["refused"] if n not in golden.named_differences()]
+        if unknown:
+            raise Different(f"refused: {unknown} is no `### name` heading in docs/differences.md")
+        done = runner.run_refused(case, subject_path())
+        if done.returncode == 0:
+            raise Different("the configuration is accepted: `refused:` is no longer needed")
+        if done.returncode != 1:
+            raise Different(f"exit code {done.returncode}, expected 1: {done.stderr[-2000:]}")
+
+
 class StatsItem(CaseItem):
     def runtest(self):
         expected, got = self.parent.work.result()
@@ -161,7 +179,8 @@ def one(result, name):
 
 def pytest_collection_finish(session):
     works = list(dict.fromkeys(item.parent.work for item in session.items
-                               if isinstance(item, CaseItem)))
+                               if isinstance(item, CaseItem)
+                               and not isinstance(item, RefusedItem)))
     if not works or session.config.option.collectonly:
         return
     pool = concurrent.futures.ThreadPoolExecutor(session.config.getoption("--jobs"))

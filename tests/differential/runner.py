@@ -335,5 +335,16 @@ def run_cli(case, binary, scratch):
     return {"exchanges": out, "stats": {}}
 
 
+def run_refused(case, binary):
+    """What the subject says to a configuration that it is documented to refuse."""
+    layout = Layout(case.config, case.spec.get("upstreams"))
+    proxy = Proxy(binary, lambda scratch: layout.resolved(log=str(scratch / "access.log"),
+                                                          dir=str(scratch)), start=False)
+    try:
+        return run_once(binary, ["-c", str(proxy.config_file), "--mode", "validate"])
+    finally:
+        layout.stop()
+
+
 def run(case, binary, hints=None, scratch=None):
     return run_cli(case, binary, scratch) if case.cli else Run(case, binary, hints).run()

@@ -3,6 +3,7 @@
  * statistics. Time is a loop's, and whatever the writer thread does is waited for. */
 #include "tests/unit/access_log/fixture.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -258,7 +259,7 @@ static void test_a_stuck_reader_costs_lines_not_memory(void **state)
     int fd;
 
     assert_int_equal(mkfifo(p->path, 0600), 0);
-    fd = open(p->path, O_RDWR);
+    fd = open(p->path, O_RDWR | O_NONBLOCK);
     file = open_file(p, p->path);
     memset(line, 's', 65536);
     for (size_t i = 0; i < KB_LOG_PENDING_MAX / 65536 + 200; i++) {
@@ -266,8 +267,8 @@ static void test_a_stuck_reader_costs_lines_not_memory(void **state)
     }
     assert_true(stat_of(p, KB_STAT_FILESYSTEM_WRITE_FAILED) > 0);
     assert_true(stat_of(p, KB_STAT_FILESYSTEM_WRITE_TOTAL_BUFFERED) <= KB_LOG_PENDING_MAX + 131072);
-    while (!kb_log_writer_drain(0)) {
-        assert_true(read(fd, line, 65536) > 0);
+    while (!kb_log_writer_drain(1)) {
+        assert_true(read(fd, line, 65536) > 0 || errno == EAGAIN);
     }
     close(fd);
     free(line);
