@@ -155,6 +155,9 @@ static void header_scan(struct quirk_scan *scan, struct kb_str line)
         scan->chunked = kb_str_ieq(value, KB_STR("chunked"));
         scan->bad_encoding = scan->bad_encoding || !scan->chunked || scan->transfer_encodings > 1;
     }
+    if (memchr(name.p, '\0', name.len) != NULL) {
+        scan->bad_character = true;
+    }
     for (size_t i = 0; i < value.len; i++) {
         unsigned char c = (unsigned char)value.p[i];
 

@@ -56,11 +56,25 @@ static void fail(struct kb_h1_server *server, enum kb_h1_error error)
     kb_hcm_stream_codec_error(stream, kb_h1_error_status(error), kb_h1_error_details(error));
 }
 
+static bool authority_valid(struct kb_str authority)
+{
+    for (size_t i = 0; i < authority.len; i++) {
+        unsigned char c = (unsigned char)authority.p[i];
+
+        /* RFC 3986 authority, as nghttp2_check_authority sees it. */
+        if (c <= ' ' || c >= 0x7f || memchr("\"<>\\^`{|}/?#", c, 12) != NULL) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* Splits an absolute-form target (RFC 9112 section 3.2.2) into authority and path. */
 static enum kb_h1_error absolute_target(struct kb_header_map *map, struct kb_str url)
 {
     ptrdiff_t scheme_end = kb_str_find(url, KB_STR("://"));
     struct kb_str scheme, rest;
+    ptrdiff_t user_end;
     size_t n = 0;
 
     if (scheme_end <= 0) {
@@ -79,14 +93,10 @@ static enum kb_h1_error absolute_target(struct kb_header_map *map, struct kb_str
     }
     map->scheme = kb_str_ieq(scheme, KB_STR("https")) ? KB_STR("https") : KB_STR("http");
     map->authority = kb_str_first(rest, n);
+    user_end = kb_str_rfind_char(map->authority, '@');
+    map->authority = kb_str_from(map->authority, (size_t)(user_end + 1));
     rest = kb_str_from(rest, n);
-    if (rest.len == 0) {
-        map->path = KB_STR("/");
-    } else if (rest.p[0] != '/') {
-        map->path = kb_str_printf(map->arena, "/%.*s", KB_STR_ARG(rest));
-    } else {
-        map->path = rest;
-    }
+    map->path = rest.len == 0 ? KB_STR("/") : rest;
     return KB_H1_OK;
 }
 
@@ -96,7 +106,7 @@ static enum kb_h1_error target_set(struct kb_h1_server *server, struct kb_header
 
     if (server->connect_request) {
         map->authority = url;
-        return KB_H1_OK;
+        return kb_str_find_char(url, '/') >= 0 ? KB_H1_INVALID_URL : KB_H1_OK;
     }
     if (KB_LIKELY(url.len > 0 && url.p[0] == '/')) {
         map->path = url;
@@ -114,13 +124,16 @@ static enum kb_h1_error target_set(struct kb_h1_server *server, struct kb_header
 }
 
 /* Envoy's Http::Utility::sanitizeConnectionHeader: a client may not have these removed. */
-static bool connection_acceptable(const struct kb_header_map *map)
+static bool connection_acceptable(struct kb_header_map *map)
 {
     struct kb_str rest = kb_header_map_value_id(map, KB_HDR_CONNECTION);
     struct kb_str token;
 
     while (kb_str_next_token(&rest, ',', &token)) {
         token = kb_str_trim(token);
+        if (kb_str_ieq(token, KB_STR("host"))) {
+            map->authority = KB_STR_NULL;
+        }
         if ((token.len > 0 && token.p[0] == ':') || kb_str_ieq(token, KB_STR("x-forwarded-for")) ||
             kb_str_ieq(token, KB_STR("x-forwarded-host")) || kb_str_ieq(token, KB_STR("x-forwarded-proto"))) {
             return false;
@@ -158,6 +171,9 @@ static void on_head(struct kb_h1_server *server)
         return;
     }
     error = target_set(server, map);
+    if (error == KB_H1_OK && map->authority.p != NULL && !authority_valid(map->authority)) {
+        error = KB_H1_INVALID_AUTHORITY;
+    }
     if (error != KB_H1_OK) {
         fail(server, error);
         return;

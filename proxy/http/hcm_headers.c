@@ -18,7 +18,7 @@ static void nominated_remove(struct kb_header_map *map, struct kb_str connection
 
         token = kb_str_trim(token);
         if (token.len == 0 || token.len > sizeof(name) || kb_str_ieq(token, KB_STR("close")) ||
-            kb_str_ieq(token, KB_STR("keep-alive"))) {
+            kb_str_ieq(token, KB_STR("keep-alive")) || kb_str_ieq(token, KB_STR("te"))) {
             continue;
         }
         for (size_t i = 0; i < token.len; i++) {

@@ -303,19 +303,6 @@ static void location_add(void *arg, struct kb_header_map *headers)
     kb_header_map_add_id(headers, KB_HDR_LOCATION, *location);
 }
 
-static bool authority_valid(struct kb_str authority)
-{
-    for (size_t i = 0; i < authority.len; i++) {
-        unsigned char c = (unsigned char)authority.p[i];
-
-        /* RFC 3986 authority, as nghttp2_check_authority sees it. */
-        if (c <= ' ' || c >= 0x7f || memchr("\"<>\\^`{|}/?#", c, 12) != NULL) {
-            return false;
-        }
-    }
-    return true;
-}
-
 /* The checks that come before anything else; false when the stream was answered. */
 static bool head_acceptable(struct kb_stream *stream)
 {
@@ -329,12 +316,6 @@ static bool head_acceptable(struct kb_stream *stream)
             reply_empty(stream, 400, KB_STR("missing_host_header"));
             return false;
         }
-    }
-    if (!authority_valid(map->authority)) {
-        kb_stream_info_set_flag(&stream->info, KB_RF_DOWNSTREAM_PROTOCOL_ERROR);
-        stream->saw_connection_close = true;
-        kb_stream_send_local_reply(stream, 400, KB_STR("Bad Request"), KB_STR("http.invalid_authority"), NULL, NULL);
-        return false;
     }
     if (!kb_str_eq(map->method, KB_STR("CONNECT")) && (map->path.len == 0 || map->path.p[0] != '/')) {
         kb_stat_inc(stream->hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_NON_RELATIVE_PATH);
@@ -419,9 +400,31 @@ static void remote_completed(struct kb_stream *stream)
     }
 }
 
+/* The access log names the route's cluster even when the router never ran. */
+static void route_cluster_note(struct kb_stream *stream)
+{
+    struct kb_cluster_local *cluster = NULL;
+    struct kb_str name = KB_STR_NULL;
+    const void *choice;
+    uint32_t slot = UINT32_MAX;
+
+    if (stream->route == NULL || stream->route->kind != KB_ROUTE_CLUSTER ||
+        kb_route_choose_cluster(stream->route, &stream->request, kb_rand_u64(&stream->hcm->worker->rand), &slot, &name,
+                                &choice) != 0) {
+        return;
+    }
+    cluster = slot != UINT32_MAX ? kb_cluster_local_get(stream->hcm->worker, slot)
+                                 : kb_cluster_local_find(stream->hcm->worker, name);
+    if (cluster != NULL) {
+        stream->info.upstream_cluster_name = cluster->cluster->observability_name;
+        stream->info.upstream.cluster = cluster->cluster;
+    }
+}
+
 void kb_stream_decode_headers(struct kb_stream *stream, bool end_stream)
 {
-    if (end_stream) {
+    /* What follows CONNECT has no end. */
+    if (end_stream && !kb_str_eq(stream->request.method, KB_STR("CONNECT"))) {
         remote_completed(stream);
     }
     method_set(stream);
@@ -440,6 +443,7 @@ void kb_stream_decode_headers(struct kb_stream *stream, bool end_stream)
         kb_stat_inc(stream->hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_WS_ON_NON_WS_ROUTE);
         /* A request to upgrade has no end that could have come. */
         stream->remote_complete = false;
+        route_cluster_note(stream);
         reply_empty(stream, 403, KB_STR("upgrade_failed"));
         return;
     }

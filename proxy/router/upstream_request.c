@@ -243,7 +243,6 @@ void kb_upstream_request_cancel(struct kb_upstream_request *upstream)
         struct kb_request_encoder *encoder = upstream->encoder;
 
         answer_ended(upstream);
-        kb_stat_inc(upstream->router->cluster->stats, KB_STAT_CLUSTER_UPSTREAM_RQ_TX_RESET);
         kb_request_encoder_reset(encoder);
     }
     upstream->done = true;
