@@ -40,7 +40,7 @@ static struct {
 void kb_log_stat_add(struct kb_stat_block *stats, unsigned id, int64_t n)
 {
     if (stats != NULL) {
-        stats->gauge_used[id] = 1;
+        __atomic_store_n(&stats->gauge_used[id], 1, __ATOMIC_RELAXED);
         __atomic_fetch_add(&stats->cells[id], (uint64_t)n, __ATOMIC_RELAXED);
     }
 }
