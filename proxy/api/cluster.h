@@ -93,6 +93,7 @@ struct kb_host {
     struct kb_str hostname;  /* endpoint hostname or DNS name; may be empty */
     struct kb_str metadata;  /* packed envoy.config.core.v3.Metadata; empty when there is none */
     struct kb_str region, zone, sub_zone;
+    uint32_t zone_variant; /* kb_stat_zone_key of the node's zone and this one; 0: one of them is unknown */
     uint32_t weight;
     uint32_t priority;
     uint32_t health_flags; /* relaxed atomics */

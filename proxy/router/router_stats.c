@@ -10,11 +10,6 @@ static bool is_canary(const struct kb_header_map *headers, const struct kb_host 
            (host != NULL && host->canary);
 }
 
-static bool zones_known(const struct kb_router *router, const struct kb_host *host)
-{
-    return host != NULL && host->zone.len > 0 && router->config->server->node_zone.len > 0;
-}
-
 void kb_router_charge_code(struct kb_router *router, unsigned status,
                            const struct kb_header_map *headers,
                            struct kb_upstream_request *upstream, bool dropped)
@@ -30,8 +25,8 @@ void kb_router_charge_code(struct kb_router *router, unsigned status,
         }
         kb_stat_code_inc(stats, router->internal ? KB_STAT_CODE_INTERNAL : KB_STAT_CODE_EXTERNAL,
                          status);
-        if (zones_known(router, host)) {
-            kb_stat_code_inc(stats, KB_STAT_CODE_ZONE, status);
+        if (host != NULL && host->zone_variant != 0) {
+            kb_stat_code_inc(stats, host->zone_variant, status);
         }
     }
     if (host != NULL && status >= 500) {
@@ -51,7 +46,8 @@ void kb_router_charge_time(struct kb_router *router)
     ms = (kb_loop_now_ns(&router->worker->loop) - router->request_complete_ns) / 1000000;
     kb_stat_record(stats, KB_STAT_CLUSTER_UPSTREAM_RQ_TIME, ms);
     kb_stat_code_time(stats, router->internal ? KB_STAT_CODE_INTERNAL : KB_STAT_CODE_EXTERNAL, ms);
-    if (router->upstream != NULL && zones_known(router, router->upstream->host)) {
-        kb_stat_code_time(stats, KB_STAT_CODE_ZONE, ms);
+    if (router->upstream != NULL && router->upstream->host != NULL &&
+        router->upstream->host->zone_variant != 0) {
+        kb_stat_code_time(stats, router->upstream->host->zone_variant, ms);
     }
 }

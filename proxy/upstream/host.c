@@ -8,6 +8,7 @@
 
 #include "base/mem.h"
 #include "proxy/upstream/cluster.h"
+#include "proxy/upstream/cluster_manager.h"
 
 static kb_host_removed_cb removed_cb;
 
@@ -57,6 +58,11 @@ struct kb_host *kb_host_create(struct kb_cluster_impl *cluster, const struct kb_
     host->health_flags = params->health_flags;
     host->canary = params->canary;
     if (cluster != NULL) {
+        const struct kb_server_context *server = kb_cluster_manager_server(cluster->manager);
+
+        if (server->node_zone.len > 0 && host->zone.len > 0) {
+            host->zone_variant = kb_stat_zone_key(server->stats, server->node_zone, host->zone);
+        }
         kb_cluster_impl_ref(cluster);
     }
     return host;
