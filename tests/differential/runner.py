@@ -100,8 +100,7 @@ class Run:
         except (AssertionError, OSError) as error:
             result["problem"] = f"{type(error).__name__}: {error}"
             conns = {}
-            if self.proxy.process.poll() is not None:
-                self.proxy._died("ended during " + exchange.name)
+            self.proxy.check_alive("during " + exchange.name)
         seen_by_client = {}
         for key, conn in conns.items():
             self.owners[conn.port, self.target(exchange)] = len(self.results)
@@ -112,8 +111,7 @@ class Run:
         else:
             result["clients"] = seen_by_client
         self.rest(result, exchange)
-        if self.proxy.process.poll() is not None:
-            self.proxy._died("ended during " + exchange.name)
+        self.proxy.check_alive("during " + exchange.name)
         result["upstream"] = self.upstream_view(exchange)
         return {k: v for k, v in result.items() if v or k in ("name", "client")}
 
@@ -121,9 +119,11 @@ class Run:
         """Wait until nothing of the exchange is left in the subject and upstreams agree."""
         try:
             wait_until(self.at_rest, "rest", 8.0)
-        except (AssertionError, OSError) as error:
-            if self.proxy.process.poll() is None:
-                result["left_over"] = f"{error}: {self.proxy.active()}"
+        except OSError as error:
+            self.proxy.check_alive(f"during {exchange.name} ({error})", 0.5)
+            result["left_over"] = str(error)
+        except AssertionError as error:
+            result["left_over"] = f"{error}: {self.proxy.active()}"
 
     def at_rest(self):
         active = self.proxy.active()

@@ -207,6 +207,14 @@ class Proxy:
         return {k: v for k, v in self.stats(ACTIVE).items()
                 if v and not k.startswith("listener.admin.")}
 
+    def check_alive(self, when, grace=0):
+        """The subject still runs; after a broken connection it gets `grace` seconds to be gone."""
+        try:
+            self.process.wait(grace)
+        except subprocess.TimeoutExpired:
+            return
+        self._died("ended " + when)
+
     def signal(self, number):
         os.kill(self.process.pid, number)
 

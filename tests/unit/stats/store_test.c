@@ -148,6 +148,7 @@ static void test_response_codes_make_classes_and_totals(void **state)
     kb_stat_code_inc(kb_stat_group_block(group, 2), zone, 404);
     kb_stat_code_inc(kb_stat_group_block(group, 2), KB_STAT_CODE_CANARY, 700);
     kb_stat_code_inc(kb_stat_group_block(group, 2), KB_STAT_CODE_INTERNAL, 0);
+    kb_stat_code_inc(kb_stat_group_block(group, 2), KB_STAT_CODE_RETRY, 503);
     assert_dump(*state, "rq_", true,
                 "cluster.a.canary.upstream_rq_700: 1\n"
                 "cluster.a.canary.upstream_rq_completed: 1\n"
@@ -157,6 +158,9 @@ static void test_response_codes_make_classes_and_totals(void **state)
                 "cluster.a.external.upstream_rq_5xx: 1\n"
                 "cluster.a.external.upstream_rq_completed: 20\n"
                 "cluster.a.internal.upstream_rq_completed: 1\n"
+                "cluster.a.retry.upstream_rq_503: 1\n"
+                "cluster.a.retry.upstream_rq_5xx: 1\n"
+                "cluster.a.retry.upstream_rq_completed: 1\n"
                 "cluster.a.upstream_rq_200: 2\n"
                 "cluster.a.upstream_rq_201: 2\n"
                 "cluster.a.upstream_rq_202: 2\n"
