@@ -69,10 +69,12 @@ struct kb_internal_redirect_policy {
     size_t headers_to_copy_count;
 };
 
+struct kb_stat_group;
 struct kb_hash_policies; /* proxy/router/hash_policy.c */
 
 /* What few routes have. */
 struct kb_route_policies {
+    struct kb_stat_group *stats; /* of stat_prefix, KB_STAT_VIRTUAL_CLUSTER_*; NULL: none */
     const struct kb_hash_policies *hash; /* NULL: none; see kb_route_hash */
     const struct kb_mirror_policy *mirrors;
     size_t mirror_count;

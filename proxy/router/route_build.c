@@ -226,6 +226,12 @@ static void changes_build(struct kb_route_build *build,
     struct kb_route_changes changes = {.rewrite = NULL};
     struct kb_route_changes *kept;
 
+    build->stat_prefix = KB_STR_NULL;
+    if (message->stat_prefix[0] != '\0') {
+        build->stat_prefix =
+            kb_str_printf(build->match.arena, "vhost.%.*s.route.%s.",
+                          KB_STR_ARG(entry->route.virtual_host->name), message->stat_prefix);
+    }
     action_build(build, message, defaults, entry, &changes);
     changes.request = kb_header_mutations_create(
         message->request_headers_to_add, message->n_request_headers_to_add,

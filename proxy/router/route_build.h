@@ -16,6 +16,8 @@ struct kb_route_build {
     bool validate_clusters;
     bool failed; /* an error was reported */
     uint64_t body_max;
+    struct kb_str
+        stat_prefix;        /* of the route that is being built: "vhost.v.route.r."; empty: none */
     struct kb_map clusters; /* name -> struct kb_route_cluster */
     struct kb_map names;    /* text -> itself: names that many routes share */
 };
@@ -31,6 +33,8 @@ struct kb_vhost_defaults {
 
 /* Reports at the present path and marks the build as failed. */
 void kb_route_build_error(struct kb_route_build *build, const char *fmt, ...) KB_PRINTF(2, 3);
+/* The statistics under that prefix, given back with the table; NULL without a store. */
+struct kb_stat_group *kb_route_build_stats(struct kb_route_build *build, struct kb_str prefix);
 /* The same text once per table. */
 struct kb_str kb_route_build_intern(struct kb_route_build *build, const char *text);
 struct kb_str kb_route_build_dup(struct kb_route_build *build, const char *text);

@@ -13,15 +13,19 @@
 
 /* ---- virtual hosts ---- */
 
-static struct kb_stat_group *vcluster_stats(struct kb_route_build *build, struct kb_str vhost,
-                                            struct kb_str name)
+struct kb_stat_group *kb_route_build_stats(struct kb_route_build *build, struct kb_str prefix)
 {
     struct kb_stat_store *store = build->factory->server->stats;
-    struct kb_str prefix = kb_str_printf(build->match.arena, "vhost.%.*s.vcluster.%.*s.",
-                                         KB_STR_ARG(vhost), KB_STR_ARG(name));
+    struct kb_stat_group_node *node;
 
-    return store != NULL ? kb_stat_group_create(store, prefix, &kb_stat_schema_virtual_cluster)
-                         : NULL;
+    if (store == NULL) {
+        return NULL;
+    }
+    node = KB_ARENA_NEW(build->match.arena, struct kb_stat_group_node);
+    node->group = kb_stat_group_create(store, prefix, &kb_stat_schema_virtual_cluster);
+    node->next = build->config->stat_groups;
+    build->config->stat_groups = node;
+    return node->group;
 }
 
 static void vclusters_build(struct kb_route_build *build,
@@ -51,7 +55,9 @@ static void vclusters_build(struct kb_route_build *build,
     }
     clusters[n].name = KB_STR("other");
     for (size_t i = 0; i <= n && !build->failed; i++) {
-        clusters[i].stats = vcluster_stats(build, vhost->name, clusters[i].name);
+        clusters[i].stats = kb_route_build_stats(
+            build, kb_str_printf(build->match.arena, "vhost.%.*s.vcluster.%.*s.",
+                                 KB_STR_ARG(vhost->name), KB_STR_ARG(clusters[i].name)));
     }
     vhost->virtual_clusters = clusters;
     vhost->virtual_cluster_count = (uint32_t)n + 1;
@@ -280,23 +286,14 @@ kb_route_config_create(const Envoy__Config__Route__V3__RouteConfiguration *messa
     return config;
 }
 
-static void vhost_stats_destroy(const struct kb_virtual_host *vhost)
-{
-    for (uint32_t i = 0; i < vhost->virtual_cluster_count; i++) {
-        kb_stat_group_destroy(vhost->virtual_clusters[i].stats);
-    }
-}
-
 void kb_route_config_destroy(struct kb_route_config *config)
 {
     if (config == NULL) {
         return;
     }
     (void)KB_CAST(config, kb_route_config);
-    for (size_t i = 0; i < config->vhost_count; i++) {
-        if (config->vhosts[i].virtual_cluster_count > 0) {
-            vhost_stats_destroy(&config->vhosts[i]);
-        }
+    for (struct kb_stat_group_node *node = config->stat_groups; node != NULL; node = node->next) {
+        kb_stat_group_destroy(node->group);
     }
     kb_vhost_map_dispose(&config->domains);
     kb_regex_list_dispose(&config->regexes);

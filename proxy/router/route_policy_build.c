@@ -150,11 +150,13 @@ internal_redirect_of(struct kb_route_build *build,
     return policy;
 }
 
-static bool policies_wanted(const Envoy__Config__Route__V3__RouteAction *message,
+static bool policies_wanted(const struct kb_route_build *build,
+                            const Envoy__Config__Route__V3__RouteAction *message,
                             const struct kb_vhost_defaults *defaults)
 {
-    return message->n_hash_policy > 0 || message->n_request_mirror_policies > 0 ||
-           defaults->mirror_count > 0 || message->internal_redirect_policy != NULL ||
+    return build->stat_prefix.len > 0 || message->n_hash_policy > 0 ||
+           message->n_request_mirror_policies > 0 || defaults->mirror_count > 0 ||
+           message->internal_redirect_policy != NULL ||
            (int)message->internal_redirect_action != 0 || message->hedge_policy != NULL ||
            defaults->hedge_on_per_try_timeout || message->max_grpc_timeout != NULL ||
            (message->max_stream_duration != NULL &&
@@ -168,10 +170,13 @@ kb_route_build_policies(struct kb_route_build *build,
 {
     struct kb_route_policies *policies;
 
-    if (!policies_wanted(message, defaults)) {
+    if (!policies_wanted(build, message, defaults)) {
         return NULL;
     }
     policies = KB_ARENA_NEW(build->match.arena, struct kb_route_policies);
+    if (build->stat_prefix.len > 0) {
+        policies->stats = kb_route_build_stats(build, build->stat_prefix);
+    }
     policies->hash = kb_hash_policies_create(message->hash_policy, message->n_hash_policy,
                                              &build->match, &build->failed);
     policies->mirrors =

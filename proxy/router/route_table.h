@@ -184,10 +184,16 @@ struct kb_vhost_map {
     const struct kb_virtual_host *any; /* "*" */
 };
 
+struct kb_stat_group_node {
+    struct kb_stat_group_node *next;
+    struct kb_stat_group *group;
+};
+
 struct kb_route_config {
     KB_OBJ;
     struct kb_arena arena;
     struct kb_regex_list regexes;
+    struct kb_stat_group_node *stat_groups;
     struct kb_str name;
     const struct kb_runtime *runtime;
     struct kb_vhost_map domains;
