@@ -26,7 +26,8 @@ static const struct {
 } health_flags[] = {{KB_HOST_FAILED_ACTIVE_HC, "/failed_active_hc"},
                     {KB_HOST_FAILED_OUTLIER, "/failed_outlier_check"},
                     {KB_HOST_FAILED_EDS, "/failed_eds_health"},
-                    {KB_HOST_DEGRADED_EDS, "/degraded_eds_health"}};
+                    {KB_HOST_DEGRADED_EDS, "/degraded_eds_health"},
+                    {KB_HOST_DRAINING_EDS, "/eds_status_draining"}};
 
 /* "cluster::address::key::value"; the address may be empty for the cluster's own. */
 static void line_add(struct kb_admin_response *response, struct kb_str cluster,
@@ -60,8 +61,7 @@ static void flags_line_add(struct kb_admin_response *response, struct kb_str clu
 
     for (size_t i = 0; i < KB_ARRAY_LEN(health_flags); i++) {
         if ((host->health_flags & health_flags[i].flag) != 0) {
-            len += (size_t)snprintf(text + len, sizeof(text) - len, "%s%s", len > 0 ? " " : "",
-                                    health_flags[i].text);
+            len += (size_t)snprintf(text + len, sizeof(text) - len, "%s", health_flags[i].text);
         }
     }
     line_add(response, cluster, host->addr_text, "health_flags",
@@ -200,7 +200,9 @@ static Envoy__Admin__V3__HostStatus *host_message(const struct kb_admin_host *ho
     stats_message_add(status, host, arena);
     health->failed_active_health_check = (host->health_flags & KB_HOST_FAILED_ACTIVE_HC) != 0;
     health->failed_outlier_check = (host->health_flags & KB_HOST_FAILED_OUTLIER) != 0;
-    health->eds_health_status = (host->health_flags & KB_HOST_FAILED_EDS) != 0
+    health->eds_health_status = (host->health_flags & KB_HOST_DRAINING_EDS) != 0
+                                    ? ENVOY__CONFIG__CORE__V3__HEALTH_STATUS__DRAINING
+                                : (host->health_flags & KB_HOST_FAILED_EDS) != 0
                                     ? ENVOY__CONFIG__CORE__V3__HEALTH_STATUS__UNHEALTHY
                                 : (host->health_flags & KB_HOST_DEGRADED_EDS) != 0
                                     ? ENVOY__CONFIG__CORE__V3__HEALTH_STATUS__DEGRADED

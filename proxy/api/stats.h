@@ -199,6 +199,7 @@ enum kb_stat_code_variant {
     KB_STAT_CODE_EXTERNAL,
     KB_STAT_CODE_INTERNAL,
     KB_STAT_CODE_CANARY,
+    KB_STAT_CODE_RETRY, /* "retry.": a response that was not given to the client but tried again */
     KB_STAT_CODE_ZONE, /* "zone.<from>.<to>."; the first of those that kb_stat_zone_key gives */
     KB_STAT_CODE_VARIANTS
 };

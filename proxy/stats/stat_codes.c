@@ -90,7 +90,8 @@ enum kb_stat_code_variant kb_stat_zone_key(struct kb_stat_store *store, struct k
 
 struct kb_str kb_stat_code_variant_name(const struct kb_stat_store *store, uint32_t variant)
 {
-    static const char *const names[KB_STAT_CODE_ZONE] = {"", "external.", "internal.", "canary."};
+    static const char *const names[KB_STAT_CODE_ZONE] = {"", "external.", "internal.", "canary.",
+                                                         "retry."};
 
     if (variant < KB_STAT_CODE_ZONE) {
         return kb_str_from_cstr(names[variant]);
