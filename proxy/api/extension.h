@@ -31,6 +31,9 @@ extern const size_t kb_extension_count;
 const struct kb_extension *kb_extension_find(enum kb_extension_category category, struct kb_str type_url,
                                              struct kb_str name);
 
+/* Envoy's name of the category ("envoy.filters.http"). */
+const char *kb_extension_category_name(enum kb_extension_category category);
+
 /* Takes an extension out of use (--disable-extensions): "envoy.filters.http/envoy.filters.http.router". KB_EINVALID: not of
  * that form; KB_ENOTFOUND: there is none. Main thread, before anything is built. */
 int kb_extension_disable(struct kb_str category_and_name) KB_MUST_USE;

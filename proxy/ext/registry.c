@@ -19,6 +19,11 @@ static const char *const categories[] = {
 
 static bool disabled[EXTENSIONS_MAX];
 
+const char *kb_extension_category_name(enum kb_extension_category category)
+{
+    return categories[category];
+}
+
 int kb_extension_disable(struct kb_str category_and_name)
 {
     ptrdiff_t slash = kb_str_find_char(category_and_name, '/');

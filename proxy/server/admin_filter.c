@@ -254,6 +254,7 @@ struct kb_listener *kb_admin_listener_create(struct kb_server_context *server,
                                              struct kb_diag *diag)
 {
     struct kb_hcm_config *config;
+    struct kb_listener *listener;
     struct kb_addr addr;
     int rc;
 
@@ -275,5 +276,8 @@ struct kb_listener *kb_admin_listener_create(struct kb_server_context *server,
         kb_hcm_config_destroy(config);
         return NULL;
     }
-    return kb_listener_create_admin(server, &addr, &kb_ext_network_http_connection_manager, config);
+    listener =
+        kb_listener_create_admin(server, &addr, &kb_ext_network_http_connection_manager, config);
+    kb_stat_group_hide_for_admin(listener->stats);
+    return listener;
 }

@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "proto/pb_json.h"
+#include "proxy/api/extension.h"
 
 #define XDS_HINT KB_STR("put listeners, clusters and routes into static_resources")
 #define NODE_REQUIRED                                                                             \
@@ -18,6 +19,62 @@
 static char *text_copy(struct kb_arena *arena, struct kb_str text)
 {
     return (char *)(uintptr_t)kb_str_dup(arena, text).p;
+}
+
+static Google__Protobuf__Struct__FieldsEntry *metadata_entry(struct kb_arena *arena,
+                                                             const char *key, struct kb_str text)
+{
+    Google__Protobuf__Struct__FieldsEntry *entry =
+        KB_ARENA_NEW(arena, Google__Protobuf__Struct__FieldsEntry);
+    Google__Protobuf__Value *value = KB_ARENA_NEW(arena, Google__Protobuf__Value);
+
+    google__protobuf__value__init(value);
+    value->kind_case = GOOGLE__PROTOBUF__VALUE__KIND_STRING_VALUE;
+    value->string_value = text_copy(arena, text);
+    google__protobuf__struct__fields_entry__init(entry);
+    entry->key = text_copy(arena, kb_str_from_cstr(key));
+    entry->value = value;
+    return entry;
+}
+
+/* Which build this is, with Envoy's keys: the parts of kb_version_text. */
+static Google__Protobuf__Struct *build_metadata(struct kb_arena *arena)
+{
+    static const char *const keys[] = {"revision.sha", NULL, "revision.status", "build.type",
+                                       "ssl.version"};
+    Google__Protobuf__Struct *metadata = KB_ARENA_NEW(arena, Google__Protobuf__Struct);
+    struct kb_str rest = kb_str_from_cstr(kb_version_text());
+    struct kb_str part;
+
+    google__protobuf__struct__init(metadata);
+    metadata->fields = kb_arena_calloc(arena, KB_ARRAY_LEN(keys) * sizeof(*metadata->fields));
+    for (size_t i = 0; i < KB_ARRAY_LEN(keys) && kb_str_next_token(&rest, '/', &part); i++) {
+        if (keys[i] != NULL) {
+            metadata->fields[metadata->n_fields++] = metadata_entry(arena, keys[i], part);
+        }
+    }
+    return metadata;
+}
+
+/* Every extension that a configuration may name. */
+static void extensions_list(Envoy__Config__Core__V3__Node *node, struct kb_arena *arena)
+{
+    node->extensions = kb_arena_calloc(arena, kb_extension_count * sizeof(*node->extensions));
+    node->n_extensions = 0;
+    for (size_t i = 0; i < kb_extension_count; i++) {
+        const struct kb_extension *extension = &kb_extensions[i];
+        Envoy__Config__Core__V3__Extension *message =
+            KB_ARENA_NEW(arena, Envoy__Config__Core__V3__Extension);
+
+        envoy__config__core__v3__extension__init(message);
+        message->name = (char *)(uintptr_t)extension->name;
+        message->category = (char *)(uintptr_t)kb_extension_category_name(extension->category);
+        if (extension->type_url[0] != '\0') {
+            message->type_urls = kb_arena_calloc(arena, sizeof(*message->type_urls));
+            message->type_urls[message->n_type_urls++] = (char *)(uintptr_t)extension->type_url;
+        }
+        node->extensions[node->n_extensions++] = message;
+    }
 }
 
 /* The node with what the command line says of it, as Envoy's LocalInfo. */
@@ -57,10 +114,12 @@ static Envoy__Config__Core__V3__Node *node_build(struct kb_bootstrap *bootstrap,
     version->major_number = API_MAJOR;
     version->minor_number = API_MINOR;
     build->version = version;
+    build->metadata = build_metadata(arena);
     node->user_agent_name = text_copy(arena, KB_STR("envoy"));
     node->user_agent_version_type_case =
         ENVOY__CONFIG__CORE__V3__NODE__USER_AGENT_VERSION_TYPE_USER_AGENT_BUILD_VERSION;
     node->user_agent_build_version = build;
+    extensions_list(node, arena);
     return node;
 }
 

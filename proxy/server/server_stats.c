@@ -21,6 +21,8 @@ struct kb_server_stats {
     struct kb_server_context *server;
     const struct kb_lifecycle *lifecycle;
     struct kb_stat_group *group;
+    struct kb_stat_group *async_client; /* shown from the start, as in Envoy */
+    struct kb_stat_group *overload;
     struct kb_timer flush;
     uint64_t flush_interval_ms;
     uint64_t started_ns;
@@ -167,6 +169,13 @@ kb_server_stats_create(struct kb_server_context *server, const struct kb_lifecyc
     }
     stats->group = kb_stat_group_create(server->stats, KB_STR("server."), &kb_stat_schema_server);
     kb_stat_group_set_provider(stats->group, provide, stats);
+    stats->async_client = kb_stat_group_create(server->stats, KB_STR("http.async-client."),
+                                               &kb_stat_schema_async_client);
+    stats->overload =
+        kb_stat_group_create(server->stats, KB_STR("overload."), &kb_stat_schema_overload);
+    kb_stat_named_create(server->stats,
+                         KB_STR("envoy.overload_actions.reset_high_memory_stream.count"),
+                         KB_STAT_COUNTER);
     kb_timer_init(&stats->flush, flush);
     return stats;
 }
@@ -179,6 +188,8 @@ void kb_server_stats_destroy(struct kb_server_stats *stats)
     kb_loop_timer_cancel(&stats->server->main->loop, &stats->flush);
     kb_stat_group_set_provider(stats->group, NULL, NULL);
     kb_stat_group_destroy(stats->group);
+    kb_stat_group_destroy(stats->async_client);
+    kb_stat_group_destroy(stats->overload);
     KB_OBJ_CLEAR(stats);
     free(stats);
 }
@@ -197,7 +208,6 @@ void kb_server_stats_initialized(struct kb_server_stats *stats)
 {
     kb_stat_record(main_block(stats), KB_STAT_SERVER_INITIALIZATION_TIME_MS,
                    (kb_clock_mono_ns() - stats->started_ns) / 1000000);
-    kb_stat_gauge_set(main_block(stats), KB_STAT_SERVER_HOT_RESTART_GENERATION, 1);
 }
 
 void kb_server_stats_unknown_fields(struct kb_server_stats *stats, uint64_t count)
