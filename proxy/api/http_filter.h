@@ -87,3 +87,7 @@ bool kb_stream_is_grpc(struct kb_stream *stream);
 /* Cells of "http.<stat_prefix>." on this worker. */
 struct kb_stat_block *kb_stream_http_stats(struct kb_stream *stream);
 struct kb_server_context *kb_stream_server(struct kb_stream *stream);
+/* An address of this machine that is not loopback, as Envoy writes it into x-forwarded-for of its own requests. */
+struct kb_str kb_stream_local_ip(struct kb_stream *stream);
+/* Milliseconds of a grpc-timeout value ("200m"), rounded up; UINT64_MAX when it is malformed. */
+uint64_t kb_grpc_timeout_parse(struct kb_str value);

@@ -8,7 +8,7 @@ struct status_name {
 };
 
 static const struct status_name status_names[] = {
-    {100, "Continue"}, {101, "Switching Protocols"}, {102, "Processing"}, {103, "Early Hints"},
+    {100, "Continue"}, {101, "Switching Protocols"}, 
     {200, "OK"}, {201, "Created"}, {202, "Accepted"}, {203, "Non-Authoritative Information"},
     {204, "No Content"}, {205, "Reset Content"}, {206, "Partial Content"}, {207, "Multi-Status"},
     {208, "Already Reported"}, {226, "IM Used"}, {300, "Multiple Choices"}, {301, "Moved Permanently"},
@@ -126,6 +126,9 @@ static enum kb_h1_framing response_framing(char **at, const struct kb_header_map
         if (status >= 200 && status != 204 && status != 304) {
             *at = header_put(*at, KB_STR("content-length"), KB_STR("0"), proper);
         }
+        return KB_H1_FRAMING_NONE;
+    }
+    if (status == 304) {
         return KB_H1_FRAMING_NONE;
     }
     if (options->http_10) {

@@ -88,11 +88,8 @@ static enum kb_h1_error request_line(struct kb_str line, const struct kb_h1_sett
     if (!version_form(version)) {
         return KB_H1_CODEC_ERROR;
     }
-    if (kb_str_eq(version, KB_STR("HTTP/1.1")) ||
-        (kb_str_eq(version, KB_STR("HTTP/1.0")) && settings->accept_http_10)) {
-        return KB_H1_OK;
-    }
-    return KB_H1_LOW_VERSION;
+    /* Whatever is not 1.1 counts as 1.0, where that is accepted. */
+    return kb_str_eq(version, KB_STR("HTTP/1.1")) || settings->accept_http_10 ? KB_H1_OK : KB_H1_LOW_VERSION;
 }
 
 enum kb_h1_error kb_h1_quirks_first_line(struct kb_str line, bool response, const struct kb_h1_settings *settings)
@@ -124,7 +121,7 @@ static size_t request_line_put(char *out, struct kb_str line)
     version = word_next(&line);
     out[at++] = ' ';
     /* HTTP/0.9 requests are answered as 1.0. */
-    return put(out, at, version.len > 0 ? version : KB_STR("HTTP/1.0"));
+    return put(out, at, kb_str_eq(version, KB_STR("HTTP/1.1")) ? version : KB_STR("HTTP/1.0"));
 }
 
 struct quirk_scan {
@@ -192,13 +189,26 @@ static enum kb_h1_error scan_verdict(const struct quirk_scan *scan, bool respons
     if (scan->bad_character) {
         return KB_H1_INVALID_CHARACTERS;
     }
-    if (scan->has_length && scan->transfer_encodings > 0 && scan->chunked && !settings->allow_chunked_length) {
+    if (scan->has_length && scan->transfer_encodings > 0 && !(scan->chunked && settings->allow_chunked_length)) {
         return KB_H1_CONTENT_LENGTH_AND_CHUNKED;
     }
     if (scan->bad_encoding) {
         return KB_H1_INVALID_TRANSFER_ENCODING;
     }
     return KB_H1_OK;
+}
+
+/* allow_chunked_length: whether the length is to be forgotten. */
+static bool has_chunked(struct kb_str head)
+{
+    struct kb_str line;
+
+    while (kb_str_next_token(&head, '\n', &line)) {
+        if (kb_str_istarts_with(line, KB_STR("transfer-encoding:"))) {
+            return true;
+        }
+    }
+    return false;
 }
 
 enum kb_h1_error kb_h1_quirks_canonicalise(struct kb_str head, bool response, const struct kb_h1_settings *settings,
@@ -209,6 +219,7 @@ enum kb_h1_error kb_h1_quirks_canonicalise(struct kb_str head, bool response, co
     struct kb_str line;
     size_t at = 0;
     bool first = true;
+    bool drop_length = settings->allow_chunked_length && has_chunked(head);
     enum kb_h1_error error;
 
     while (kb_str_next_token(&rest, '\n', &line)) {
@@ -233,8 +244,7 @@ enum kb_h1_error kb_h1_quirks_canonicalise(struct kb_str head, bool response, co
             continue;
         }
         header_scan(&scan, line);
-        if (scan.has_length && settings->allow_chunked_length && scan.chunked &&
-            kb_str_istarts_with(line, KB_STR("content-length"))) {
+        if (drop_length && kb_str_istarts_with(line, KB_STR("content-length:"))) {
             continue;
         }
         at = header_put(out, at, line, false);

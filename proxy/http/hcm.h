@@ -78,6 +78,7 @@ struct kb_hcm_config {
     bool strip_trailing_host_dot;
     bool append_x_forwarded_port;
     bool proxy_100_continue;
+    bool stream_error_on_invalid_http_message;
     bool flush_access_log_on_new_request;
     bool never_drains; /* the admin port: a draining server leaves its connections open */
     bool inbound, drain_modify_only; /* of the listener: see kb_drain_close */

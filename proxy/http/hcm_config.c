@@ -128,6 +128,9 @@ static void http1_apply(struct kb_hcm_config *config, const Envoy__Config__Core_
     config->h1.enable_trailers = options->enable_trailers;
     config->h1.allow_chunked_length = options->allow_chunked_length;
     config->h1.send_fully_qualified_url = options->send_fully_qualified_url;
+    if (options->override_stream_error_on_invalid_http_message != NULL) {
+        config->stream_error_on_invalid_http_message = options->override_stream_error_on_invalid_http_message->value;
+    }
     if (options->allow_custom_methods) {
         unsupported(diag, "allow_custom_methods", "methods outside of Envoy's list are not supported");
     }
@@ -190,6 +193,7 @@ static void identity_apply(struct kb_hcm_config *config, const hcm_message *m)
     config->forward_client_cert = (enum kb_forward_client_cert)m->forward_client_cert_details;
     config->append_x_forwarded_port = m->append_x_forwarded_port;
     config->proxy_100_continue = m->proxy_100_continue;
+    config->stream_error_on_invalid_http_message = kb_wkt_bool(m->stream_error_on_invalid_http_message, false);
     config->flush_access_log_on_new_request = m->flush_access_log_on_new_request;
 }
 
@@ -347,9 +351,9 @@ struct kb_hcm_config *kb_hcm_config_create(const hcm_message *m, struct kb_facto
     config->drain_modify_only = factory->drain_modify_only;
     config->h1.max_head_bytes = kb_wkt_u32(m->max_request_headers_kb, HEADERS_KB_DEFAULT) * 1024;
     common_apply(config, m->common_http_protocol_options);
-    http1_apply(config, m->http_protocol_options, diag);
     timeouts_apply(config, m);
     identity_apply(config, m);
+    http1_apply(config, m->http_protocol_options, diag);
     path_apply(config, m);
     internal_addresses_apply(config, m, diag);
     codec_check(m, diag);

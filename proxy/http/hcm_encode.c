@@ -36,6 +36,11 @@ struct kb_server_context *kb_stream_server(struct kb_stream *stream)
     return stream->hcm->config->server;
 }
 
+struct kb_str kb_stream_local_ip(struct kb_stream *stream)
+{
+    return stream->hcm->config->local_ip;
+}
+
 bool kb_stream_request_complete(struct kb_stream *stream)
 {
     return stream->remote_complete;
@@ -103,7 +108,8 @@ static void connection_header_set(struct kb_stream *stream, struct kb_header_map
         hcm->drain = KB_HCM_CLOSING;
         kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_RESPONSE_BEFORE_RQ_COMPLETE);
     }
-    if (stream->info.protocol == KB_PROTOCOL_HTTP10 && !stream->http_10_keep_alive) {
+    if (stream->info.protocol == KB_PROTOCOL_HTTP10 &&
+        (!stream->http_10_keep_alive || kb_header_map_get_id(headers, KB_HDR_CONTENT_LENGTH) == NULL)) {
         hcm->drain = KB_HCM_CLOSING;
     }
     if (hcm->drain == KB_HCM_NOT_DRAINING && server_drains(hcm)) {
@@ -150,8 +156,7 @@ void kb_stream_finish_response_headers(struct kb_stream *stream, struct kb_heade
 
 void kb_stream_encode_1xx(struct kb_stream *stream, struct kb_header_map *headers)
 {
-    if (!stream->ended && stream->encoder != NULL && stream->hcm->config->proxy_100_continue &&
-        headers->status == 100) {
+    if (!stream->ended && stream->encoder != NULL && stream->hcm->config->proxy_100_continue) {
         stream->encoder_ops->encode_1xx(stream->encoder, headers);
     }
 }

@@ -106,13 +106,6 @@ static bool xff_address(struct kb_str xff, uint32_t skip, struct kb_addr *addr, 
         xff = comma < 0 ? KB_STR_NULL : kb_str_first(xff, (size_t)comma);
     }
     entry = kb_str_trim(entry);
-    if (entry.len > 2 && entry.p[0] == '[') {
-        ptrdiff_t end = kb_str_find_char(entry, ']');
-
-        entry = kb_str_first(kb_str_from(entry, 1), end > 1 ? (size_t)end - 1 : 0);
-    } else if (kb_addr_from_ip(addr, entry, 0) != 0 && kb_str_find_char(entry, ':') > 0) {
-        entry = kb_str_first(entry, (size_t)kb_str_find_char(entry, ':'));
-    }
     return kb_addr_from_ip(addr, entry, 0) == 0;
 }
 
@@ -275,11 +268,18 @@ static void request_id_set(struct kb_stream *stream)
     struct kb_header *header = kb_header_map_get_id(map, KB_HDR_X_REQUEST_ID);
 
     if (config->generate_request_id &&
-        (header == NULL || (stream->edge_request && !config->preserve_external_request_id))) {
+        (header == NULL || header->value.len == 0 ||
+         (stream->edge_request && !config->preserve_external_request_id))) {
         char *uuid = kb_arena_alloc(&stream->arena, 36, 1);
 
         kb_rand_uuid4(&stream->hcm->worker->rand, uuid);
         kb_header_map_set_id(map, KB_HDR_X_REQUEST_ID, kb_str_make(uuid, 36));
+    }
+    if (header != NULL && header->value.len == 36 && stream->edge_request && config->preserve_external_request_id &&
+        header->value.p[14] != '4') {
+        /* Kept, but not what its sender decided on tracing. */
+        header->value = kb_str_dup(&stream->arena, header->value);
+        ((char *)(uintptr_t)header->value.p)[14] = '4';
     }
     stream->info.request_id = kb_header_map_value_id(map, KB_HDR_X_REQUEST_ID);
 }
@@ -368,7 +368,7 @@ struct kb_str kb_http_date(struct kb_worker *worker)
     return kb_str_make(http->date, http->date_len);
 }
 
-static uint64_t grpc_timeout_parse(struct kb_str value)
+uint64_t kb_grpc_timeout_parse(struct kb_str value)
 {
     uint64_t n;
 
@@ -397,7 +397,7 @@ uint64_t kb_grpc_timeout_apply(struct kb_stream *stream, uint64_t duration_ms)
 {
     struct kb_str value = kb_header_map_value_id(&stream->request, KB_HDR_GRPC_TIMEOUT);
     uint64_t max_ms = stream->route->grpc_timeout_header_max_ms;
-    uint64_t asked_ms = value.p != NULL ? grpc_timeout_parse(value) : UINT64_MAX;
+    uint64_t asked_ms = value.p != NULL ? kb_grpc_timeout_parse(value) : UINT64_MAX;
 
     if (asked_ms == UINT64_MAX) {
         return duration_ms;

@@ -93,6 +93,7 @@ struct kb_stream {
     bool saw_connection_close;
     bool head_request;
     bool grpc_request;
+    uint8_t grpc_status; /* of the next local reply in gRPC form; 0: from its HTTP status */
     bool http_10_keep_alive;
     bool upgraded;
     bool edge_request;

@@ -168,7 +168,6 @@ void kb_hcm_stream_codec_error(struct kb_stream *stream, unsigned status, struct
     struct kb_hcm *hcm = stream->hcm;
 
     kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_PROTOCOL_ERROR);
-    kb_stream_info_set_flag(&stream->info, KB_RF_DOWNSTREAM_PROTOCOL_ERROR);
     hcm->drain = KB_HCM_CLOSING;
     hcm->close_delayed = true;
     if (stream->ended) {
@@ -177,11 +176,14 @@ void kb_hcm_stream_codec_error(struct kb_stream *stream, unsigned status, struct
     }
     stream->saw_connection_close = true;
     if (stream->response_started) {
+        kb_stream_info_set_flag(&stream->info, KB_RF_DOWNSTREAM_PROTOCOL_ERROR);
         stream->info.response_code_details = details;
         kb_stream_reset(stream);
         return;
     }
     kb_stream_send_local_reply(stream, status, kb_h1_status_reason(status), details, NULL, NULL);
+    /* After the reply, as Envoy: formats of local_reply_config do not see it, access logs do. */
+    kb_stream_info_set_flag(&stream->info, KB_RF_DOWNSTREAM_PROTOCOL_ERROR);
 }
 
 /* ---- timeouts ---- */
@@ -248,6 +250,7 @@ static void duration_timer_fired(struct kb_timer *timer)
         kb_stream_reset(stream);
         return;
     }
+    stream->grpc_status = 4; /* DEADLINE_EXCEEDED */
     kb_stream_send_local_reply(stream, stream->remote_complete ? 504 : 408, KB_STR("downstream duration timeout"),
                                KB_STR("max_duration_timeout"), NULL, NULL);
 }

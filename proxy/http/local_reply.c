@@ -58,7 +58,7 @@ static void grpc_reply(struct kb_stream *stream, struct kb_header_map *headers, 
 {
     headers->status = 200;
     kb_header_map_set_id(headers, KB_HDR_CONTENT_TYPE, KB_STR("application/grpc"));
-    kb_header_map_set_id(headers, KB_HDR_GRPC_STATUS, number_text(&stream->arena, kb_grpc_status_from_http(status)));
+    kb_header_map_set_id(headers, KB_HDR_GRPC_STATUS, number_text(&stream->arena, stream->grpc_status != 0 ? stream->grpc_status : kb_grpc_status_from_http(status)));
     if (body.len > 0) {
         kb_header_map_set_id(headers, KB_HDR_GRPC_MESSAGE, grpc_message(&stream->arena, body));
     }
@@ -117,7 +117,8 @@ void kb_stream_send_local_reply(struct kb_stream *stream, unsigned status, struc
         stream->info.response_code_details = details;
     }
     /* A bad request is a messaging error: what follows on the connection cannot be trusted. */
-    if ((stream->saw_connection_close || status == 400) && stream->hcm->drain == KB_HCM_NOT_DRAINING) {
+    if ((stream->saw_connection_close ||
+         (status == 400 && !stream->hcm->config->stream_error_on_invalid_http_message)) && stream->hcm->drain == KB_HCM_NOT_DRAINING) {
         stream->hcm->drain = KB_HCM_CLOSING;
     }
     if (modify != NULL) {

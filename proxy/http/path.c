@@ -44,6 +44,13 @@ static int unescape_unreserved(struct kb_str path, char *out, size_t *out_len)
         if (c > 0 && is_unreserved(c)) {
             out[n++] = (char)c;
             i += 2;
+        } else if (memchr("|\"<>`{}^", path.p[i], 8) != NULL && path.p[i] != '\0') {
+            /* Not allowed in a path: written as an escape. */
+            static const char digits[] = "0123456789ABCDEF";
+
+            out[n++] = '%';
+            out[n++] = digits[(unsigned char)path.p[i] >> 4];
+            out[n++] = digits[path.p[i] & 15];
         } else {
             out[n++] = path.p[i] == '\\' ? '/' : path.p[i];
         }
@@ -176,7 +183,7 @@ enum kb_path_result kb_path_normalise(const struct kb_hcm_config *config, struct
         }
     }
     if (config->normalize_path) {
-        char *canonical = kb_arena_alloc(headers->arena, len + 1, 1);
+        char *canonical = kb_arena_alloc(headers->arena, len * 3 + 1, 1);
 
         if (kb_path_canonical(kb_str_make(work, len), canonical, &len) != 0) {
             return KB_PATH_REJECT;
@@ -207,9 +214,9 @@ void kb_host_normalise(const struct kb_hcm_config *config, struct kb_header_map 
         port_text = kb_str_from(host, (size_t)colon);
         host = kb_str_first(host, (size_t)colon);
     }
-    if (port_text.len > 1 && (config->strip_any_host_port ||
+    if (port_text.len > 1 && kb_str_to_u64(kb_str_from(port_text, 1), &port) == 0 && (config->strip_any_host_port ||
                               (config->strip_matching_host_port && !kb_str_eq(headers->method, KB_STR("CONNECT")) &&
-                               kb_str_to_u64(kb_str_from(port_text, 1), &port) == 0 && port == listener_port))) {
+                               port == listener_port))) {
         port_text = KB_STR_NULL;
     }
     if (config->strip_trailing_host_dot && host.len > 0 && host.p[host.len - 1] == '.') {

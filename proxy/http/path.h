@@ -14,5 +14,5 @@ enum kb_path_result kb_path_normalise(const struct kb_hcm_config *config, struct
 /* Strips port and trailing dot from headers->authority as configured. */
 void kb_host_normalise(const struct kb_hcm_config *config, struct kb_header_map *headers, uint16_t listener_port);
 
-/* RFC 3986 normal form of a path without query, in `out` (room for path.len); KB_EINVALID when it has none. */
+/* RFC 3986 normal form of a path without query, in `out` (room for three times path.len); KB_EINVALID when it has none. */
 int kb_path_canonical(struct kb_str path, char *out, size_t *out_len) KB_MUST_USE;

@@ -10,6 +10,7 @@
 #include "envoy/extensions/filters/http/router/v3/router.pb-c.h"
 #include "proto/wkt.h"
 #include "proxy/api/runtime.h"
+#include "proxy/router/shadow.h"
 
 static void request_completed(struct kb_router *router);
 
@@ -177,13 +178,38 @@ void kb_router_number_header_set(struct kb_router *router, enum kb_header_id id,
     kb_header_map_set_id(router->request, id, kb_str_make(text, kb_u64_to_str(v, text)));
 }
 
+/* The route's own timeout: max_stream_duration replaces it, max_grpc_timeout lets the client choose. */
+static uint64_t route_timeout(const struct kb_router *router)
+{
+    const struct kb_route *route = router->route;
+    struct kb_str asked = kb_header_map_value_id(router->request, KB_HDR_GRPC_TIMEOUT);
+    uint64_t ms = 0;
+
+    if (route->max_stream_duration_set || route->grpc_timeout_header_max_set) {
+        return 0;
+    }
+    if (route->policies == NULL || !route->policies->max_grpc_timeout_set || !kb_stream_is_grpc(router->stream)) {
+        return route->timeout_ms;
+    }
+    if (asked.p != NULL && kb_grpc_timeout_parse(asked) != UINT64_MAX) {
+        ms = kb_grpc_timeout_parse(asked);
+    }
+    if (route->policies->grpc_timeout_offset_ms > 0 && ms > route->policies->grpc_timeout_offset_ms) {
+        ms -= route->policies->grpc_timeout_offset_ms;
+    }
+    if (route->policies->max_grpc_timeout_ms > 0 && (ms == 0 || ms > route->policies->max_grpc_timeout_ms)) {
+        ms = route->policies->max_grpc_timeout_ms;
+    }
+    return ms;
+}
+
 /* Timeouts from route and headers (Envoy FilterUtility::finalTimeout). */
 static void timeouts_choose(struct kb_router *router)
 {
     struct kb_header_map *map = router->request;
     const struct kb_retry_policy *retry = router->route->retry;
 
-    router->timeout_ms = router->route->timeout_ms;
+    router->timeout_ms = route_timeout(router);
     router->per_try_timeout_ms = retry != NULL ? retry->per_try_timeout_ms : 0;
     router->per_try_idle_timeout_ms = retry != NULL ? retry->per_try_idle_timeout_ms : 0;
     if (router->config->respect_expected_rq_timeout) {
@@ -300,6 +326,9 @@ static enum kb_filter_headers_status router_decode_headers(void *filter, struct 
                               router->config->suppress_envoy_headers);
     router->request_complete = end_stream;
     kb_router_attempt_start(router);
+    if (KB_UNLIKELY(router->route->policies != NULL) && !router->done) {
+        kb_shadows_start(router, end_stream);
+    }
     if (end_stream && !router->done) {
         request_completed(router);
     }
@@ -350,6 +379,9 @@ static enum kb_filter_data_status router_decode_data(void *filter, struct kb_buf
         request_completed(router);
     }
     retry_body_keep(router, data);
+    if (KB_UNLIKELY(router->shadows != NULL)) {
+        kb_shadows_data(router, data, end_stream);
+    }
     if (router->upstream != NULL) {
         kb_upstream_request_data(router->upstream, data, end_stream);
     } else if (router->abandoned) {
@@ -367,6 +399,9 @@ static enum kb_filter_trailers_status router_decode_trailers(void *filter, struc
     router->request_trailers = trailers;
     if (!router->done && router->cluster != NULL) {
         request_completed(router);
+        if (KB_UNLIKELY(router->shadows != NULL)) {
+            kb_shadows_trailers(router, trailers);
+        }
         if (router->upstream != NULL) {
             kb_upstream_request_trailers(router->upstream);
         }

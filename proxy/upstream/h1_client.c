@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Upstream HTTP/1 codec: one request and its answer on a pooled connection (Envoy CodecClient over Http1 ClientConnection). */
+/* Upstream HTTP/1 codec: one request and its answer on a pooled connection (Envoy CodecClient over
+ * Http1 ClientConnection). */
 #include "proxy/upstream/h1_client.h"
 
 #include "base/log.h"
@@ -37,13 +38,15 @@ static void request_ended(struct kb_h1_client *client)
     client->request_complete = true;
 }
 
-void kb_request_encoder_headers(struct kb_request_encoder *encoder, const struct kb_header_map *headers, bool end_stream)
+void kb_request_encoder_headers(struct kb_request_encoder *encoder,
+                                const struct kb_header_map *headers, bool end_stream)
 {
     struct kb_h1_client *client = client_of(encoder);
     size_t before = client->conn->out.len;
 
     client->head_request = kb_str_eq(headers->method, KB_STR("HEAD"));
-    client->framing = kb_h1_encode_request(&client->conn->out, headers, end_stream, client->parser.settings);
+    client->framing =
+        kb_h1_encode_request(&client->conn->out, headers, end_stream, client->parser.settings);
     client->header_bytes_sent = client->conn->out.len - before;
     kb_conn_written(client->conn);
     if (end_stream) {
@@ -51,7 +54,8 @@ void kb_request_encoder_headers(struct kb_request_encoder *encoder, const struct
     }
 }
 
-void kb_request_encoder_data(struct kb_request_encoder *encoder, struct kb_buf *data, bool end_stream)
+void kb_request_encoder_data(struct kb_request_encoder *encoder, struct kb_buf *data,
+                             bool end_stream)
 {
     struct kb_h1_client *client = client_of(encoder);
 
@@ -65,13 +69,14 @@ void kb_request_encoder_data(struct kb_request_encoder *encoder, struct kb_buf *
     }
 }
 
-void kb_request_encoder_trailers(struct kb_request_encoder *encoder, const struct kb_header_map *trailers)
+void kb_request_encoder_trailers(struct kb_request_encoder *encoder,
+                                 const struct kb_header_map *trailers)
 {
     struct kb_h1_client *client = client_of(encoder);
     const struct kb_h1_settings *settings = client->parser.settings;
 
-    kb_h1_encode_end(&client->conn->out, client->framing, settings->enable_trailers ? trailers : NULL,
-                     settings->proper_case_words);
+    kb_h1_encode_end(&client->conn->out, client->framing,
+                     settings->enable_trailers ? trailers : NULL, settings->proper_case_words);
     kb_conn_written(client->conn);
     request_ended(client);
 }
@@ -174,9 +179,13 @@ static void on_head(struct kb_h1_client *client)
             return;
         }
         /* Informational: Envoy passes 100 on and drops the others. */
-        if (headers->status == 100 && client->decoder != NULL) {
+        if (client->decoder != NULL) {
             client->decoder->on_1xx(client->owner, headers);
         }
+        return;
+    }
+    if (headers->status == 204 && (parser->chunked || (parser->has_content_length && parser->content_length > 0))) {
+        protocol_error(client);
         return;
     }
     client->response_started = true;

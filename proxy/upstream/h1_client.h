@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One upstream HTTP/1 connection of a pool and the request on it. The pool decides which request it gets; this encodes it and decodes
- * the answer. For proxy/upstream/pool_h1.c and h1_client.c only. */
+/* One upstream HTTP/1 connection of a pool and the request on it. The pool decides which request it
+ * gets; this encodes it and decodes the answer. For proxy/upstream/pool_h1.c and h1_client.c only.
+ */
 #pragma once
 
 #include "base/list.h"

@@ -213,7 +213,7 @@ static void connect_attempt(struct tcp_proxy *proxy)
 
     if (proxy->attempts >= proxy->config->max_connect_attempts) {
         kb_stat_inc(proxy->cluster->stats, KB_STAT_CLUSTER_UPSTREAM_CX_CONNECT_ATTEMPTS_EXCEEDED);
-        kb_conn_close(proxy->down, KB_CONN_NO_FLUSH);
+        init_fail(proxy, KB_RF_UPSTREAM_RETRY_LIMIT_EXCEEDED);
         return;
     }
     if (!kb_resource_can(proxy->cluster, KB_PRIORITY_DEFAULT, KB_RESOURCE_CONNECTIONS)) {
@@ -245,6 +245,7 @@ static enum kb_network_filter_status tcp_proxy_on_new_connection(void *filter)
         return KB_NETWORK_FILTER_STOP;
     }
     kb_cluster_local_ref(proxy->cluster);
+    proxy->info.upstream.cluster = proxy->cluster->cluster;
     proxy->info.upstream_cluster_name = proxy->cluster->cluster->observability_name;
     if (proxy->config->max_duration_ms > 0) {
         kb_loop_timer_arm(loop_of(proxy), &proxy->duration_timer, proxy->config->max_duration_ms);
@@ -353,7 +354,13 @@ static void upstream_on_event(void *owner, enum kb_conn_event event)
         }
         return;
     }
-    if (event == KB_CONN_REMOTE_CLOSE && !proxy->down_closed) {
+    if (event != KB_CONN_REMOTE_CLOSE || proxy->down_closed) {
+        return;
+    }
+    if (up->reset_detected) {
+        kb_stream_info_set_flag(&proxy->info, KB_RF_UPSTREAM_REMOTE_RESET);
+        kb_conn_close(proxy->down, KB_CONN_ABORT_RESET);
+    } else {
         kb_conn_close(proxy->down, KB_CONN_FLUSH_WRITE);
     }
 }
@@ -407,7 +414,11 @@ static void tcp_proxy_on_event(void *filter, enum kb_conn_event event)
     end(proxy);
     if (proxy->up != NULL) {
         /* What the client sent before it went is still delivered. */
-        kb_conn_close(proxy->up, event == KB_CONN_REMOTE_CLOSE ? KB_CONN_FLUSH_WRITE : KB_CONN_NO_FLUSH);
+        enum kb_conn_close how = proxy->down->reset_detected ? KB_CONN_ABORT_RESET
+                                 : event == KB_CONN_REMOTE_CLOSE ? KB_CONN_FLUSH_WRITE
+                                                                 : KB_CONN_NO_FLUSH;
+
+        kb_conn_close(proxy->up, how);
     }
 }
 
