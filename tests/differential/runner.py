@@ -41,6 +41,7 @@ class Run:
         self.case = case
         self.binary = binary
         self.hints = {h["name"]: h for h in (hints or {}).get("exchanges", [])}
+        self.trace = None  # a list: collects the counters after each exchange
         self.quiet = QUIET_S if hints else RECORD_QUIET_S
         self.layout = Layout(case.config, case.spec.get("upstreams"))
         self.names = normal.Names(self.layout.numbers)
@@ -76,6 +77,8 @@ class Run:
         self.names.add(self.proxy.admin_port, "{admin}")
         for exchange in self.case.exchanges:
             self.results.append(self.exchange(exchange))
+            if self.trace is not None:
+                self.trace.append((exchange.name, self.stats()))
         result["stats"] = self.stats()
         self.proxy.stop()
 

@@ -299,6 +299,64 @@ static void test_order_over_nested_prefixes(void **state)
     kb_stat_group_destroy(tail);
 }
 
+static size_t lines_count(const char *text, char comment)
+{
+    size_t count = 0;
+
+    for (const char *p = text; *p != '\0'; p = strchr(p, '\n') + 1) {
+        count += *p != comment ? 1 : 0;
+    }
+    return count;
+}
+
+/* Every counter and gauge of text output is in Prometheus output once, whatever schemas there are.
+ */
+static void test_prometheus_has_every_statistic_once(void **state)
+{
+    static const char *const prefixes[] = {"a.", "cluster.a.", "cluster.b.", "cluster.a.b.",
+                                           "x.worker_0."};
+    static const struct kb_stat_schema *const schemas[] = {
+#define S(ID, file) &kb_stat_schema_##file,
+        KB_STAT_SCHEMAS(S)
+#undef S
+    };
+    struct kb_stat_group *groups[KB_ARRAY_LEN(prefixes) * KB_ARRAY_LEN(schemas)];
+    size_t count = 0;
+    struct kb_stats_params params = {.format = KB_STATS_PROMETHEUS};
+    struct kb_stats_dump *d;
+    struct kb_json_out out;
+    char *text;
+
+    for (size_t i = 0; i < KB_ARRAY_LEN(prefixes); i++) {
+        for (size_t k = 0; k < KB_ARRAY_LEN(schemas); k++) {
+            struct kb_str prefix = kb_str_from_cstr(prefixes[i]);
+            struct kb_arena arena;
+
+            /* The schema's number keeps names apart. */
+            kb_arena_init(&arena, NULL);
+            groups[count++] = kb_stat_group_create(
+                *state, kb_str_printf(&arena, "%.*ss%zu.", KB_STR_ARG(prefix), i < 3 ? k : 99),
+                schemas[k]);
+            kb_arena_dispose(&arena);
+        }
+    }
+    kb_json_out_init(&out, 0);
+    d = kb_stats_dump_create(*state, &params);
+    while (kb_stats_dump_next(d, &out, 4096)) {
+    }
+    kb_stats_dump_destroy(d);
+    kb_json_out_add(&out, kb_str_make("", 1));
+    text = dump(*state, "", false);
+    /* No sample was recorded, so that a histogram has its 22 lines. */
+    assert_int_equal(lines_count(out.p, '#') % 22, lines_count(text, '\0') % 22);
+    assert_in_range(lines_count(out.p, '#'), lines_count(text, '\0'), 22 * lines_count(text, '\0'));
+    free(text);
+    kb_json_out_dispose(&out);
+    for (size_t i = 0; i < count; i++) {
+        kb_stat_group_destroy(groups[i]);
+    }
+}
+
 static void test_group_destroyed_during_a_dump(void **state)
 {
     for (int format = KB_STATS_TEXT; format <= KB_STATS_PROMETHEUS; format++) {
@@ -398,6 +456,7 @@ int main(void)
         TEST(test_provider_is_asked_when_somebody_looks),
         TEST(test_admin_groups_have_fewer_members),
         TEST(test_order_over_nested_prefixes),
+        TEST(test_prometheus_has_every_statistic_once),
         TEST(test_group_destroyed_during_a_dump),
         TEST(test_dump_ends_when_too_much_would_be_kept_for_it),
         TEST(test_reading_while_workers_count),
