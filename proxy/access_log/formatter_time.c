@@ -413,6 +413,7 @@ void kb_format_eval_time(const struct kb_format_command *command, struct kb_form
     default:
         break;
     }
+    wall_ns -= wall_ns % 1000; /* Envoy's system clock counts microseconds */
     kb_format_value_text(
         value, kb_format_time_text(command->time, wall_ns, source->scratch, source->arena));
     value->scratch = true;
