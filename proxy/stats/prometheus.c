@@ -278,14 +278,17 @@ static void scope_schema_add(struct kb_prometheus *prometheus, struct kb_json_ou
     const struct kb_stat_group *group = KB_CONTAINER_OF(scope, struct kb_stat_group, scope);
 
     KB_VEC_FOREACH (member, &family->members) {
-        const struct kb_stat_def *def = &group->schema->defs[member->id];
-        struct kb_stat_leaf leaf = {
-            .suffix = kb_str_from_cstr(def->name), .id = member->id, .kind = (uint8_t)def->kind};
+        const struct kb_stat_def *def;
+        struct kb_stat_leaf leaf;
 
-        if (prometheus->shapes.items[member->shape].schema == group->schema &&
-            member_is_first(prometheus, family, member) && !leaf_waits(group, member->id)) {
-            leaf_add(prometheus, out, family, scope, &leaf);
+        if (prometheus->shapes.items[member->shape].schema != group->schema ||
+            !member_is_first(prometheus, family, member) || leaf_waits(group, member->id)) {
+            continue;
         }
+        def = &group->schema->defs[member->id];
+        leaf = (struct kb_stat_leaf){
+            .suffix = kb_str_from_cstr(def->name), .id = member->id, .kind = (uint8_t)def->kind};
+        leaf_add(prometheus, out, family, scope, &leaf);
     }
 }
 
