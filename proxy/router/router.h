@@ -19,6 +19,7 @@ struct kb_router_config {
 KB_OBJ_MAGIC(kb_router_config, 0x52544346);
 
 struct kb_router;
+struct kb_shadow;
 
 /* One attempt at an upstream. */
 struct kb_upstream_request {
@@ -58,6 +59,7 @@ struct kb_router {
     struct kb_cluster_local *cluster;     /* holds a reference */
     struct kb_upstream_request *upstream; /* the present attempt; NULL while backing off */
     struct kb_retry_state retry;
+    struct kb_shadow *shadows; /* copies that get the rest of the request; see shadow.h */
     bool retry_enabled;
     struct kb_buf retry_body; /* what must be sent again */
     struct kb_timer retry_timer;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The upstream half of the router filter: attempts, retries, the answer on its way back, failures and timeouts. */
 #include "proxy/api/runtime.h"
-#include "proxy/router/router.h"
+#include "proxy/router/shadow.h"
 
 /* ---- attempts ---- */
 
@@ -454,6 +454,9 @@ void kb_router_on_destroy(void *filter)
     kb_loop_timer_cancel(loop, &router->response_timer);
     kb_loop_timer_cancel(loop, &router->retry_timer);
     attempt_dispose(router);
+    if (KB_UNLIKELY(router->shadows != NULL)) {
+        kb_shadows_release(router);
+    }
     kb_buf_dispose(&router->retry_body);
     if (router->cluster != NULL) {
         retry_resource_give(router);
