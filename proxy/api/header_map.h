@@ -53,9 +53,9 @@ void kb_header_map_init(struct kb_header_map *map, struct kb_arena *arena);
 void kb_header_map_add(struct kb_header_map *map, struct kb_str name, struct kb_str value);
 /* Appends a well-known header. */
 void kb_header_map_add_id(struct kb_header_map *map, enum kb_header_id id, struct kb_str value);
-/* Adds as Envoy does from the wire and from configuration: a repetition of a header that Envoy keeps once (proxy/http/
- * header_inline.def; other ones in requests than in responses, told apart by `status`, so set that first) is joined to the
- * first with ",", in the arena; anything else is appended. */
+/* Adds as Envoy does from the wire and from configuration: a repetition of a header that Envoy keeps once
+ * (proxy/http/header_inline.def; other ones in requests than in responses, told apart by `status`, so set that
+ * first) is joined to the first with ",", in the arena; anything else is appended. */
 void kb_header_map_append(struct kb_header_map *map, struct kb_str name, struct kb_str value);
 /* The same when the id of the name is known already (KB_HDR_NONE: it has none). */
 void kb_header_map_append_id(struct kb_header_map *map, enum kb_header_id id, struct kb_str name, struct kb_str value);

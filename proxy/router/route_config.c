@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "base/mem.h"
+#include "base/vec.h"
 #include "envoy/config/core/v3/extension.pb-c.h"
 #include "proto/any.h"
 #include "proxy/api/stats.h"
@@ -115,20 +116,13 @@ static void require_tls_build(struct kb_route_build *build,
     vhost->tls_redirect = entry;
 }
 
-static void routes_build(struct kb_route_build *build,
-                         const Envoy__Config__Route__V3__VirtualHost *message,
-                         const struct kb_vhost_defaults *defaults, struct kb_virtual_host *vhost)
+static void entries_build(struct kb_route_build *build,
+                          Envoy__Config__Route__V3__Route *const *messages, size_t n,
+                          const char *field, const struct kb_vhost_defaults *defaults,
+                          struct kb_virtual_host *vhost)
 {
-    size_t n = message->n_routes;
     struct kb_path_key *keys;
 
-    if (message->matcher != NULL) {
-        kb_diag_push(build->match.diag, "matcher");
-        kb_route_build_error(
-            build, n > 0 ? "cannot set both matcher and routes on virtual host"
-                         : "a matcher tree in a virtual host is not implemented: list its routes");
-        kb_diag_pop(build->match.diag);
-    }
     if (n == 0) {
         return;
     }
@@ -137,11 +131,85 @@ static void routes_build(struct kb_route_build *build,
     vhost->keys = keys;
     vhost->route_count = (uint32_t)n;
     for (size_t i = 0; i < n; i++) {
-        kb_diag_push_index(build->match.diag, "routes", i);
-        kb_route_build_entry(build, message->routes[i], vhost, defaults, &vhost->entries[i],
-                             &keys[i]);
+        kb_diag_push_index(build->match.diag, field, i);
+        kb_route_build_entry(build, messages[i], vhost, defaults, &vhost->entries[i], &keys[i]);
         kb_diag_pop(build->match.diag);
     }
+}
+
+/* The routes of all actions of a matcher tree, in the order in which they are met. */
+struct action_routes {
+    struct kb_route_build *build;
+    KB_VEC(Envoy__Config__Route__V3__Route *) routes;
+};
+
+static const void *action_create(void *arg, const char *name, const Google__Protobuf__Any *config)
+{
+    struct action_routes *actions = arg;
+    struct kb_route_build *build = actions->build;
+    struct kb_arena *arena = build->match.arena;
+    struct kb_str type = config != NULL ? kb_any_inner_name(config, arena) : KB_STR("");
+    struct kb_route_span *span = KB_ARENA_NEW(arena, struct kb_route_span);
+
+    span->first = (uint32_t)actions->routes.len;
+    if (kb_str_eq(type, KB_STR("envoy.config.route.v3.Route"))) {
+        Envoy__Config__Route__V3__Route *route =
+            KB_ANY_UNPACK(config, envoy__config__route__v3__route, Envoy__Config__Route__V3__Route,
+                          arena, build->match.diag);
+
+        if (route == NULL) {
+            return NULL;
+        }
+        kb_vec_push(&actions->routes, route);
+    } else if (kb_str_eq(type, KB_STR("envoy.config.route.v3.RouteList"))) {
+        const Envoy__Config__Route__V3__RouteList *list =
+            KB_ANY_UNPACK(config, envoy__config__route__v3__route_list,
+                          Envoy__Config__Route__V3__RouteList, arena, build->match.diag);
+
+        for (size_t i = 0; list != NULL && i < list->n_routes; i++) {
+            kb_vec_push(&actions->routes, list->routes[i]);
+        }
+        if (list == NULL) {
+            return NULL;
+        }
+    } else {
+        kb_diag_error(build->match.diag,
+                      "Didn't find a registered implementation for '%s' with type URL: '%.*s'",
+                      name, KB_STR_ARG(type));
+        return NULL;
+    }
+    span->count = (uint32_t)(actions->routes.len - span->first);
+    return span;
+}
+
+/* Clusters of routes in a tree are not checked, as in Envoy. */
+static void matcher_build(struct kb_route_build *build,
+                          const Envoy__Config__Route__V3__VirtualHost *message,
+                          const struct kb_vhost_defaults *defaults, struct kb_virtual_host *vhost)
+{
+    struct action_routes actions = {.build = build};
+    const struct kb_match_tree_user user = {
+        .action_create = action_create,
+        .arg = &actions,
+        .input_refused = "requirement violation while creating route match tree: INVALID_ARGUMENT: "
+                         "Route table can only match on request headers, saw ",
+        .keep_matching_refused = "requirement violation while creating route match tree: "
+                                 "INVALID_ARGUMENT: keep_matching is not supported in this context",
+    };
+    bool validate_clusters = build->validate_clusters;
+
+    kb_vec_init(&actions.routes);
+    kb_diag_push(build->match.diag, "matcher");
+    if (message->n_routes > 0) {
+        kb_route_build_error(build, "cannot set both matcher and routes on virtual host");
+    }
+    vhost->matcher = kb_match_tree_create(message->matcher, &user, &build->match);
+    build->failed |= vhost->matcher == NULL;
+    build->validate_clusters = false;
+    entries_build(build, actions.routes.items, actions.routes.len, "routes", defaults, vhost);
+    build->validate_clusters = validate_clusters;
+    kb_diag_pop(build->match.diag);
+    kb_vec_dispose(&actions.routes);
 }
 
 static void vhost_build(struct kb_route_build *build,
@@ -181,7 +249,11 @@ static void vhost_build(struct kb_route_build *build,
     domains_build(build, message, vhost);
     require_tls_build(build, message, vhost);
     vclusters_build(build, message, vhost);
-    routes_build(build, message, &defaults, vhost);
+    if (message->matcher != NULL) {
+        matcher_build(build, message, &defaults, vhost);
+    } else {
+        entries_build(build, message->routes, message->n_routes, "routes", &defaults, vhost);
+    }
 }
 
 /* ---- the table ---- */

@@ -120,18 +120,25 @@ const struct kb_route *kb_route_config_match(const struct kb_route_config *confi
     const struct kb_virtual_host *vhost = vhost_find(config, headers);
     struct kb_str proto = kb_header_map_value_id(headers, KB_HDR_X_FORWARDED_PROTO);
     struct kb_str path = kb_path_only(headers->path);
+    struct kb_route_span span = {0, 0};
 
     (void)info;
     if (vhost == NULL || proto.len == 0) {
         return NULL;
     }
+    span.count = vhost->route_count;
     if (tls_required(vhost, headers, proto)) {
         return &vhost->tls_redirect->route;
     }
     if (config->ignore_path_parameters && kb_str_find_char(path, ';') >= 0) {
         path = kb_str_first(path, (size_t)kb_str_find_char(path, ';'));
     }
-    for (uint32_t i = 0; i < vhost->route_count; i++) {
+    if (vhost->matcher != NULL) {
+        const struct kb_route_span *found = kb_match_tree_find(vhost->matcher, headers);
+
+        span = found != NULL ? *found : (struct kb_route_span){0, 0};
+    }
+    for (uint32_t i = span.first; i < span.first + span.count; i++) {
         const struct kb_path_key *key = &vhost->keys[i];
 
         if (key_match(key, path, headers) &&

@@ -9,6 +9,7 @@
 #include "proxy/api/route.h"
 #include "proxy/matcher/cookie_match.h"
 #include "proxy/matcher/header_match.h"
+#include "proxy/matcher/match_tree.h"
 #include "proxy/matcher/query_match.h"
 #include "proxy/matcher/runtime_fraction.h"
 #include "proxy/router/header_mutation.h"
@@ -156,11 +157,19 @@ struct kb_route_entry {
 
 enum kb_require_tls { KB_REQUIRE_TLS_NONE, KB_REQUIRE_TLS_EXTERNAL_ONLY, KB_REQUIRE_TLS_ALL };
 
+/* Routes that an action of a matcher tree stands for, among the entries of the virtual host. */
+struct kb_route_span {
+    uint32_t first;
+    uint32_t count;
+};
+
 struct kb_virtual_host {
     struct kb_str name;
     const struct kb_route_config *config;
     const struct kb_path_key *keys;
     struct kb_route_entry *entries;
+    const struct kb_match_tree
+        *matcher; /* leads to struct kb_route_span; NULL: all entries in order */
     uint32_t route_count;
     uint32_t virtual_cluster_count;
     const struct kb_virtual_cluster *virtual_clusters; /* the last one is "other" */
