@@ -255,8 +255,17 @@ static int hex_digit(char c)
     return kb_ascii_is_digit(c) ? c - '0' : (c >= 'a' && c <= 'f') ? c - 'a' + 10 : -1;
 }
 
-/* Percent sequences that are none stay, or with `drop_stray` lose their percent sign. */
-static struct kb_str percent_decode(struct kb_str text, bool drop_stray, struct kb_arena *arena)
+/* The byte that "%xx" at p stands for, -1 when it is none. */
+static int percent_byte(const char *p)
+{
+    int high = hex_digit(p[1]);
+    int low = hex_digit(p[2]);
+
+    return high < 0 || low < 0 ? -1 : high * 16 + low;
+}
+
+/* Every sequence decoded; what is none stays. */
+static struct kb_str percent_decode(struct kb_str text, struct kb_arena *arena)
 {
     char *out;
     size_t len = 0;
@@ -266,14 +275,37 @@ static struct kb_str percent_decode(struct kb_str text, bool drop_stray, struct 
     }
     out = kb_arena_alloc(arena, text.len, 1);
     for (size_t i = 0; i < text.len; i++) {
-        int high = text.p[i] == '%' && i + 2 < text.len ? hex_digit(text.p[i + 1]) : -1;
-        int low = high >= 0 ? hex_digit(text.p[i + 2]) : -1;
+        int byte = text.p[i] == '%' && text.len - i > 2 ? percent_byte(text.p + i) : -1;
 
-        if (low >= 0) {
-            out[len++] = (char)(high * 16 + low);
-            i += 2;
-        } else if (text.p[i] != '%' || !drop_stray) {
+        out[len++] = byte >= 0 ? (char)byte : text.p[i];
+        i += byte >= 0 ? 2 : 0;
+    }
+    return kb_str_make(out, len);
+}
+
+/* As percent_decode for bytes that a URL may show; other sequences stay, and a percent sign of none
+ * is dropped, unless it is among the last two bytes. */
+static struct kb_str percent_decode_visible(struct kb_str text, struct kb_arena *arena)
+{
+    char *out;
+    size_t len = 0;
+
+    if (kb_str_find_char(text, '%') < 0) {
+        return text;
+    }
+    out = kb_arena_alloc(arena, text.len, 1);
+    for (size_t i = 0; i < text.len; i++) {
+        int byte = text.p[i] == '%' && text.len - i > 2 ? percent_byte(text.p + i) : 0;
+
+        if (text.p[i] != '%' || text.len - i <= 2) {
             out[len++] = text.p[i];
+        } else if (byte > ' ' && byte < 0x7f && strchr("\"<>\\^{|}", byte) == NULL) {
+            out[len++] = (char)byte;
+            i += 2;
+        } else if (byte >= 0) {
+            memcpy(out + len, text.p + i, 3);
+            len += 3;
+            i += 2;
         }
     }
     return kb_str_make(out, len);
@@ -305,10 +337,10 @@ void kb_format_eval_query_param(const struct kb_format_command *command,
         ptrdiff_t equals = kb_str_find_char(param, '=');
         struct kb_str key = equals < 0 ? param : kb_str_first(param, (size_t)equals);
 
-        if (param.len > 0 && kb_str_eq(percent_decode(key, false, source->arena), command->text)) {
+        if (param.len > 0 && kb_str_eq(percent_decode(key, source->arena), command->text)) {
             struct kb_str raw = equals < 0 ? KB_STR("") : kb_str_from(param, (size_t)equals + 1);
 
-            kb_format_value_text(value, percent_decode(raw, false, source->arena));
+            kb_format_value_text(value, percent_decode(raw, source->arena));
             return;
         }
     }
@@ -334,8 +366,8 @@ void kb_format_eval_query_params(const struct kb_format_command *command,
     struct kb_str query = query_of(request_path(source->input, PATH_ONLY));
 
     if (query.p != NULL) {
-        kb_format_value_text(value, command->param != 0 ? percent_decode(query, true, source->arena)
-                                                        : query);
+        kb_format_value_text(
+            value, command->param != 0 ? percent_decode_visible(query, source->arena) : query);
     }
 }
 
@@ -443,18 +475,19 @@ void kb_format_eval_grpc_status(const struct kb_format_command *command,
         {"Unauthenticated", "UNAUTHENTICATED"},
     };
     bool snake = command->param == KB_FORMAT_GRPC_SNAKE;
-    int64_t status;
+    int64_t status, named;
 
     if (!request_is_grpc(source->input->request) ||
         !kb_format_grpc_status(source->input, source->info, &status)) {
         return;
     }
+    named = snake ? (int32_t)status : status; /* Envoy keeps so much of it for this name */
     if (command->param == KB_FORMAT_GRPC_NUMBER) {
         value->kind = status < 0 ? KB_FORMAT_MINUS : KB_FORMAT_NUMBER;
         value->number = (uint64_t)(status < 0 ? -status : status);
-    } else if (status >= 0 && (size_t)status < KB_ARRAY_LEN(names)) {
+    } else if (named >= 0 && (size_t)named < KB_ARRAY_LEN(names)) {
         kb_format_value_text(value,
-                             kb_str_from_cstr(snake ? names[status].snake : names[status].camel));
+                             kb_str_from_cstr(snake ? names[named].snake : names[named].camel));
     } else if (status < 0) {
         kb_format_value_text(value, KB_STR("-1"));
     } else {

@@ -162,9 +162,10 @@ static bool parse_conversion(struct time_parser *parser)
         return parser_end(parser, FRACTION_DIGITS, digits);
     }
     if (kb_str_starts_with(rest, KB_STR("%"))) {
-        /* Envoy looks for fractions before it looks for doubled signs: "%%f" is a sign and nine
-         * digits. */
-        bool doubled = plain_fraction(kb_str_from(rest, 1), &digits) == 0;
+        /* Envoy looks for fractions and seconds before it looks for doubled signs: "%%f" is a sign
+         * and nine digits. */
+        bool doubled = plain_fraction(kb_str_from(rest, 1), &digits) == 0 &&
+                       !kb_str_starts_with(rest, KB_STR("%s"));
 
         parser_add(parser, KB_STR("%%"));
         parser->at += doubled ? 2 : 1;

@@ -97,7 +97,7 @@ static void test_path_and_query(void **state)
         {"%QUERY_PARAM(none)%", "-"},
         {"%QUERY_PARAMS%", "q=hello%20w&r=1&a%20b=1%41&z=%zz&bare"},
         {"%QUERY_PARAMS(ORIG):3%", "q=h"},
-        {"%QUERY_PARAMS(DECODED)%", "q=hello w&r=1&a b=1A&z=zz&bare"},
+        {"%QUERY_PARAMS(DECODED)%", "q=hello%20w&r=1&a%20b=1A&z=zz&bare"},
     };
     struct fixture f;
 
@@ -107,6 +107,12 @@ static void test_path_and_query(void **state)
     kb_header_map_add_id(&f.request, KB_HDR_X_ENVOY_ORIGINAL_PATH, KB_STR("/rw/x?y"));
     fixture_expect(&f, "%PATH% %PATH(NQ)% %PATH(WQ:PATH):3% %PATH(NQ:ORIG):3%",
                    "/rw/x?y /rw/x /ok /rw");
+    f.request.path = KB_STR("/p?%41%4&%%41&%zz&%2f%3F%3c%5B%5c%7e%7f%e2%82&a+b&%G");
+    fixture_expect(&f, "%QUERY_PARAMS(DECODED)%", "A4&A&zz&/?%3c[%5c~%7f%e2%82&a+b&%G");
+    f.request.path = KB_STR("/p?d=%0A%ff%41%4&e=%%41%4g");
+    fixture_expect(&f, "%QUERY_PARAM(d)%|%QUERY_PARAM(e)%",
+                   "\n\xff"
+                   "A%4|%A%4g");
     f.request.path = KB_STR("/p?");
     fixture_expect(&f, "[%QUERY_PARAMS%]", "[]");
     f.request.path = KB_STR("/p");
@@ -300,6 +306,7 @@ static void test_grpc_status(void **state)
         {"007", "PermissionDenied PERMISSION_DENIED 7"},
         {"16", "Unauthenticated UNAUTHENTICATED 16"},
         {"17", "17 17 17"},
+        {"4294967301", "4294967301 NOT_FOUND 4294967301"},
         {"abc", "-1 -1 -1"},
         {"-1", "-1 -1 -1"},
         {"", "Unknown UNKNOWN 2"},
@@ -345,7 +352,7 @@ static void test_time(void **state)
          "Sun Sunday Nov November 326 22 AM am 01 47 47 7 0 26 20"},
         {"%START_TIME(%D %F %T %R %x %X)%", "11/22/26 2026-11-22 01:18:50 01:18 11/22/26 01:18:50"},
         {"%START_TIME(%%f %%3f|%%)%", "%675840000 %675|%"},
-        {"%START_TIME(%f%%f)%", "675840000%675840000"},
+        {"%START_TIME(%f%%f %%s)%", "675840000%675840000 %1795310330"},
         {"%START_TIME(%E3Sx%3f)%", "50.675x675"},
         {"%START_TIME(%N%Q a%)%", "%N%Q a%"},
         {"%UPSTREAM_PEER_CERT_V_START(%s)% %DOWNSTREAM_PEER_CERT_V_END%", "- -"},
