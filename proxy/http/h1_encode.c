@@ -111,6 +111,12 @@ static char *status_line_put(char *at, unsigned status, bool http_10)
     return PUT(at, "\r\n");
 }
 
+size_t kb_h1_header_bytes(size_t head_bytes, unsigned status)
+{
+    /* "HTTP/1.1 200 " reason CRLF, and the final CRLF */
+    return head_bytes - (status == 200 ? 19 : 17 + kb_h1_status_reason(status).len);
+}
+
 /* Adds the framing header that is missing; as Envoy's StreamEncoderImpl::encodeHeadersBase. */
 static enum kb_h1_framing response_framing(char **at, const struct kb_header_map *headers, bool end_stream,
                                            const struct kb_h1_response_options *options)

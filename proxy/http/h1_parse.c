@@ -318,6 +318,7 @@ static int on_headers_complete(llhttp_t *llhttp)
     parser->upgrade = llhttp->upgrade != 0;
     parser->keep_alive = llhttp_should_keep_alive(llhttp) != 0;
     parser->content_length = llhttp->content_length;
+    parser->head_header_count = parser->header_count;
     parser->header_count = 0;
     if (parser->response) {
         parser->map->status = llhttp->status_code;
@@ -382,6 +383,14 @@ static void head_reset(struct kb_h1_parser *parser)
     parser->message_complete = false;
 }
 
+static void header_bytes_count(struct kb_h1_parser *parser, struct kb_str head)
+{
+    size_t first_line = (size_t)(kb_str_find_char(head, '\n') + 1);
+    size_t other = first_line + 2 + parser->head_header_count;
+
+    parser->header_bytes = (uint32_t)(head.len > other ? head.len - other : 0);
+}
+
 /* llhttp refused: gives Envoy's reason, or parses Envoy's reading of it. `in` starts with the head. */
 static KB_COLD enum kb_h1_event head_retry(struct kb_h1_parser *parser, struct kb_buf *in)
 {
@@ -407,6 +416,7 @@ static KB_COLD enum kb_h1_event head_retry(struct kb_h1_parser *parser, struct k
     if (error != KB_H1_OK) {
         return fail(parser, error);
     }
+    header_bytes_count(parser, kb_str_first(bytes, len));
     kb_buf_consume(in, len);
     parser->head_bytes = (uint32_t)len;
     parser->parsed_bytes = len;
@@ -473,6 +483,7 @@ static enum kb_h1_event head_parse(struct kb_h1_parser *parser, struct kb_buf *i
     if (KB_UNLIKELY(!head_run(parser, kb_str_first(bytes, len)))) {
         return head_retry(parser, in);
     }
+    header_bytes_count(parser, kb_str_first(bytes, len));
     kb_buf_consume(in, len);
     parser->head_bytes = (uint32_t)len;
     parser->parsed_bytes = len;

@@ -155,7 +155,8 @@ static void on_head(struct kb_h1_server *server)
     }
     stream->head_slice = kb_slice_ref(parser->head_slice);
     stream->info.protocol = parser->http_minor == 0 ? KB_PROTOCOL_HTTP10 : KB_PROTOCOL_HTTP11;
-    stream->info.header_bytes_received = parser->head_bytes;
+    stream->info.header_bytes_received = parser->header_bytes;
+    stream->info.wire_bytes_received = parser->parsed_bytes;
     stream->saw_connection_close = !parser->keep_alive;
     server->http_10 = parser->http_minor == 0;
     stream->http_10_keep_alive = server->http_10 && parser->keep_alive;
@@ -187,6 +188,10 @@ static void on_complete(struct kb_h1_server *server)
     struct kb_stream *stream = server->stream;
     bool told = server->request_complete;
 
+    if (stream != NULL) {
+        stream->info.wire_bytes_received = server->parser.parsed_bytes;
+    }
+
     server->request_complete = true;
     if (server->response_complete) {
         message_finished(server);
@@ -212,6 +217,7 @@ static void on_body(struct kb_h1_server *server)
         return;
     }
     server->request_complete = end_stream;
+    server->stream->info.wire_bytes_received = parser->parsed_bytes;
     kb_stream_decode_data(server->stream, &parser->body, end_stream);
     kb_buf_dispose(&parser->body);
 }
@@ -315,7 +321,7 @@ static void encode_headers(void *encoder, const struct kb_header_map *headers, b
     };
 
     server->framing = kb_h1_encode_response(&conn->out, headers, end_stream, &options);
-    server->stream->info.header_bytes_sent += conn->out.len - before;
+    server->stream->info.header_bytes_sent += kb_h1_header_bytes(conn->out.len - before, headers->status);
     server->stream->info.wire_bytes_sent += conn->out.len - before;
     kb_conn_written(conn);
     if (end_stream) {

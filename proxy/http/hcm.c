@@ -63,6 +63,7 @@ void *kb_hcm_create(void *config, struct kb_conn *conn)
     kb_timer_init(&hcm->duration_timer, duration_timer_fired);
     kb_timer_init(&hcm->drain_timer, drain_timer_fired);
     kb_deferred_init(&hcm->close_check, close_check);
+    kb_stat_gauge_add(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_RX_BYTES_BUFFERED, 0);
     conn->stat_block = hcm->stats;
     conn->stat_rx_total = KB_STAT_HTTP_DOWNSTREAM_CX_RX_BYTES_TOTAL;
     conn->stat_rx_buffered = KB_STAT_HTTP_DOWNSTREAM_CX_RX_BYTES_BUFFERED;

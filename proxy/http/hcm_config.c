@@ -194,7 +194,9 @@ static void identity_apply(struct kb_hcm_config *config, const hcm_message *m)
     config->append_x_forwarded_port = m->append_x_forwarded_port;
     config->proxy_100_continue = m->proxy_100_continue;
     config->stream_error_on_invalid_http_message = kb_wkt_bool(m->stream_error_on_invalid_http_message, false);
-    config->flush_access_log_on_new_request = m->flush_access_log_on_new_request;
+    config->flush_access_log_on_new_request =
+        m->flush_access_log_on_new_request ||
+        (m->access_log_options != NULL && m->access_log_options->flush_access_log_on_new_request);
 }
 
 static void path_apply(struct kb_hcm_config *config, const hcm_message *m)
@@ -255,7 +257,7 @@ static void filter_apply(struct kb_hcm_config *config, const HCM(HttpFilter) *m,
     const struct kb_extension *extension = kb_extension_find(KB_EXT_HTTP_FILTER, type, kb_wkt_str(m->name));
     const ProtobufCMessage *message;
 
-    if (extension == NULL) {
+    if (extension == NULL || type.len == 0) {
         if (!m->is_optional) {
             kb_diag_error(diag, "Didn't find a registered implementation for '%s' with type URL: '%.*s'", m->name,
                           KB_STR_ARG(type));
@@ -288,10 +290,6 @@ static void filters_apply(struct kb_hcm_config *config, const hcm_message *m, st
     size_t at = 0;
 
     config->filters = kb_arena_calloc(&config->arena, sizeof(*config->filters) * (m->n_http_filters + 1));
-    if (m->n_http_filters == 0) {
-        unsupported(diag, "http_filters", "a connection manager without a terminal filter cannot answer; add "
-                                          "envoy.filters.http.router as the last one");
-    }
     for (size_t i = 0; i < m->n_http_filters; i++) {
         size_t before = config->filter_count;
 

@@ -82,12 +82,19 @@ void kb_stream_read_disable(struct kb_stream *stream, bool disable)
 static void local_completed(struct kb_stream *stream)
 {
     struct kb_hcm *hcm = stream->hcm;
+    bool request_complete = stream->remote_complete && !hcm->dispatching;
+    bool http_10_until_close =
+        stream->info.protocol == KB_PROTOCOL_HTTP10 &&
+        (stream->response == NULL || kb_header_map_get_id(stream->response, KB_HDR_CONTENT_LENGTH) == NULL);
 
     stream->local_complete = true;
     stream->info.last_tx_ns = kb_loop_now_ns(&hcm->worker->loop);
-    if (hcm->dispatching && hcm->drain == KB_HCM_CLOSING && stream->info.upstream.host == NULL) {
-        hcm->close_delayed = true;
+    if (!stream->remote_complete) {
+        /* The rest of the request is refused. */
+        kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_RX_RESET);
     }
+    /* Closing at once could take the answer away from a client that still writes (Envoy's delayed close). */
+    hcm->close_delayed = !(stream->saw_connection_close && (request_complete || http_10_until_close));
     kb_stream_end(stream);
 }
 
@@ -157,6 +164,7 @@ void kb_stream_finish_response_headers(struct kb_stream *stream, struct kb_heade
 void kb_stream_encode_1xx(struct kb_stream *stream, struct kb_header_map *headers)
 {
     if (!stream->ended && stream->encoder != NULL && stream->hcm->config->proxy_100_continue) {
+        kb_stream_code_count(stream, headers->status);
         stream->encoder_ops->encode_1xx(stream->encoder, headers);
     }
 }
@@ -171,7 +179,7 @@ void kb_stream_encode_headers(struct kb_stream *stream, struct kb_header_map *he
     stream->info.response_code = headers->status;
     kb_stream_finish_response_headers(stream, headers, end_stream);
     stream->info.first_tx_ns = kb_loop_now_ns(&stream->hcm->worker->loop);
-    kb_stream_code_count(stream);
+    kb_stream_code_count(stream, headers->status);
     kb_stream_touch(stream);
     stream->encoder_ops->encode_headers(stream->encoder, headers, end_stream);
     if (end_stream) {

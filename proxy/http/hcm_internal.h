@@ -75,7 +75,6 @@ struct kb_stream {
     struct kb_stream_filter *filters;
     size_t filter_count; /* 0 until the chain is made */
     struct kb_buf decode_buffer; /* body held back by a stopped filter */
-    struct kb_str local_reply_body;
     struct kb_timer headers_timer; /* request_headers_timeout, then stream idle */
     struct kb_timer request_timer; /* request_timeout */
     struct kb_timer duration_timer;
@@ -137,7 +136,7 @@ void kb_stream_end(struct kb_stream *stream);
 void kb_stream_touch(struct kb_stream *stream);
 
 /* Counts the response's class; once, when its headers are sent. */
-void kb_stream_code_count(struct kb_stream *stream);
+void kb_stream_code_count(struct kb_stream *stream, unsigned status);
 
 /* ---- hcm_encode.c ---- */
 

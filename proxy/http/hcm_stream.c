@@ -59,14 +59,13 @@ void kb_stream_init(struct kb_stream *stream, struct kb_hcm *hcm, const struct k
     }
 }
 
-static void log_write(struct kb_stream *stream)
+static void log_write(struct kb_stream *stream, const char *type)
 {
     struct kb_formatter_input input = {
         .request = &stream->request,
         .response = stream->response,
         .response_trailers = stream->response_trailers,
-        .local_reply_body = stream->local_reply_body,
-        .access_log_type = "DownstreamEnd",
+        .access_log_type = type,
     };
     const struct kb_access_log_list *log = stream->hcm->config->access_log;
 
@@ -75,7 +74,7 @@ static void log_write(struct kb_stream *stream)
     }
 }
 
-void kb_stream_code_count(struct kb_stream *stream)
+void kb_stream_code_count(struct kb_stream *stream, unsigned status)
 {
     static const uint16_t http_ids[] = {
         KB_STAT_HTTP_DOWNSTREAM_RQ_1XX, KB_STAT_HTTP_DOWNSTREAM_RQ_2XX, KB_STAT_HTTP_DOWNSTREAM_RQ_3XX,
@@ -86,7 +85,7 @@ void kb_stream_code_count(struct kb_stream *stream)
         KB_STAT_LISTENER_HTTP_DOWNSTREAM_RQ_3XX, KB_STAT_LISTENER_HTTP_DOWNSTREAM_RQ_4XX,
         KB_STAT_LISTENER_HTTP_DOWNSTREAM_RQ_5XX,
     };
-    unsigned group = stream->info.response_code / 100;
+    unsigned group = status / 100;
     struct kb_hcm *hcm = stream->hcm;
 
     kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_COMPLETED);
@@ -111,7 +110,7 @@ static void destroy_deferred(struct kb_deferred *deferred)
     KB_ASSERT(stream->kb_magic == (uint32_t)KB_MAGIC_kb_stream);
     stream->info.end_ns = kb_loop_now_ns(&worker->loop);
     kb_stream_filters_complete(stream);
-    log_write(stream);
+    log_write(stream, "DownstreamEnd");
     kb_stream_filters_destroy(stream);
     while (stream->read_disables > 0) {
         kb_stream_read_disable(stream, false);
@@ -362,6 +361,7 @@ static void continue_expected(struct kb_stream *stream)
     headers = KB_ARENA_NEW(&stream->arena, struct kb_header_map);
     kb_header_map_init(headers, &stream->arena);
     headers->status = 100;
+    kb_stream_code_count(stream, 100);
     stream->encoder_ops->encode_1xx(stream->encoder, headers);
     kb_header_map_remove_id(&stream->request, KB_HDR_EXPECT);
 }
@@ -449,6 +449,9 @@ void kb_stream_decode_headers(struct kb_stream *stream, bool end_stream)
         route_cluster_note(stream);
         reply_empty(stream, 403, KB_STR("upgrade_failed"));
         return;
+    }
+    if (stream->hcm->config->flush_access_log_on_new_request) {
+        log_write(stream, "DownstreamStart");
     }
     stream->decode_ended = end_stream;
     kb_stream_filters_decode_headers(stream, end_stream);

@@ -127,7 +127,6 @@ void kb_stream_send_local_reply(struct kb_stream *stream, unsigned status, struc
     }
     /* Headers that modify() adds see no code yet, as in Envoy. */
     stream->info.response_code = (uint16_t)status;
-    stream->local_reply_body = body;
     given_type = kb_header_map_value_id(headers, KB_HDR_CONTENT_TYPE);
     if (stream->hcm->config->local_reply != NULL) {
         struct kb_formatter_input input = {.request = &stream->request, .response = headers, .local_reply_body = body};

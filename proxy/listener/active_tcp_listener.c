@@ -166,6 +166,8 @@ static void connection_begin(struct kb_listener_worker *lw, struct kb_conn *conn
     conn->info.listener_name = listener->name;
     conn->info.filter_chain_name = chain->name;
     kb_conn_set_owner(conn, &active_callbacks, active);
+    kb_stat_inc(lw->stats, KB_STAT_LISTENER_DOWNSTREAM_CX_TOTAL);
+    kb_stat_inc(lw->worker_stats, KB_STAT_LISTENER_WORKER_DOWNSTREAM_CX_TOTAL);
     kb_stat_gauge_add(lw->stats, KB_STAT_LISTENER_DOWNSTREAM_CX_ACTIVE, 1);
     kb_stat_gauge_add(lw->worker_stats, KB_STAT_LISTENER_WORKER_DOWNSTREAM_CX_ACTIVE, 1);
     for (size_t i = 0; i < chain->filter_count; i++) {
@@ -218,8 +220,7 @@ static void accepted(struct kb_listener_worker *lw, int fd, const struct kb_addr
     if (kb_addr_is_any(&local)) {
         kb_sock_local_addr(fd, &local);
     }
-    kb_stat_inc(lw->stats, KB_STAT_LISTENER_DOWNSTREAM_CX_TOTAL);
-    kb_stat_inc(lw->worker_stats, KB_STAT_LISTENER_WORKER_DOWNSTREAM_CX_TOTAL);
+    kb_stat_gauge_add(lw->stats, KB_STAT_LISTENER_DOWNSTREAM_PRE_CX_ACTIVE, 0);
     conn = kb_conn_create_accepted(lw->worker, fd, remote, &local, listener->buffer_limit);
     if (conn != NULL) {
         connection_begin(lw, conn);

@@ -51,7 +51,7 @@ static void filter_create(struct kb_listener *listener, struct kb_filter_chain *
         type = kb_any_inner_name(m->typed_config, &scratch);
     }
     extension = kb_extension_find(KB_EXT_NETWORK_FILTER, type, kb_wkt_str(m->name));
-    if (extension == NULL) {
+    if (extension == NULL || type.len == 0) {
         kb_diag_error(diag, "Didn't find a registered implementation for '%s' with type URL: '%.*s'", m->name,
                       KB_STR_ARG(type));
         kb_arena_dispose(&scratch);

@@ -319,6 +319,7 @@ static enum kb_filter_headers_status router_decode_headers(void *filter, struct 
         kb_runtime_get_u64(router->config->server->runtime, KB_STR("upstream.base_retry_backoff_ms"), 25));
     kb_router_expected_timeout_set(router);
     router->attempts = 1;
+    router->info->attempt_count = 1;
     if (router->route->include_attempt_count_request) {
         kb_header_map_set_id(headers, KB_HDR_X_ENVOY_ATTEMPT_COUNT, KB_STR("1"));
     }

@@ -163,6 +163,7 @@ void kb_router_retry_timer_fired(struct kb_timer *timer)
 
 void kb_router_on_1xx(struct kb_router *router, struct kb_header_map *headers)
 {
+    kb_router_charge_code(router, headers->status, headers, router->upstream, false);
     kb_stream_encode_1xx(router->stream, headers);
 }
 

@@ -160,6 +160,8 @@ static void on_failure(void *owner, enum kb_reset_reason reason, struct kb_str t
 
     if (host == NULL) {
         upstream->router->info->upstream.host = NULL;
+    } else {
+        upstream->router->info->upstream.connection_pool_ready_ns = kb_loop_now_ns(loop_of(upstream));
     }
     upstream->waiter = NULL;
     upstream->done = true;

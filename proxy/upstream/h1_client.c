@@ -47,7 +47,8 @@ void kb_request_encoder_headers(struct kb_request_encoder *encoder,
     client->head_request = kb_str_eq(headers->method, KB_STR("HEAD"));
     client->framing =
         kb_h1_encode_request(&client->conn->out, headers, end_stream, client->parser.settings);
-    client->header_bytes_sent = client->conn->out.len - before;
+    client->header_bytes_sent =
+        client->conn->out.len - before - headers->method.len - headers->path.len - sizeof("  HTTP/1.1\r\n\r\n") + 1;
     kb_conn_written(client->conn);
     if (end_stream) {
         request_ended(client);
@@ -172,7 +173,7 @@ static void on_head(struct kb_h1_client *client)
     struct kb_h1_parser *parser = &client->parser;
     struct kb_header_map *headers = client->response;
 
-    client->header_bytes_received += parser->head_bytes;
+    client->header_bytes_received += parser->header_bytes;
     if (headers->status < 200) {
         if (headers->status == 101) {
             protocol_error(client);
@@ -191,6 +192,7 @@ static void on_head(struct kb_h1_client *client)
     client->response_started = true;
     if (!parser->keep_alive || parser->until_close) {
         client->close_after = true;
+        client->close_told = kb_header_map_get_id(headers, KB_HDR_CONNECTION) != NULL;
     }
     if (client->decoder == NULL) {
         return;

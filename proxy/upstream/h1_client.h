@@ -44,6 +44,7 @@ struct kb_h1_client {
     bool request_complete;
     bool response_started;
     bool answer_ended; /* end_stream was given to the decoder */
+    bool close_told;   /* the upstream said `connection: close` */
     bool close_after;  /* not to be used again */
     bool parsing;
     unsigned read_disables;

@@ -154,6 +154,7 @@ static void client_create(struct kb_h1_pool *pool)
     kb_stat_inc(pool->stats, KB_STAT_CLUSTER_UPSTREAM_CX_TOTAL);
     kb_stat_inc(pool->stats, KB_STAT_CLUSTER_UPSTREAM_CX_HTTP1_TOTAL);
     kb_stat_gauge_add(pool->stats, KB_STAT_CLUSTER_UPSTREAM_CX_ACTIVE, 1);
+    kb_stat_gauge_add(pool->stats, KB_STAT_CLUSTER_UPSTREAM_CX_RX_BYTES_BUFFERED, 0);
     kb_host_stat_add(pool->host_local, KB_HOST_CX_TOTAL, 1);
     kb_host_stat_add(pool->host_local, KB_HOST_CX_ACTIVE, 1);
 }
@@ -202,7 +203,6 @@ static void attach(struct kb_h1_client *client, struct kb_arena *arena, const st
 
     if (!kb_resource_take(pool->local, pool->priority, KB_RESOURCE_REQUESTS)) {
         kb_stat_inc(pool->stats, KB_STAT_CLUSTER_UPSTREAM_RQ_ACTIVE_OVERFLOW);
-        kb_stat_inc(pool->stats, KB_STAT_CLUSTER_UPSTREAM_RQ_PENDING_OVERFLOW);
         callbacks->on_failure(owner, KB_RESET_OVERFLOW, KB_STR_NULL, pool->host);
         return;
     }
@@ -382,7 +382,7 @@ void kb_h1_pool_request_done(struct kb_h1_client *client)
         return;
     }
     if (client->close_after || client->conn->in.len > 0) {
-        if (!client->parser.keep_alive) {
+        if (client->close_told) {
             kb_stat_inc(client->pool->stats, KB_STAT_CLUSTER_UPSTREAM_CX_CLOSE_NOTIFY);
         }
         kb_conn_close(client->conn, KB_CONN_NO_FLUSH);
@@ -425,7 +425,7 @@ static void close_count(struct kb_h1_client *client, enum kb_conn_event event)
 {
     struct kb_h1_pool *pool = client->pool;
     struct kb_stat_block *stats = pool->stats;
-    bool by_peer = event == KB_CONN_REMOTE_CLOSE;
+    bool by_peer = event == KB_CONN_REMOTE_CLOSE && !client->conn->connect_timed_out;
 
     kb_stat_inc(stats, KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY);
     kb_stat_inc(stats, by_peer ? KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_REMOTE : KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_LOCAL);

@@ -176,6 +176,9 @@ static void upstream_counts_end(struct tcp_proxy *proxy, bool by_peer)
     kb_stat_record(stats, KB_STAT_CLUSTER_UPSTREAM_CX_LENGTH_MS, (now_ns - proxy->connect_start_ns) / 1000000);
     kb_host_stat_add(proxy->host_local, KB_HOST_CX_ACTIVE, -1);
     if (proxy->connected) {
+        kb_stat_inc(stats, KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_WITH_ACTIVE_RQ);
+        kb_stat_inc(stats, by_peer ? KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_REMOTE_WITH_ACTIVE_RQ
+                                   : KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_LOCAL_WITH_ACTIVE_RQ);
         kb_resource_give(proxy->cluster, KB_PRIORITY_DEFAULT, KB_RESOURCE_REQUESTS);
         kb_stat_gauge_add(stats, KB_STAT_CLUSTER_UPSTREAM_RQ_ACTIVE, -1);
         kb_host_stat_add(proxy->host_local, KB_HOST_RQ_ACTIVE, -1);
@@ -285,6 +288,7 @@ static void connect_failed(struct tcp_proxy *proxy, struct kb_conn *up)
     struct kb_stat_block *stats = proxy->cluster->stats;
 
     kb_stat_inc(stats, KB_STAT_CLUSTER_UPSTREAM_CX_CONNECT_FAIL);
+    kb_stat_inc(stats, KB_STAT_CLUSTER_UPSTREAM_RQ_PENDING_FAILURE_EJECT);
     kb_host_stat_add(proxy->host_local, KB_HOST_CX_CONNECT_FAIL, 1);
     if (up->connect_timed_out) {
         kb_stat_inc(stats, KB_STAT_CLUSTER_UPSTREAM_CX_CONNECT_TIMEOUT);
@@ -346,7 +350,7 @@ static void upstream_on_event(void *owner, enum kb_conn_event event)
         return;
     }
     proxy->up = NULL;
-    upstream_counts_end(proxy, event == KB_CONN_REMOTE_CLOSE);
+    upstream_counts_end(proxy, event == KB_CONN_REMOTE_CLOSE && !up->connect_timed_out);
     proxy->connected = false;
     if (!was_connected) {
         if (event == KB_CONN_REMOTE_CLOSE) {
