@@ -264,7 +264,8 @@ static int percent_byte(const char *p)
     return high < 0 || low < 0 ? -1 : high * 16 + low;
 }
 
-/* Every sequence decoded; what is none stays. */
+/* Every sequence decoded; what is none stays. So do line breaks and zero bytes, or a peer could put
+ * headers into a request, and lines into a log, that name the parameter. */
 static struct kb_str percent_decode(struct kb_str text, struct kb_arena *arena)
 {
     char *out;
@@ -276,9 +277,10 @@ static struct kb_str percent_decode(struct kb_str text, struct kb_arena *arena)
     out = kb_arena_alloc(arena, text.len, 1);
     for (size_t i = 0; i < text.len; i++) {
         int byte = text.p[i] == '%' && text.len - i > 2 ? percent_byte(text.p + i) : -1;
+        bool decode = byte > 0 && byte != '\r' && byte != '\n';
 
-        out[len++] = byte >= 0 ? (char)byte : text.p[i];
-        i += byte >= 0 ? 2 : 0;
+        out[len++] = decode ? (char)byte : text.p[i];
+        i += decode ? 2 : 0;
     }
     return kb_str_make(out, len);
 }

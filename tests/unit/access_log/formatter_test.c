@@ -109,9 +109,9 @@ static void test_path_and_query(void **state)
                    "/rw/x?y /rw/x /ok /rw");
     f.request.path = KB_STR("/p?%41%4&%%41&%zz&%2f%3F%3c%5B%5c%7e%7f%e2%82&a+b&%G");
     fixture_expect(&f, "%QUERY_PARAMS(DECODED)%", "A4&A&zz&/?%3c[%5c~%7f%e2%82&a+b&%G");
-    f.request.path = KB_STR("/p?d=%0A%ff%41%4&e=%%41%4g");
+    f.request.path = KB_STR("/p?d=%0A%0d%00%09%ff%41%4&e=%%41%4g");
     fixture_expect(&f, "%QUERY_PARAM(d)%|%QUERY_PARAM(e)%",
-                   "\n\xff"
+                   "%0A%0d%00\t\xff"
                    "A%4|%A%4g");
     f.request.path = KB_STR("/p?");
     fixture_expect(&f, "[%QUERY_PARAMS%]", "[]");
