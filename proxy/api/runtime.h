@@ -22,14 +22,21 @@ struct kb_runtime_ops {
 /* First member of the implementation's struct. */
 struct kb_runtime {
     const struct kb_runtime_ops *ops;
+    bool has_keys; /* false: every question gets its default; relaxed */
 };
+
+/* Whether any key is set at all: callers that would have to compose a key ask this first. */
+KB_INLINE bool kb_runtime_has_keys(const struct kb_runtime *runtime)
+{
+    return runtime != NULL && __atomic_load_n(&runtime->has_keys, __ATOMIC_RELAXED);
+}
 
 /* Envoy Runtime::Snapshot::featureEnabled with a FractionalPercent. `runtime` may be NULL and `key`
  * empty: the default. */
 KB_INLINE bool kb_runtime_feature_enabled(const struct kb_runtime *runtime, struct kb_str key,
                                           uint32_t numerator, uint32_t denominator, uint64_t random)
 {
-    if (runtime == NULL || key.len == 0) {
+    if (!kb_runtime_has_keys(runtime) || key.len == 0) {
         return random % denominator < numerator;
     }
     return runtime->ops->feature_enabled(runtime, key, numerator, denominator, random);
@@ -39,5 +46,5 @@ KB_INLINE bool kb_runtime_feature_enabled(const struct kb_runtime *runtime, stru
 KB_INLINE uint64_t kb_runtime_get_u64(const struct kb_runtime *runtime, struct kb_str key,
                                       uint64_t absent)
 {
-    return runtime == NULL ? absent : runtime->ops->get_u64(runtime, key, absent);
+    return kb_runtime_has_keys(runtime) ? runtime->ops->get_u64(runtime, key, absent) : absent;
 }

@@ -451,28 +451,41 @@ static enum kb_h1_event head_wait(struct kb_h1_parser *parser, struct kb_buf *in
     return KB_H1_NEED_MORE;
 }
 
-/* End of the head in `bytes`, searched from where the last search ended; 0: none yet. */
+/* End of the head in `bytes`, searched from where the last search ended, whether its lines end with CRLF or LF; 0: none
+ * yet. */
 static size_t head_find(struct kb_h1_parser *parser, struct kb_str bytes)
 {
-    size_t from = parser->scanned > 3 ? parser->scanned - 3 : 0;
-    const char *hit = memmem(bytes.p + from, bytes.len - from, "\r\n\r\n", 4);
+    const char *end = bytes.p + bytes.len;
+    const char *at = bytes.p + (parser->scanned > 2 ? parser->scanned - 2 : 0);
 
-    if (KB_LIKELY(hit != NULL)) {
-        return (size_t)(hit - bytes.p) + 4;
+    while ((at = memchr(at, '\n', (size_t)(end - at))) != NULL) {
+        at++;
+        if (end - at >= 2 && at[0] == '\r' && at[1] == '\n') {
+            return (size_t)(at + 2 - bytes.p);
+        }
+        if (end - at >= 1 && at[0] == '\n') {
+            return (size_t)(at + 1 - bytes.p);
+        }
+        if (at == end) {
+            break;
+        }
     }
-    /* Heads with bare LF line ends end otherwise. */
-    return kb_h1_quirks_head_end(bytes);
+    return 0;
 }
 
 static enum kb_h1_event head_parse(struct kb_h1_parser *parser, struct kb_buf *in)
 {
-    struct kb_str bytes = kb_buf_pullup(in, (size_t)parser->settings->max_head_bytes + 1);
+    struct kb_str bytes = kb_buf_first(in);
     size_t len;
 
     if (bytes.len == 0) {
         return KB_H1_NEED_MORE;
     }
     len = head_find(parser, bytes);
+    if (len == 0 && bytes.len < in->len) {
+        bytes = kb_buf_pullup(in, (size_t)parser->settings->max_head_bytes + 1);
+        len = head_find(parser, bytes);
+    }
     if (len == 0) {
         return head_wait(parser, in, bytes);
     }

@@ -279,7 +279,7 @@ static bool maintenance(struct kb_router *router)
     char key[256];
     int n;
 
-    if (KB_LIKELY(runtime == NULL)) {
+    if (KB_LIKELY(!kb_runtime_has_keys(runtime))) {
         return false;
     }
     n = snprintf(key, sizeof(key), "upstream.maintenance_mode.%.*s", KB_STR_ARG(router->cluster->cluster->name));
@@ -288,7 +288,7 @@ static bool maintenance(struct kb_router *router)
         return false;
     }
     kb_stream_info_set_flag(router->info, KB_RF_UPSTREAM_OVERFLOW);
-    kb_router_charge_code(router, 503, NULL, NULL, true);
+    kb_router_charge_code(router, 503, NULL, NULL, false);
     kb_stat_inc(router->cluster->stats, KB_STAT_CLUSTER_UPSTREAM_RQ_MAINTENANCE_MODE);
     kb_router_reply(router, 503, KB_STR("maintenance mode"), KB_STR("maintenance_mode"), true);
     return true;

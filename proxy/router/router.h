@@ -135,9 +135,10 @@ void kb_upstream_request_dispose(struct kb_upstream_request *upstream);
 
 /* ---- router_stats.c ---- */
 
-/* Counts a response code for the cluster and its variants (Envoy CodeStats::chargeResponseStat). */
+/* Counts a response code for the cluster and its variants (Envoy CodeStats::chargeResponseStat). `retried`: the answer is not
+ * given to the client, another attempt follows. */
 void kb_router_charge_code(struct kb_router *router, unsigned status,
                            const struct kb_header_map *headers,
-                           struct kb_upstream_request *upstream, bool dropped);
+                           struct kb_upstream_request *upstream, bool retried);
 /* Records upstream_rq_time. */
 void kb_router_charge_time(struct kb_router *router);

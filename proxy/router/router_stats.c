@@ -10,23 +10,31 @@ static bool is_canary(const struct kb_header_map *headers, const struct kb_host 
            (host != NULL && host->canary);
 }
 
+static void codes_count(struct kb_router *router, struct kb_stat_block *stats, unsigned status,
+                        const struct kb_header_map *headers, const struct kb_host *host)
+{
+    kb_stat_code_inc(stats, KB_STAT_CODE_PLAIN, status);
+    if (is_canary(headers, host)) {
+        kb_stat_code_inc(stats, KB_STAT_CODE_CANARY, status);
+    }
+    kb_stat_code_inc(stats, router->internal ? KB_STAT_CODE_INTERNAL : KB_STAT_CODE_EXTERNAL, status);
+    if (host != NULL && host->zone_variant != 0) {
+        kb_stat_code_inc(stats, host->zone_variant, status);
+    }
+}
+
 void kb_router_charge_code(struct kb_router *router, unsigned status,
                            const struct kb_header_map *headers,
-                           struct kb_upstream_request *upstream, bool dropped)
+                           struct kb_upstream_request *upstream, bool retried)
 {
     struct kb_stat_block *stats = router->cluster->stats;
     struct kb_host *host = upstream != NULL ? upstream->host : NULL;
 
-    (void)dropped;
     if (router->config->dynamic_stats && !router->info->health_check) {
-        kb_stat_code_inc(stats, KB_STAT_CODE_PLAIN, status);
-        if (is_canary(headers, host)) {
-            kb_stat_code_inc(stats, KB_STAT_CODE_CANARY, status);
-        }
-        kb_stat_code_inc(stats, router->internal ? KB_STAT_CODE_INTERNAL : KB_STAT_CODE_EXTERNAL,
-                         status);
-        if (host != NULL && host->zone_variant != 0) {
-            kb_stat_code_inc(stats, host->zone_variant, status);
+        if (KB_UNLIKELY(retried)) {
+            kb_stat_code_inc(stats, KB_STAT_CODE_RETRY, status);
+        } else {
+            codes_count(router, stats, status, headers, host);
         }
     }
     if (host != NULL && status >= 500) {

@@ -314,7 +314,7 @@ static void abort_with(struct kb_router *router, unsigned status, struct kb_str 
     kb_router_reply(router, status, body, details, overloaded);
 }
 
-static void abort_charge(struct kb_router *router, unsigned status, bool dropped)
+static void abort_charge(struct kb_router *router, unsigned status)
 {
     struct kb_upstream_request *upstream = router->upstream;
 
@@ -322,7 +322,7 @@ static void abort_charge(struct kb_router *router, unsigned status, bool dropped
         kb_stat_inc(kb_stream_http_stats(router->stream), KB_STAT_HTTP_RQ_RESET_AFTER_DOWNSTREAM_RESPONSE_STARTED);
         return;
     }
-    kb_router_charge_code(router, status, NULL, upstream, dropped);
+    kb_router_charge_code(router, status, NULL, upstream, false);
     if (upstream != NULL && status < 500) {
         kb_host_stat_add(upstream->host_local, KB_HOST_RQ_ERROR, 1);
     }
@@ -370,7 +370,7 @@ void kb_router_on_reset(struct kb_router *router, enum kb_reset_reason reason, s
     if (reset_retried(router, reason)) {
         return;
     }
-    abort_charge(router, status, dropped);
+    abort_charge(router, status);
     kb_stream_info_set_flag(router->info, reset_flag(reason));
     body = kb_str_printf(router->arena, "upstream connect error or disconnect/reset before headers. %sreset reason: %.*s",
                          router->attempts > 1 ? "retried and the latest " : "", KB_STR_ARG(kb_reset_reason_text(reason)));
@@ -390,7 +390,7 @@ void kb_router_response_timer_fired(struct kb_timer *timer)
     kb_stat_inc(router->cluster->stats, KB_STAT_CLUSTER_UPSTREAM_RQ_TIMEOUT);
     if (router->upstream != NULL) {
         kb_host_stat_add(router->upstream->host_local, KB_HOST_RQ_TIMEOUT, 1);
-        abort_charge(router, router->timeout_status, false);
+        abort_charge(router, router->timeout_status);
     } else if (!router->response_started) {
         kb_router_charge_code(router, router->timeout_status, NULL, NULL, false);
     }
@@ -409,7 +409,7 @@ void kb_router_on_per_try_timeout(struct kb_router *router, bool idle)
     if (reset_retried(router, KB_RESET_LOCAL_RESET)) {
         return;
     }
-    abort_charge(router, router->timeout_status, false);
+    abort_charge(router, router->timeout_status);
     kb_stream_info_set_flag(router->info, KB_RF_UPSTREAM_REQUEST_TIMEOUT);
     abort_with(router, router->timeout_status,
                router->timeout_status == 204 ? KB_STR_NULL : KB_STR("upstream request timeout"),

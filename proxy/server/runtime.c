@@ -432,6 +432,11 @@ static void layers_check(struct runtime *runtime, struct kb_diag *diag)
     }
 }
 
+static void runtime_keys_note(struct runtime *runtime)
+{
+    __atomic_store_n(&runtime->api.has_keys, runtime->current->count > 0, __ATOMIC_RELAXED);
+}
+
 struct kb_runtime *kb_runtime_create(const Envoy__Config__Bootstrap__V3__LayeredRuntime *message,
                                      struct kb_server_context *server, struct kb_diag *diag)
 {
@@ -447,6 +452,7 @@ struct kb_runtime *kb_runtime_create(const Envoy__Config__Bootstrap__V3__Layered
         kb_stat_group_create(server->stats, KB_STR("runtime."), &kb_stat_schema_runtime);
     layers_check(runtime, diag);
     runtime->current = snapshot_build(runtime, diag);
+    runtime_keys_note(runtime);
     stats_update(runtime);
     return &runtime->api;
 }
@@ -476,6 +482,7 @@ void kb_runtime_reload(struct kb_runtime *api)
     struct snapshot *old = runtime->current;
 
     __atomic_store_n(&runtime->current, snapshot_build(runtime, NULL), __ATOMIC_RELEASE);
+    runtime_keys_note(runtime);
     snapshot_retire(runtime, old);
     stats_update(runtime);
 }
