@@ -4,18 +4,32 @@
  * memory of one piece. Envoy: AdminFilter, AdminImpl. */
 #include "proxy/server/admin_filter.h"
 
+#include <stdlib.h>
+
 #include "base/mem.h"
 #include "proxy/api/header_map.h"
 #include "proxy/http/hcm.h"
+#include "proxy/matcher/string_match.h"
 
 /* A form names a few values; anything longer is not for us. */
 #define FORM_MAX_BYTES    65536
 #define FORM_CONTENT_TYPE KB_STR("application/x-www-form-urlencoded")
 
+/* What the connections of the port share; heap. */
+struct admin_config {
+    KB_OBJ;
+    struct kb_admin *admin;
+    struct kb_arena arena;
+    struct kb_regex_list regexes;
+    struct kb_string_matcher *allowed; /* admin.allow_paths; none: every path */
+    size_t allowed_count;
+};
+KB_OBJ_MAGIC(admin_config, 0x41444d43);
+
 struct admin_filter {
     KB_OBJ;
     struct kb_stream *stream;
-    struct kb_admin *admin;
+    const struct admin_config *config;
     struct kb_buf form;
     struct kb_admin_response response;
     struct kb_timer timer; /* the next piece */
@@ -57,10 +71,41 @@ static void *admin_filter_create(void *config, struct kb_stream *stream)
 
     KB_OBJ_SET(filter, admin_filter);
     filter->stream = stream;
-    filter->admin = config;
+    filter->config = KB_CAST(config, admin_config);
     kb_buf_init(&filter->form, &kb_stream_worker(stream)->slices, 0);
     kb_timer_init(&filter->timer, piece_send);
     return filter;
+}
+
+static bool path_allowed(const struct admin_config *config, struct kb_str path_and_query)
+{
+    for (size_t i = 0; i < config->allowed_count; i++) {
+        if (kb_string_matcher_match(&config->allowed[i], path_and_query)) {
+            return true;
+        }
+    }
+    return config->allowed_count == 0;
+}
+
+static void refuse(struct admin_filter *filter)
+{
+    struct kb_arena *arena = kb_stream_arena(filter->stream);
+    struct kb_str path = kb_stream_request_headers(filter->stream)->path;
+    struct kb_header_map *headers = KB_ARENA_NEW(arena, struct kb_header_map);
+    struct kb_str text = kb_str_printf(arena, "request to path %.*s not allowed", KB_STR_ARG(path));
+    struct kb_buf body;
+
+    kb_header_map_init(headers, arena);
+    headers->status = 403;
+    kb_header_map_add(headers, KB_STR("content-type"), KB_STR("text/plain; charset=UTF-8"));
+    kb_header_map_add(headers, KB_STR("cache-control"), KB_STR("no-cache, max-age=0"));
+    kb_header_map_add(headers, KB_STR("x-content-type-options"), KB_STR("nosniff"));
+    filter->ended = true;
+    kb_stream_encode_headers(filter->stream, headers, false);
+    kb_buf_init(&body, &kb_stream_worker(filter->stream)->slices, 0);
+    kb_buf_append(&body, text.p, text.len);
+    kb_stream_encode_data(filter->stream, &body, true);
+    kb_buf_dispose(&body);
 }
 
 static void answer(struct admin_filter *filter)
@@ -70,7 +115,11 @@ static void answer(struct admin_filter *filter)
     const struct kb_header_map *request = kb_stream_request_headers(stream);
     struct kb_header_map *headers = KB_ARENA_NEW(arena, struct kb_header_map);
 
-    kb_admin_handle(filter->admin, request->method, request->path,
+    if (!path_allowed(filter->config, request->path)) {
+        refuse(filter);
+        return;
+    }
+    kb_admin_handle(filter->config->admin, request->method, request->path,
                     kb_buf_pullup(&filter->form, filter->form.len), &filter->response);
     filter->answering = true;
     kb_header_map_init(headers, arena);
@@ -169,10 +218,43 @@ static void admin_filter_on_destroy(void *self)
     KB_OBJ_CLEAR(filter);
 }
 
+static struct admin_config *config_create(struct kb_admin *admin,
+                                          const Envoy__Config__Bootstrap__V3__Admin *message,
+                                          struct kb_diag *diag)
+{
+    struct admin_config *config = kb_calloc(1, sizeof(*config));
+    struct kb_match_build build = {&config->arena, &config->regexes, diag};
+
+    KB_OBJ_SET(config, admin_config);
+    config->admin = admin;
+    kb_arena_init(&config->arena, NULL);
+    config->allowed =
+        kb_arena_calloc(&config->arena, (message->n_allow_paths + 1) * sizeof(*config->allowed));
+    for (size_t i = 0; i < message->n_allow_paths; i++) {
+        kb_diag_push_index(diag, "allow_paths", i);
+        if (kb_string_matcher_init(&config->allowed[i], message->allow_paths[i], &build) == 0) {
+            config->allowed_count = i + 1;
+        }
+        kb_diag_pop(diag);
+    }
+    return config;
+}
+
+static void config_destroy(void *arg)
+{
+    struct admin_config *config = KB_CAST(arg, admin_config);
+
+    kb_regex_list_dispose(&config->regexes);
+    kb_arena_dispose(&config->arena);
+    KB_OBJ_CLEAR(config);
+    free(config);
+}
+
 static const struct kb_http_filter_ops admin_filter_ops = {
     .name = "envoy.admin",
     .type_url = "",
     .terminal = true,
+    .config_destroy = config_destroy,
     .create = admin_filter_create,
     .decode_headers = admin_filter_decode_headers,
     .decode_data = admin_filter_decode_data,
@@ -199,7 +281,7 @@ static struct kb_hcm_config *hcm_config_create(struct kb_server_context *server,
     struct kb_hcm_filter *filter = KB_ARENA_NEW(&config->arena, struct kb_hcm_filter);
 
     filter->ops = &admin_filter_ops;
-    filter->config = admin;
+    filter->config = config_create(admin, message, diag);
     filter->name = KB_STR("envoy.admin");
     config->filters = filter;
     config->filter_count = 1;
@@ -256,15 +338,9 @@ struct kb_listener *kb_admin_listener_create(struct kb_server_context *server,
     struct kb_hcm_config *config;
     struct kb_listener *listener;
     struct kb_addr addr;
+    uint32_t errors_before = diag->error_count;
     int rc;
 
-    if (message->n_allow_paths > 0) {
-        kb_diag_push(diag, "allow_paths");
-        kb_diag_error_hint(diag, KB_STR("leave it out, and keep the admin address from others"),
-                           "not implemented; every page would be allowed");
-        kb_diag_pop(diag);
-        return NULL;
-    }
     kb_diag_push(diag, "address");
     rc = address_read(message->address, &addr, diag);
     kb_diag_pop(diag);
@@ -272,7 +348,7 @@ struct kb_listener *kb_admin_listener_create(struct kb_server_context *server,
         return NULL;
     }
     config = hcm_config_create(server, admin, message, diag);
-    if (config->access_log == NULL) {
+    if (diag->error_count != errors_before) {
         kb_hcm_config_destroy(config);
         return NULL;
     }

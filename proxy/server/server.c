@@ -19,6 +19,7 @@
 #include "proxy/api/access_logger.h"
 #include "proxy/api/extension.h"
 #include "proxy/api/header_map.h"
+#include "proxy/router/shadow.h"
 #include "proxy/server/admin_filter.h"
 #include "proxy/server/admin_glue.h"
 #include "proxy/server/server_internal.h"
@@ -301,6 +302,7 @@ static void worker_stop(void *arg)
     struct worker_stop *stop = arg;
 
     kb_listener_manager_worker_close(stop->server->listeners, stop->worker);
+    kb_shadows_worker_close(stop->worker);
     kb_cluster_manager_worker_drain(stop->worker);
     free(stop);
 }
