@@ -29,6 +29,7 @@ bool kb_runtime_has_admin_layer(const struct kb_runtime *runtime);
 int kb_runtime_set_override(struct kb_runtime *runtime, struct kb_str key,
                             struct kb_str value) KB_MUST_USE;
 
+/* The layers in their order, as the configuration names them. */
 size_t kb_runtime_layer_count(const struct kb_runtime *runtime);
 struct kb_str kb_runtime_layer_name(const struct kb_runtime *runtime, size_t layer);
 

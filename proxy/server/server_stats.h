@@ -36,4 +36,5 @@ struct kb_memory_usage {
     uint64_t physical;  /* resident, all of the process */
     uint64_t heap_free; /* of the heap, not in use */
 };
+/* Asks the allocator and the kernel: some 10 us. */
 void kb_memory_usage_read(struct kb_memory_usage *usage);

@@ -26,6 +26,7 @@ struct kb_unsupported {
     uint64_t more_count; /* places beyond KB_UNSUPPORTED_MAX kinds */
 };
 
+/* An empty list on caller's storage. */
 void kb_unsupported_init(struct kb_unsupported *unsupported);
 void kb_unsupported_dispose(struct kb_unsupported *unsupported);
 
