@@ -1,19 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One request to a mirror cluster: own arena, own timeout, no retries. It ends with its answer, its timeout, its connection
- * (when the worker ends, pools close all of them), or with a stream that did not finish its request. */
+/* One request to a mirror cluster: own arena, own timeout, no retries. It ends with its answer, its
+ * timeout, its connection, its worker, or with a stream that did not finish its request. */
 #include "proxy/router/shadow.h"
 
+#include <stdlib.h>
+
+#include "base/mem.h"
 #include "proxy/api/runtime.h"
 
 struct kb_shadow {
     KB_OBJ;
+    struct kb_list link;      /* of all of the worker */
     struct kb_shadow *next;   /* of the same stream */
     struct kb_router *router; /* the rest of the request comes from there; NULL: all of it came */
     struct kb_worker *worker;
     struct kb_arena arena; /* holds this struct too */
     struct kb_header_map request;
     struct kb_header_map *trailers;
-    struct kb_cluster_local *cluster;   /* holds a reference */
+    struct kb_cluster_local *cluster; /* holds a reference */
     struct kb_host *host;
     struct kb_host_local *host_local;   /* holds a reference */
     struct kb_request_encoder *encoder; /* NULL: no connection yet, or any more */
@@ -34,6 +38,27 @@ static struct kb_loop *loop_of(struct kb_shadow *shadow)
     return &shadow->worker->loop;
 }
 
+/* ---- per worker ---- */
+
+static void list_dispose(struct kb_worker *worker)
+{
+    free(worker->slots[KB_SLOT_SHADOWS]);
+    worker->slots[KB_SLOT_SHADOWS] = NULL;
+}
+
+static struct kb_list *list_get(struct kb_worker *worker)
+{
+    struct kb_list *list = worker->slots[KB_SLOT_SHADOWS];
+
+    if (list == NULL) {
+        list = kb_calloc(1, sizeof(*list));
+        kb_list_init(list);
+        worker->slots[KB_SLOT_SHADOWS] = list;
+        worker->slot_dispose[KB_SLOT_SHADOWS] = list_dispose;
+    }
+    return list;
+}
+
 /* ---- end ---- */
 
 static void stop_source(struct kb_shadow *shadow, bool stop)
@@ -50,6 +75,7 @@ static void destroy_deferred(struct kb_deferred *deferred)
     struct kb_arena arena = shadow->arena;
 
     KB_ASSERT(shadow->kb_magic == (uint32_t)KB_MAGIC_kb_shadow);
+    kb_list_unlink(&shadow->link);
     kb_buf_dispose(&shadow->pending);
     if (shadow->host_local != NULL) {
         kb_host_local_unref(shadow->host_local);
@@ -242,6 +268,8 @@ static void on_ready(void *owner, struct kb_request_encoder *encoder, struct kb_
     (void)host;
     shadow->waiter = NULL;
     shadow->encoder = encoder;
+    /* Before anything is sent: the connection may stop the client again at once. */
+    stop_source(shadow, false);
     kb_request_encoder_headers(encoder, &shadow->request, ended && !body);
     if (body) {
         kb_request_encoder_data(encoder, &shadow->pending, ended);
@@ -249,10 +277,10 @@ static void on_ready(void *owner, struct kb_request_encoder *encoder, struct kb_
     if (shadow->trailers != NULL) {
         kb_request_encoder_trailers(encoder, shadow->trailers);
     }
-    stop_source(shadow, false);
 }
 
-static void on_failure(void *owner, enum kb_reset_reason reason, struct kb_str text, struct kb_host *host)
+static void on_failure(void *owner, enum kb_reset_reason reason, struct kb_str text,
+                       struct kb_host *host)
 {
     struct kb_shadow *shadow = KB_CAST(owner, kb_shadow);
 
@@ -278,7 +306,8 @@ static struct kb_str host_with_suffix(struct kb_arena *arena, struct kb_str host
 }
 
 /* All strings are copied: the stream and its configuration may go first. */
-static void headers_copy(struct kb_header_map *to, const struct kb_header_map *from, struct kb_arena *arena)
+static void headers_copy(struct kb_header_map *to, const struct kb_header_map *from,
+                         struct kb_arena *arena)
 {
     kb_header_map_init(to, arena);
     to->method = kb_str_dup(arena, from->method);
@@ -306,18 +335,18 @@ static void headers_make(struct kb_shadow *shadow, const struct kb_mirror_policy
     headers_copy(map, shadow->router->request, &shadow->arena);
     if (policy->host_rewrite.len > 0) {
         map->authority = kb_str_dup(&shadow->arena, policy->host_rewrite);
-    }
-    if (!policy->disable_host_suffix) {
+    } else if (!policy->disable_host_suffix) {
         map->authority = host_with_suffix(&shadow->arena, map->authority);
     }
     kb_header_map_set_id(map, KB_HDR_X_ENVOY_INTERNAL, KB_STR("true"));
     xff = kb_header_map_value_id(map, KB_HDR_X_FORWARDED_FOR);
     kb_header_map_set_id(map, KB_HDR_X_FORWARDED_FOR,
-                         kb_str_printf(&shadow->arena, "%.*s%s%.*s", KB_STR_ARG(xff), xff.len > 0 ? "," : "",
-                                       KB_STR_ARG(local_ip)));
+                         kb_str_printf(&shadow->arena, "%.*s%s%.*s", KB_STR_ARG(xff),
+                                       xff.len > 0 ? "," : "", KB_STR_ARG(local_ip)));
 }
 
-static struct kb_shadow *shadow_create(struct kb_router *router, const struct kb_mirror_policy *policy,
+static struct kb_shadow *shadow_create(struct kb_router *router,
+                                       const struct kb_mirror_policy *policy,
                                        struct kb_cluster_local *cluster)
 {
     struct kb_arena arena;
@@ -332,6 +361,7 @@ static struct kb_shadow *shadow_create(struct kb_router *router, const struct kb
     shadow->cluster = cluster;
     shadow->timeout_ms = router->timeout_ms;
     shadow->count_codes = router->config->dynamic_stats;
+    kb_list_push_back(list_get(router->worker), &shadow->link);
     kb_cluster_local_ref(cluster);
     kb_buf_init(&shadow->pending, &router->worker->slices, kb_stream_buffer_limit(router->stream));
     kb_timer_init(&shadow->timer, timer_fired);
@@ -340,7 +370,8 @@ static struct kb_shadow *shadow_create(struct kb_router *router, const struct kb
     return shadow;
 }
 
-static struct kb_cluster_local *cluster_of(struct kb_router *router, const struct kb_mirror_policy *policy)
+static struct kb_cluster_local *cluster_of(struct kb_router *router,
+                                           const struct kb_mirror_policy *policy)
 {
     struct kb_str name;
 
@@ -365,8 +396,8 @@ static void shadow_start(struct kb_shadow *shadow)
     }
     shadow->host_local = kb_host_local_get(shadow->host, shadow->worker->index);
     kb_host_local_ref(shadow->host_local);
-    kb_http_pool_new_stream(shadow->cluster, shadow->host, KB_PRIORITY_DEFAULT, &shadow->arena, &pool_callbacks,
-                            &decoder_ops, shadow, &shadow->waiter);
+    kb_http_pool_new_stream(shadow->cluster, shadow->host, KB_PRIORITY_DEFAULT, &shadow->arena,
+                            &pool_callbacks, &decoder_ops, shadow, &shadow->waiter);
 }
 
 /* ---- for the router ---- */
@@ -382,8 +413,8 @@ void kb_shadows_start(struct kb_router *router, bool end_stream)
         struct kb_cluster_local *cluster;
         struct kb_shadow *shadow;
 
-        if (!kb_runtime_feature_enabled(runtime, policy->runtime_key, policy->numerator, policy->denominator,
-                                        kb_rand_u64(&router->worker->rand))) {
+        if (!kb_runtime_feature_enabled(runtime, policy->runtime_key, policy->numerator,
+                                        policy->denominator, kb_rand_u64(&router->worker->rand))) {
             continue;
         }
         cluster = cluster_of(router, policy);
@@ -470,4 +501,16 @@ void kb_shadows_release(struct kb_router *router)
         cancel(shadow);
     }
     all_detach(router);
+}
+
+void kb_shadows_worker_close(struct kb_worker *worker)
+{
+    struct kb_list *list = worker->slots[KB_SLOT_SHADOWS];
+
+    if (list == NULL) {
+        return;
+    }
+    KB_LIST_FOREACH (link, list) {
+        cancel(KB_LIST_ENTRY(link, struct kb_shadow, link));
+    }
 }
