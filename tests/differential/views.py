@@ -17,7 +17,8 @@ from . import normal
 
 # values that differ between two runs of the same binary
 MOVING = re.compile(r"^(uptime_.*|last_updated|version|version_info|extensions|hot_restart_version"
-                    r"|user_agent_.*|restart_epoch|base_id|id|cpuset_threads)$")
+                    r"|user_agent_.*|build\.type|revision\.(sha|status)|ssl\.version"
+                    r"|restart_epoch|base_id|id|cpuset_threads)$")
 UNORDERED = {"cluster_statuses", "static_clusters", "static_endpoint_configs"}
 SHOWN_IDS = {"node", "sample"}
 

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Peers that pause, flood or leave at the wrong moment: memory stays bounded and nothing is lost or left waiting."""
+
+import socket
+import threading
+
+from tests.harness.client import unchunk
+from tests.harness.upstream import Behaviour, wait_until
+
+KIB = 1024
+TRAILERS = {"http_protocol_options": {"enable_trailers": True}}
+UPSTREAM_TRAILERS = {
+    "typed_extension_protocol_options": {
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+            "explicit_http_config": {"http_protocol_options": {"enable_trailers": True}}}}}
+
+
+def gauge(one, name):
+    return one.proxy.stats(f"^{name}$".replace(".", r"\.")).get(name, 0)
+
+
+def limited(limit, **main):
+    """A listener and a cluster with this buffer limit."""
+    return {"listeners": {"main": {"listener": {"per_connection_buffer_limit_bytes": limit}, **main}},
+            "clusters": {"up": {"per_connection_buffer_limit_bytes": limit, **UPSTREAM_TRAILERS}}}
+
+
+def test_pipelined_answers_wait_for_a_reader(rig):
+    """Requests are not taken while their answers cannot leave; all are answered once the client reads."""
+    count = 5000
+    one = rig(limited(16 * KIB, routes=[{"match": "/", "direct": [200, "d" * 4000]}]))
+    conn = one.connect()
+    conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * KIB)
+    data = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n" * count
+    sender = threading.Thread(target=conn.sock.sendall, args=(data,), daemon=True)
+    sender.start()
+    one.proxy.wait_stat("http.main.downstream_flow_control_paused_reading_total", lambda n: n > 0)
+    assert gauge(one, "http.main.downstream_cx_tx_bytes_buffered") < 64 * KIB
+    conn.methods += ["GET"] * count
+    assert conn.wait_bytes(count * 4000, 30)
+    assert conn.wait_responses(count, 30)
+    sender.join(30)
+
+
+def test_pipelined_proxied_answers_wait_for_a_reader(rig):
+    """The second large answer is not fetched while the first cannot leave."""
+    one = rig(limited(16 * KIB))
+    size = 8 * KIB * KIB
+    one.up.expect([f"bytes:{size}"] * 2)
+    conn = one.connect()
+    conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * KIB)
+    conn.send(b"GET /1 HTTP/1.1\r\nhost: a\r\n\r\nGET /2 HTTP/1.1\r\nhost: a\r\n\r\n", ["GET", "GET"])
+    one.proxy.wait_stat("http.main.downstream_flow_control_paused_reading_total", lambda n: n > 0)
+    assert conn.wait_bytes(size + 1000, 60)
+    assert gauge(one, "http.main.downstream_cx_tx_bytes_buffered") < 512 * KIB
+    assert conn.wait_responses(2, 60)
+
+
+def test_informational_answers_have_an_end(rig):
+    """A few hundred are fine, an endless row of them is a broken upstream."""
+    one = rig()
+    one.up.expect([Behaviour([b"HTTP/1.1 103 Early Hints\r\nlink: a\r\nlink: b\r\n\r\n" * 500 +
+                              b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"]),
+                   Behaviour([b"HTTP/1.1 100 Continue\r\n\r\n" * 100000], then="hang")])
+    assert one.get("/").received.endswith(b"\r\n\r\nok")
+    assert one.get("/").received.startswith(b"HTTP/1.1 502 ")
+
+
+def test_heads_larger_than_the_buffer_limit(rig):
+    one = rig(limited(1 * KIB))
+    one.up.expect(["bighdr:20000"])
+    conn = one.connect()
+    head = b"GET / HTTP/1.1\r\nhost: a\r\nx-big: " + b"b" * 20000 + b"\r\n\r\n"
+    conn.send(head[:5000])
+    one.proxy.wait_stat("http.main.downstream_cx_rx_bytes_total", 5000)
+    conn.send(head[5000:], ["GET"])
+    assert conn.wait_responses(1)
+    assert b"x-big: " + b"a" * 20000 in conn.received
+
+
+def test_trailers_behind_a_pause(rig):
+    """Body and trailers in one piece, the body alone fills the queue: the trailers still follow."""
+    one = rig(limited(1 * KIB, hcm=TRAILERS))
+    body = b"2710\r\n" + b"t" * 10000 + b"\r\n0\r\nx-end: yes\r\n\r\n"
+    one.up.expect([Behaviour([b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + body])])
+    assert one.get("/").received.endswith(b"\r\nx-end: yes\r\n\r\n")
+    conn = one.connect()
+    conn.send(b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n" + body, ["POST"])
+    assert conn.wait_responses(1)
+    assert one.up.take_seen()[-1].raw.endswith(b"\r\nx-end: yes\r\n\r\n")
+
+
+def test_client_that_leaves_while_its_upload_is_paused(rig):
+    one = rig(limited(16 * KIB))
+    one.up.expect(["lazy"])
+    conn = one.connect()
+    size = 32 * KIB * KIB
+    head = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % size
+    sender = threading.Thread(target=conn.send, args=(head + b"y" * size, ["POST"]), daemon=True)
+    sender.start()
+    one.proxy.wait_stat("cluster.up.upstream_flow_control_backed_up_total", lambda n: n > 0)
+    conn.half_close()
+    one.proxy.wait_stat("http.main.downstream_cx_active", 0)
+    one.proxy.wait_stat("cluster.up.upstream_rq_active", 0)
+    one.up.release()
+    sender.join(10)
+
+
+def test_whole_answer_arrives_when_the_upstream_closes(rig):
+    """A slow reader, an upstream that closes behind its answer: not a byte is missing, whatever the size."""
+    one = rig(limited(4 * KIB))
+    for size in (16 * KIB - 38, 16 * KIB, 32 * KIB - 38, 64 * KIB - 38, 300000):
+        head = b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n"
+        assert len(head) == 38 + 2
+        one.up.expect([Behaviour([head + b"c" * size], then="close")])
+        conn = one.connect()
+        conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * KIB)
+        conn.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n", ["GET"])
+        assert conn.wait_responses(1, 20), size
+        assert len(unchunk(conn.received).partition(b"\r\n\r\n")[2]) == size
+        conn.close()
+
+
+def test_retried_body_stops_at_the_second_host(rig):
+    """The body kept for a retry fills the new connection: the client is stopped until the host reads."""
+    spec = limited(16 * KIB, routes=[{"match": "/", "route": {
+        "cluster": "up", "timeout": "30s",
+        "retry_policy": {"retry_on": "reset", "num_retries": 1,
+                         "retry_back_off": {"base_interval": "0.001s"}}}}])
+    spec["clusters"]["up"]["per_connection_buffer_limit_bytes"] = 2 * KIB
+    one = rig(spec)
+    one.up.expect([Behaviour([b""], then="rst", deaf=True), "lazy"])
+    conn = one.connect()
+    size = 32 * KIB * KIB
+    conn.send(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % size + b"y" * 15000, ["POST"])
+    one.proxy.wait_stat("cluster.up.upstream_rq_retry", 1)
+    one.proxy.wait_stat("cluster.up.upstream_rq_total", 2)
+    sender = threading.Thread(target=conn.send, args=(b"y" * (size - 15000),), daemon=True)
+    sender.start()
+    one.proxy.wait_stat("cluster.up.upstream_flow_control_backed_up_total", lambda n: n > 0)
+    assert gauge(one, "cluster.up.upstream_cx_tx_bytes_buffered") < 512 * KIB
+    one.up.release()
+    assert conn.wait_responses(1, 60)
+    sender.join(60)
+    wait_until(lambda: one.up.seen, "the whole body")
