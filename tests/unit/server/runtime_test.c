@@ -113,8 +113,9 @@ static void test_fraction_and_percent(void **state)
                   "\"numerator\":25}}}]}");
     unsigned fine = 0;
 
-    assert_true(kb_runtime_feature_enabled(runtime, KB_STR("percent"), 0, 100, 129));
-    assert_false(kb_runtime_feature_enabled(runtime, KB_STR("percent"), 100, 100, 130));
+    /* A plain number is a percentage, whatever the caller counts in. */
+    assert_true(kb_runtime_feature_enabled(runtime, KB_STR("percent"), 0, 1000000, 129));
+    assert_false(kb_runtime_feature_enabled(runtime, KB_STR("percent"), 1000000, 1000000, 130));
     assert_false(kb_runtime_feature_enabled(runtime, KB_STR("none"), 100, 100, 0));
     assert_true(kb_runtime_feature_enabled(runtime, KB_STR("coarse"), 0, 100, 24));
     assert_false(kb_runtime_feature_enabled(runtime, KB_STR("coarse"), 0, 100, 25));
