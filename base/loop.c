@@ -195,8 +195,9 @@ static void poll_ready(uv_poll_t *handle, int status, int events)
         ready = KB_IO_ERROR | io->watched;
         io->watched = 0;
     } else {
-        ready |= events & (UV_READABLE | UV_DISCONNECT) ? KB_IO_READ : 0;
+        ready |= events & UV_READABLE ? KB_IO_READ : 0;
         ready |= events & UV_WRITABLE ? KB_IO_WRITE : 0;
+        ready |= events & UV_DISCONNECT ? KB_IO_HANGUP : 0;
     }
     time_update(loop);
     io->cb(io, ready);
@@ -217,7 +218,8 @@ int kb_io_open(struct kb_loop *loop, struct kb_io *io, int fd, kb_io_cb cb)
 
 void kb_io_watch(struct kb_io *io, unsigned events)
 {
-    int uv_events = (events & KB_IO_READ ? UV_READABLE : 0) | (events & KB_IO_WRITE ? UV_WRITABLE : 0);
+    int uv_events = (events & KB_IO_READ ? UV_READABLE : 0) | (events & KB_IO_WRITE ? UV_WRITABLE : 0) |
+                    (events & KB_IO_HANGUP ? UV_DISCONNECT : 0);
 
     if (io->fd < 0 || events == io->watched) {
         return;

@@ -15,6 +15,7 @@
 #define KB_IO_READ 1u
 #define KB_IO_WRITE 2u
 #define KB_IO_ERROR 4u /* only reported: the descriptor has an error pending */
+#define KB_IO_HANGUP 8u /* the peer has ended its side, whatever is still to be read */
 
 struct kb_io;
 struct kb_loop;
@@ -28,7 +29,7 @@ struct kb_io {
     kb_io_cb cb;
     kb_io_closed_cb closed;
     int fd;           /* -1 when closed */
-    unsigned watched; /* KB_IO_READ | KB_IO_WRITE */
+    unsigned watched; /* KB_IO_READ | KB_IO_WRITE | KB_IO_HANGUP */
 };
 
 /* Runs once, after the event being handled, in the order queued. */

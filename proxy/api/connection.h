@@ -78,6 +78,7 @@ struct kb_conn {
     bool end_received;
     bool end_reported;
     bool half_close_enabled; /* the peer's FIN is end_stream, not an event */
+    bool early_close_detected; /* set by the owner: the peer's FIN ends it even while reading is disabled */
     bool above_high;
     bool reset_detected; /* the peer sent RST */
     bool connect_timed_out;

@@ -180,6 +180,8 @@ static void watch_update(struct kb_conn *conn)
     case CONN_OPEN:
         if (conn->read_disable_count == 0 && !conn->end_received && !kb_buf_above_high(&conn->in)) {
             events |= KB_IO_READ;
+        } else if (conn->early_close_detected) {
+            events |= KB_IO_HANGUP;
         }
         events |= conn->out.len > 0 ? KB_IO_WRITE : 0;
         break;
@@ -226,6 +228,7 @@ static void remote_closed(struct kb_conn *conn)
     if (conn->io.fd < 0) {
         /* Never got as far as a descriptor. */
         conn->state = CONN_CLOSED;
+        kb_loop_timer_cancel(&conn->worker->loop, &conn->timer);
         kb_deferred_cancel(&conn->flush);
         kb_buf_dispose(&conn->in);
         kb_buf_dispose(&conn->out);
@@ -248,6 +251,21 @@ static void deliver(struct kb_conn *conn)
     conn->callbacks->on_data(conn->owner, &conn->in, end || conn->end_reported);
 }
 
+/* The peer's FIN counts once all that came before it was delivered: an owner that pauses gets the rest when it goes on. */
+static void end_check(struct kb_conn *conn)
+{
+    if (conn->state != CONN_OPEN || !conn->end_received) {
+        return;
+    }
+    if (conn->half_close_enabled) {
+        if (conn->end_reported && conn->end_sent && conn->out.len == 0) {
+            remote_closed(conn);
+        }
+    } else if (conn->read_disable_count == 0 || conn->early_close_detected) {
+        remote_closed(conn);
+    }
+}
+
 static void read_ready(struct kb_conn *conn)
 {
     uint64_t before = conn->bytes_received;
@@ -265,13 +283,11 @@ static void read_ready(struct kb_conn *conn)
     if (conn->state != CONN_OPEN) {
         return;
     }
-    if ((rc == KB_ECLOSED && !conn->half_close_enabled) || (rc != 0 && rc != KB_ECLOSED)) {
+    if (rc != 0 && rc != KB_ECLOSED) {
         remote_closed(conn);
         return;
     }
-    if (conn->end_received && conn->end_sent && conn->out.len == 0) {
-        remote_closed(conn);
-    }
+    end_check(conn);
 }
 
 /* Bytes that come after the answer was complete: drop them until the peer closes. */
@@ -411,6 +427,7 @@ static void flush_deferred(struct kb_deferred *deferred)
     }
     if (conn->state == CONN_OPEN && (conn->in.len > 0 || (conn->end_received && !conn->end_reported))) {
         deliver(conn);
+        end_check(conn);
     }
     if (conn->state != CONN_CLOSED) {
         buffered_count(conn);
@@ -451,6 +468,9 @@ static void io_ready(struct kb_io *io, unsigned events)
         }
         if ((events & KB_IO_WRITE) && conn->state == CONN_OPEN && conn->out.len > 0) {
             write_ready(conn);
+        }
+        if ((events & KB_IO_HANGUP) && conn->state == CONN_OPEN) {
+            remote_closed(conn);
         }
         break;
     case CONN_FLUSHING:
