@@ -4,6 +4,9 @@
 
 #include "proxy/http/hcm_internal.h"
 
+/* Pipelined requests answered within one event keep their memory until its end. */
+#define STREAMS_MAX 64
+
 static const struct kb_response_encoder_ops h1_server_encoder;
 
 void kb_h1_server_init(struct kb_h1_server *server, struct kb_hcm *hcm)
@@ -259,12 +262,13 @@ void kb_h1_server_dispatch(struct kb_h1_server *server, struct kb_buf *in)
     while (!server->failed && !hcm->closed) {
         bool in_message = kb_h1_parser_in_message(&server->parser);
 
-        if (server->read_disables > 0 && in_message) {
+        if (server->read_disables > 0 && in_message && !server->parser.message_complete) {
             break;
         }
         if (!in_message) {
-            /* A request waits until the one before it is answered. */
-            if (server->stream != NULL || hcm->drain == KB_HCM_CLOSING ||
+            /* A request waits until the one before it is answered, and the client reads its answers. */
+            if (server->stream != NULL || hcm->drain == KB_HCM_CLOSING || hcm->conn->above_high ||
+                hcm->stream_count >= STREAMS_MAX ||
                 !kb_h1_parser_has_input(&server->parser, in)) {
                 break;
             }

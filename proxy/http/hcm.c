@@ -64,6 +64,11 @@ void *kb_hcm_create(void *config, struct kb_conn *conn)
     kb_timer_init(&hcm->drain_timer, drain_timer_fired);
     kb_deferred_init(&hcm->close_check, close_check);
     kb_stat_gauge_add(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_RX_BYTES_BUFFERED, 0);
+    conn->early_close_detected = true;
+    if (conn->in.high > 0) {
+        /* A head has its own limit and must be able to reach it. */
+        conn->in.high = KB_MAX(conn->in.high, (size_t)c->h1.max_head_bytes + 1);
+    }
     conn->stat_block = hcm->stats;
     conn->stat_rx_total = KB_STAT_HTTP_DOWNSTREAM_CX_RX_BYTES_TOTAL;
     conn->stat_rx_buffered = KB_STAT_HTTP_DOWNSTREAM_CX_RX_BYTES_BUFFERED;
@@ -179,6 +184,14 @@ static void hcm_on_above_high(void *filter)
     kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_FLOW_CONTROL_PAUSED_READING_TOTAL);
 }
 
+/* Requests that came while the connection could take none are looked at again, behind this event. */
+static void input_resume(struct kb_hcm *hcm)
+{
+    if (KB_UNLIKELY(hcm->conn->in.len > 0) && !hcm->closed) {
+        kb_conn_written(hcm->conn);
+    }
+}
+
 static void hcm_on_below_low(void *filter)
 {
     struct kb_hcm *hcm = KB_CAST(filter, kb_hcm);
@@ -188,6 +201,7 @@ static void hcm_on_below_low(void *filter)
         kb_stream_filters_watermark(KB_LIST_ENTRY(link, struct kb_stream, link), false);
     }
     kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_FLOW_CONTROL_RESUMED_READING_TOTAL);
+    input_resume(hcm);
 }
 
 static void hcm_on_sent(void *filter, size_t n)
@@ -248,6 +262,7 @@ void kb_hcm_stream_ended(struct kb_hcm *hcm)
         return;
     }
     idle_timer_arm(hcm);
+    input_resume(hcm);
 }
 
 static void idle_timer_fired(struct kb_timer *timer)
