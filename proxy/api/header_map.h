@@ -48,6 +48,8 @@ struct kb_str kb_header_id_name(enum kb_header_id id);
 
 /* Empty, with room for 16 headers in the arena, which must outlive it. */
 void kb_header_map_init(struct kb_header_map *map, struct kb_arena *arena);
+/* Empties a map that is used again; the arena and the room stay. */
+void kb_header_map_clear(struct kb_header_map *map);
 
 /* Appends. `name` is lower case; both slices are borrowed for the map's life. */
 void kb_header_map_add(struct kb_header_map *map, struct kb_str name, struct kb_str value);

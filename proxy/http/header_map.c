@@ -131,6 +131,16 @@ void kb_header_map_init(struct kb_header_map *map, struct kb_arena *arena)
         kb_arena_alloc(arena, ITEMS_START * sizeof(*map->items), _Alignof(struct kb_header));
 }
 
+void kb_header_map_clear(struct kb_header_map *map)
+{
+    struct kb_header_map kept = *map;
+
+    memset(map, 0, sizeof(*map));
+    map->arena = kept.arena;
+    map->cap = kept.cap;
+    map->items = kept.items;
+}
+
 static KB_NOINLINE bool items_grow(struct kb_header_map *map)
 {
     uint32_t cap = KB_MIN(map->cap * 2, ITEMS_MAX);

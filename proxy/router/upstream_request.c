@@ -136,6 +136,8 @@ static void on_ready(void *owner, struct kb_request_encoder *encoder, struct kb_
     upstream->headers_sent = true;
     info->connection_pool_ready_ns = kb_loop_now_ns(loop_of(upstream));
     info->first_tx_ns = info->connection_pool_ready_ns;
+    /* Before anything is sent: the connection may stop the client again at once. */
+    on_below_low(upstream);
     if (KB_UNLIKELY(router->route->auto_host_rewrite && host->hostname.len > 0)) {
         kb_route_rewrite_host(router->route, router->request, host->hostname, router->config->suppress_envoy_headers);
     }
@@ -150,7 +152,6 @@ static void on_ready(void *owner, struct kb_request_encoder *encoder, struct kb_
     if (upstream->end_pending || upstream->trailers_pending) {
         request_ended(upstream);
     }
-    on_below_low(upstream);
     idle_touch(upstream);
 }
 

@@ -5,6 +5,9 @@
 
 #include "base/log.h"
 
+/* Informational answers before one final answer; more is no conversation any more. */
+#define INFORMATIONAL_BYTES_MAX (1024 * 1024)
+
 struct kb_request_encoder {
     struct kb_h1_client client; /* only ever a struct kb_h1_client behind this name */
 };
@@ -21,6 +24,7 @@ void kb_h1_client_attach(struct kb_h1_client *client, struct kb_arena *arena,
     client->owner = owner;
     client->arena = arena;
     client->response = NULL;
+    client->informational_bytes = 0;
     client->head_request = false;
     client->request_complete = false;
     client->response_started = false;
@@ -150,8 +154,13 @@ static void protocol_error(struct kb_h1_client *client)
 
 static void response_begin(struct kb_h1_client *client)
 {
-    client->response = KB_ARENA_NEW(client->arena, struct kb_header_map);
-    kb_header_map_init(client->response, client->arena);
+    if (client->response == NULL) {
+        client->response = KB_ARENA_NEW(client->arena, struct kb_header_map);
+        kb_header_map_init(client->response, client->arena);
+    } else {
+        /* Of an informational answer before: however many come, one map is enough. */
+        kb_header_map_clear(client->response);
+    }
     client->parser.head_response_expected = client->head_request;
     kb_h1_parser_begin(&client->parser, client->response, client->arena);
 }
@@ -175,7 +184,8 @@ static void on_head(struct kb_h1_client *client)
 
     client->header_bytes_received += parser->header_bytes;
     if (headers->status < 200) {
-        if (headers->status == 101) {
+        client->informational_bytes += parser->head_bytes;
+        if (headers->status == 101 || client->informational_bytes > INFORMATIONAL_BYTES_MAX) {
             protocol_error(client);
             return;
         }
@@ -281,7 +291,7 @@ static void client_on_data(void *owner, struct kb_buf *in, bool end_stream)
     }
     while (client->state == KB_H1_CLIENT_BUSY) {
         /* The reader of the body is full; what is left waits in the connection. */
-        if (client->read_disables > 0 && client->response_started && !client->answer_ended) {
+        if (client->read_disables > 0 && client->response_started && !client->parser.message_complete) {
             break;
         }
         if (!kb_h1_parser_in_message(&client->parser)) {

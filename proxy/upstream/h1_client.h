@@ -40,6 +40,7 @@ struct kb_h1_client {
     uint64_t received_before;
     uint64_t header_bytes_sent;
     uint64_t header_bytes_received;
+    uint64_t informational_bytes; /* heads of 1xx answers to this request */
     bool head_request;
     bool request_complete;
     bool response_started;

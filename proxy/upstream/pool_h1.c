@@ -142,6 +142,10 @@ static void client_create(struct kb_h1_pool *pool)
     client->conn = kb_conn_create_connecting(local->worker, &pool->host->addr, source, cluster->connect_timeout_ms,
                                              cluster->per_connection_buffer_limit_bytes);
     kb_conn_set_owner(client->conn, &kb_h1_client_conn_callbacks, client);
+    if (client->conn->in.high > 0) {
+        /* A head has its own limit and must be able to reach it. */
+        client->conn->in.high = KB_MAX(client->conn->in.high, (size_t)pool->settings.max_head_bytes + 1);
+    }
     client->conn->stat_block = pool->stats;
     client->conn->stat_rx_total = KB_STAT_CLUSTER_UPSTREAM_CX_RX_BYTES_TOTAL;
     client->conn->stat_rx_buffered = KB_STAT_CLUSTER_UPSTREAM_CX_RX_BYTES_BUFFERED;
@@ -341,7 +345,7 @@ static void client_ready(struct kb_h1_client *client)
     kb_list_unlink(&client->link);
     kb_list_push_front(&pool->ready, &client->link);
     client->state = KB_H1_CLIENT_READY;
-    if (pool->draining) {
+    if (pool->draining && pool->waiting_count == 0) {
         kb_conn_close(client->conn, KB_CONN_NO_FLUSH);
         return;
     }
@@ -381,7 +385,8 @@ void kb_h1_pool_request_done(struct kb_h1_client *client)
     if (client->state != KB_H1_CLIENT_BUSY) {
         return;
     }
-    if (client->close_after || client->conn->in.len > 0) {
+    /* One that still has much of the last request to send would not tell the next one to stop. */
+    if (client->close_after || client->conn->in.len > 0 || client->conn->above_high) {
         if (client->close_told) {
             kb_stat_inc(client->pool->stats, KB_STAT_CLUSTER_UPSTREAM_CX_CLOSE_NOTIFY);
         }

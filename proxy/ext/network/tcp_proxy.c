@@ -417,11 +417,12 @@ static void tcp_proxy_on_event(void *filter, enum kb_conn_event event)
     proxy->down_closed = true;
     end(proxy);
     if (proxy->up != NULL) {
-        /* What the client sent before it went is still delivered. */
+        /* What the client sent before it went is still delivered, to a host that takes it. */
         enum kb_conn_close how = proxy->down->reset_detected ? KB_CONN_ABORT_RESET
                                  : event == KB_CONN_REMOTE_CLOSE ? KB_CONN_FLUSH_WRITE
                                                                  : KB_CONN_NO_FLUSH;
 
+        proxy->up->delayed_close_ms = proxy->config->idle_timeout_ms;
         kb_conn_close(proxy->up, how);
     }
 }
