@@ -270,6 +270,7 @@ static void server_build(struct kb_server *server)
         return;
     }
     server->context.stats = kb_stat_store_create(server->context.worker_count);
+    kb_log_file_init(&server->context);
     kb_lifecycle_init(&server->lifecycle, &server->context, &lifecycle_ops, server);
     server->stats = kb_server_stats_create(&server->context, &server->lifecycle, message);
     runtime_log(server);
