@@ -233,6 +233,7 @@ void kb_format_out_add_value(struct kb_format_out *out, const struct kb_format_v
         kb_format_out_add(out, missing);
         return;
     case KB_FORMAT_TEXT:
+    case KB_FORMAT_JSON:
         kb_format_out_add(out, value->text);
         return;
     case KB_FORMAT_MINUS:
@@ -253,6 +254,9 @@ void kb_format_out_add_json_value(struct kb_format_out *out, const struct kb_for
     case KB_FORMAT_MISSING:
     case KB_FORMAT_BLANK:
         kb_format_out_add(out, KB_STR("null"));
+        return;
+    case KB_FORMAT_JSON:
+        kb_format_out_add(out, value->text);
         return;
     case KB_FORMAT_TEXT:
         kb_format_out_add_char(out, '"');

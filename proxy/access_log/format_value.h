@@ -13,6 +13,7 @@ enum kb_format_kind {
     KB_FORMAT_TEXT,
     KB_FORMAT_NUMBER, /* digits in text, a number in JSON */
     KB_FORMAT_MINUS,  /* as NUMBER, below zero */
+    KB_FORMAT_JSON,   /* text is JSON already */
     KB_FORMAT_BLANK,  /* nothing in text, null in JSON: the port of a unix address */
 };
 
@@ -27,6 +28,7 @@ struct kb_format_source {
     const struct kb_formatter_input *input;
     const struct kb_stream_info *info;
     struct kb_arena *arena; /* for values that must be put together */
+    bool typed;             /* the value stands alone in JSON */
     char scratch[KB_FORMAT_SCRATCH];
 };
 

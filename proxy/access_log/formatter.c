@@ -195,7 +195,9 @@ bool kb_formatter_append_json(const struct kb_formatter *formatter, struct kb_fo
     struct kb_format_value value;
 
     if (single != NULL) {
+        source->typed = true;
         kb_format_command_eval(single, source, &value);
+        source->typed = false;
         if (omit && (value.kind == KB_FORMAT_MISSING || value.kind == KB_FORMAT_BLANK)) {
             return false;
         }
@@ -208,7 +210,7 @@ bool kb_formatter_append_json(const struct kb_formatter *formatter, struct kb_fo
 
         kb_format_out_add(out, item->before);
         kb_format_command_eval(&item->command, source, &value);
-        if (value.kind == KB_FORMAT_TEXT) {
+        if (value.kind == KB_FORMAT_TEXT || value.kind == KB_FORMAT_JSON) {
             kb_format_out_add_escaped(out, value.text);
         } else {
             kb_format_out_add_value(out, &value, formatter->omit_empty ? KB_STR("") : KB_STR("-"));
@@ -249,12 +251,13 @@ struct kb_str kb_formatter_text(const struct kb_formatter *formatter,
     source.input = input;
     source.info = info;
     source.arena = arena;
+    source.typed = false;
     kb_format_out_init(&out, arena, NULL, 0);
     if (single != NULL) {
         struct kb_format_value value;
 
         kb_format_command_eval(single, &source, &value);
-        if (value.kind == KB_FORMAT_TEXT) {
+        if (value.kind == KB_FORMAT_TEXT || value.kind == KB_FORMAT_JSON) {
             return value.scratch ? kb_str_dup(arena, value.text) : value.text;
         }
         if (value.kind == KB_FORMAT_MISSING) {

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* COALESCE, the first of several commands that has a value, and the commands whose data does not
- * exist here: metadata and filter state are checked as Envoy checks them and are always missing;
- * CEL is refused. */
+/* COALESCE, the first of several commands that has a value; filter state, which no stream has, is
+ * checked as Envoy checks it and always missing; CEL is refused. */
 #include "proto/doc.h"
 #include "proxy/access_log/formatter_internal.h"
 
@@ -150,6 +149,7 @@ void kb_format_eval_coalesce(const struct kb_format_command *command,
     for (size_t i = 0; i < command->coalesce.count; i++) {
         kb_format_command_eval(&command->coalesce.items[i], source, value);
         if (value->kind == KB_FORMAT_NUMBER || value->kind == KB_FORMAT_MINUS ||
+            value->kind == KB_FORMAT_JSON ||
             (value->kind == KB_FORMAT_TEXT && value->text.len > 0)) {
             return;
         }
@@ -157,7 +157,7 @@ void kb_format_eval_coalesce(const struct kb_format_command *command,
     value->kind = KB_FORMAT_MISSING;
 }
 
-/* ---- metadata, filter state, CEL ---- */
+/* ---- filter state, CEL ---- */
 
 bool kb_format_make_filter_state(struct kb_format_command *command, struct kb_str args,
                                  struct kb_arena *arena, struct kb_diag *diag)
@@ -189,28 +189,6 @@ bool kb_format_make_filter_state(struct kb_format_command *command, struct kb_st
         return false;
     }
     return true;
-}
-
-bool kb_format_make_metadata(struct kb_format_command *command, struct kb_str args,
-                             struct kb_arena *arena, struct kb_diag *diag)
-{
-    static const char *const types[] = {"DYNAMIC",       "CLUSTER",  "ROUTE",
-                                        "UPSTREAM_HOST", "LISTENER", "VIRTUAL_HOST"};
-    struct kb_str rest = args;
-    struct kb_str type = KB_STR_NULL;
-
-    (void)command;
-    (void)arena;
-    kb_str_next_token(&rest, ':', &type);
-    for (size_t i = 0; i < KB_ARRAY_LEN(types); i++) {
-        if (kb_str_eq(type, kb_str_from_cstr(types[i]))) {
-            return true;
-        }
-    }
-    kb_diag_error_hint(
-        diag, KB_STR("DYNAMIC, CLUSTER, ROUTE, UPSTREAM_HOST, LISTENER and VIRTUAL_HOST are"),
-        "%.*s is not supported type of metadata", KB_STR_ARG(type));
-    return false;
 }
 
 bool kb_format_make_unsupported(struct kb_format_command *command, struct kb_str args,

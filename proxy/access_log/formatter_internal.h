@@ -50,6 +50,10 @@ struct kb_format_command {
             bool with_query;
             uint8_t which;
         } path;
+        struct {
+            struct kb_str path; /* "namespace:key:key" */
+            size_t max_len;
+        } metadata;
         int mask_len; /* addresses; INT_MIN: none */
     };
 };
@@ -267,10 +271,26 @@ bool kb_format_make_coalesce(struct kb_format_command *command, struct kb_str ar
                              struct kb_arena *arena, struct kb_diag *diag);
 bool kb_format_make_filter_state(struct kb_format_command *command, struct kb_str args,
                                  struct kb_arena *arena, struct kb_diag *diag);
-bool kb_format_make_metadata(struct kb_format_command *command, struct kb_str args,
-                             struct kb_arena *arena, struct kb_diag *diag);
 bool kb_format_make_unsupported(struct kb_format_command *command, struct kb_str args,
                                 struct kb_arena *arena, struct kb_diag *diag);
+
+/* formatter_metadata.c. param: whose metadata. */
+enum {
+    KB_FORMAT_METADATA_DYNAMIC,
+    KB_FORMAT_METADATA_CLUSTER,
+    KB_FORMAT_METADATA_ROUTE,
+    KB_FORMAT_METADATA_HOST,
+    KB_FORMAT_METADATA_LISTENER,
+    KB_FORMAT_METADATA_VIRTUAL_HOST,
+};
+/* As the other evaluators and readers of arguments above. */
+void kb_format_eval_metadata(const struct kb_format_command *command,
+                             struct kb_format_source *source, struct kb_format_value *value);
+bool kb_format_make_metadata(struct kb_format_command *command, struct kb_str args,
+                             struct kb_arena *arena, struct kb_diag *diag);
+bool kb_format_make_metadata_path(struct kb_format_command *command, struct kb_str args,
+                                  struct kb_arena *arena, struct kb_diag *diag);
+
 /* A format with the commands of `extensions` too; see kb_formatter_create. */
 struct kb_formatter *kb_formatter_create_extended(struct kb_arena *arena, struct kb_str format,
                                                   bool omit_empty, unsigned extensions,

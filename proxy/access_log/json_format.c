@@ -360,6 +360,7 @@ struct kb_str kb_json_formatter_text(const struct kb_json_formatter *formatter,
     source.input = input;
     source.info = info;
     source.arena = arena;
+    source.typed = false;
     kb_format_out_init(&out, arena, NULL, 0);
     kb_json_formatter_append(formatter, &source, &out);
     return kb_str_make(out.p, out.len);

@@ -25,5 +25,6 @@ void kb_log_file_begin(struct kb_log_file *file, struct kb_worker *worker,
 void kb_log_file_end(struct kb_log_file *file, struct kb_worker *worker,
                      const struct kb_format_out *out);
 
-/* Closes and frees all files and ends the writer: for tests. Main thread; nothing logs any more. */
+/* Closes and frees all files and ends the writer, at the end of the process. Main thread; nothing
+ * logs any more. */
 void kb_log_file_dispose_all(void);

@@ -180,6 +180,7 @@ void kb_log_format_append(const struct kb_log_format *format,
     source.input = input;
     source.info = info;
     source.arena = arena;
+    source.typed = false;
     if (format->json != NULL) {
         kb_json_formatter_append(format->json, &source, out);
     } else {

@@ -25,6 +25,7 @@ struct kb_cluster {
     KB_OBJ;
     struct kb_str name;
     struct kb_str observability_name; /* alt_stat_name or name */
+    struct kb_str metadata; /* packed envoy.config.core.v3.Metadata; empty when there is none */
     struct kb_stat_group *stats;
     struct kb_stat_group *http1_stats; /* "cluster.x.http1."; created with the first pool, may be NULL */
     uint64_t connect_timeout_ms;

@@ -90,6 +90,8 @@ struct kb_route_policies {
 struct kb_route {
     struct kb_str name;
     const struct kb_virtual_host *virtual_host;
+    struct kb_str metadata; /* packed envoy.config.core.v3.Metadata; empty when there is none */
+    struct kb_str virtual_host_metadata; /* likewise */
     const void *impl; /* the entry, for the functions below */
     enum kb_route_kind kind;
     /* KB_ROUTE_CLUSTER; in this order to be small, because tables have many */

@@ -29,6 +29,7 @@ struct kb_connection_info {
     struct kb_str requested_server_name;
     struct kb_str filter_chain_name;
     struct kb_str listener_name;
+    struct kb_str listener_metadata;        /* packed envoy.config.core.v3.Metadata; may be empty */
     struct kb_str termination_details;      /* %CONNECTION_TERMINATION_DETAILS% */
     struct kb_str transport_failure_reason; /* %DOWNSTREAM_TRANSPORT_FAILURE_REASON% */
     struct kb_str local_close_reason;
@@ -97,6 +98,7 @@ struct kb_stream_info {
     struct kb_str request_id; /* %STREAM_ID% */
     bool health_check;
     bool internal; /* x-envoy-internal: true */
+    uint32_t internal_redirects;  /* followed so far */
     uint64_t route_resolution_ns; /* time spent in finding the route, all times together */
     uint32_t route_resolutions;   /* how often it was looked for */
 };

@@ -361,9 +361,7 @@ struct kb_hcm_config *kb_hcm_config_create(const hcm_message *m, struct kb_facto
         config->local_reply = kb_local_reply_config_create(m->local_reply_config, &inner, diag);
         kb_diag_pop(diag);
     }
-    kb_diag_push(diag, "access_log");
     config->access_log = kb_access_log_list_create(m->access_log, m->n_access_log, &inner, diag);
-    kb_diag_pop(diag);
     filters_apply(config, m, &inner, diag);
     routes_apply(config, m, &inner, diag);
     if (diag->error_count != errors) {

@@ -164,6 +164,7 @@ static void connection_begin(struct kb_listener_worker *lw, struct kb_conn *conn
     kb_list_push_back(&lw->connections, &active->link);
     lw->connection_count++;
     conn->info.listener_name = listener->name;
+    conn->info.listener_metadata = listener->metadata;
     conn->info.filter_chain_name = chain->name;
     kb_conn_set_owner(conn, &active_callbacks, active);
     kb_stat_inc(lw->stats, KB_STAT_LISTENER_DOWNSTREAM_CX_TOTAL);

@@ -297,6 +297,9 @@ struct kb_listener *kb_listener_create(struct kb_server_context *server,
 
     address_read(listener, m->address, diag);
     listener->name = kb_str_dup(&listener->arena, kb_wkt_str(m->name));
+    if (m->metadata != NULL) {
+        listener->metadata = kb_pb_pack(&m->metadata->base, &listener->arena);
+    }
     options_read(listener, m);
     unsupported_check(m, diag);
     stats_create(listener, kb_wkt_str(m->stat_prefix));

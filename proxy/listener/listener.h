@@ -60,6 +60,7 @@ struct kb_listener {
     struct kb_server_context *server;
     struct kb_arena arena;
     struct kb_str name;
+    struct kb_str metadata; /* packed; may be empty */
     struct kb_addr addr;  /* as configured */
     struct kb_addr bound; /* with the port that the system chose */
     struct kb_str stat_prefix; /* "listener.127.0.0.1_80." */

@@ -252,6 +252,13 @@ static void changes_build(struct kb_route_build *build,
     }
 }
 
+/* For formats that show it. */
+static struct kb_str metadata_pack(const struct kb_route_build *build,
+                                   const Envoy__Config__Core__V3__Metadata *metadata)
+{
+    return metadata != NULL ? kb_pb_pack(&metadata->base, build->match.arena) : KB_STR("");
+}
+
 void kb_route_build_entry(struct kb_route_build *build,
                           const Envoy__Config__Route__V3__Route *message,
                           const struct kb_virtual_host *vhost,
@@ -263,6 +270,8 @@ void kb_route_build_entry(struct kb_route_build *build,
     route->impl = entry;
     route->virtual_host = vhost;
     route->name = kb_route_build_intern(build, message->name);
+    route->metadata = metadata_pack(build, message->metadata);
+    route->virtual_host_metadata = metadata_pack(build, defaults->message->metadata);
     route->timeout_ms = KB_ROUTE_TIMEOUT_MS;
     route->flush_timeout_ms = UINT64_MAX;
     route->cluster_not_found_status = 503;

@@ -141,11 +141,12 @@ static void policy_read(const Envoy__Config__Cluster__V3__Cluster *message,
 }
 
 static struct kb_cluster_impl *impl_new(struct kb_str name, struct kb_str observability_name,
+                                        struct kb_str metadata,
                                         struct kb_cluster_manager *manager, uint32_t worker_count)
 {
     size_t locals = (worker_count + 1) * sizeof(struct kb_cluster_local *);
     struct kb_cluster_impl *cluster =
-        kb_calloc(1, sizeof(*cluster) + locals + name.len + observability_name.len);
+        kb_calloc(1, sizeof(*cluster) + locals + name.len + observability_name.len + metadata.len);
     char *at;
 
     KB_OBJ_SET(&cluster->api, kb_cluster);
@@ -160,6 +161,7 @@ static struct kb_cluster_impl *impl_new(struct kb_str name, struct kb_str observ
     } else {
         text_set(&cluster->api.observability_name, &at, observability_name);
     }
+    text_set(&cluster->api.metadata, &at, metadata);
     return cluster;
 }
 
@@ -170,7 +172,11 @@ int kb_cluster_impl_create(const Envoy__Config__Cluster__V3__Cluster *message,
     struct kb_str name = kb_str_from_cstr(message->name);
     struct kb_str shown =
         message->alt_stat_name[0] != '\0' ? kb_str_from_cstr(message->alt_stat_name) : name;
-    struct kb_cluster_impl *cluster = impl_new(name, shown, manager, factory->server->worker_count);
+    struct kb_str metadata = message->metadata != NULL
+                                 ? kb_pb_pack(&message->metadata->base, factory->arena)
+                                 : KB_STR("");
+    struct kb_cluster_impl *cluster =
+        impl_new(name, shown, metadata, manager, factory->server->worker_count);
     struct kb_str prefix = stat_prefix_make(shown, factory->arena);
     uint32_t errors = diag->error_count;
 

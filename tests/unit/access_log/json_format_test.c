@@ -2,9 +2,11 @@
 /* json_format: order, types, escapes, numbers and omitted values as Envoy 1.40 writes them. */
 #include "tests/unit/access_log/fixture.h"
 
+#include "envoy/config/core/v3/base.pb-c.h"
 #include "google/protobuf/struct.pb-c.h"
 #include "proto/pb_json.h"
 #include "proxy/access_log/format_value.h"
+#include "proxy/api/route.h"
 
 static const Google__Protobuf__Struct *struct_of(struct fixture *f, const char *json)
 {
@@ -208,6 +210,64 @@ static void test_omitted_values(void **state)
     fixture_dispose(&f);
 }
 
+static struct kb_str metadata_of(struct fixture *f, const char *json)
+{
+    ProtobufCMessage *message =
+        kb_pb_json_parse(&envoy__config__core__v3__metadata__descriptor, KB_STR(""),
+                         kb_str_from_cstr(json), KB_PB_UNKNOWN_ERROR, &f->arena, &f->diag);
+
+    assert_non_null(message);
+    return kb_pb_pack(message, &f->arena);
+}
+
+static void test_metadata(void **state)
+{
+    struct kb_route route;
+    struct fixture f;
+
+    (void)state;
+    fixture_init(&f);
+    memset(&route, 0, sizeof(route));
+    route.metadata = metadata_of(
+        &f, "{\"filter_metadata\":{\"ns\":{\"key\":\"r\\\"v\",\"n\":3,\"b\":true,\"nul\":null,"
+            "\"f\":1.25,\"o\":{\"z\":1,\"a\":[1,\"x\",{}]}},\"other\":{}}}");
+    route.virtual_host_metadata =
+        metadata_of(&f, "{\"filter_metadata\":{\"ns\":{\"key\":\"vv\"}}}");
+    f.cluster.metadata = metadata_of(&f, "{\"filter_metadata\":{\"ns\":{\"key\":\"cv\"}}}");
+    f.host.metadata = metadata_of(&f, "{\"filter_metadata\":{\"ns\":{\"key\":\"uv\"}}}");
+    f.connection.listener_metadata =
+        metadata_of(&f, "{\"filter_metadata\":{\"ns\":{\"key\":\"lv\"}}}");
+    fixture_expect(&f, "%METADATA(ROUTE:ns:key)% %METADATA(LISTENER:ns:key)%", "- lv");
+    f.info.route = &route;
+    fixture_expect(&f, "%METADATA(ROUTE:ns:key)%", "r\"v");
+    fixture_expect(&f, "%METADATA(ROUTE:ns:key):2%", "r\"");
+    fixture_expect(
+        &f, "%METADATA(VIRTUAL_HOST:ns:key)% %METADATA(CLUSTER:ns:key)% %CLUSTER_METADATA(ns:key)%",
+        "vv cv cv");
+    fixture_expect(&f, "%METADATA(UPSTREAM_HOST:ns:key)% %UPSTREAM_METADATA(ns:key)%", "uv uv");
+    fixture_expect(&f, "%METADATA(ROUTE:ns:n)% %METADATA(ROUTE:ns:b)% %METADATA(ROUTE:ns:f)%",
+                   "3 true 1.25");
+    fixture_expect(&f, "%METADATA(ROUTE:ns:o)%|%METADATA(ROUTE:ns:o:a)%",
+                   "{\"a\":[1,\"x\",{}],\"z\":1}|[1,\"x\",{}]");
+    fixture_expect(&f,
+                   "%METADATA(ROUTE:ns:nul)% %METADATA(ROUTE:ns:none)% %METADATA(ROUTE:ns:key:x)%",
+                   "- - -");
+    fixture_expect(&f, "%METADATA(ROUTE:none)% %METADATA(ROUTE)% %METADATA(DYNAMIC:ns:key)%",
+                   "- - -");
+    fixture_expect(&f, "%METADATA(ROUTE:other)% %DYNAMIC_METADATA(ns:key)%", "{} -");
+    /* alone, the value keeps its type and is not cut */
+    expect(&f, false,
+           "{\"a\":\"%METADATA(ROUTE:ns)%\",\"b\":\"%METADATA(ROUTE:ns:key):2%\",\"c\":\"%METADATA("
+           "ROUTE:ns:f)%\","
+           "\"d\":\"x%METADATA(ROUTE:ns:o:a):6%\",\"e\":\"%METADATA(ROUTE:ns:nul)%\"}",
+           "{\"a\":{\"b\":true,\"f\":1.25,\"key\":\"r\\\"v\",\"n\":3,\"nul\":null,\"o\":{\"a\":[1,"
+           "\"x\",{}],\"z\":1}},"
+           "\"b\":\"r\\\"v\",\"c\":1.25,\"d\":\"x[1,\\\"x\\\"\",\"e\":null}");
+    expect(&f, true, "{\"a\":\"%METADATA(ROUTE:other)%\",\"e\":\"%METADATA(ROUTE:ns:nul)%\"}",
+           "{\"a\":{}}");
+    fixture_dispose(&f);
+}
+
 static void test_errors_name_the_member(void **state)
 {
     struct fixture f;
@@ -255,6 +315,7 @@ int main(void)
         cmocka_unit_test(test_numbers_take_their_shortest_form),
         cmocka_unit_test(test_whole_numbers_agree_with_doubles),
         cmocka_unit_test(test_omitted_values),
+        cmocka_unit_test(test_metadata),
         cmocka_unit_test(test_errors_name_the_member),
         cmocka_unit_test(test_deep_nesting_is_refused),
     };
