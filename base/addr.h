@@ -28,7 +28,9 @@ int kb_addr_from_path(struct kb_addr *addr, struct kb_str path) KB_MUST_USE;
 /* From the kernel's form. */
 void kb_addr_from_sockaddr(struct kb_addr *addr, const struct sockaddr *sa, socklen_t len);
 
+/* IPv4 or IPv6. */
 bool kb_addr_is_ip(const struct kb_addr *addr);
+/* 127.0.0.0/8 or ::1. */
 bool kb_addr_is_loopback(const struct kb_addr *addr);
 /* 0.0.0.0 or :: */
 bool kb_addr_is_any(const struct kb_addr *addr);

@@ -45,7 +45,9 @@ struct kb_buf {
     struct kb_slice_source *source;
 };
 
+/* On its worker's storage; keeps at most idle_max slices for reuse. */
 void kb_slice_source_init(struct kb_slice_source *source, size_t idle_max);
+/* When every slice was given back. */
 void kb_slice_source_dispose(struct kb_slice_source *source);
 
 /* A slice with one reference and no bytes. `room` up to KB_SLICE_BYTES gives the ordinary size; more comes from

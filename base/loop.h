@@ -126,5 +126,6 @@ struct kb_signal {
     uv_signal_t uv;
     void (*cb)(struct kb_signal *signal, int number);
 };
+/* Calls cb on the loop whenever the process gets the signal. KB_EIO when it cannot be watched. */
 int kb_loop_signal_open(struct kb_loop *loop, struct kb_signal *signal, int number,
                         void (*cb)(struct kb_signal *signal, int number)) KB_MUST_USE;

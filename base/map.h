@@ -17,6 +17,7 @@ struct kb_map {
     uint32_t len;
 };
 
+/* Empty, on caller's storage; allocates nothing yet. */
 void kb_map_init(struct kb_map *map);
 /* Frees the table, not the values. */
 void kb_map_dispose(struct kb_map *map);

@@ -26,7 +26,9 @@ void kb_pool_dispose(struct kb_pool *pool);
 /* Gives all idle objects back to the heap. */
 void kb_pool_trim(struct kb_pool *pool);
 
+/* Slow paths of kb_pool_acquire and kb_pool_release: the heap. */
 void *kb_pool_acquire_slow(struct kb_pool *pool);
+/* NULL is allowed. */
 void kb_pool_release_slow(struct kb_pool *pool, void *object);
 
 KB_INLINE size_t kb_pool_object_size(const struct kb_pool *pool)

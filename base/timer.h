@@ -27,6 +27,7 @@ struct kb_timer_wheel {
     uint32_t armed_count;
 };
 
+/* An empty wheel whose time is now_ms; on caller's storage. */
 void kb_timer_wheel_init(struct kb_timer_wheel *wheel, uint64_t now_ms);
 
 /* Prepares a timer; it is not armed. */

@@ -114,4 +114,5 @@ void kb_conn_read_disable(struct kb_conn *conn, bool disable);
  * flushed. Harmless when closed already. */
 void kb_conn_close(struct kb_conn *conn, enum kb_conn_close how);
 
+/* Connected, and the last event has not come. */
 bool kb_conn_is_open(const struct kb_conn *conn);

@@ -71,6 +71,10 @@ void kb_stream_encode_1xx(struct kb_stream *stream, struct kb_header_map *header
 void kb_stream_encode_headers(struct kb_stream *stream, struct kb_header_map *headers, bool end_stream);
 void kb_stream_encode_data(struct kb_stream *stream, struct kb_buf *data, bool end_stream);
 void kb_stream_encode_trailers(struct kb_stream *stream, struct kb_header_map *trailers);
+/* Terminal filter, before it encoded an answer: starts the stream over with its request headers as they are now and this
+ * body (taken), as if it came from the client; `response` is what the log of the first pass shows. All filters are gone
+ * when it returns true; false when the request has not wholly come. */
+bool kb_stream_recreate(struct kb_stream *stream, struct kb_header_map *response, struct kb_buf *body);
 /* The answer cannot be finished: the downstream stream is reset (HTTP/1: the connection closes). */
 void kb_stream_reset(struct kb_stream *stream);
 

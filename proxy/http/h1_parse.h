@@ -15,7 +15,9 @@ enum kb_h1_error {
     KB_H1_ERROR_COUNT
 };
 
+/* The HTTP status that answers a request with this error, and its %RESPONSE_CODE_DETAILS%. */
 unsigned kb_h1_error_status(enum kb_h1_error error);
+/* "http1.codec_error" */
 struct kb_str kb_h1_error_details(enum kb_h1_error error);
 
 enum kb_h1_underscores { KB_H1_UNDERSCORES_ALLOW, KB_H1_UNDERSCORES_REJECT, KB_H1_UNDERSCORES_DROP };

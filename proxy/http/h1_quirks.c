@@ -198,17 +198,18 @@ static enum kb_h1_error scan_verdict(const struct quirk_scan *scan, bool respons
     return KB_H1_OK;
 }
 
-/* allow_chunked_length: whether the length is to be forgotten. */
-static bool has_chunked(struct kb_str head)
+/* allow_chunked_length: whether the one length is to be forgotten. */
+static bool length_is_moot(struct kb_str head)
 {
     struct kb_str line;
+    bool chunked = false;
+    unsigned lengths = 0;
 
     while (kb_str_next_token(&head, '\n', &line)) {
-        if (kb_str_istarts_with(line, KB_STR("transfer-encoding:"))) {
-            return true;
-        }
+        chunked = chunked || kb_str_istarts_with(line, KB_STR("transfer-encoding:"));
+        lengths += kb_str_istarts_with(line, KB_STR("content-length:"));
     }
-    return false;
+    return chunked && lengths == 1;
 }
 
 enum kb_h1_error kb_h1_quirks_canonicalise(struct kb_str head, bool response, const struct kb_h1_settings *settings,
@@ -219,7 +220,7 @@ enum kb_h1_error kb_h1_quirks_canonicalise(struct kb_str head, bool response, co
     struct kb_str line;
     size_t at = 0;
     bool first = true;
-    bool drop_length = settings->allow_chunked_length && has_chunked(head);
+    bool drop_length = settings->allow_chunked_length && length_is_moot(head);
     enum kb_h1_error error;
 
     while (kb_str_next_token(&rest, '\n', &line)) {

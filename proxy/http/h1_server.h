@@ -24,7 +24,9 @@ struct kb_h1_server {
 };
 KB_OBJ_MAGIC(kb_h1_server, 0x48315356);
 
+/* On the storage of its connection manager, which owns it and outlives it. */
 void kb_h1_server_init(struct kb_h1_server *server, struct kb_hcm *hcm);
+/* When no stream of it is left. */
 void kb_h1_server_dispose(struct kb_h1_server *server);
 /* Parses what is in `in` and gives it to the streams. */
 void kb_h1_server_dispatch(struct kb_h1_server *server, struct kb_buf *in);

@@ -304,6 +304,18 @@ static void hcm_on_drain(void *filter)
 
 /* ---- streams ---- */
 
+void kb_hcm_stream_count(struct kb_hcm *hcm)
+{
+    hcm->requests++;
+    hcm->conn->info.requests++;
+    kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_TOTAL);
+    kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_HTTP1_TOTAL);
+    if (hcm->config->max_requests_per_connection > 0 && hcm->requests >= hcm->config->max_requests_per_connection) {
+        kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_MAX_REQUESTS_REACHED);
+        hcm->drain = KB_HCM_CLOSING;
+    }
+}
+
 struct kb_stream *kb_hcm_stream_begin(struct kb_hcm *hcm, const struct kb_response_encoder_ops *ops, void *encoder)
 {
     struct kb_stream *stream = kb_pool_acquire(&kb_http_worker_get(hcm->worker)->streams);
@@ -312,16 +324,9 @@ struct kb_stream *kb_hcm_stream_begin(struct kb_hcm *hcm, const struct kb_respon
     kb_stream_init(stream, hcm, ops, encoder);
     kb_list_push_back(&hcm->streams, &stream->link);
     hcm->stream_count++;
-    hcm->requests++;
-    hcm->conn->info.requests++;
     kb_loop_timer_cancel(loop, &hcm->idle_timer);
-    kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_TOTAL);
-    kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_HTTP1_TOTAL);
     kb_stat_gauge_add(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_ACTIVE, 1);
-    if (hcm->config->max_requests_per_connection > 0 && hcm->requests >= hcm->config->max_requests_per_connection) {
-        kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_MAX_REQUESTS_REACHED);
-        hcm->drain = KB_HCM_CLOSING;
-    }
+    kb_hcm_stream_count(hcm);
     return stream;
 }
 

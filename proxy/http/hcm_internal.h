@@ -95,6 +95,7 @@ struct kb_stream {
     uint8_t grpc_status; /* of the next local reply in gRPC form; 0: from its HTTP status */
     bool http_10_keep_alive;
     bool upgraded;
+    bool recreated; /* a later pass of an internal redirect: its headers were sanitised already */
     bool edge_request;
 };
 KB_OBJ_MAGIC(kb_stream, 0x5354524d);
@@ -103,6 +104,8 @@ KB_OBJ_MAGIC(kb_stream, 0x5354524d);
 
 /* A message begins on the connection: a stream for it. Never NULL. */
 struct kb_stream *kb_hcm_stream_begin(struct kb_hcm *hcm, const struct kb_response_encoder_ops *ops, void *encoder);
+/* Counts one more request of the connection. */
+void kb_hcm_stream_count(struct kb_hcm *hcm);
 /* The codec could not understand the message: answers and closes. */
 void kb_hcm_stream_codec_error(struct kb_stream *stream, unsigned status, struct kb_str details);
 /* Envoy's drain sequence: answers say `connection: close` from now on; after drain_timeout the connection closes when its
@@ -125,13 +128,18 @@ void kb_hcm_filter_config_destroy(void *config);
 void kb_stream_init(struct kb_stream *stream, struct kb_hcm *hcm, const struct kb_response_encoder_ops *ops,
                     void *encoder);
 
+/* The codec has the request's head in stream->request; the stream may have ended when this returns. */
 void kb_stream_decode_headers(struct kb_stream *stream, bool end_stream);
+/* Part of the body; all of data is taken. The stream may have ended when this returns. */
 void kb_stream_decode_data(struct kb_stream *stream, struct kb_buf *data, bool end_stream);
+/* The end of a request with trailers, which live in the stream's arena. */
 void kb_stream_decode_trailers(struct kb_stream *stream, struct kb_header_map *trailers);
 /* The connection went away under the stream. */
 void kb_stream_on_disconnect(struct kb_stream *stream, bool by_peer);
 /* Ends the stream: log, statistics, filters, memory; later in this event. */
 void kb_stream_end(struct kb_stream *stream);
+/* Writes the stream's line to the access logs, of this %ACCESS_LOG_TYPE%. */
+void kb_stream_log_write(struct kb_stream *stream, const char *type);
 /* Something moved: puts off the idle timeout. */
 void kb_stream_touch(struct kb_stream *stream);
 

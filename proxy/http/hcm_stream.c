@@ -59,7 +59,7 @@ void kb_stream_init(struct kb_stream *stream, struct kb_hcm *hcm, const struct k
     }
 }
 
-static void log_write(struct kb_stream *stream, const char *type)
+void kb_stream_log_write(struct kb_stream *stream, const char *type)
 {
     struct kb_formatter_input input = {
         .request = &stream->request,
@@ -110,7 +110,7 @@ static void destroy_deferred(struct kb_deferred *deferred)
     KB_ASSERT(stream->kb_magic == (uint32_t)KB_MAGIC_kb_stream);
     stream->info.end_ns = kb_loop_now_ns(&worker->loop);
     kb_stream_filters_complete(stream);
-    log_write(stream, "DownstreamEnd");
+    kb_stream_log_write(stream, "DownstreamEnd");
     kb_stream_filters_destroy(stream);
     while (stream->read_disables > 0) {
         kb_stream_read_disable(stream, false);
@@ -438,7 +438,9 @@ void kb_stream_decode_headers(struct kb_stream *stream, bool end_stream)
     if (!head_acceptable(stream) || !target_normalise(stream)) {
         return;
     }
-    kb_hcm_mutate_request(stream);
+    if (KB_LIKELY(!stream->recreated)) {
+        kb_hcm_mutate_request(stream);
+    }
     kb_stream_route(stream);
     stream->headers_decoded = true;
     route_timeouts_apply(stream);
@@ -451,7 +453,8 @@ void kb_stream_decode_headers(struct kb_stream *stream, bool end_stream)
         return;
     }
     if (stream->hcm->config->flush_access_log_on_new_request) {
-        log_write(stream, "DownstreamStart");
+        route_cluster_note(stream);
+        kb_stream_log_write(stream, "DownstreamStart");
     }
     stream->decode_ended = end_stream;
     kb_stream_filters_decode_headers(stream, end_stream);

@@ -313,10 +313,13 @@ static enum kb_filter_headers_status router_decode_headers(void *filter, struct 
         return KB_FILTER_HEADERS_STOP_ITERATION;
     }
     router->internal = router->info->internal;
+    kb_router_stats_choose(router);
     timeouts_choose(router);
     router->retry_enabled = kb_retry_state_init(
         &router->retry, router->route->retry, headers,
         kb_runtime_get_u64(router->config->server->runtime, KB_STR("upstream.base_retry_backoff_ms"), 25));
+    router->redirect_enabled =
+        router->route->policies != NULL && router->route->policies->internal_redirect != NULL;
     kb_router_expected_timeout_set(router);
     router->attempts = 1;
     router->info->attempt_count = 1;
@@ -353,7 +356,7 @@ static void retry_body_keep(struct kb_router *router, struct kb_buf *data)
                          ? router->route->request_body_buffer_limit
                          : kb_stream_buffer_limit(router->stream);
 
-    if (!router->retry_enabled || router->abandoned) {
+    if ((!router->retry_enabled && !router->redirect_enabled) || router->abandoned) {
         return;
     }
     if (limit > 0 && router->retry_body.len + data->len > limit) {

@@ -57,10 +57,12 @@ struct kb_router {
     const struct kb_route *route;
     const void *choice;                   /* weighted cluster entry */
     struct kb_cluster_local *cluster;     /* holds a reference */
+    struct kb_stat_block *vhost_stats[2]; /* of the virtual cluster and of stat_prefix; NULL: none */
     struct kb_upstream_request *upstream; /* the present attempt; NULL while backing off */
     struct kb_retry_state retry;
     struct kb_shadow *shadows; /* copies that get the rest of the request; see shadow.h */
     bool retry_enabled;
+    bool redirect_enabled; /* the route has an internal redirect policy */
     struct kb_buf retry_body; /* what must be sent again */
     struct kb_timer retry_timer;
     struct kb_timer response_timer;
@@ -135,6 +137,12 @@ void kb_upstream_request_dispose(struct kb_upstream_request *upstream);
 
 /* ---- router_stats.c ---- */
 
+/* Finds the statistics of virtual cluster and route, and counts the request there. */
+void kb_router_stats_choose(struct kb_router *router);
+/* Counts KB_STAT_VIRTUAL_CLUSTER_... there. */
+void kb_router_count_vhost(struct kb_router *router, unsigned id);
+/* Counts KB_RETRY_COUNT_* bits there. */
+void kb_router_count_retries(struct kb_router *router, unsigned counts);
 /* Counts a response code for the cluster and its variants (Envoy CodeStats::chargeResponseStat). `retried`: the answer is not
  * given to the client, another attempt follows. */
 void kb_router_charge_code(struct kb_router *router, unsigned status,

@@ -23,6 +23,46 @@ static void codes_count(struct kb_router *router, struct kb_stat_block *stats, u
     }
 }
 
+void kb_router_stats_choose(struct kb_router *router)
+{
+    const struct kb_virtual_cluster *vcluster = kb_route_virtual_cluster(router->route, router->request);
+    uint32_t worker = router->worker->index;
+
+    if (vcluster != NULL) {
+        router->info->virtual_cluster_name = vcluster->name;
+        router->vhost_stats[0] = kb_stat_group_block(vcluster->stats, worker);
+    }
+    if (router->route->policies != NULL && router->route->policies->stats != NULL) {
+        router->vhost_stats[1] = kb_stat_group_block(router->route->policies->stats, worker);
+    }
+    kb_router_count_vhost(router, KB_STAT_VIRTUAL_CLUSTER_UPSTREAM_RQ_TOTAL);
+}
+
+void kb_router_count_vhost(struct kb_router *router, unsigned id)
+{
+    for (unsigned i = 0; i < KB_ARRAY_LEN(router->vhost_stats); i++) {
+        if (KB_UNLIKELY(router->vhost_stats[i] != NULL)) {
+            kb_stat_inc(router->vhost_stats[i], id);
+        }
+    }
+}
+
+void kb_router_count_retries(struct kb_router *router, unsigned counts)
+{
+    static const uint16_t ids[] = {
+        KB_STAT_VIRTUAL_CLUSTER_UPSTREAM_RQ_RETRY,
+        KB_STAT_VIRTUAL_CLUSTER_UPSTREAM_RQ_RETRY_SUCCESS,
+        KB_STAT_VIRTUAL_CLUSTER_UPSTREAM_RQ_RETRY_LIMIT_EXCEEDED,
+        KB_STAT_VIRTUAL_CLUSTER_UPSTREAM_RQ_RETRY_OVERFLOW,
+    };
+
+    for (unsigned i = 0; i < KB_ARRAY_LEN(ids); i++) {
+        if (counts & 1u << i) {
+            kb_router_count_vhost(router, ids[i]);
+        }
+    }
+}
+
 void kb_router_charge_code(struct kb_router *router, unsigned status,
                            const struct kb_header_map *headers,
                            struct kb_upstream_request *upstream, bool retried)
@@ -35,6 +75,11 @@ void kb_router_charge_code(struct kb_router *router, unsigned status,
             kb_stat_code_inc(stats, KB_STAT_CODE_RETRY, status);
         } else {
             codes_count(router, stats, status, headers, host);
+            for (unsigned i = 0; i < KB_ARRAY_LEN(router->vhost_stats); i++) {
+                if (KB_UNLIKELY(router->vhost_stats[i] != NULL)) {
+                    kb_stat_code_inc(router->vhost_stats[i], KB_STAT_CODE_PLAIN, status);
+                }
+            }
         }
     }
     if (host != NULL && status >= 500) {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The upstream half of the router filter: attempts, retries, the answer on its way back, failures and timeouts. */
 #include "proxy/api/runtime.h"
+#include "proxy/router/internal_redirect.h"
 #include "proxy/router/shadow.h"
 
 /* ---- attempts ---- */
@@ -84,10 +85,23 @@ static void retry_resource_give(struct kb_router *router)
     }
 }
 
+/* Before the next decision: the room of the attempt that just ended is free again, yet the state still knows that it was
+ * a retry. */
+static void retry_resource_lend(struct kb_router *router)
+{
+    if (router->retry.retrying) {
+        kb_resource_give(router->cluster, router->route->priority, KB_RESOURCE_RETRIES);
+    }
+}
+
 static void retry_counts_add(struct kb_router *router, unsigned counts)
 {
     struct kb_stat_block *stats = router->cluster->stats;
 
+    if (KB_LIKELY(counts == 0)) {
+        return;
+    }
+    kb_router_count_retries(router, counts);
     if (counts & KB_RETRY_COUNT_RETRY) {
         kb_stat_inc(stats, KB_STAT_CLUSTER_UPSTREAM_RQ_RETRY);
     }
@@ -177,7 +191,7 @@ static bool headers_retried(struct kb_router *router, const struct kb_header_map
     if (KB_LIKELY(!router->retry_enabled)) {
         return false;
     }
-    retry_resource_give(router);
+    retry_resource_lend(router);
     gate = retry_gate(router);
     status = kb_retry_should_retry_headers(&router->retry, headers, &gate, &counts);
     if (!retry_apply(router, status, counts)) {
@@ -215,6 +229,9 @@ void kb_router_on_headers(struct kb_router *router, struct kb_header_map *header
     struct kb_upstream_request *upstream = router->upstream;
 
     if (headers_retried(router, headers)) {
+        return;
+    }
+    if (KB_UNLIKELY(router->redirect_enabled) && kb_internal_redirect(router, headers)) {
         return;
     }
     kb_loop_timer_cancel(&router->worker->loop, &router->retry_timer);
@@ -338,7 +355,7 @@ static bool reset_retried(struct kb_router *router, enum kb_reset_reason reason)
     if (router->response_started || !router->retry_enabled) {
         return false;
     }
-    retry_resource_give(router);
+    retry_resource_lend(router);
     gate = retry_gate(router);
     status = kb_retry_should_retry_reset(&router->retry, reason, upstream != NULL && upstream->headers_sent, &gate,
                                          &counts);
@@ -388,6 +405,7 @@ void kb_router_response_timer_fired(struct kb_timer *timer)
 
     KB_ASSERT(router->kb_magic == (uint32_t)KB_MAGIC_kb_router);
     kb_stat_inc(router->cluster->stats, KB_STAT_CLUSTER_UPSTREAM_RQ_TIMEOUT);
+    kb_router_count_vhost(router, KB_STAT_VIRTUAL_CLUSTER_UPSTREAM_RQ_TIMEOUT);
     if (router->upstream != NULL) {
         kb_host_stat_add(router->upstream->host_local, KB_HOST_RQ_TIMEOUT, 1);
         abort_charge(router, router->timeout_status);

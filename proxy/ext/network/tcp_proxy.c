@@ -85,9 +85,9 @@ static void host_release(struct tcp_proxy *proxy)
     }
 }
 
-static void log_write(struct tcp_proxy *proxy)
+static void log_write(struct tcp_proxy *proxy, const char *type)
 {
-    struct kb_formatter_input input = {.access_log_type = "TcpConnectionEnd"};
+    struct kb_formatter_input input = {.access_log_type = type};
 
     if (proxy->config->access_log != NULL && !kb_access_log_list_empty(proxy->config->access_log)) {
         kb_access_log_list_log(proxy->config->access_log, &input, &proxy->info, &proxy->arena);
@@ -108,7 +108,7 @@ static void end(struct tcp_proxy *proxy)
     proxy->info.bytes_sent = proxy->down->bytes_sent;
     proxy->info.wire_bytes_received = proxy->down->bytes_received;
     proxy->info.wire_bytes_sent = proxy->down->bytes_sent;
-    log_write(proxy);
+    log_write(proxy, "TcpConnectionEnd");
 }
 
 static void tcp_proxy_destroy(void *filter)
@@ -277,6 +277,9 @@ static void connected(struct tcp_proxy *proxy)
     if (proxy->config->idle_timeout_ms > 0) {
         idle_touch(proxy);
         kb_loop_timer_arm(loop_of(proxy), &proxy->idle_timer, proxy->config->idle_timeout_ms);
+    }
+    if (proxy->config->log_on_connected) {
+        log_write(proxy, "TcpUpstreamConnected");
     }
     kb_conn_start(proxy->up);
     proxy->down_stopped = false;

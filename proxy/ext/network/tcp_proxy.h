@@ -25,11 +25,14 @@ struct kb_tcp_proxy_config {
     uint64_t idle_timeout_ms; /* 0: none */
     uint64_t max_duration_ms; /* 0: none */
     uint32_t max_connect_attempts;
+    bool log_on_connected;
 };
 KB_OBJ_MAGIC(kb_tcp_proxy_config, 0x54435043);
 
+/* From a TcpProxy message; KB_ECONFIG after errors were reported. Main thread. */
 int kb_tcp_proxy_config_create(const void *message, struct kb_factory_context *factory, struct kb_diag *diag,
                                void **config);
+/* When no connection uses it any more. */
 void kb_tcp_proxy_config_destroy(void *config);
 
 extern const struct kb_network_filter_ops kb_ext_network_tcp_proxy;

@@ -84,6 +84,9 @@ int kb_tcp_proxy_config_create(const void *message, struct kb_factory_context *f
     config->idle_timeout_ms = kb_wkt_duration_ms(m->idle_timeout, IDLE_TIMEOUT_DEFAULT_MS);
     config->max_duration_ms = kb_wkt_duration_ms(m->max_downstream_connection_duration, 0);
     config->max_connect_attempts = kb_wkt_u32(m->max_connect_attempts, 1);
+    config->log_on_connected =
+        m->flush_access_log_on_connected ||
+        (m->access_log_options != NULL && m->access_log_options->flush_access_log_on_connected);
     clusters_create(config, m, diag);
     unsupported_check(m, diag);
     config->access_log = kb_access_log_list_create(m->access_log, m->n_access_log, &inner, diag);

@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Decides whether a redirect is followed, and rewrites the request for its target. */
+#include "proxy/router/internal_redirect.h"
+
+struct target {
+    struct kb_str scheme;
+    struct kb_str authority;
+    struct kb_str path; /* with query, without fragment */
+};
+
+/* Takes an absolute URL apart; false when it is none. */
+static bool target_parse(struct kb_str url, struct kb_arena *arena, struct target *target)
+{
+    ptrdiff_t scheme_end = kb_str_find(url, KB_STR("://"));
+    struct kb_str rest;
+    ptrdiff_t fragment;
+    size_t n = 0;
+
+    if (scheme_end <= 0) {
+        return false;
+    }
+    target->scheme = kb_str_first(url, (size_t)scheme_end);
+    rest = kb_str_from(url, (size_t)scheme_end + 3);
+    while (n < rest.len && rest.p[n] != '/' && rest.p[n] != '?' && rest.p[n] != '#') {
+        n++;
+    }
+    if (n == 0 || (!kb_str_ieq(target->scheme, KB_STR("http")) &&
+                   !kb_str_ieq(target->scheme, KB_STR("https")))) {
+        return false;
+    }
+    target->authority = kb_str_dup(arena, kb_str_first(rest, n));
+    rest = kb_str_from(rest, n);
+    fragment = kb_str_find_char(rest, '#');
+    if (fragment >= 0) {
+        rest = kb_str_first(rest, (size_t)fragment);
+    }
+    target->path = rest.len > 0 && rest.p[0] == '/'
+                       ? kb_str_dup(arena, rest)
+                       : kb_str_printf(arena, "/%.*s", KB_STR_ARG(rest));
+    return true;
+}
+
+static bool request_is_http(const struct kb_router *router)
+{
+    struct kb_str scheme = router->request->scheme;
+
+    return scheme.len > 0 ? kb_str_ieq(scheme, KB_STR("http")) : !router->info->connection->tls;
+}
+
+/* What can be said without looking at the target's route. */
+static bool target_acceptable(struct kb_router *router, struct kb_str location,
+                              struct target *target)
+{
+    const struct kb_internal_redirect_policy *policy = router->route->policies->internal_redirect;
+    struct kb_stat_block *stats = kb_stream_http_stats(router->stream);
+
+    if (router->request->path.len == 0) {
+        return false;
+    }
+    if (!target_parse(location, router->arena, target)) {
+        kb_stat_inc(stats, KB_STAT_HTTP_PASSTHROUGH_INTERNAL_REDIRECT_BAD_LOCATION);
+        return false;
+    }
+    if (!policy->allow_cross_scheme &&
+        request_is_http(router) != kb_str_ieq(target->scheme, KB_STR("http"))) {
+        kb_stat_inc(stats, KB_STAT_HTTP_PASSTHROUGH_INTERNAL_REDIRECT_UNSAFE_SCHEME);
+        return false;
+    }
+    if (router->info->internal_redirects >= policy->max_redirects) {
+        kb_stat_inc(stats, KB_STAT_HTTP_PASSTHROUGH_INTERNAL_REDIRECT_TOO_MANY_REDIRECTS);
+        return false;
+    }
+    return true;
+}
+
+static void headers_copy(const struct kb_internal_redirect_policy *policy,
+                         struct kb_header_map *request, const struct kb_header_map *response)
+{
+    for (size_t i = 0; i < policy->headers_to_copy_count; i++) {
+        struct kb_str name = policy->headers_to_copy[i];
+
+        kb_header_map_remove(request, name);
+        KB_HEADER_FOREACH(header, response)
+        {
+            if (kb_str_eq(header->name, name)) {
+                kb_header_map_add(request, name, kb_str_dup(request->arena, header->value));
+            }
+        }
+    }
+}
+
+/* A copy that does not move when `map` grows. */
+static struct kb_header_map map_save(const struct kb_header_map *map)
+{
+    struct kb_header_map saved = *map;
+
+    saved.items = kb_arena_alloc(map->arena, (map->cap + 1) * sizeof(*saved.items), sizeof(void *));
+    memcpy(saved.items, map->items, map->count * sizeof(*saved.items));
+    return saved;
+}
+
+/* The redirect's target needs a route; false restores nothing. */
+static bool route_acceptable(struct kb_router *router)
+{
+    struct kb_stat_block *stats = kb_stream_http_stats(router->stream);
+
+    kb_stream_clear_route_cache(router->stream);
+    if (kb_stream_route(router->stream) == NULL) {
+        router->info->upstream_cluster_name = KB_STR_NULL;
+        kb_stat_inc(stats, KB_STAT_HTTP_PASSTHROUGH_INTERNAL_REDIRECT_NO_ROUTE);
+        return false;
+    }
+    if (router->route->policies->internal_redirect->predicates) {
+        kb_stat_inc(stats, KB_STAT_HTTP_PASSTHROUGH_INTERNAL_REDIRECT_PREDICATE);
+        return false;
+    }
+    return true;
+}
+
+/* Changes the request for its second pass; false leaves it as it was. */
+static bool request_convert(struct kb_router *router, const struct kb_header_map *response,
+                            struct kb_str location)
+{
+    struct kb_header_map *request = router->request;
+    struct kb_header_map saved;
+    struct target target;
+    bool http = request_is_http(router);
+
+    if (!target_acceptable(router, location, &target)) {
+        return false;
+    }
+    saved = map_save(request);
+    headers_copy(router->route->policies->internal_redirect, request, response);
+    request->scheme = kb_str_ieq(target.scheme, KB_STR("https")) ? KB_STR("https") : KB_STR("http");
+    request->authority = target.authority;
+    request->path = target.path;
+    if (!route_acceptable(router)) {
+        *request = saved;
+        return false;
+    }
+    /* RFC 9110 section 15.4.4. */
+    if (response->status == 303 && !kb_str_eq(request->method, KB_STR("GET")) &&
+        !kb_str_eq(request->method, KB_STR("HEAD"))) {
+        request->method = KB_STR("GET");
+        kb_header_map_remove_id(request, KB_HDR_CONTENT_LENGTH);
+        kb_buf_dispose(&router->retry_body);
+    }
+    router->info->internal_redirects++;
+    kb_header_map_set_id(request, KB_HDR_X_ENVOY_ORIGINAL_URL,
+                         kb_str_printf(router->arena, "%s://%.*s%.*s", http ? "http" : "https",
+                                       KB_STR_ARG(saved.authority), KB_STR_ARG(saved.path)));
+    return true;
+}
+
+bool kb_internal_redirect(struct kb_router *router, struct kb_header_map *response)
+{
+    const struct kb_internal_redirect_policy *policy = router->route->policies->internal_redirect;
+    struct kb_cluster_local *cluster = router->cluster;
+    struct kb_str location = kb_header_map_value_id(response, KB_HDR_LOCATION);
+    struct kb_stream *stream = router->stream;
+    struct kb_buf body;
+
+    if (response->status < 301 || response->status > 308 ||
+        (policy->codes & (1U << (response->status - 301))) == 0) {
+        return false;
+    }
+    if (!router->request_complete || router->abandoned || location.p == NULL ||
+        !request_convert(router, response, location)) {
+        kb_stat_inc(cluster->stats, KB_STAT_CLUSTER_UPSTREAM_INTERNAL_REDIRECT_FAILED_TOTAL);
+        return false;
+    }
+    kb_stat_inc(cluster->stats, KB_STAT_CLUSTER_UPSTREAM_INTERNAL_REDIRECT_SUCCEEDED_TOTAL);
+    kb_buf_init(&body, &router->worker->slices, 0);
+    kb_buf_move(&body, &router->retry_body);
+    return kb_stream_recreate(stream, response, &body);
+}
