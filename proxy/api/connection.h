@@ -62,6 +62,7 @@ struct kb_conn {
     void *transport_state;
     struct kb_connection_info info;
     struct kb_deferred flush;
+    struct kb_list detached_link; /* in the worker's list while flushed without an owner */
     struct kb_timer timer; /* connect timeout, later delayed close */
     uint64_t delayed_close_ms;
     uint64_t bytes_received; /* on the descriptor, for *_cx_rx_bytes_total */
@@ -116,3 +117,6 @@ void kb_conn_close(struct kb_conn *conn, enum kb_conn_close how);
 
 /* Connected, and the last event has not come. */
 bool kb_conn_is_open(const struct kb_conn *conn);
+
+/* The worker ends: connections that are only being flushed, or wait for their peer, are closed now. On the worker. */
+void kb_conns_worker_close(struct kb_worker *worker);

@@ -28,24 +28,38 @@ static void flush_deferred(struct kb_deferred *deferred);
 static void timer_fired(struct kb_timer *timer);
 static void buffered_count(struct kb_conn *conn);
 
-static void conn_pool_dispose(struct kb_worker *worker)
+/* What a worker keeps for its connections. */
+struct network_worker {
+    struct kb_pool conns;
+    struct kb_list detached;
+};
+
+static void network_worker_dispose(struct kb_worker *worker)
 {
-    kb_pool_dispose(worker->slots[KB_SLOT_NETWORK]);
-    free(worker->slots[KB_SLOT_NETWORK]);
+    struct network_worker *network = worker->slots[KB_SLOT_NETWORK];
+
+    kb_pool_dispose(&network->conns);
+    free(network);
     worker->slots[KB_SLOT_NETWORK] = NULL;
+}
+
+static struct network_worker *network_worker_get(struct kb_worker *worker)
+{
+    struct network_worker *network = worker->slots[KB_SLOT_NETWORK];
+
+    if (KB_UNLIKELY(network == NULL)) {
+        network = kb_malloc(sizeof(*network));
+        kb_pool_init(&network->conns, sizeof(struct kb_conn), CONNS_IDLE_MAX);
+        kb_list_init(&network->detached);
+        worker->slots[KB_SLOT_NETWORK] = network;
+        worker->slot_dispose[KB_SLOT_NETWORK] = network_worker_dispose;
+    }
+    return network;
 }
 
 static struct kb_pool *conn_pool(struct kb_worker *worker)
 {
-    struct kb_pool *pool = worker->slots[KB_SLOT_NETWORK];
-
-    if (KB_UNLIKELY(pool == NULL)) {
-        pool = kb_malloc(sizeof(*pool));
-        kb_pool_init(pool, sizeof(struct kb_conn), CONNS_IDLE_MAX);
-        worker->slots[KB_SLOT_NETWORK] = pool;
-        worker->slot_dispose[KB_SLOT_NETWORK] = conn_pool_dispose;
-    }
-    return pool;
+    return &network_worker_get(worker)->conns;
 }
 
 static uint64_t next_connection_id(void)
@@ -93,6 +107,7 @@ static void conn_destroy(struct kb_conn *conn)
     }
     conn->state = CONN_CLOSED;
     conn->transport->close(conn);
+    kb_list_unlink(&conn->detached_link);
     kb_loop_timer_cancel(&conn->worker->loop, &conn->timer);
     kb_deferred_cancel(&conn->flush);
     kb_buf_dispose(&conn->in);
@@ -512,6 +527,7 @@ static void flush_then_close(struct kb_conn *conn, bool delay)
         conn_destroy(conn);
         return;
     }
+    kb_list_push_back(&network_worker_get(conn->worker)->detached, &conn->detached_link);
     if (conn->delayed_close_ms > 0) {
         kb_loop_timer_arm(&conn->worker->loop, &conn->timer, conn->delayed_close_ms);
     }
@@ -547,5 +563,13 @@ void kb_conn_close(struct kb_conn *conn, enum kb_conn_close how)
         kb_sock_set_linger_reset(conn->io.fd);
         conn_destroy(conn);
         break;
+    }
+}
+
+void kb_conns_worker_close(struct kb_worker *worker)
+{
+    KB_LIST_FOREACH(link, &network_worker_get(worker)->detached)
+    {
+        conn_destroy(KB_LIST_ENTRY(link, struct kb_conn, detached_link));
     }
 }

@@ -17,6 +17,7 @@
 #include "proto/pb_json.h"
 #include "proxy/access_log/log_file.h"
 #include "proxy/api/access_logger.h"
+#include "proxy/api/connection.h"
 #include "proxy/api/extension.h"
 #include "proxy/api/header_map.h"
 #include "proxy/router/shadow.h"
@@ -305,6 +306,7 @@ static void worker_stop(void *arg)
     kb_listener_manager_worker_close(stop->server->listeners, stop->worker);
     kb_shadows_worker_close(stop->worker);
     kb_cluster_manager_worker_drain(stop->worker);
+    kb_conns_worker_close(stop->worker);
     free(stop);
 }
 

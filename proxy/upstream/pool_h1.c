@@ -116,6 +116,13 @@ static struct kb_loop *pool_loop(struct kb_h1_pool *pool)
 
 static void pool_destroy_check(struct kb_h1_pool *pool)
 {
+    if (pool->draining && pool->waiting_count == 0) {
+        /* Nobody waits for these any more. */
+        KB_LIST_FOREACH(link, &pool->connecting)
+        {
+            kb_conn_close(KB_LIST_ENTRY(link, struct kb_h1_client, link)->conn, KB_CONN_NO_FLUSH);
+        }
+    }
     if (pool->draining && pool->client_count == 0 && pool->waiting_count == 0) {
         kb_loop_defer(pool_loop(pool), &pool->destroy);
     }

@@ -69,6 +69,8 @@ static void *tcp_proxy_create(void *arg, struct kb_conn *conn)
     proxy->info.wall_start_ns = kb_loop_wall_ns(loop_of(proxy));
     proxy->info.remote = conn->info.remote;
     conn->half_close_enabled = true;
+    /* How long a client may take nothing of what is left for it when the host has closed. */
+    conn->delayed_close_ms = config->idle_timeout_ms;
     conn->stat_block = proxy->stats;
     conn->stat_rx_total = KB_STAT_TCP_DOWNSTREAM_CX_RX_BYTES_TOTAL;
     conn->stat_rx_buffered = KB_STAT_TCP_DOWNSTREAM_CX_RX_BYTES_BUFFERED;
