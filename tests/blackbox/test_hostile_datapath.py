@@ -4,7 +4,7 @@
 import socket
 import threading
 
-from tests.harness.client import unchunk
+from tests.harness.client import Connection, unchunk
 from tests.harness.upstream import Behaviour, wait_until
 
 KIB = 1024
@@ -26,35 +26,38 @@ def limited(limit, **main):
             "clusters": {"up": {"per_connection_buffer_limit_bytes": limit, **UPSTREAM_TRAILERS}}}
 
 
-def test_pipelined_answers_wait_for_a_reader(rig):
-    """Requests are not taken while their answers cannot leave; all are answered once the client reads."""
-    count = 5000
-    one = rig(limited(16 * KIB, routes=[{"match": "/", "direct": [200, "d" * 4000]}]))
+def unread(one, count):
+    """A client that asks `count` times and reads nothing; on return the worker has seen what it wants to see."""
     conn = one.connect()
     conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * KIB)
     data = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n" * count
     sender = threading.Thread(target=conn.sock.sendall, args=(data,), daemon=True)
     sender.start()
     one.proxy.wait_stat("http.main.downstream_flow_control_paused_reading_total", lambda n: n > 0)
-    assert gauge(one, "http.main.downstream_cx_tx_bytes_buffered") < 64 * KIB
+    other = one.get("/")
+    for _ in range(200):
+        one.get("/", conn=other)
+    assert gauge(one, "http.main.downstream_cx_tx_bytes_buffered") < 256 * KIB
+    conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * KIB * KIB)
     conn.methods += ["GET"] * count
-    assert conn.wait_bytes(count * 4000, 30)
-    assert conn.wait_responses(count, 30)
-    sender.join(30)
+    return conn
+
+
+def test_pipelined_answers_wait_for_a_reader(rig):
+    """Requests are not taken while their answers cannot leave; all are answered once the client reads."""
+    one = rig(limited(16 * KIB, routes=[{"match": "/", "direct": [200, "d" * 4000]}]))
+    conn = unread(one, 5000)
+    assert conn.wait_bytes(5000 * 4000, 30)
+    assert conn.wait_responses(5000, 30)
 
 
 def test_pipelined_proxied_answers_wait_for_a_reader(rig):
-    """The second large answer is not fetched while the first cannot leave."""
-    one = rig(limited(16 * KIB))
-    size = 8 * KIB * KIB
-    one.up.expect([f"bytes:{size}"] * 2)
-    conn = one.connect()
-    conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * KIB)
-    conn.send(b"GET /1 HTTP/1.1\r\nhost: a\r\n\r\nGET /2 HTTP/1.1\r\nhost: a\r\n\r\n", ["GET", "GET"])
-    one.proxy.wait_stat("http.main.downstream_flow_control_paused_reading_total", lambda n: n > 0)
-    assert conn.wait_bytes(size + 1000, 60)
-    assert gauge(one, "http.main.downstream_cx_tx_bytes_buffered") < 512 * KIB
-    assert conn.wait_responses(2, 60)
+    """An answer is not fetched while those before it cannot leave."""
+    one = rig(limited(64 * KIB))
+    one.up.default = lambda head: "bytes:60000"
+    conn = unread(one, 400)
+    assert conn.wait_bytes(400 * 60000, 30)
+    assert conn.wait_responses(400, 30)
 
 
 def test_informational_answers_have_an_end(rig):
@@ -100,7 +103,7 @@ def test_client_that_leaves_while_its_upload_is_paused(rig):
     sender = threading.Thread(target=conn.send, args=(head + b"y" * size, ["POST"]), daemon=True)
     sender.start()
     one.proxy.wait_stat("cluster.up.upstream_flow_control_backed_up_total", lambda n: n > 0)
-    conn.half_close()
+    conn.reset()
     one.proxy.wait_stat("http.main.downstream_cx_active", 0)
     one.proxy.wait_stat("cluster.up.upstream_rq_active", 0)
     one.up.release()
@@ -112,10 +115,9 @@ def test_whole_answer_arrives_when_the_upstream_closes(rig):
     one = rig(limited(4 * KIB))
     for size in (16 * KIB - 38, 16 * KIB, 32 * KIB - 38, 64 * KIB - 38, 300000):
         head = b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n"
-        assert len(head) == 38 + 2
+        assert len(head) == 38
         one.up.expect([Behaviour([head + b"c" * size], then="close")])
         conn = one.connect()
-        conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * KIB)
         conn.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n", ["GET"])
         assert conn.wait_responses(1, 20), size
         assert len(unchunk(conn.received).partition(b"\r\n\r\n")[2]) == size
@@ -132,7 +134,7 @@ def test_retried_body_stops_at_the_second_host(rig):
     one = rig(spec)
     one.up.expect([Behaviour([b""], then="rst", deaf=True), "lazy"])
     conn = one.connect()
-    size = 32 * KIB * KIB
+    size = 16 * KIB * KIB
     conn.send(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % size + b"y" * 15000, ["POST"])
     one.proxy.wait_stat("cluster.up.upstream_rq_retry", 1)
     one.proxy.wait_stat("cluster.up.upstream_rq_total", 2)
@@ -144,3 +146,24 @@ def test_retried_body_stops_at_the_second_host(rig):
     assert conn.wait_responses(1, 60)
     sender.join(60)
     wait_until(lambda: one.up.seen, "the whole body")
+
+
+def test_sigterm_while_connections_are_flushed(rig):
+    """One client is waited for after its 400, one does not read its answer: the process still ends as it should."""
+    one = rig({"listeners": {"main": {"hcm": {"delayed_close_timeout": "60s"}}}})
+    size = 16 * KIB * KIB
+    one.up.expect([f"bytes:{size}"])
+    bad, slow = Connection(one.port()), Connection(one.port())
+    bad.send(b"no request\r\n\r\n")
+    slow.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * KIB)
+    slow.send(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+    one.proxy.wait_stat("http.main.downstream_cx_active", 1)
+    one.proxy.wait_stat("http.main.downstream_flow_control_paused_reading_total", lambda n: n > 0)
+    one.proxy.stop()
+
+
+def test_sigterm_while_an_upstream_is_connected_to(rig):
+    one = rig({"clusters": {"up": {"endpoints": ["blackhole"], "connect_timeout": "60s"}}})
+    one.connect().send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+    one.proxy.wait_stat("cluster.up.upstream_cx_active", 1)
+    one.proxy.stop()
