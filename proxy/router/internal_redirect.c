@@ -107,6 +107,7 @@ static bool route_acceptable(struct kb_router *router)
     kb_stream_clear_route_cache(router->stream);
     if (kb_stream_route(router->stream) == NULL) {
         router->info->upstream_cluster_name = KB_STR_NULL;
+        router->info->upstream.cluster = NULL;
         kb_stat_inc(stats, KB_STAT_HTTP_PASSTHROUGH_INTERNAL_REDIRECT_NO_ROUTE);
         return false;
     }
