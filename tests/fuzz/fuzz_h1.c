@@ -72,6 +72,12 @@ static bool run_on(struct run *run)
         case KB_H1_NEED_MORE:
             return true;
         case KB_H1_HEAD:
+            if (!run->parser.response && run->parser.http_minor == 0 && !run->parser.settings->accept_http_10) {
+                /* The codec's verdict; of a head in pieces it comes from the parser already. */
+                run->digest.error = KB_H1_LOW_VERSION;
+                run->failed = true;
+                break;
+            }
             fold(&run->digest, run->parser.url);
             fold_headers(&run->digest, &run->map);
             break;
