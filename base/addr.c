@@ -116,10 +116,12 @@ bool kb_addr_eq(const struct kb_addr *a, const struct kb_addr *b)
         return a->len == b->len && a->len == 0;
     }
     if (a->sa.sa_family == AF_INET) {
-        return a->in4.sin_port == b->in4.sin_port && a->in4.sin_addr.s_addr == b->in4.sin_addr.s_addr;
+        return a->in4.sin_port == b->in4.sin_port &&
+               a->in4.sin_addr.s_addr == b->in4.sin_addr.s_addr;
     }
     if (a->sa.sa_family == AF_INET6) {
-        return a->in6.sin6_port == b->in6.sin6_port && a->in6.sin6_scope_id == b->in6.sin6_scope_id &&
+        return a->in6.sin6_port == b->in6.sin6_port &&
+               a->in6.sin6_scope_id == b->in6.sin6_scope_id &&
                memcmp(&a->in6.sin6_addr, &b->in6.sin6_addr, 16) == 0;
     }
     return memcmp(&a->sa, &b->sa, a->len) == 0;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Network addresses: IPv4, IPv6, unix paths and abstract unix names, with their text as Envoy writes it. */
+/* Network addresses: IPv4, IPv6, unix paths and abstract unix names, with their text as Envoy
+ * writes it. */
 #pragma once
 
 #include <netinet/in.h>
@@ -39,7 +40,8 @@ uint16_t kb_addr_port(const struct kb_addr *addr);
 void kb_addr_set_port(struct kb_addr *addr, uint16_t port);
 bool kb_addr_eq(const struct kb_addr *a, const struct kb_addr *b);
 
-/* "1.2.3.4:80", "[::1]:80", "/path" or "@name" to out (KB_ADDR_TEXT_MAX bytes); returns the slice of it. */
+/* "1.2.3.4:80", "[::1]:80", "/path" or "@name" to out (KB_ADDR_TEXT_MAX bytes); returns the slice
+ * of it. */
 struct kb_str kb_addr_text(const struct kb_addr *addr, char *out);
 /* "1.2.3.4", "::1"; the whole text for unix addresses. */
 struct kb_str kb_addr_ip_text(const struct kb_addr *addr, char *out);

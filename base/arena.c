@@ -9,8 +9,9 @@
 
 #define HEAP_BLOCK_MIN 1024
 #define HEAP_BLOCK_MAX 65536
-/* A block larger than the pool's carries this flag in `cap`, so that dispose frees it to the heap. */
-#define FROM_HEAP ((size_t)1 << (sizeof(size_t) * 8 - 1))
+/* A block larger than the pool's carries this flag in `cap`, so that dispose frees it to the heap.
+ */
+#define FROM_HEAP      ((size_t)1 << (sizeof(size_t) * 8 - 1))
 
 void kb_arena_init(struct kb_arena *arena, struct kb_pool *pool)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Memory that is given back all at once: one arena per stream, per decoded resource, per diagnostic.
- * Blocks come from a worker's block pool (streams) or from the heap (configuration). */
+/* Memory that is given back all at once: one arena per stream, per decoded resource, per
+ * diagnostic. Blocks come from a worker's block pool (streams) or from the heap (configuration). */
 #pragma once
 
 #include "base/obj.h"
@@ -19,8 +19,9 @@ struct kb_arena {
     size_t bytes;         /* bytes of all blocks, for accounting */
 };
 
-/* An empty arena on caller's storage; allocates nothing yet. `pool` gives blocks of its object size and
- * must outlive the arena; NULL takes blocks from the heap. Requests larger than a block go to the heap. */
+/* An empty arena on caller's storage; allocates nothing yet. `pool` gives blocks of its object size
+ * and must outlive the arena; NULL takes blocks from the heap. Requests larger than a block go to
+ * the heap. */
 void kb_arena_init(struct kb_arena *arena, struct kb_pool *pool);
 
 /* Gives every block back. The arena is empty and usable afterwards. */
@@ -34,7 +35,8 @@ KB_INLINE void *kb_arena_alloc(struct kb_arena *arena, size_t size, size_t align
 {
     uintptr_t at = ((uintptr_t)arena->at + (align - 1)) & ~(uintptr_t)(align - 1);
 
-    if (KB_LIKELY(arena->at != NULL && at <= (uintptr_t)arena->end && size <= (uintptr_t)arena->end - at)) {
+    if (KB_LIKELY(arena->at != NULL && at <= (uintptr_t)arena->end &&
+                  size <= (uintptr_t)arena->end - at)) {
         arena->at = (char *)(at + size);
         return (void *)at;
     }

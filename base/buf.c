@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Byte queues of slices. Invariant: only the last segment may be empty (room being received into). */
+/* Byte queues of slices. Invariant: only the last segment may be empty (room being received into).
+ */
 #include "base/buf.h"
 
 #include <stdlib.h>
 
 #include "base/mem.h"
 
-#define RESERVE_MAX (64 * 1024 * 1024) /* far above the largest head that can be configured */
+#define RESERVE_MAX   (64 * 1024 * 1024) /* far above the largest head that can be configured */
 #define READ_ROOM_MIN (KB_SLICE_BYTES / 4)
 
 void kb_slice_source_init(struct kb_slice_source *source, size_t idle_max)
@@ -235,7 +236,8 @@ int kb_buf_iov(const struct kb_buf *buf, struct iovec *iov, int max)
 {
     int n = 0;
 
-    for (struct kb_segment *segment = buf->first; segment != NULL && n < max; segment = segment->next) {
+    for (struct kb_segment *segment = buf->first; segment != NULL && n < max;
+         segment = segment->next) {
         if (segment->to > segment->from) {
             iov[n].iov_base = segment->slice->bytes + segment->from;
             iov[n].iov_len = segment->to - segment->from;
@@ -250,7 +252,8 @@ size_t kb_buf_peek(const struct kb_buf *buf, void *out, size_t len)
     char *at = out;
     size_t done = 0;
 
-    for (struct kb_segment *segment = buf->first; segment != NULL && done < len; segment = segment->next) {
+    for (struct kb_segment *segment = buf->first; segment != NULL && done < len;
+         segment = segment->next) {
         size_t n = KB_MIN(len - done, (size_t)(segment->to - segment->from));
 
         memcpy(at + done, segment->slice->bytes + segment->from, n);

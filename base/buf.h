@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Byte queues made of reference-counted slices. A slice is filled by one recv, parsed in place, and handed on
- * by reference; small pieces are copied to the end of the queue instead. Slices come from the worker and go back to
- * it when the last byte was sent, so that an idle connection owns none. Each queue has a high watermark, given at
- * init: appending never fails, the owner stops its source when kb_buf_above_high() says so. One worker only. */
+/* Byte queues made of reference-counted slices. A slice is filled by one recv, parsed in place, and
+ * handed on by reference; small pieces are copied to the end of the queue instead. Slices come from
+ * the worker and go back to it when the last byte was sent, so that an idle connection owns none.
+ * Each queue has a high watermark, given at init: appending never fails, the owner stops its source
+ * when kb_buf_above_high() says so. One worker only. */
 #pragma once
 
 #include <stdbool.h>
@@ -11,9 +12,9 @@
 #include "base/pool.h"
 #include "base/str.h"
 
-#define KB_SLICE_BYTES 16384 /* one recv; a head of ordinary size; 4 pages */
-#define KB_SLICE_COPY_MAX 2048 /* up to here a copy is cheaper than a further iovec */
-#define KB_BUF_IOV_MAX 16
+#define KB_SLICE_BYTES    16384 /* one recv; a head of ordinary size; 4 pages */
+#define KB_SLICE_COPY_MAX 2048  /* up to here a copy is cheaper than a further iovec */
+#define KB_BUF_IOV_MAX    16
 
 /* Where a worker's slices come from. */
 struct kb_slice_source {
@@ -50,8 +51,8 @@ void kb_slice_source_init(struct kb_slice_source *source, size_t idle_max);
 /* When every slice was given back. */
 void kb_slice_source_dispose(struct kb_slice_source *source);
 
-/* A slice with one reference and no bytes. `room` up to KB_SLICE_BYTES gives the ordinary size; more comes from
- * the heap. Never NULL. */
+/* A slice with one reference and no bytes. `room` up to KB_SLICE_BYTES gives the ordinary size;
+ * more comes from the heap. Never NULL. */
 struct kb_slice *kb_slice_acquire(struct kb_slice_source *source, size_t room);
 /* Gives up the last reference: see kb_slice_unref. */
 void kb_slice_release(struct kb_slice *slice);
@@ -95,8 +96,8 @@ void kb_buf_move(struct kb_buf *dst, struct kb_buf *src);
 /* Moves the first `len` bytes. */
 void kb_buf_move_first(struct kb_buf *dst, struct kb_buf *src, size_t len);
 
-/* Contiguous room for at least `len` bytes at the end; write there, then commit what was written. Nothing else may
- * touch the queue in between. len <= 64 MiB. */
+/* Contiguous room for at least `len` bytes at the end; write there, then commit what was written.
+ * Nothing else may touch the queue in between. len <= 64 MiB. */
 char *kb_buf_reserve(struct kb_buf *buf, size_t len);
 void kb_buf_commit(struct kb_buf *buf, size_t len);
 
@@ -111,9 +112,10 @@ int kb_buf_iov(const struct kb_buf *buf, struct iovec *iov, int max);
 /* Copies out up to `len` bytes from the front without dropping them. */
 size_t kb_buf_peek(const struct kb_buf *buf, void *out, size_t len);
 
-/* Room to receive into: behind the last byte when its slice has KB_SLICE_BYTES / 4 left and nobody else refers
- * to it, so that a head that comes in pieces stays contiguous; otherwise in a new slice. Commit with
- * kb_buf_commit; an uncommitted new slice stays for the next call and is dropped by kb_buf_trim. */
+/* Room to receive into: behind the last byte when its slice has KB_SLICE_BYTES / 4 left and nobody
+ * else refers to it, so that a head that comes in pieces stays contiguous; otherwise in a new
+ * slice. Commit with kb_buf_commit; an uncommitted new slice stays for the next call and is dropped
+ * by kb_buf_trim. */
 char *kb_buf_read_room(struct kb_buf *buf, size_t *room);
 /* Gives an empty trailing slice back to the worker. */
 void kb_buf_trim(struct kb_buf *buf);

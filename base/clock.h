@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Clocks. Request code reads the loop's cached time (kb_loop_now_ms); these ask the kernel. Tests may freeze
- * and move the clocks of the calling thread. */
+/* Clocks. Request code reads the loop's cached time (kb_loop_now_ms); these ask the kernel. Tests
+ * may freeze and move the clocks of the calling thread. */
 #pragma once
 
 #include "base/compiler.h"

@@ -9,8 +9,8 @@ const char *kb_err_name(int err)
     switch (err) {
     case KB_OK:
         return "KB_OK";
-#define X(name, value, text)                                                                       \
-    case value:                                                                                    \
+#define X(name, value, text) \
+    case value:              \
         return "KB_E" #name;
 #include "base/err.def"
 #undef X
@@ -24,8 +24,8 @@ const char *kb_err_text(int err)
     switch (err) {
     case KB_OK:
         return "no error";
-#define X(name, value, text)                                                                       \
-    case value:                                                                                    \
+#define X(name, value, text) \
+    case value:              \
         return text;
 #include "base/err.def"
 #undef X

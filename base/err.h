@@ -21,10 +21,10 @@ const char *kb_err_text(int err);
 int kb_err_from_errno(int errno_value);
 
 /* Returns from the calling function when `expr` is not 0. */
-#define KB_TRY(expr)                                                                               \
-    do {                                                                                           \
-        int kb_try_rc_ = (expr);                                                                   \
-        if (KB_UNLIKELY(kb_try_rc_ != 0)) {                                                        \
-            return kb_try_rc_;                                                                     \
-        }                                                                                          \
+#define KB_TRY(expr)                        \
+    do {                                    \
+        int kb_try_rc_ = (expr);            \
+        if (KB_UNLIKELY(kb_try_rc_ != 0)) { \
+            return kb_try_rc_;              \
+        }                                   \
     } while (0)

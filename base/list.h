@@ -28,7 +28,8 @@ KB_INLINE bool kb_list_linked(const struct kb_list *link)
     return link->next != NULL;
 }
 
-KB_INLINE void kb_list_insert_between(struct kb_list *link, struct kb_list *prev, struct kb_list *next)
+KB_INLINE void kb_list_insert_between(struct kb_list *link, struct kb_list *prev,
+                                      struct kb_list *next)
 {
     link->prev = prev;
     link->next = next;
@@ -71,6 +72,6 @@ KB_INLINE struct kb_list *kb_list_pop_front(struct kb_list *head)
 #define KB_LIST_ENTRY(link, type, member) KB_CONTAINER_OF(link, type, member)
 
 /* The body may unlink `link` itself, nothing else. */
-#define KB_LIST_FOREACH(link, head)                                                                \
-    for (struct kb_list *link = (head)->next, *link##_next_ = link->next; link != (head);          \
+#define KB_LIST_FOREACH(link, head)                                                       \
+    for (struct kb_list *link = (head)->next, *link##_next_ = link->next; link != (head); \
          link = link##_next_, link##_next_ = link->next)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The application log. A line is composed on the stack and leaves in one write, so that lines of several
- * threads do not mix. */
+/* The application log. A line is composed on the stack and leaves in one write, so that lines of
+ * several threads do not mix. */
 #include "base/log.h"
 
 #include <fcntl.h>
@@ -24,7 +24,8 @@ static const char *const component_names[] = {
 #include "base/log.def"
 #undef X
 };
-static const char *const level_names[] = {"trace", "debug", "info", "warning", "error", "critical", "off"};
+static const char *const level_names[] = {"trace", "debug",    "info", "warning",
+                                          "error", "critical", "off"};
 
 static char *format;
 static bool format_escape;
@@ -240,8 +241,8 @@ static void flag_add(struct line *out, char flag, const struct record *record)
     }
 }
 
-void kb_log_write(enum kb_log_component component, enum kb_log_level level, const char *file, int line,
-                  const char *fmt, ...)
+void kb_log_write(enum kb_log_component component, enum kb_log_level level, const char *file,
+                  int line, const char *fmt, ...)
 {
     char text[LINE_MAX_BYTES / 2];
     struct record record = {component, level, file, line, KB_STR_NULL, {0}, kb_clock_wall_ns()};

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Event loop over libuv. uv_poll only tells readiness; all reading and writing is done by the owners on their own
- * descriptors, so that no request object is needed per operation. */
+/* Event loop over libuv. uv_poll only tells readiness; all reading and writing is done by the
+ * owners on their own descriptors, so that no request object is needed per operation. */
 #include "base/loop.h"
 
 #include <stdlib.h>
@@ -17,7 +17,7 @@ struct kb_post {
 };
 
 /* Deferred work may queue more of it; this many rounds later it waits for the next event. */
-#define DEFERRED_MAX 10000
+#define DEFERRED_MAX    10000
 #define WALL_REFRESH_NS UINT64_C(1000000000)
 
 static void time_update(struct kb_loop *loop)
@@ -218,7 +218,8 @@ int kb_io_open(struct kb_loop *loop, struct kb_io *io, int fd, kb_io_cb cb)
 
 void kb_io_watch(struct kb_io *io, unsigned events)
 {
-    int uv_events = (events & KB_IO_READ ? UV_READABLE : 0) | (events & KB_IO_WRITE ? UV_WRITABLE : 0) |
+    int uv_events = (events & KB_IO_READ ? UV_READABLE : 0) |
+                    (events & KB_IO_WRITE ? UV_WRITABLE : 0) |
                     (events & KB_IO_HANGUP ? UV_DISCONNECT : 0);
 
     if (io->fd < 0 || events == io->watched) {
@@ -266,7 +267,8 @@ int kb_loop_signal_open(struct kb_loop *loop, struct kb_signal *signal, int numb
 {
     memset(signal, 0, sizeof(*signal));
     signal->cb = cb;
-    if (uv_signal_init(&loop->uv, &signal->uv) != 0 || uv_signal_start(&signal->uv, signal_caught, number) != 0) {
+    if (uv_signal_init(&loop->uv, &signal->uv) != 0 ||
+        uv_signal_start(&signal->uv, signal_caught, number) != 0) {
         return KB_EIO;
     }
     uv_unref((uv_handle_t *)&signal->uv);

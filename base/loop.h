@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Event loop: readiness of descriptors, timers, work posted from other threads, and deferred work that runs when the
- * event that caused it is done. One per thread. libuv below; nothing above base/ sees libuv. */
+/* Event loop: readiness of descriptors, timers, work posted from other threads, and deferred work
+ * that runs when the event that caused it is done. One per thread. libuv below; nothing above base/
+ * sees libuv. */
 #pragma once
 
 #include <pthread.h>
@@ -12,9 +13,9 @@
 #include "base/obj.h"
 #include "base/timer.h"
 
-#define KB_IO_READ 1u
-#define KB_IO_WRITE 2u
-#define KB_IO_ERROR 4u /* only reported: the descriptor has an error pending */
+#define KB_IO_READ   1u
+#define KB_IO_WRITE  2u
+#define KB_IO_ERROR  4u /* only reported: the descriptor has an error pending */
 #define KB_IO_HANGUP 8u /* the peer has ended its side, whatever is still to be read */
 
 struct kb_io;
@@ -71,7 +72,8 @@ void kb_loop_stop(struct kb_loop *loop);
 /* Calls cb(arg) on the loop's thread. From any thread. */
 void kb_loop_post(struct kb_loop *loop, kb_post_cb cb, void *arg);
 
-/* Calls deferred->cb after the present event. Harmless when queued already. From the loop's thread. */
+/* Calls deferred->cb after the present event. Harmless when queued already. From the loop's thread.
+ */
 KB_INLINE void kb_loop_defer(struct kb_loop *loop, struct kb_deferred *deferred)
 {
     if (!kb_list_linked(&deferred->link)) {
@@ -113,8 +115,8 @@ KB_INLINE uint64_t kb_loop_wall_ns(const struct kb_loop *loop)
 void kb_loop_timer_arm(struct kb_loop *loop, struct kb_timer *timer, uint64_t delay_ms);
 void kb_loop_timer_cancel(struct kb_loop *loop, struct kb_timer *timer);
 
-/* Starts watching `fd` (non-blocking) for nothing yet; io owns fd from now on. On error the fd still belongs to
- * the caller. */
+/* Starts watching `fd` (non-blocking) for nothing yet; io owns fd from now on. On error the fd
+ * still belongs to the caller. */
 int kb_io_open(struct kb_loop *loop, struct kb_io *io, int fd, kb_io_cb cb) KB_MUST_USE;
 /* Changes what is watched: KB_IO_READ, KB_IO_WRITE, both or 0. */
 void kb_io_watch(struct kb_io *io, unsigned events);

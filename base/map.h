@@ -35,6 +35,7 @@ void *kb_map_remove(struct kb_map *map, struct kb_str key);
 uint64_t kb_map_hash(struct kb_str key);
 
 /* Order is arbitrary; the map must not change meanwhile. */
-#define KB_MAP_FOREACH(e, map)                                                                     \
-    for (struct kb_map_entry *e = (map)->entries; e != NULL && e < (map)->entries + (map)->cap; e++) \
+#define KB_MAP_FOREACH(e, map)                                                                  \
+    for (struct kb_map_entry *e = (map)->entries; e != NULL && e < (map)->entries + (map)->cap; \
+         e++)                                                                                   \
         if (e->value != NULL)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The heap. Out of memory aborts with a message: limits are checked before memory is asked for. Not for
- * the request path, which lives on freelists and arenas. */
+/* The heap. Out of memory aborts with a message: limits are checked before memory is asked for. Not
+ * for the request path, which lives on freelists and arenas. */
 #pragma once
 
 #include "base/compiler.h"

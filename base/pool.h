@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Freelist of objects of one size, owned by one worker; not thread-safe. Objects come from the heap and
- * go back to the list; beyond `idle_max` idle objects they go back to the heap. */
+/* Freelist of objects of one size, owned by one worker; not thread-safe. Objects come from the heap
+ * and go back to the list; beyond `idle_max` idle objects they go back to the heap. */
 #pragma once
 
 #include "base/obj.h"

@@ -56,7 +56,8 @@ uint64_t kb_rand_u64(struct kb_rand *rand)
 static const char *hex_pairs(void)
 {
     static const char digits[] =
-#define H1(a) a "0" a "1" a "2" a "3" a "4" a "5" a "6" a "7" a "8" a "9" a "a" a "b" a "c" a "d" a "e" a "f"
+#define H1(a) \
+    a "0" a "1" a "2" a "3" a "4" a "5" a "6" a "7" a "8" a "9" a "a" a "b" a "c" a "d" a "e" a "f"
         H1("0") H1("1") H1("2") H1("3") H1("4") H1("5") H1("6") H1("7") H1("8") H1("9") H1("a")
             H1("b") H1("c") H1("d") H1("e") H1("f");
 #undef H1

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Random numbers: a fast generator per worker for load balancing and request ids, and entropy from the
- * kernel to seed it. Not for keys. */
+/* Random numbers: a fast generator per worker for load balancing and request ids, and entropy from
+ * the kernel to seed it. Not for keys. */
 #pragma once
 
 #include "base/compiler.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The C face of RE2. The only C++ file of the project; no exception passes it, because RE2 throws none and memory
- * that is not there aborts. */
+/* The C face of RE2. The only C++ file of the project; no exception passes it, because RE2 throws
+ * none and memory that is not there aborts. */
 #include <re2/re2.h>
 
 #include <stdbool.h>
@@ -14,7 +14,8 @@ extern "C" {
 
 #include "base/regex.h"
 
-/* Bytes, not UTF-8: as Envoy 1.40, so that '.' matches any byte of a header, and program sizes are Envoy's. */
+/* Bytes, not UTF-8: as Envoy 1.40, so that '.' matches any byte of a header, and program sizes are
+ * Envoy's. */
 static RE2::Options options()
 {
     RE2::Options latin1(RE2::Quiet);
@@ -45,7 +46,8 @@ struct kb_str in_arena(struct kb_arena *arena, const std::string &text)
 
 } // namespace
 
-struct kb_regex *kb_regex_create(struct kb_str pattern, struct kb_arena *arena, struct kb_str *error)
+struct kb_regex *kb_regex_create(struct kb_str pattern, struct kb_arena *arena,
+                                 struct kb_str *error)
 {
     struct kb_regex *regex = new kb_regex(piece(pattern));
 
@@ -90,8 +92,8 @@ bool kb_regex_partial_match(const struct kb_regex *regex, struct kb_str text)
     return RE2::PartialMatch(piece(text), regex->re);
 }
 
-static bool match_groups(const struct kb_regex *regex, struct kb_str text, RE2::Anchor anchor, struct kb_str *groups,
-                         int count)
+static bool match_groups(const struct kb_regex *regex, struct kb_str text, RE2::Anchor anchor,
+                         struct kb_str *groups, int count)
 {
     re2::StringPiece found[KB_REGEX_GROUPS_MAX];
 
@@ -105,18 +107,20 @@ static bool match_groups(const struct kb_regex *regex, struct kb_str text, RE2::
     return true;
 }
 
-bool kb_regex_full_match_groups(const struct kb_regex *regex, struct kb_str text, struct kb_str *groups, int count)
+bool kb_regex_full_match_groups(const struct kb_regex *regex, struct kb_str text,
+                                struct kb_str *groups, int count)
 {
     return match_groups(regex, text, RE2::ANCHOR_BOTH, groups, count);
 }
 
-bool kb_regex_partial_match_groups(const struct kb_regex *regex, struct kb_str text, struct kb_str *groups, int count)
+bool kb_regex_partial_match_groups(const struct kb_regex *regex, struct kb_str text,
+                                   struct kb_str *groups, int count)
 {
     return match_groups(regex, text, RE2::UNANCHORED, groups, count);
 }
 
-struct kb_str kb_regex_replace_all(const struct kb_regex *regex, struct kb_str text, struct kb_str substitution,
-                                   struct kb_arena *arena)
+struct kb_str kb_regex_replace_all(const struct kb_regex *regex, struct kb_str text,
+                                   struct kb_str substitution, struct kb_arena *arena)
 {
     std::string changed(text.p != nullptr ? text.p : "", text.len);
 

@@ -18,7 +18,8 @@ static int set_int(int fd, int level, int name, int value)
 }
 
 /* Options that must stand before bind; names the one that failed. */
-static const char *listen_options_set(int fd, const struct kb_addr *addr, const struct kb_sock_listen_options *options)
+static const char *listen_options_set(int fd, const struct kb_addr *addr,
+                                      const struct kb_sock_listen_options *options)
 {
     if (!kb_addr_is_ip(addr)) {
         return NULL;
@@ -29,7 +30,8 @@ static const char *listen_options_set(int fd, const struct kb_addr *addr, const 
     if (options->reuse_port && set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1) != 0) {
         return "SO_REUSEPORT";
     }
-    if (addr->sa.sa_family == AF_INET6 && set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, !options->ipv4_compat) != 0) {
+    if (addr->sa.sa_family == AF_INET6 &&
+        set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, !options->ipv4_compat) != 0) {
         return "IPV6_V6ONLY";
     }
     if (options->freebind && set_int(fd, IPPROTO_IP, IP_FREEBIND, 1) != 0) {
@@ -41,8 +43,8 @@ static const char *listen_options_set(int fd, const struct kb_addr *addr, const 
     return NULL;
 }
 
-static int listen_on(int fd, const struct kb_addr *addr, const struct kb_sock_listen_options *options,
-                     const char **what)
+static int listen_on(int fd, const struct kb_addr *addr,
+                     const struct kb_sock_listen_options *options, const char **what)
 {
     *what = listen_options_set(fd, addr, options);
     if (*what != NULL) {
@@ -68,8 +70,8 @@ static int listen_on(int fd, const struct kb_addr *addr, const struct kb_sock_li
     return 0;
 }
 
-int kb_sock_listen(const struct kb_addr *addr, const struct kb_sock_listen_options *options, int *fd,
-                   struct kb_addr *bound, const char **what)
+int kb_sock_listen(const struct kb_addr *addr, const struct kb_sock_listen_options *options,
+                   int *fd, struct kb_addr *bound, const char **what)
 {
     int rc;
 
@@ -157,7 +159,8 @@ ssize_t kb_sock_send(int fd, const struct iovec *iov, int count)
     if (KB_LIKELY(count == 1)) {
         n = send(fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL);
     } else {
-        struct msghdr msg = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)count};
+        struct msghdr msg = {.msg_iov = (struct iovec *)(uintptr_t)iov,
+                             .msg_iovlen = (size_t)count};
 
         n = sendmsg(fd, &msg, MSG_NOSIGNAL);
     }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Non-blocking sockets: creation, options, and the calls of the data path with their errors mapped. */
+/* Non-blocking sockets: creation, options, and the calls of the data path with their errors mapped.
+ */
 #pragma once
 
 #include <sys/uio.h>
@@ -15,15 +16,17 @@ struct kb_sock_listen_options {
     uint32_t unix_mode;
 };
 
-/* A listening socket; *bound gets the address with the real port. On error *what names the call that failed. */
-int kb_sock_listen(const struct kb_addr *addr, const struct kb_sock_listen_options *options, int *fd,
-                   struct kb_addr *bound, const char **what) KB_MUST_USE;
+/* A listening socket; *bound gets the address with the real port. On error *what names the call
+ * that failed. */
+int kb_sock_listen(const struct kb_addr *addr, const struct kb_sock_listen_options *options,
+                   int *fd, struct kb_addr *bound, const char **what) KB_MUST_USE;
 
-/* The next waiting connection, TCP_NODELAY set. KB_EAGAIN: none; KB_ENOMEM: out of descriptors or memory. */
+/* The next waiting connection, TCP_NODELAY set. KB_EAGAIN: none; KB_ENOMEM: out of descriptors or
+ * memory. */
 int kb_sock_accept(int listen_fd, int *fd, struct kb_addr *remote) KB_MUST_USE;
 
-/* Starts to connect, from `source` when not NULL. 0: connected already; KB_EAGAIN: wait for writability; else failed,
- * no descriptor is left. */
+/* Starts to connect, from `source` when not NULL. 0: connected already; KB_EAGAIN: wait for
+ * writability; else failed, no descriptor is left. */
 int kb_sock_connect(const struct kb_addr *addr, const struct kb_addr *source, int *fd) KB_MUST_USE;
 /* After writability: 0 when connected, else why not. *errno_value gets the system's code. */
 int kb_sock_connect_result(int fd, int *errno_value) KB_MUST_USE;
@@ -38,5 +41,6 @@ void kb_sock_shutdown_write(int fd);
 /* The next close sends RST instead of FIN. */
 void kb_sock_set_linger_reset(int fd);
 /* TCP keep-alive; 0 leaves the system's value. */
-int kb_sock_set_keepalive(int fd, uint32_t probes, uint32_t time_s, uint32_t interval_s) KB_MUST_USE;
+int kb_sock_set_keepalive(int fd, uint32_t probes, uint32_t time_s,
+                          uint32_t interval_s) KB_MUST_USE;
 void kb_sock_local_addr(int fd, struct kb_addr *addr);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Borrowed slices of text: pointer and length, not terminated. Whoever holds a kb_str must know that
- * the bytes live long enough; functions that keep one say so. */
+/* Borrowed slices of text: pointer and length, not terminated. Whoever holds a kb_str must know
+ * that the bytes live long enough; functions that keep one say so. */
 #pragma once
 
 #include <stdbool.h>
@@ -18,9 +18,9 @@ struct kb_str {
 
 /* A slice of a string literal. */
 #define KB_STR(literal) ((struct kb_str){"" literal, sizeof(literal) - 1})
-#define KB_STR_NULL ((struct kb_str){NULL, 0})
+#define KB_STR_NULL     ((struct kb_str){NULL, 0})
 /* For printf("%.*s", KB_STR_ARG(s)). */
-#define KB_STR_ARG(s) (int)(s).len, (s).p
+#define KB_STR_ARG(s)   (int)(s).len, (s).p
 
 KB_INLINE struct kb_str kb_str_make(const char *p, size_t len)
 {
@@ -89,11 +89,12 @@ ptrdiff_t kb_str_find(struct kb_str s, struct kb_str needle);
 /* Without spaces and tabs at both ends. */
 struct kb_str kb_str_trim(struct kb_str s);
 
-/* Takes the next token before `sep` off the front of *rest; false when *rest is used up (p NULL). An empty
- * string has one empty token. */
+/* Takes the next token before `sep` off the front of *rest; false when *rest is used up (p NULL).
+ * An empty string has one empty token. */
 bool kb_str_next_token(struct kb_str *rest, char sep, struct kb_str *token);
 
-/* Whole slice as a decimal number without sign. KB_EINVALID when empty, too large or anything else is in it. */
+/* Whole slice as a decimal number without sign. KB_EINVALID when empty, too large or anything else
+ * is in it. */
 int kb_str_to_u64(struct kb_str s, uint64_t *out) KB_MUST_USE;
 /* Whole slice as a decimal number with optional sign '-' or '+'. */
 int kb_str_to_i64(struct kb_str s, int64_t *out) KB_MUST_USE;

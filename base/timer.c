@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Hierarchical timer wheel. Level n has 64 slots of 64^n ms; a timer stands at the level of the highest
- * bit group in which its deadline differs from now, and falls to lower levels as time comes closer. */
+/* Hierarchical timer wheel. Level n has 64 slots of 64^n ms; a timer stands at the level of the
+ * highest bit group in which its deadline differs from now, and falls to lower levels as time comes
+ * closer. */
 #include "base/timer.h"
 
 #include <string.h>
 
 #include "base/obj.h"
 
-#define BITS 6
+#define BITS  6
 #define SLOTS 64
-#define MASK (SLOTS - 1)
+#define MASK  (SLOTS - 1)
 
 void kb_timer_wheel_init(struct kb_timer_wheel *wheel, uint64_t now_ms)
 {
@@ -76,7 +77,8 @@ void kb_timer_wheel_arm(struct kb_timer_wheel *wheel, struct kb_timer *timer, ui
 }
 
 /* Moves the list of one slot to `out`. */
-static void slot_take(struct kb_timer_wheel *wheel, unsigned level, unsigned slot, struct kb_list *out)
+static void slot_take(struct kb_timer_wheel *wheel, unsigned level, unsigned slot,
+                      struct kb_list *out)
 {
     struct kb_list *head = &wheel->slots[level][slot];
 

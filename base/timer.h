@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Timer wheel: millisecond ticks, arming and cancelling in constant time. Pure: it is told the time and
- * says when it wants to be called next; base/loop.c drives one per loop with a single uv_timer. */
+/* Timer wheel: millisecond ticks, arming and cancelling in constant time. Pure: it is told the time
+ * and says when it wants to be called next; base/loop.c drives one per loop with a single uv_timer.
+ */
 #pragma once
 
 #include <stdbool.h>
@@ -44,9 +45,10 @@ void kb_timer_wheel_arm(struct kb_timer_wheel *wheel, struct kb_timer *timer, ui
 /* Harmless when not armed. */
 void kb_timer_wheel_cancel(struct kb_timer_wheel *wheel, struct kb_timer *timer);
 
-/* Moves time on and calls every timer that is due, earliest slot first. A callback may arm and cancel any
- * timer; one armed for now or the past fires at the next advance. */
+/* Moves time on and calls every timer that is due, earliest slot first. A callback may arm and
+ * cancel any timer; one armed for now or the past fires at the next advance. */
 void kb_timer_wheel_advance(struct kb_timer_wheel *wheel, uint64_t now_ms);
 
-/* The time at which advance should be called next, or UINT64_MAX. May be earlier than the first deadline. */
+/* The time at which advance should be called next, or UINT64_MAX. May be earlier than the first
+ * deadline. */
 uint64_t kb_timer_wheel_next_ms(const struct kb_timer_wheel *wheel);

@@ -6,7 +6,7 @@
 #include <stdio.h>
 
 /* Idle objects kept for reuse: enough for bursts, little enough to forget. */
-#define SLICES_IDLE_MAX 64
+#define SLICES_IDLE_MAX       64
 #define ARENA_BLOCKS_IDLE_MAX 128
 
 int kb_worker_init(struct kb_worker *worker, uint32_t index)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A worker: one thread, one loop, and everything that thread owns: freelists, random numbers, statistics cells,
- * and per-room state in slots. Index 0..count-1 are the traffic threads; the main thread is a worker too, with index
- * `count`, so that the same code serves the admin port there. Nothing of a worker is touched by another thread except
- * through kb_loop_post. */
+/* A worker: one thread, one loop, and everything that thread owns: freelists, random numbers,
+ * statistics cells, and per-room state in slots. Index 0..count-1 are the traffic threads; the main
+ * thread is a worker too, with index `count`, so that the same code serves the admin port there.
+ * Nothing of a worker is touched by another thread except through kb_loop_post. */
 #pragma once
 
 #include "base/buf.h"
@@ -10,7 +10,7 @@
 #include "base/pool.h"
 #include "base/rand.h"
 
-#define KB_WORKERS_MAX 256
+#define KB_WORKERS_MAX       256
 #define KB_ARENA_BLOCK_BYTES 4096 /* holds the state of an ordinary request */
 
 /* State that a room keeps per worker: struct kb_worker.slots[...]. */

@@ -14,6 +14,9 @@
 #include "proxy/admin/core_sources_internal.h"
 #include "proxy/listener/listener_manager.h"
 
+#define HCM_ENUM(name) \
+    ENVOY__EXTENSIONS__FILTERS__NETWORK__HTTP_CONNECTION_MANAGER__V3__HTTP_CONNECTION_MANAGER__##name
+
 #define NEW(type, lower, arena) ((type *)(void *)kb_pb_new(&lower##__descriptor, (arena)))
 
 struct configs_visit {
@@ -259,8 +262,7 @@ static void route_config_visit(const Envoy__Config__Listener__V3__Filter *filter
         return;
     }
     hcm = (const void *)config;
-    if (hcm->route_specifier_case !=
-        ENVOY__EXTENSIONS__FILTERS__NETWORK__HTTP_CONNECTION_MANAGER__V3__HTTP_CONNECTION_MANAGER__ROUTE_SPECIFIER_ROUTE_CONFIG) {
+    if (hcm->route_specifier_case != HCM_ENUM(ROUTE_SPECIFIER_ROUTE_CONFIG)) {
         return;
     }
     message = NEW(Envoy__Admin__V3__RoutesConfigDump__StaticRouteConfig,

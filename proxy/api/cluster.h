@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Clusters and hosts as the data path sees them. struct kb_cluster is immutable; struct kb_cluster_local is one worker's
- * view of it with that worker's hosts, load balancer and counters. Implemented in proxy/upstream/. */
+/* Clusters and hosts as the data path sees them. struct kb_cluster is immutable; struct
+ * kb_cluster_local is one worker's view of it with that worker's hosts, load balancer and counters.
+ * Implemented in proxy/upstream/. */
 #pragma once
 
 #include "base/addr.h"
@@ -19,7 +20,13 @@ struct kb_circuit_limits {
     uint32_t retry_budget_min;   /* 3 */
 };
 
-enum kb_resource { KB_RESOURCE_CONNECTIONS, KB_RESOURCE_PENDING, KB_RESOURCE_REQUESTS, KB_RESOURCE_RETRIES, KB_RESOURCE_COUNT };
+enum kb_resource {
+    KB_RESOURCE_CONNECTIONS,
+    KB_RESOURCE_PENDING,
+    KB_RESOURCE_REQUESTS,
+    KB_RESOURCE_RETRIES,
+    KB_RESOURCE_COUNT
+};
 
 struct kb_cluster {
     KB_OBJ;
@@ -27,15 +34,16 @@ struct kb_cluster {
     struct kb_str observability_name; /* alt_stat_name or name */
     struct kb_str metadata; /* packed envoy.config.core.v3.Metadata; empty when there is none */
     struct kb_stat_group *stats;
-    struct kb_stat_group *http1_stats; /* "cluster.x.http1."; created with the first pool, may be NULL */
+    struct kb_stat_group
+        *http1_stats; /* "cluster.x.http1."; created with the first pool, may be NULL */
     uint64_t connect_timeout_ms;
-    uint64_t idle_timeout_ms; /* of pooled connections; 0: none */
+    uint64_t idle_timeout_ms;            /* of pooled connections; 0: none */
     uint64_t max_connection_duration_ms; /* 0: none */
     uint32_t per_connection_buffer_limit_bytes;
     uint32_t max_requests_per_connection; /* 0: none */
     uint32_t max_response_headers_bytes;  /* 80 KiB */
     uint32_t max_response_headers_count;  /* 100 */
-    struct kb_addr bind_source; /* upstream_bind_config; len 0: none */
+    struct kb_addr bind_source;           /* upstream_bind_config; len 0: none */
     struct {
         uint32_t probes, time_s, interval_s;
         bool set;
@@ -54,30 +62,30 @@ struct kb_cluster {
 KB_OBJ_MAGIC(kb_cluster, 0x434c5553);
 
 enum { /* health flags, as /clusters shows them */
-    KB_HOST_FAILED_ACTIVE_HC = 1,
-    KB_HOST_FAILED_OUTLIER = 2,
-    KB_HOST_FAILED_EDS = 4,
-    KB_HOST_DEGRADED_EDS = 8,
-    KB_HOST_DRAINING_EDS = 16, /* also left out of the host count that health is a share of */
+       KB_HOST_FAILED_ACTIVE_HC = 1,
+       KB_HOST_FAILED_OUTLIER = 2,
+       KB_HOST_FAILED_EDS = 4,
+       KB_HOST_DEGRADED_EDS = 8,
+       KB_HOST_DRAINING_EDS = 16, /* also left out of the host count that health is a share of */
 };
-#define KB_HOST_UNHEALTHY                                                                          \
+#define KB_HOST_UNHEALTHY \
     (KB_HOST_FAILED_ACTIVE_HC | KB_HOST_FAILED_OUTLIER | KB_HOST_FAILED_EDS | KB_HOST_DRAINING_EDS)
 
 enum kb_host_stat { /* per host, /clusters order of the text page */
-    KB_HOST_CX_ACTIVE,
-    KB_HOST_CX_CONNECT_FAIL,
-    KB_HOST_CX_TOTAL,
-    KB_HOST_RQ_ACTIVE,
-    KB_HOST_RQ_ERROR,
-    KB_HOST_RQ_PENDING_ACTIVE,
-    KB_HOST_RQ_SUCCESS,
-    KB_HOST_RQ_TIMEOUT,
-    KB_HOST_RQ_TOTAL,
-    KB_HOST_STAT_COUNT
+                    KB_HOST_CX_ACTIVE,
+                    KB_HOST_CX_CONNECT_FAIL,
+                    KB_HOST_CX_TOTAL,
+                    KB_HOST_RQ_ACTIVE,
+                    KB_HOST_RQ_ERROR,
+                    KB_HOST_RQ_PENDING_ACTIVE,
+                    KB_HOST_RQ_SUCCESS,
+                    KB_HOST_RQ_TIMEOUT,
+                    KB_HOST_RQ_TOTAL,
+                    KB_HOST_STAT_COUNT
 };
 
-/* What one worker keeps for one host; made at first use, on that worker, and freed with the host. A pool in it holds a
- * reference to the host and must be gone (NULL) when it lets go of that. */
+/* What one worker keeps for one host; made at first use, on that worker, and freed with the host. A
+ * pool in it holds a reference to the host and must be gone (NULL) when it lets go of that. */
 struct kb_host_local {
     uint64_t stats[KB_HOST_STAT_COUNT];
     void *pools[KB_PRIORITY_COUNT]; /* proxy/upstream/pool_h1.c */
@@ -94,14 +102,16 @@ struct kb_host {
     struct kb_str hostname;  /* endpoint hostname or DNS name; may be empty */
     struct kb_str metadata;  /* packed envoy.config.core.v3.Metadata; empty when there is none */
     struct kb_str region, zone, sub_zone;
-    uint32_t zone_variant; /* kb_stat_zone_key of the node's zone and this one; 0: one of them is unknown */
+    uint32_t zone_variant; /* kb_stat_zone_key of the node's zone and this one; 0: one of them is
+                              unknown */
     uint32_t weight;
     uint32_t priority;
     uint32_t health_flags; /* relaxed atomics */
     bool canary;
     uint32_t refs; /* atomic: host sets of main, plus one per worker view that holds it */
     uint32_t local_count;
-    struct kb_host_local **locals; /* [local_count]: by worker index, the last is the main thread's */
+    struct kb_host_local *
+        *locals; /* [local_count]: by worker index, the last is the main thread's */
 };
 KB_OBJ_MAGIC(kb_host, 0x484f5354);
 
@@ -127,20 +137,22 @@ struct kb_lb_request {
     struct kb_stream_info *info;
     bool has_hash;
     uint64_t hash;
-    /* Retries: true when this host shall not be taken (previous_hosts...); asked up to max_attempts times (Envoy's
-     * host_selection_retry_max_attempts + 1), then the last pick is taken all the same. NULL: take any. */
+    /* Retries: true when this host shall not be taken (previous_hosts...); asked up to max_attempts
+     * times (Envoy's host_selection_retry_max_attempts + 1), then the last pick is taken all the
+     * same. NULL: take any. */
     bool (*reject_host)(void *arg, const struct kb_host *host);
     void *reject_arg;
     uint32_t max_attempts;
 };
 
-/* This worker's view of the cluster of that name, or NULL. On the worker. Hold it across events only with
- * kb_cluster_local_ref. */
+/* This worker's view of the cluster of that name, or NULL. On the worker. Hold it across events
+ * only with kb_cluster_local_ref. */
 struct kb_cluster_local *kb_cluster_local_find(struct kb_worker *worker, struct kb_str name);
-/* The same through a place that remembers the answer: for routes, which look up the same name per request. `slot` is a
- * cluster slot number of kb_cluster_slot. */
+/* The same through a place that remembers the answer: for routes, which look up the same name per
+ * request. `slot` is a cluster slot number of kb_cluster_slot. */
 struct kb_cluster_local *kb_cluster_local_get(struct kb_worker *worker, uint32_t slot);
-/* The number that stands for this cluster name in this process, whether or not the cluster exists. Main thread. */
+/* The number that stands for this cluster name in this process, whether or not the cluster exists.
+ * Main thread. */
 uint32_t kb_cluster_slot(struct kb_cluster_manager *manager, struct kb_str name);
 /* Whether there is a cluster of that name. Main thread. */
 bool kb_cluster_manager_has(const struct kb_cluster_manager *manager, struct kb_str name);
@@ -155,9 +167,10 @@ KB_INLINE void kb_cluster_local_ref(struct kb_cluster_local *local)
 /* On its worker. A removed view may be gone afterwards. */
 void kb_cluster_local_unref(struct kb_cluster_local *local);
 
-/* The next host, or NULL when there is none that may be used. Borrowed until the view changes (between events); ref it
- * to keep it. */
-struct kb_host *kb_cluster_local_choose_host(struct kb_cluster_local *local, const struct kb_lb_request *request);
+/* The next host, or NULL when there is none that may be used. Borrowed until the view changes
+ * (between events); ref it to keep it. */
+struct kb_host *kb_cluster_local_choose_host(struct kb_cluster_local *local,
+                                             const struct kb_lb_request *request);
 
 /* Atomic; any thread. What is done per request takes kb_host_local_ref. */
 struct kb_host *kb_host_ref(struct kb_host *host);
@@ -181,8 +194,9 @@ KB_INLINE void kb_host_local_unref(struct kb_host_local *local)
     }
 }
 
-/* Called on a worker when a host leaves its view and the worker has a local for it: close idle connections, let busy
- * ones finish. One function for the process, set by the pools before workers start. */
+/* Called on a worker when a host leaves its view and the worker has a local for it: close idle
+ * connections, let busy ones finish. One function for the process, set by the pools before workers
+ * start. */
 typedef void (*kb_host_removed_cb)(struct kb_worker *worker, struct kb_host_local *local);
 void kb_host_set_removed_cb(kb_host_removed_cb cb);
 
@@ -191,12 +205,18 @@ KB_INLINE void kb_host_stat_add(struct kb_host_local *local, enum kb_host_stat s
     __atomic_store_n(&local->stats[stat], local->stats[stat] + (uint64_t)n, __ATOMIC_RELAXED);
 }
 
-/* True, and counted, when one more of this resource may be used; false at the limit of all workers together. */
-bool kb_resource_take(struct kb_cluster_local *local, enum kb_priority priority, enum kb_resource resource);
+/* True, and counted, when one more of this resource may be used; false at the limit of all workers
+ * together. */
+bool kb_resource_take(struct kb_cluster_local *local, enum kb_priority priority,
+                      enum kb_resource resource);
 /* As take, but beyond the limit too (a host's first connection). */
-void kb_resource_force(struct kb_cluster_local *local, enum kb_priority priority, enum kb_resource resource);
-void kb_resource_give(struct kb_cluster_local *local, enum kb_priority priority, enum kb_resource resource);
-/* A host's pool was made (1) or is gone (-1): for circuit_breakers.*.cx_pool_open and remaining_cx_pools. */
+void kb_resource_force(struct kb_cluster_local *local, enum kb_priority priority,
+                       enum kb_resource resource);
+void kb_resource_give(struct kb_cluster_local *local, enum kb_priority priority,
+                      enum kb_resource resource);
+/* A host's pool was made (1) or is gone (-1): for circuit_breakers.*.cx_pool_open and
+ * remaining_cx_pools. */
 void kb_resource_count_pool(struct kb_cluster_local *local, enum kb_priority priority, int n);
 /* True when one more may be taken. */
-bool kb_resource_can(struct kb_cluster_local *local, enum kb_priority priority, enum kb_resource resource);
+bool kb_resource_can(struct kb_cluster_local *local, enum kb_priority priority,
+                     enum kb_resource resource);

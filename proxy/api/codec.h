@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Between a HTTP codec and what stands above it: the connection manager downstream, the router's attempt upstream. HTTP/1 and HTTP/2
- * codecs implement the same vtables. */
+/* Between a HTTP codec and what stands above it: the connection manager downstream, the router's
+ * attempt upstream. HTTP/1 and HTTP/2 codecs implement the same vtables. */
 #pragma once
 
 #include "base/buf.h"
@@ -8,11 +8,13 @@
 #include "proxy/api/reset_reason.h"
 #include "proxy/api/stream_info.h"
 
-/* Writes one response; the codec's stream is gone after the call that carried end_stream, or reset. */
+/* Writes one response; the codec's stream is gone after the call that carried end_stream, or reset.
+ */
 struct kb_response_encoder_ops {
     void (*encode_1xx)(void *encoder, const struct kb_header_map *headers);
     void (*encode_headers)(void *encoder, const struct kb_header_map *headers, bool end_stream);
-    void (*encode_data)(void *encoder, struct kb_buf *data, bool end_stream); /* takes all of data */
+    void (*encode_data)(void *encoder, struct kb_buf *data,
+                        bool end_stream); /* takes all of data */
     void (*encode_trailers)(void *encoder, const struct kb_header_map *trailers);
     void (*reset)(void *encoder);
     /* Counted: stops delivering the request's body. */
@@ -22,12 +24,13 @@ struct kb_response_encoder_ops {
 /* One request on an upstream connection. */
 struct kb_request_encoder;
 
-/* Hears of the response; `owner` is given to the pool. Headers and trailers live in the arena given with the
- * request; their strings in it or in the head's slice. */
+/* Hears of the response; `owner` is given to the pool. Headers and trailers live in the arena given
+ * with the request; their strings in it or in the head's slice. */
 struct kb_response_decoder_ops {
     void (*on_1xx)(void *owner, struct kb_header_map *headers);
     void (*on_headers)(void *owner, struct kb_header_map *headers, bool end_stream);
-    void (*on_data)(void *owner, struct kb_buf *data, bool end_stream); /* what is left in data is dropped */
+    void (*on_data)(void *owner, struct kb_buf *data,
+                    bool end_stream); /* what is left in data is dropped */
     void (*on_trailers)(void *owner, struct kb_header_map *trailers);
     /* The last call; no response will come, or no more of it. `transport_failure` may be empty. */
     void (*on_reset)(void *owner, enum kb_reset_reason reason, struct kb_str transport_failure);
@@ -36,14 +39,18 @@ struct kb_response_decoder_ops {
 };
 
 /* Encodes the request; kb_request_encoder_headers first, once. */
-void kb_request_encoder_headers(struct kb_request_encoder *encoder, const struct kb_header_map *headers, bool end_stream);
-void kb_request_encoder_data(struct kb_request_encoder *encoder, struct kb_buf *data, bool end_stream);
-void kb_request_encoder_trailers(struct kb_request_encoder *encoder, const struct kb_header_map *trailers);
+void kb_request_encoder_headers(struct kb_request_encoder *encoder,
+                                const struct kb_header_map *headers, bool end_stream);
+void kb_request_encoder_data(struct kb_request_encoder *encoder, struct kb_buf *data,
+                             bool end_stream);
+void kb_request_encoder_trailers(struct kb_request_encoder *encoder,
+                                 const struct kb_header_map *trailers);
 /* Gives the request up; no callback comes any more. */
 void kb_request_encoder_reset(struct kb_request_encoder *encoder);
 /* Counted: stops reading the response. */
 void kb_request_encoder_read_disable(struct kb_request_encoder *encoder, bool disable);
-/* The slice that holds the response's header strings; take a reference in on_headers to keep them. */
+/* The slice that holds the response's header strings; take a reference in on_headers to keep them.
+ */
 struct kb_slice *kb_request_encoder_head_slice(struct kb_request_encoder *encoder);
 /* Facts of the connection for the access log. */
 void kb_request_encoder_info(struct kb_request_encoder *encoder, struct kb_upstream_info *info);
@@ -52,18 +59,22 @@ void kb_request_encoder_info(struct kb_request_encoder *encoder, struct kb_upstr
 struct kb_pool_callbacks {
     /* A connection is there: encode on it. May come from within kb_http_pool_new_stream. */
     void (*on_ready)(void *owner, struct kb_request_encoder *encoder, struct kb_host *host);
-    /* None can be had: KB_RESET_OVERFLOW, REMOTE/LOCAL_CONNECTION_FAILURE, CONNECTION_TIMEOUT. `text` is the transport's
-     * reason ("delayed connect error: Connection refused"), may be empty. `host` is NULL when the request was not even queued for it. */
-    void (*on_failure)(void *owner, enum kb_reset_reason reason, struct kb_str text, struct kb_host *host);
+    /* None can be had: KB_RESET_OVERFLOW, REMOTE/LOCAL_CONNECTION_FAILURE, CONNECTION_TIMEOUT.
+     * `text` is the transport's reason ("delayed connect error: Connection refused"), may be empty.
+     * `host` is NULL when the request was not even queued for it. */
+    void (*on_failure)(void *owner, enum kb_reset_reason reason, struct kb_str text,
+                       struct kb_host *host);
 };
 
 /* A waiting request; NULL when it was answered already. */
 struct kb_pool_waiter;
 
-/* Asks the pool of this host on this worker for a stream. Response headers go into `response` (initialised by the codec) in
- * `arena`; both must live until the stream ends. Calls one of `callbacks`, perhaps before returning; then *waiter is NULL. */
-void kb_http_pool_new_stream(struct kb_cluster_local *local, struct kb_host *host, enum kb_priority priority,
-                             struct kb_arena *arena, const struct kb_pool_callbacks *callbacks,
+/* Asks the pool of this host on this worker for a stream. Response headers go into `response`
+ * (initialised by the codec) in `arena`; both must live until the stream ends. Calls one of
+ * `callbacks`, perhaps before returning; then *waiter is NULL. */
+void kb_http_pool_new_stream(struct kb_cluster_local *local, struct kb_host *host,
+                             enum kb_priority priority, struct kb_arena *arena,
+                             const struct kb_pool_callbacks *callbacks,
                              const struct kb_response_decoder_ops *decoder, void *owner,
                              struct kb_pool_waiter **waiter);
 /* The request is not wanted any more. */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One socket, downstream or upstream: reading with back-pressure, buffered writing with watermarks, half-close, the ways
- * to close, and the transport socket (raw, TLS) between the queue and the descriptor. Implemented in
- * proxy/network/connection.c. Everything runs on the connection's worker. */
+/* One socket, downstream or upstream: reading with back-pressure, buffered writing with watermarks,
+ * half-close, the ways to close, and the transport socket (raw, TLS) between the queue and the
+ * descriptor. Implemented in proxy/network/connection.c. Everything runs on the connection's
+ * worker. */
 #pragma once
 
 #include "base/sock.h"
@@ -18,16 +19,18 @@ enum kb_conn_event {
 
 enum kb_conn_close {
     KB_CONN_FLUSH_WRITE,           /* send what is buffered, then close */
-    KB_CONN_FLUSH_WRITE_AND_DELAY, /* then FIN, and wait for the peer's FIN for the delayed close timeout */
+    KB_CONN_FLUSH_WRITE_AND_DELAY, /* then FIN, and wait for the peer's FIN for the delayed close
+                                      timeout */
     KB_CONN_NO_FLUSH,              /* drop what is buffered, close */
     KB_CONN_ABORT_RESET,           /* RST */
 };
 
-/* All are called with the owner; none may be NULL except the watermark ones. The connection's memory goes after the last
- * event, when the present event of the loop is done. */
+/* All are called with the owner; none may be NULL except the watermark ones. The connection's
+ * memory goes after the last event, when the present event of the loop is done. */
 struct kb_conn_callbacks {
-    /* Bytes came (or only end_stream, once). Consume from `in` what is understood; the rest is kept, and the call is
-     * repeated when more comes. `in` is borrowed. With reading disabled it is not called. */
+    /* Bytes came (or only end_stream, once). Consume from `in` what is understood; the rest is
+     * kept, and the call is repeated when more comes. `in` is borrowed. With reading disabled it is
+     * not called. */
     void (*on_data)(void *owner, struct kb_buf *in, bool end_stream);
     void (*on_event)(void *owner, enum kb_conn_event event);
     /* The write queue passed its high watermark / fell to half of it. */
@@ -40,12 +43,13 @@ struct kb_conn_callbacks {
 /* Transport sockets: what stands between queues and the descriptor. The raw one is the default. */
 struct kb_transport_socket_ops {
     const char *name;
-    /* Reads into conn->in until KB_EAGAIN, the budget, or the end. Returns 0, or KB_ECLOSED at the peer's end of
-     * stream, or another error when the connection is broken. */
+    /* Reads into conn->in until KB_EAGAIN, the budget, or the end. Returns 0, or KB_ECLOSED at the
+     * peer's end of stream, or another error when the connection is broken. */
     int (*do_read)(struct kb_conn *conn);
     /* Sends from conn->out. Returns 0 (conn->out.len says what is left) or an error. */
     int (*do_write)(struct kb_conn *conn, bool end_stream);
-    void (*on_connected)(struct kb_conn *conn); /* TCP is up; raises KB_CONN_CONNECTED when the transport is too */
+    void (*on_connected)(
+        struct kb_conn *conn); /* TCP is up; raises KB_CONN_CONNECTED when the transport is too */
     void (*close)(struct kb_conn *conn);
 };
 extern const struct kb_transport_socket_ops kb_transport_socket_raw;
@@ -63,23 +67,24 @@ struct kb_conn {
     struct kb_connection_info info;
     struct kb_deferred flush;
     struct kb_list detached_link; /* in the worker's list while flushed without an owner */
-    struct kb_timer timer; /* connect timeout, later delayed close */
+    struct kb_timer timer;        /* connect timeout, later delayed close */
     uint64_t delayed_close_ms;
     uint64_t bytes_received; /* on the descriptor, for *_cx_rx_bytes_total */
     uint64_t bytes_sent;
     /* Statistics cells of the owner, updated as bytes come and go; NULL: not counted. */
     struct kb_stat_block *stat_block;
     uint16_t stat_rx_total, stat_rx_buffered, stat_tx_total, stat_tx_buffered;
-    uint16_t stat_delayed_close; /* 0: not counted */
+    uint16_t stat_delayed_close;    /* 0: not counted */
     size_t counted_in, counted_out; /* what the *_buffered gauges show of this connection */
     unsigned read_disable_count;
-    uint8_t state; /* enum conn_state of connection.c */
-    bool end_sent;          /* FIN sent or to be sent after `out` */
-    bool end_wanted;        /* half-close asked for */
+    uint8_t state;   /* enum conn_state of connection.c */
+    bool end_sent;   /* FIN sent or to be sent after `out` */
+    bool end_wanted; /* half-close asked for */
     bool end_received;
     bool end_reported;
-    bool half_close_enabled; /* the peer's FIN is end_stream, not an event */
-    bool early_close_detected; /* set by the owner: the peer's FIN ends it even while reading is disabled */
+    bool half_close_enabled;   /* the peer's FIN is end_stream, not an event */
+    bool early_close_detected; /* set by the owner: the peer's FIN ends it even while reading is
+                                  disabled */
     bool above_high;
     bool reset_detected; /* the peer sent RST */
     bool connect_timed_out;
@@ -87,36 +92,43 @@ struct kb_conn {
 };
 KB_OBJ_MAGIC(kb_conn, 0x434f4e4e);
 
-/* A connection over an accepted descriptor, which it owns from now on; NULL when the system gives no more. Reading starts when kb_conn_start is called. The write queue's
- * high watermark is `buffer_limit` bytes (0: none). */
-struct kb_conn *kb_conn_create_accepted(struct kb_worker *worker, int fd, const struct kb_addr *remote,
-                                        const struct kb_addr *local, size_t buffer_limit);
+/* A connection over an accepted descriptor, which it owns from now on; NULL when the system gives
+ * no more. Reading starts when kb_conn_start is called. The write queue's high watermark is
+ * `buffer_limit` bytes (0: none). */
+struct kb_conn *kb_conn_create_accepted(struct kb_worker *worker, int fd,
+                                        const struct kb_addr *remote, const struct kb_addr *local,
+                                        size_t buffer_limit);
 
-/* Starts to connect to `addr` (from `source` when not NULL). The outcome comes as an event, never from within this call.
- * After `timeout_ms` without success: REMOTE_CLOSE with connect_timed_out. */
+/* Starts to connect to `addr` (from `source` when not NULL). The outcome comes as an event, never
+ * from within this call. After `timeout_ms` without success: REMOTE_CLOSE with connect_timed_out.
+ */
 struct kb_conn *kb_conn_create_connecting(struct kb_worker *worker, const struct kb_addr *addr,
-                                          const struct kb_addr *source, uint64_t timeout_ms, size_t buffer_limit);
+                                          const struct kb_addr *source, uint64_t timeout_ms,
+                                          size_t buffer_limit);
 
 /* Sets who hears of it; before the first event. */
-void kb_conn_set_owner(struct kb_conn *conn, const struct kb_conn_callbacks *callbacks, void *owner);
+void kb_conn_set_owner(struct kb_conn *conn, const struct kb_conn_callbacks *callbacks,
+                       void *owner);
 /* Begins to read. */
 void kb_conn_start(struct kb_conn *conn);
 
-/* The queue to write to: append to conn->out with the kb_buf functions, then call this. What is there leaves when the
- * present event is done. */
+/* The queue to write to: append to conn->out with the kb_buf functions, then call this. What is
+ * there leaves when the present event is done. */
 void kb_conn_written(struct kb_conn *conn);
 /* Half-close after what is in conn->out. */
 void kb_conn_end_stream(struct kb_conn *conn);
 
-/* Counted: reading goes on when each disable was taken back. Data already in conn->in is delivered then. */
+/* Counted: reading goes on when each disable was taken back. Data already in conn->in is delivered
+ * then. */
 void kb_conn_read_disable(struct kb_conn *conn, bool disable);
 
-/* on_event(LOCAL_CLOSE) comes from within this call for every kind; afterwards the owner hears no more, whatever is still being
- * flushed. Harmless when closed already. */
+/* on_event(LOCAL_CLOSE) comes from within this call for every kind; afterwards the owner hears no
+ * more, whatever is still being flushed. Harmless when closed already. */
 void kb_conn_close(struct kb_conn *conn, enum kb_conn_close how);
 
 /* Connected, and the last event has not come. */
 bool kb_conn_is_open(const struct kb_conn *conn);
 
-/* The worker ends: connections that are only being flushed, or wait for their peer, are closed now. On the worker. */
+/* The worker ends: connections that are only being flushed, or wait for their peer, are closed now.
+ * On the worker. */
 void kb_conns_worker_close(struct kb_worker *worker);

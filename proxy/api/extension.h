@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The registry of extensions: one table, made from proxy/ext/meson.build. Lookup is by the configuration's type URL,
- * then by name, as in Envoy. */
+/* The registry of extensions: one table, made from proxy/ext/meson.build. Lookup is by the
+ * configuration's type URL, then by name, as in Envoy. */
 #pragma once
 
 #include "base/str.h"
@@ -28,12 +28,13 @@ extern const struct kb_extension kb_extensions[];
 extern const size_t kb_extension_count;
 
 /* The extension, or NULL. `type_url` without "type.googleapis.com/"; may be empty. */
-const struct kb_extension *kb_extension_find(enum kb_extension_category category, struct kb_str type_url,
-                                             struct kb_str name);
+const struct kb_extension *kb_extension_find(enum kb_extension_category category,
+                                             struct kb_str type_url, struct kb_str name);
 
 /* Envoy's name of the category ("envoy.filters.http"). */
 const char *kb_extension_category_name(enum kb_extension_category category);
 
-/* Takes an extension out of use (--disable-extensions): "envoy.filters.http/envoy.filters.http.router". KB_EINVALID: not of
- * that form; KB_ENOTFOUND: there is none. Main thread, before anything is built. */
+/* Takes an extension out of use (--disable-extensions):
+ * "envoy.filters.http/envoy.filters.http.router". KB_EINVALID: not of that form; KB_ENOTFOUND:
+ * there is none. Main thread, before anything is built. */
 int kb_extension_disable(struct kb_str category_and_name) KB_MUST_USE;

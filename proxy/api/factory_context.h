@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a factory gets when it builds an object from configuration: the process-wide rooms, by pointer. Main thread. */
+/* What a factory gets when it builds an object from configuration: the process-wide rooms, by
+ * pointer. Main thread. */
 #pragma once
 
 #include "base/arena.h"
@@ -27,19 +28,22 @@ struct kb_server_context {
     uint64_t file_flush_interval_ms;
     uint64_t file_flush_min_bytes;
     uint64_t drain_time_s;
-    bool drain_immediate;   /* --drain-strategy immediate */
+    bool drain_immediate;     /* --drain-strategy immediate */
     bool health_check_failed; /* /healthcheck/fail; written by main, read by workers (relaxed) */
     bool draining;            /* the whole server drains; likewise */
-    bool draining_inbound;    /* listeners with traffic_direction INBOUND drain; likewise. See proxy/api/drain.h */
-    uint64_t drain_deadline_ms;         /* when the drain time is over, kb_loop_now_ms; valid while draining */
+    bool draining_inbound;    /* listeners with traffic_direction INBOUND drain; likewise. See
+                                 proxy/api/drain.h */
+    uint64_t
+        drain_deadline_ms; /* when the drain time is over, kb_loop_now_ms; valid while draining */
     uint64_t drain_inbound_deadline_ms; /* likewise for draining_inbound */
     bool validate_only;
 };
 
 struct kb_factory_context {
     struct kb_server_context *server;
-    struct kb_arena *arena; /* lives as long as the object being built */
-    const char *stat_prefix; /* of the enclosing listener: "listener.127.0.0.1_80."; NULL outside of listeners */
+    struct kb_arena *arena;  /* lives as long as the object being built */
+    const char *stat_prefix; /* of the enclosing listener: "listener.127.0.0.1_80."; NULL outside of
+                                listeners */
     struct kb_str listener_name;
     bool inbound;           /* the listener's traffic_direction is INBOUND */
     bool drain_modify_only; /* its drain_type is MODIFY_ONLY */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* %COMMAND% format strings (Envoy "substitution formatter"): parsed once at configuration, evaluated per log line or
- * header. Implemented in proxy/access_log/. */
+/* %COMMAND% format strings (Envoy "substitution formatter"): parsed once at configuration,
+ * evaluated per log line or header. Implemented in proxy/access_log/. */
 #pragma once
 
 #include "base/diag.h"
@@ -17,21 +17,23 @@ struct kb_formatter_input {
 
 struct kb_formatter; /* immutable after creation, shared by workers */
 
-/* Parses; NULL after reporting to diag (Envoy's text). `omit_empty`: a missing value gives "" instead of "-". The
- * formatter lives in the arena. */
-struct kb_formatter *kb_formatter_create(struct kb_arena *arena, struct kb_str format, bool omit_empty,
-                                         struct kb_diag *diag);
+/* Parses; NULL after reporting to diag (Envoy's text). `omit_empty`: a missing value gives ""
+ * instead of "-". The formatter lives in the arena. */
+struct kb_formatter *kb_formatter_create(struct kb_arena *arena, struct kb_str format,
+                                         bool omit_empty, struct kb_diag *diag);
 
 /* The text, in `arena` (or the literal itself when the format has no command). */
-struct kb_str kb_formatter_text(const struct kb_formatter *formatter, const struct kb_formatter_input *input,
+struct kb_str kb_formatter_text(const struct kb_formatter *formatter,
+                                const struct kb_formatter_input *input,
                                 const struct kb_stream_info *info, struct kb_arena *arena);
 
 /* JSON form from a google.protobuf.Struct (json_format); keys sorted, numbers kept, as Envoy. */
 struct Google__Protobuf__Struct;
 struct kb_json_formatter;
 struct kb_json_formatter *kb_json_formatter_create(struct kb_arena *arena,
-                                                   const struct Google__Protobuf__Struct *format, bool omit_empty,
-                                                   struct kb_diag *diag);
+                                                   const struct Google__Protobuf__Struct *format,
+                                                   bool omit_empty, struct kb_diag *diag);
 /* One line with a final newline, in `arena`. */
-struct kb_str kb_json_formatter_text(const struct kb_json_formatter *formatter, const struct kb_formatter_input *input,
+struct kb_str kb_json_formatter_text(const struct kb_json_formatter *formatter,
+                                     const struct kb_formatter_input *input,
                                      const struct kb_stream_info *info, struct kb_arena *arena);

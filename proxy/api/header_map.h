@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Headers of one message in arrival order. Names are lower case. Names and values are slices that live as long as the
- * stream: in its read slice, its arena, its configuration, or literals. Well-known names carry an id, found once when
- * the header is added, so that looking them up is an array access. */
+/* Headers of one message in arrival order. Names are lower case. Names and values are slices that
+ * live as long as the stream: in its read slice, its arena, its configuration, or literals.
+ * Well-known names carry an id, found once when the header is added, so that looking them up is an
+ * array access. */
 #pragma once
 
 #include <stdbool.h>
@@ -34,8 +35,8 @@ struct kb_header_map {
     struct kb_str path; /* with query */
     struct kb_str authority;
     struct kb_str scheme;
-    struct kb_str protocol; /* extended CONNECT */
-    uint16_t status;        /* responses; 0: absent */
+    struct kb_str protocol;       /* extended CONNECT */
+    uint16_t status;              /* responses; 0: absent */
     uint16_t first[KB_HDR_COUNT]; /* index + 1 of the first entry of this id */
 };
 
@@ -55,12 +56,14 @@ void kb_header_map_clear(struct kb_header_map *map);
 void kb_header_map_add(struct kb_header_map *map, struct kb_str name, struct kb_str value);
 /* Appends a well-known header. */
 void kb_header_map_add_id(struct kb_header_map *map, enum kb_header_id id, struct kb_str value);
-/* Adds as Envoy does from the wire and from configuration: a repetition of a header that Envoy keeps once
- * (proxy/http/header_inline.def; other ones in requests than in responses, told apart by `status`, so set that
- * first) is joined to the first with ",", in the arena; anything else is appended. */
+/* Adds as Envoy does from the wire and from configuration: a repetition of a header that Envoy
+ * keeps once (proxy/http/header_inline.def; other ones in requests than in responses, told apart by
+ * `status`, so set that first) is joined to the first with ",", in the arena; anything else is
+ * appended. */
 void kb_header_map_append(struct kb_header_map *map, struct kb_str name, struct kb_str value);
 /* The same when the id of the name is known already (KB_HDR_NONE: it has none). */
-void kb_header_map_append_id(struct kb_header_map *map, enum kb_header_id id, struct kb_str name, struct kb_str value);
+void kb_header_map_append_id(struct kb_header_map *map, enum kb_header_id id, struct kb_str name,
+                             struct kb_str value);
 /* Replaces the first value and removes further ones, in place; or appends. */
 void kb_header_map_set(struct kb_header_map *map, struct kb_str name, struct kb_str value);
 void kb_header_map_set_id(struct kb_header_map *map, enum kb_header_id id, struct kb_str value);
@@ -74,13 +77,15 @@ KB_INLINE unsigned kb_header_map_remove_id(struct kb_header_map *map, enum kb_he
 }
 
 /* First header of a well-known name, or NULL. */
-KB_INLINE struct kb_header *kb_header_map_get_id(const struct kb_header_map *map, enum kb_header_id id)
+KB_INLINE struct kb_header *kb_header_map_get_id(const struct kb_header_map *map,
+                                                 enum kb_header_id id)
 {
     return map->first[id] == 0 ? NULL : &map->items[map->first[id] - 1];
 }
 
 /* Its value, or p NULL. */
-KB_INLINE struct kb_str kb_header_map_value_id(const struct kb_header_map *map, enum kb_header_id id)
+KB_INLINE struct kb_str kb_header_map_value_id(const struct kb_header_map *map,
+                                               enum kb_header_id id)
 {
     const struct kb_header *header = kb_header_map_get_id(map, id);
 
@@ -89,14 +94,15 @@ KB_INLINE struct kb_str kb_header_map_value_id(const struct kb_header_map *map, 
 
 /* First header of a lower case name that is not a pseudo header, or NULL. */
 struct kb_header *kb_header_map_get(const struct kb_header_map *map, struct kb_str name);
-/* Value of a header, of ":method", ":path", ":authority" ("host" too), ":scheme" or ":status" (written to the
- * arena); p NULL when absent. First value only. */
+/* Value of a header, of ":method", ":path", ":authority" ("host" too), ":scheme" or ":status"
+ * (written to the arena); p NULL when absent. First value only. */
 struct kb_str kb_header_map_value(const struct kb_header_map *map, struct kb_str name);
-/* All values of that name joined with ",", in the arena; p NULL when absent. As Envoy's getAllOfHeaderAsString. */
+/* All values of that name joined with ",", in the arena; p NULL when absent. As Envoy's
+ * getAllOfHeaderAsString. */
 struct kb_str kb_header_map_joined(const struct kb_header_map *map, struct kb_str name);
 /* Bytes of all names and values, pseudo headers included, as Envoy's HeaderMap::byteSize. */
 uint64_t kb_header_map_bytes(const struct kb_header_map *map);
 
-#define KB_HEADER_FOREACH(h, map)                                                                  \
-    for (struct kb_header *h = (map)->items; h != NULL && h < (map)->items + (map)->count; h++)     \
+#define KB_HEADER_FOREACH(h, map)                                                               \
+    for (struct kb_header *h = (map)->items; h != NULL && h < (map)->items + (map)->count; h++) \
         if (h->name.len > 0)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Network filters of a downstream connection (Envoy network filters): the terminal one is the HTTP connection manager or
- * the TCP proxy. Order of calls: create, on_new_connection, on_data..., on_event, destroy. */
+/* Network filters of a downstream connection (Envoy network filters): the terminal one is the HTTP
+ * connection manager or the TCP proxy. Order of calls: create, on_new_connection, on_data...,
+ * on_event, destroy. */
 #pragma once
 
 #include "proxy/api/connection.h"
@@ -16,7 +17,8 @@ struct kb_network_filter_ops {
     const char *type_url;
     bool terminal;
     /* From the typed_config message (already unpacked and checked). */
-    int (*config_create)(const void *message, struct kb_factory_context *factory, struct kb_diag *diag, void **config);
+    int (*config_create)(const void *message, struct kb_factory_context *factory,
+                         struct kb_diag *diag, void **config);
     void (*config_destroy)(void *config);
     /* A filter of one connection; its memory is its own. The connection outlives it. */
     void *(*create)(void *config, struct kb_conn *conn);

@@ -74,7 +74,7 @@ struct kb_hash_policies; /* proxy/router/hash_policy.c */
 
 /* What few routes have. */
 struct kb_route_policies {
-    struct kb_stat_group *stats; /* of stat_prefix, KB_STAT_VIRTUAL_CLUSTER_*; NULL: none */
+    struct kb_stat_group *stats;         /* of stat_prefix, KB_STAT_VIRTUAL_CLUSTER_*; NULL: none */
     const struct kb_hash_policies *hash; /* NULL: none; see kb_route_hash */
     const struct kb_mirror_policy *mirrors;
     size_t mirror_count;
@@ -92,7 +92,7 @@ struct kb_route {
     const struct kb_virtual_host *virtual_host;
     struct kb_str metadata; /* packed envoy.config.core.v3.Metadata; empty when there is none */
     struct kb_str virtual_host_metadata; /* likewise */
-    const void *impl; /* the entry, for the functions below */
+    const void *impl;                    /* the entry, for the functions below */
     enum kb_route_kind kind;
     /* KB_ROUTE_CLUSTER; in this order to be small, because tables have many */
     enum kb_priority priority;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Statistics as the data path sees them: a group is one Envoy scope ("cluster.x.") with a fixed schema; each worker has
- * a block of 64-bit cells of it, made at first use. The owner keeps its worker's block pointer, so that counting is
- * one store. Reading merges the blocks of all workers (proxy/stats/stat_store.h). */
+/* Statistics as the data path sees them: a group is one Envoy scope ("cluster.x.") with a fixed
+ * schema; each worker has a block of 64-bit cells of it, made at first use. The owner keeps its
+ * worker's block pointer, so that counting is one store. Reading merges the blocks of all workers
+ * (proxy/stats/stat_store.h). */
 #pragma once
 
 #include <stdbool.h>
@@ -25,24 +26,24 @@ struct kb_stat_schema {
 };
 
 /* Ids: KB_STAT_CLUSTER_UPSTREAM_RQ_TOTAL and so on, from proxy/stats/<file>.def. */
-#define KB_STAT_SCHEMAS(S)                                                                         \
-    S(CLUSTER, cluster)                                                                            \
-    S(HTTP, http)                                                                                  \
-    S(HTTP1, http1)                                                                                \
-    S(LISTENER, listener)                                                                          \
-    S(LISTENER_HTTP, listener_http)                                                                \
-    S(LISTENER_WORKER, listener_worker)                                                            \
-    S(LISTENER_MANAGER, listener_manager)                                                          \
-    S(CLUSTER_MANAGER, cluster_manager)                                                            \
-    S(TCP, tcp)                                                                                    \
-    S(DNS, dns)                                                                                    \
-    S(FILESYSTEM, filesystem)                                                                      \
-    S(RUNTIME, runtime)                                                                            \
-    S(SERVER, server)                                                                              \
-    S(WATCHDOG, watchdog)                                                                          \
-    S(VIRTUAL_CLUSTER, virtual_cluster)                                                            \
-    S(ASYNC_CLIENT, async_client)                                                                  \
-    S(THREAD_LOCAL_CLUSTER_MANAGER, thread_local_cluster_manager)                                  \
+#define KB_STAT_SCHEMAS(S)                                        \
+    S(CLUSTER, cluster)                                           \
+    S(HTTP, http)                                                 \
+    S(HTTP1, http1)                                               \
+    S(LISTENER, listener)                                         \
+    S(LISTENER_HTTP, listener_http)                               \
+    S(LISTENER_WORKER, listener_worker)                           \
+    S(LISTENER_MANAGER, listener_manager)                         \
+    S(CLUSTER_MANAGER, cluster_manager)                           \
+    S(TCP, tcp)                                                   \
+    S(DNS, dns)                                                   \
+    S(FILESYSTEM, filesystem)                                     \
+    S(RUNTIME, runtime)                                           \
+    S(SERVER, server)                                             \
+    S(WATCHDOG, watchdog)                                         \
+    S(VIRTUAL_CLUSTER, virtual_cluster)                           \
+    S(ASYNC_CLIENT, async_client)                                 \
+    S(THREAD_LOCAL_CLUSTER_MANAGER, thread_local_cluster_manager) \
     S(OVERLOAD, overload)
 
 #define S(ID, file) extern const struct kb_stat_schema kb_stat_schema_##file;
@@ -148,22 +149,24 @@ struct kb_histogram;
 /* One worker's cells of one group. Written by that worker only, read by the main thread. */
 struct kb_stat_block {
     struct kb_stat_group *group;
-    struct kb_histogram **histograms; /* per histogram id - (count - histogram_count); made at first record */
-    struct kb_stat_codes *codes;      /* response code counters, made at first use */
-    uint8_t *gauge_used;              /* per id: this gauge was set once */
+    struct kb_histogram *
+        *histograms; /* per histogram id - (count - histogram_count); made at first record */
+    struct kb_stat_codes *codes; /* response code counters, made at first use */
+    uint8_t *gauge_used;         /* per id: this gauge was set once */
     uint64_t cells[];
 };
 
-/* A group under `prefix` ("cluster.a.", copied), for `worker_count` workers and the main thread. Whoever asks for the
- * same prefix and schema gets the same group, as two connection managers with one stat_prefix count together. The store
- * owns it until the last kb_stat_group_destroy. From the main thread. */
+/* A group under `prefix` ("cluster.a.", copied), for `worker_count` workers and the main thread.
+ * Whoever asks for the same prefix and schema gets the same group, as two connection managers with
+ * one stat_prefix count together. The store owns it until the last kb_stat_group_destroy. From the
+ * main thread. */
 struct kb_stat_group *kb_stat_group_create(struct kb_stat_store *store, struct kb_str prefix,
                                            const struct kb_stat_schema *schema);
 /* When no worker can write to it any more through this owner. NULL is allowed. */
 void kb_stat_group_destroy(struct kb_stat_group *group);
 
-/* The block of this worker, made when it is not there yet. Keep the pointer. On that worker's thread (or the main
- * thread for its own index). */
+/* The block of this worker, made when it is not there yet. Keep the pointer. On that worker's
+ * thread (or the main thread for its own index). */
 struct kb_stat_block *kb_stat_group_block(struct kb_stat_group *group, uint32_t worker_index);
 
 KB_INLINE void kb_stat_add(struct kb_stat_block *block, unsigned id, uint64_t n)
@@ -192,36 +195,40 @@ KB_INLINE void kb_stat_gauge_set(struct kb_stat_block *block, unsigned id, uint6
 /* Records a sample (milliseconds for *_ms and *_time). `id` is a histogram's. */
 void kb_stat_record(struct kb_stat_block *block, unsigned id, uint64_t value);
 
-/* Copies of the response code counters that Envoy's CodeStats keeps: "upstream_rq_200", "upstream_rq_2xx",
- * "upstream_rq_completed", with a prefix each. */
+/* Copies of the response code counters that Envoy's CodeStats keeps: "upstream_rq_200",
+ * "upstream_rq_2xx", "upstream_rq_completed", with a prefix each. */
 enum kb_stat_code_variant {
     KB_STAT_CODE_PLAIN,
     KB_STAT_CODE_EXTERNAL,
     KB_STAT_CODE_INTERNAL,
     KB_STAT_CODE_CANARY,
     KB_STAT_CODE_RETRY, /* "retry.": a response that was not given to the client but tried again */
-    KB_STAT_CODE_ZONE, /* "zone.<from>.<to>."; the first of those that kb_stat_zone_key gives */
+    KB_STAT_CODE_ZONE,  /* "zone.<from>.<to>."; the first of those that kb_stat_zone_key gives */
     KB_STAT_CODE_VARIANTS
 };
 
-/* The variant that stands for requests from one zone to another; the same for the same zones. From the main thread, when
- * hosts are made. */
-enum kb_stat_code_variant kb_stat_zone_key(struct kb_stat_store *store, struct kb_str from, struct kb_str to);
+/* The variant that stands for requests from one zone to another; the same for the same zones. From
+ * the main thread, when hosts are made. */
+enum kb_stat_code_variant kb_stat_zone_key(struct kb_stat_store *store, struct kb_str from,
+                                           struct kb_str to);
 
-/* Counts a response code in all three counters of a variant of a cluster's block. Allocates only at the first
- * sight of a code. */
-void kb_stat_code_inc(struct kb_stat_block *block, enum kb_stat_code_variant variant, unsigned code);
+/* Counts a response code in all three counters of a variant of a cluster's block. Allocates only at
+ * the first sight of a code. */
+void kb_stat_code_inc(struct kb_stat_block *block, enum kb_stat_code_variant variant,
+                      unsigned code);
 /* Records upstream_rq_time of a variant (PLAIN is the cluster schema's own). */
 void kb_stat_code_time(struct kb_stat_block *block, enum kb_stat_code_variant variant, uint64_t ms);
 
-/* Per-worker counters of names known only at run time ("vhost.v.vcluster.c.upstream_rq_total", "http1.x"): resolves the
- * name in the group to a counter once, at configuration. From the main thread. */
+/* Per-worker counters of names known only at run time ("vhost.v.vcluster.c.upstream_rq_total",
+ * "http1.x"): resolves the name in the group to a counter once, at configuration. From the main
+ * thread. */
 struct kb_stat_named;
-struct kb_stat_named *kb_stat_named_create(struct kb_stat_store *store, struct kb_str full_name, enum kb_stat_kind kind);
+struct kb_stat_named *kb_stat_named_create(struct kb_stat_store *store, struct kb_str full_name,
+                                           enum kb_stat_kind kind);
 /* On a histogram, records the sample n. */
 void kb_stat_named_add(struct kb_stat_named *named, uint32_t worker_index, int64_t n);
 /* Sets this worker's share of a gauge. */
 void kb_stat_named_set(struct kb_stat_named *named, uint32_t worker_index, uint64_t value);
-/* Gives one kb_stat_named_create back; the statistic goes with the last. NULL is allowed. From the main thread, when
- * no worker can write to it any more. */
+/* Gives one kb_stat_named_create back; the statistic goes with the last. NULL is allowed. From the
+ * main thread, when no worker can write to it any more. */
 void kb_stat_named_destroy(struct kb_stat_named *named);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What is known of one HTTP stream or TCP connection: for access logs, header formatters and filters. Times are the
- * loop's monotonic nanoseconds, 0 when not reached; wall_start_ns is since 1970. */
+/* What is known of one HTTP stream or TCP connection: for access logs, header formatters and
+ * filters. Times are the loop's monotonic nanoseconds, 0 when not reached; wall_start_ns is since
+ * 1970. */
 #pragma once
 
 #include "base/addr.h"
@@ -48,9 +49,9 @@ struct kb_upstream_info {
     struct kb_str transport_failure_reason;
     struct kb_str local_close_reason; /* why this side closed the upstream connection */
     uint64_t connection_id;           /* 0: none */
-    uint64_t connect_start_ns;        /* of the connection that served; 0 when it was there already */
+    uint64_t connect_start_ns; /* of the connection that served; 0 when it was there already */
     uint64_t connect_end_ns;
-    uint64_t handshake_end_ns;      /* TLS */
+    uint64_t handshake_end_ns;         /* TLS */
     uint64_t connection_pool_asked_ns; /* this attempt asked its pool; 0: as the stream's start */
     uint64_t connection_pool_ready_ns;
     uint64_t first_tx_ns;
@@ -78,7 +79,7 @@ struct kb_stream_info {
     uint64_t end_ns;
     struct kb_addr remote; /* the trusted client address (%DOWNSTREAM_REMOTE_ADDRESS%), after XFF */
     enum kb_protocol protocol;
-    uint32_t flags; /* 1 << KB_RF_... */
+    uint32_t flags;                  /* 1 << KB_RF_... */
     uint8_t flag_order[KB_RF_COUNT]; /* the flags in the order in which they were set */
     uint8_t flag_count;
     uint16_t response_code;              /* 0: none */
@@ -97,7 +98,7 @@ struct kb_stream_info {
     struct kb_upstream_info upstream;
     struct kb_str request_id; /* %STREAM_ID% */
     bool health_check;
-    bool internal; /* x-envoy-internal: true */
+    bool internal;                /* x-envoy-internal: true */
     uint32_t internal_redirects;  /* followed so far */
     uint64_t route_resolution_ns; /* time spent in finding the route, all times together */
     uint32_t route_resolutions;   /* how often it was looked for */
@@ -111,7 +112,8 @@ KB_INLINE void kb_stream_info_set_flag(struct kb_stream_info *info, enum kb_resp
     }
 }
 
-KB_INLINE bool kb_stream_info_has_flag(const struct kb_stream_info *info, enum kb_response_flag flag)
+KB_INLINE bool kb_stream_info_has_flag(const struct kb_stream_info *info,
+                                       enum kb_response_flag flag)
 {
     return (info->flags & (UINT32_C(1) << flag)) != 0;
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Writes HTTP/1 heads and bodies. A head is measured, then written once into contiguous room of the connection's queue. */
+/* Writes HTTP/1 heads and bodies. A head is measured, then written once into contiguous room of the
+ * connection's queue. */
 #include "proxy/http/h1_encode.h"
 
 struct status_name {
@@ -8,22 +9,63 @@ struct status_name {
 };
 
 static const struct status_name status_names[] = {
-    {100, "Continue"}, {101, "Switching Protocols"}, 
-    {200, "OK"}, {201, "Created"}, {202, "Accepted"}, {203, "Non-Authoritative Information"},
-    {204, "No Content"}, {205, "Reset Content"}, {206, "Partial Content"}, {207, "Multi-Status"},
-    {208, "Already Reported"}, {226, "IM Used"}, {300, "Multiple Choices"}, {301, "Moved Permanently"},
-    {302, "Found"}, {303, "See Other"}, {304, "Not Modified"}, {305, "Use Proxy"},
-    {307, "Temporary Redirect"}, {308, "Permanent Redirect"}, {400, "Bad Request"}, {401, "Unauthorized"},
-    {402, "Payment Required"}, {403, "Forbidden"}, {404, "Not Found"}, {405, "Method Not Allowed"},
-    {406, "Not Acceptable"}, {407, "Proxy Authentication Required"}, {408, "Request Timeout"}, {409, "Conflict"},
-    {410, "Gone"}, {411, "Length Required"}, {412, "Precondition Failed"}, {413, "Payload Too Large"},
-    {414, "URI Too Long"}, {415, "Unsupported Media Type"}, {416, "Range Not Satisfiable"},
-    {417, "Expectation Failed"}, {421, "Misdirected Request"}, {422, "Unprocessable Entity"}, {423, "Locked"},
-    {424, "Failed Dependency"}, {426, "Upgrade Required"}, {428, "Precondition Required"},
-    {429, "Too Many Requests"}, {431, "Request Header Fields Too Large"}, {500, "Internal Server Error"},
-    {501, "Not Implemented"}, {502, "Bad Gateway"}, {503, "Service Unavailable"}, {504, "Gateway Timeout"},
-    {505, "HTTP Version Not Supported"}, {506, "Variant Also Negotiates"}, {507, "Insufficient Storage"},
-    {508, "Loop Detected"}, {510, "Not Extended"}, {511, "Network Authentication Required"},
+    {100, "Continue"},
+    {101, "Switching Protocols"},
+    {200, "OK"},
+    {201, "Created"},
+    {202, "Accepted"},
+    {203, "Non-Authoritative Information"},
+    {204, "No Content"},
+    {205, "Reset Content"},
+    {206, "Partial Content"},
+    {207, "Multi-Status"},
+    {208, "Already Reported"},
+    {226, "IM Used"},
+    {300, "Multiple Choices"},
+    {301, "Moved Permanently"},
+    {302, "Found"},
+    {303, "See Other"},
+    {304, "Not Modified"},
+    {305, "Use Proxy"},
+    {307, "Temporary Redirect"},
+    {308, "Permanent Redirect"},
+    {400, "Bad Request"},
+    {401, "Unauthorized"},
+    {402, "Payment Required"},
+    {403, "Forbidden"},
+    {404, "Not Found"},
+    {405, "Method Not Allowed"},
+    {406, "Not Acceptable"},
+    {407, "Proxy Authentication Required"},
+    {408, "Request Timeout"},
+    {409, "Conflict"},
+    {410, "Gone"},
+    {411, "Length Required"},
+    {412, "Precondition Failed"},
+    {413, "Payload Too Large"},
+    {414, "URI Too Long"},
+    {415, "Unsupported Media Type"},
+    {416, "Range Not Satisfiable"},
+    {417, "Expectation Failed"},
+    {421, "Misdirected Request"},
+    {422, "Unprocessable Entity"},
+    {423, "Locked"},
+    {424, "Failed Dependency"},
+    {426, "Upgrade Required"},
+    {428, "Precondition Required"},
+    {429, "Too Many Requests"},
+    {431, "Request Header Fields Too Large"},
+    {500, "Internal Server Error"},
+    {501, "Not Implemented"},
+    {502, "Bad Gateway"},
+    {503, "Service Unavailable"},
+    {504, "Gateway Timeout"},
+    {505, "HTTP Version Not Supported"},
+    {506, "Variant Also Negotiates"},
+    {507, "Insufficient Storage"},
+    {508, "Loop Detected"},
+    {510, "Not Extended"},
+    {511, "Network Authentication Required"},
     {599, "Last Unassigned Server Error Code"},
 };
 
@@ -118,7 +160,8 @@ size_t kb_h1_header_bytes(size_t head_bytes, unsigned status)
 }
 
 /* Adds the framing header that is missing; as Envoy's StreamEncoderImpl::encodeHeadersBase. */
-static enum kb_h1_framing response_framing(char **at, const struct kb_header_map *headers, bool end_stream,
+static enum kb_h1_framing response_framing(char **at, const struct kb_header_map *headers,
+                                           bool end_stream,
                                            const struct kb_h1_response_options *options)
 {
     bool proper = options->settings->proper_case_words;
@@ -150,7 +193,8 @@ static enum kb_h1_framing response_framing(char **at, const struct kb_header_map
     return options->head_request ? KB_H1_FRAMING_NONE : KB_H1_FRAMING_CHUNKED;
 }
 
-enum kb_h1_framing kb_h1_encode_response(struct kb_buf *out, const struct kb_header_map *headers, bool end_stream,
+enum kb_h1_framing kb_h1_encode_response(struct kb_buf *out, const struct kb_header_map *headers,
+                                         bool end_stream,
                                          const struct kb_h1_response_options *options)
 {
     char *start = kb_buf_reserve(out, headers_size(headers));
@@ -164,7 +208,8 @@ enum kb_h1_framing kb_h1_encode_response(struct kb_buf *out, const struct kb_hea
     return framing;
 }
 
-/* Methods whose requests have no body unless they say so (RFC 9110 section 9.3); Envoy adds no content-length: 0 to them. */
+/* Methods whose requests have no body unless they say so (RFC 9110 section 9.3); Envoy adds no
+ * content-length: 0 to them. */
 static bool method_bodiless(struct kb_str method)
 {
     return kb_str_eq(method, KB_STR("GET")) || kb_str_eq(method, KB_STR("HEAD")) ||
@@ -172,7 +217,8 @@ static bool method_bodiless(struct kb_str method)
            kb_str_eq(method, KB_STR("CONNECT"));
 }
 
-static enum kb_h1_framing request_framing(char **at, const struct kb_header_map *headers, bool end_stream, bool proper)
+static enum kb_h1_framing request_framing(char **at, const struct kb_header_map *headers,
+                                          bool end_stream, bool proper)
 {
     if (kb_header_map_get_id(headers, KB_HDR_CONTENT_LENGTH) != NULL) {
         return KB_H1_FRAMING_LENGTH;
@@ -190,11 +236,13 @@ static enum kb_h1_framing request_framing(char **at, const struct kb_header_map 
     return KB_H1_FRAMING_CHUNKED;
 }
 
-enum kb_h1_framing kb_h1_encode_request(struct kb_buf *out, const struct kb_header_map *headers, bool end_stream,
-                                        const struct kb_h1_settings *settings)
+enum kb_h1_framing kb_h1_encode_request(struct kb_buf *out, const struct kb_header_map *headers,
+                                        bool end_stream, const struct kb_h1_settings *settings)
 {
-    struct kb_str target = kb_str_eq(headers->method, KB_STR("CONNECT")) ? headers->authority : headers->path;
-    size_t size = headers_size(headers) + headers->method.len + target.len + headers->authority.len + 32;
+    struct kb_str target =
+        kb_str_eq(headers->method, KB_STR("CONNECT")) ? headers->authority : headers->path;
+    size_t size =
+        headers_size(headers) + headers->method.len + target.len + headers->authority.len + 32;
     char *start = kb_buf_reserve(out, size);
     char *at = put(start, headers->method.p, headers->method.len);
     bool proper = settings->proper_case_words;
@@ -253,8 +301,8 @@ void kb_h1_encode_data(struct kb_buf *out, enum kb_h1_framing framing, struct kb
     kb_buf_append(out, "\r\n", 2);
 }
 
-void kb_h1_encode_end(struct kb_buf *out, enum kb_h1_framing framing, const struct kb_header_map *trailers,
-                      bool proper_case_words)
+void kb_h1_encode_end(struct kb_buf *out, enum kb_h1_framing framing,
+                      const struct kb_header_map *trailers, bool proper_case_words)
 {
     if (framing != KB_H1_FRAMING_CHUNKED) {
         return;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* HTTP/1 messages to bytes: heads rebuilt from header maps with Envoy's framing rules, chunks, trailers (RFC 9112). */
+/* HTTP/1 messages to bytes: heads rebuilt from header maps with Envoy's framing rules, chunks,
+ * trailers (RFC 9112). */
 #pragma once
 
 #include "base/buf.h"
@@ -21,18 +22,19 @@ struct kb_h1_response_options {
 };
 
 /* Status line, headers, and the framing header that they lack; returns the framing. */
-enum kb_h1_framing kb_h1_encode_response(struct kb_buf *out, const struct kb_header_map *headers, bool end_stream,
+enum kb_h1_framing kb_h1_encode_response(struct kb_buf *out, const struct kb_header_map *headers,
+                                         bool end_stream,
                                          const struct kb_h1_response_options *options);
 
 /* Request line, host, headers, and the framing header that they lack. */
-enum kb_h1_framing kb_h1_encode_request(struct kb_buf *out, const struct kb_header_map *headers, bool end_stream,
-                                        const struct kb_h1_settings *settings);
+enum kb_h1_framing kb_h1_encode_request(struct kb_buf *out, const struct kb_header_map *headers,
+                                        bool end_stream, const struct kb_h1_settings *settings);
 
 /* Body bytes with the framing; takes all of data. */
 void kb_h1_encode_data(struct kb_buf *out, enum kb_h1_framing framing, struct kb_buf *data);
 /* What ends the message: the last chunk, with trailers when `trailers` is not NULL. */
-void kb_h1_encode_end(struct kb_buf *out, enum kb_h1_framing framing, const struct kb_header_map *trailers,
-                      bool proper_case_words);
+void kb_h1_encode_end(struct kb_buf *out, enum kb_h1_framing framing,
+                      const struct kb_header_map *trailers, bool proper_case_words);
 
 /* Of the `head_bytes` of an encoded response those of its header lines. */
 size_t kb_h1_header_bytes(size_t head_bytes, unsigned status);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* HTTP/1 parser: finds complete heads, runs llhttp over them and over bodies, and turns its callbacks into events. The only
- * file that sees llhttp. */
+/* HTTP/1 parser: finds complete heads, runs llhttp over them and over bodies, and turns its
+ * callbacks into events. The only file that sees llhttp. */
 #include "proxy/http/h1_parse.h"
 
 #include <llhttp.h>
@@ -8,10 +8,10 @@
 #include "proxy/http/h1_quirks.h"
 
 enum parse_state {
-    PARSE_IDLE,     /* between messages */
-    PARSE_HEAD,     /* begun; the head is not complete */
-    PARSE_BODY,     /* head given out; body or trailers to come */
-    PARSE_DONE,     /* complete; kb_h1_parser_next comes next */
+    PARSE_IDLE, /* between messages */
+    PARSE_HEAD, /* begun; the head is not complete */
+    PARSE_BODY, /* head given out; body or trailers to come */
+    PARSE_DONE, /* complete; kb_h1_parser_next comes next */
     PARSE_FAILED,
 };
 
@@ -71,8 +71,8 @@ static struct kb_h1_parser *parser_of(llhttp_t *llhttp)
 
 /* ---- lifecycle ---- */
 
-void kb_h1_parser_init(struct kb_h1_parser *parser, bool response, const struct kb_h1_settings *settings,
-                       struct kb_slice_source *source)
+void kb_h1_parser_init(struct kb_h1_parser *parser, bool response,
+                       const struct kb_h1_settings *settings, struct kb_slice_source *source)
 {
     memset(parser, 0, sizeof(*parser));
     KB_OBJ_SET(parser, kb_h1_parser);
@@ -105,7 +105,8 @@ bool kb_h1_parser_has_input(struct kb_h1_parser *parser, struct kb_buf *in)
     return in->len > 0;
 }
 
-void kb_h1_parser_begin(struct kb_h1_parser *parser, struct kb_header_map *map, struct kb_arena *arena)
+void kb_h1_parser_begin(struct kb_h1_parser *parser, struct kb_header_map *map,
+                        struct kb_arena *arena)
 {
     KB_ASSERT(parser->state == PARSE_IDLE);
     parser->state = PARSE_HEAD;
@@ -117,7 +118,8 @@ void kb_h1_parser_next(struct kb_h1_parser *parser)
 {
     kb_slice_unref(parser->head_slice);
     kb_buf_dispose(&parser->body);
-    memset(&parser->scanned, 0, offsetof(struct kb_h1_parser, body) - offsetof(struct kb_h1_parser, scanned));
+    memset(&parser->scanned, 0,
+           offsetof(struct kb_h1_parser, body) - offsetof(struct kb_h1_parser, scanned));
     parser->trailers = NULL;
     parser->arena = NULL;
     parser->parsed_bytes = 0;
@@ -143,7 +145,8 @@ static int on_url(llhttp_t *llhttp, const char *at, size_t len)
 }
 
 /* Appends a piece of a trailer to `whole`, which grows in the arena by doubling. */
-static int piece_collect(struct kb_h1_parser *parser, struct kb_str *whole, size_t *cap, struct kb_str piece)
+static int piece_collect(struct kb_h1_parser *parser, struct kb_str *whole, size_t *cap,
+                         struct kb_str piece)
 {
     parser->trailer_bytes += piece.len;
     if (parser->trailer_bytes > parser->settings->max_head_bytes) {
@@ -391,7 +394,8 @@ static void header_bytes_count(struct kb_h1_parser *parser, struct kb_str head)
     parser->header_bytes = (uint32_t)(head.len > other ? head.len - other : 0);
 }
 
-/* llhttp refused: gives Envoy's reason, or parses Envoy's reading of it. `in` starts with the head. */
+/* llhttp refused: gives Envoy's reason, or parses Envoy's reading of it. `in` starts with the head.
+ */
 static KB_COLD enum kb_h1_event head_retry(struct kb_h1_parser *parser, struct kb_buf *in)
 {
     struct kb_str bytes = kb_buf_first(in);
@@ -405,8 +409,8 @@ static KB_COLD enum kb_h1_event head_retry(struct kb_h1_parser *parser, struct k
     }
     head_reset(parser);
     slice = kb_slice_acquire(in->source, len * 2 + 16);
-    error = kb_h1_quirks_canonicalise(kb_str_first(bytes, len), parser->response, parser->settings, slice->bytes,
-                                      &canonical_len);
+    error = kb_h1_quirks_canonicalise(kb_str_first(bytes, len), parser->response, parser->settings,
+                                      slice->bytes, &canonical_len);
     slice->used = slice->cap;
     kb_slice_unref(parser->head_slice);
     parser->head_slice = slice;
@@ -425,7 +429,8 @@ static KB_COLD enum kb_h1_event head_retry(struct kb_h1_parser *parser, struct k
 }
 
 /* The head is not complete: are its limits and its first line all right so far? */
-static enum kb_h1_event head_wait(struct kb_h1_parser *parser, struct kb_buf *in, struct kb_str bytes)
+static enum kb_h1_event head_wait(struct kb_h1_parser *parser, struct kb_buf *in,
+                                  struct kb_str bytes)
 {
     if (bytes.len > parser->settings->max_head_bytes) {
         return fail(parser, KB_H1_HEADERS_TOO_LARGE);
@@ -435,11 +440,13 @@ static enum kb_h1_event head_wait(struct kb_h1_parser *parser, struct kb_buf *in
         ptrdiff_t lf = kb_str_find_char(bytes, '\n');
         enum kb_h1_error error = KB_H1_OK;
 
-        if (parser->response ? bytes.p[0] != 'H' : memchr(first_bytes, bytes.p[0], sizeof(first_bytes) - 1) == NULL) {
+        if (parser->response ? bytes.p[0] != 'H'
+                             : memchr(first_bytes, bytes.p[0], sizeof(first_bytes) - 1) == NULL) {
             error = KB_H1_CODEC_ERROR;
         }
         if (error == KB_H1_OK && lf >= 0) {
-            error = kb_h1_quirks_first_line(kb_str_first(bytes, (size_t)lf), parser->response, parser->settings);
+            error = kb_h1_quirks_first_line(kb_str_first(bytes, (size_t)lf), parser->response,
+                                            parser->settings);
             parser->first_line_checked = true;
         }
         if (error != KB_H1_OK) {
@@ -451,8 +458,8 @@ static enum kb_h1_event head_wait(struct kb_h1_parser *parser, struct kb_buf *in
     return KB_H1_NEED_MORE;
 }
 
-/* End of the head in `bytes`, searched from where the last search ended, whether its lines end with CRLF or LF; 0: none
- * yet. */
+/* End of the head in `bytes`, searched from where the last search ended, whether its lines end with
+ * CRLF or LF; 0: none yet. */
 static size_t head_find(struct kb_h1_parser *parser, struct kb_str bytes)
 {
     const char *end = bytes.p + bytes.len;

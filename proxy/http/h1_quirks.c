@@ -45,10 +45,11 @@ static struct kb_str word_next(struct kb_str *rest)
 static bool method_known(struct kb_str method)
 {
     static const char *const methods[] = {
-        "GET",    "POST",   "PUT",       "DELETE",     "HEAD",   "OPTIONS",   "PATCH",       "CONNECT", "TRACE",
-        "ACL",    "BIND",   "CHECKOUT",  "COPY",       "LINK",   "LOCK",      "MERGE",       "MKACTIVITY",
-        "MKCALENDAR", "MKCOL", "MOVE",   "MSEARCH",    "NOTIFY", "PROPFIND",  "PROPPATCH",   "PURGE",   "REBIND",
-        "REPORT", "SEARCH", "SOURCE",    "SUBSCRIBE",  "UNBIND", "UNLINK",    "UNLOCK",      "UNSUBSCRIBE",
+        "GET",     "POST",      "PUT",        "DELETE",     "HEAD",     "OPTIONS",     "PATCH",
+        "CONNECT", "TRACE",     "ACL",        "BIND",       "CHECKOUT", "COPY",        "LINK",
+        "LOCK",    "MERGE",     "MKACTIVITY", "MKCALENDAR", "MKCOL",    "MOVE",        "MSEARCH",
+        "NOTIFY",  "PROPFIND",  "PROPPATCH",  "PURGE",      "REBIND",   "REPORT",      "SEARCH",
+        "SOURCE",  "SUBSCRIBE", "UNBIND",     "UNLINK",     "UNLOCK",   "UNSUBSCRIBE",
     };
 
     for (size_t i = 0; i < KB_ARRAY_LEN(methods); i++) {
@@ -62,8 +63,9 @@ static bool method_known(struct kb_str method)
 /* "HTTP/<digit>.<digit>" */
 static bool version_form(struct kb_str version)
 {
-    return version.len == 8 && kb_str_starts_with(version, KB_STR("HTTP/")) && kb_ascii_is_digit(version.p[5]) &&
-           version.p[6] == '.' && kb_ascii_is_digit(version.p[7]);
+    return version.len == 8 && kb_str_starts_with(version, KB_STR("HTTP/")) &&
+           kb_ascii_is_digit(version.p[5]) && version.p[6] == '.' &&
+           kb_ascii_is_digit(version.p[7]);
 }
 
 static enum kb_h1_error request_line(struct kb_str line, const struct kb_h1_settings *settings)
@@ -89,10 +91,12 @@ static enum kb_h1_error request_line(struct kb_str line, const struct kb_h1_sett
         return KB_H1_CODEC_ERROR;
     }
     /* Whatever is not 1.1 counts as 1.0, where that is accepted. */
-    return kb_str_eq(version, KB_STR("HTTP/1.1")) || settings->accept_http_10 ? KB_H1_OK : KB_H1_LOW_VERSION;
+    return kb_str_eq(version, KB_STR("HTTP/1.1")) || settings->accept_http_10 ? KB_H1_OK
+                                                                              : KB_H1_LOW_VERSION;
 }
 
-enum kb_h1_error kb_h1_quirks_first_line(struct kb_str line, bool response, const struct kb_h1_settings *settings)
+enum kb_h1_error kb_h1_quirks_first_line(struct kb_str line, bool response,
+                                         const struct kb_h1_settings *settings)
 {
     if (line.len > 0 && line.p[line.len - 1] == '\r') {
         line.len--;
@@ -152,6 +156,10 @@ static void header_scan(struct quirk_scan *scan, struct kb_str line)
         scan->chunked = kb_str_ieq(value, KB_STR("chunked"));
         scan->bad_encoding = scan->bad_encoding || !scan->chunked || scan->transfer_encodings > 1;
     }
+    if (memchr(name.p, '\r', name.len) != NULL) {
+        /* Joining the halves could make a framing header of two harmless words. */
+        scan->bad_line = true;
+    }
     if (memchr(name.p, '\0', name.len) != NULL) {
         scan->bad_character = true;
     }
@@ -189,7 +197,8 @@ static enum kb_h1_error scan_verdict(const struct quirk_scan *scan, bool respons
     if (scan->bad_character) {
         return KB_H1_INVALID_CHARACTERS;
     }
-    if (scan->has_length && scan->transfer_encodings > 0 && !(scan->chunked && settings->allow_chunked_length)) {
+    if (scan->has_length && scan->transfer_encodings > 0 &&
+        !(scan->chunked && settings->allow_chunked_length)) {
         return KB_H1_CONTENT_LENGTH_AND_CHUNKED;
     }
     if (scan->bad_encoding) {
@@ -212,8 +221,9 @@ static bool length_is_moot(struct kb_str head)
     return chunked && lengths == 1;
 }
 
-enum kb_h1_error kb_h1_quirks_canonicalise(struct kb_str head, bool response, const struct kb_h1_settings *settings,
-                                           char *out, size_t *out_len)
+enum kb_h1_error kb_h1_quirks_canonicalise(struct kb_str head, bool response,
+                                           const struct kb_h1_settings *settings, char *out,
+                                           size_t *out_len)
 {
     struct quirk_scan scan = {0};
     struct kb_str rest = head;

@@ -138,7 +138,8 @@ static bool connection_acceptable(struct kb_header_map *map)
             map->authority = KB_STR_NULL;
         }
         if ((token.len > 0 && token.p[0] == ':') || kb_str_ieq(token, KB_STR("x-forwarded-for")) ||
-            kb_str_ieq(token, KB_STR("x-forwarded-host")) || kb_str_ieq(token, KB_STR("x-forwarded-proto"))) {
+            kb_str_ieq(token, KB_STR("x-forwarded-host")) ||
+            kb_str_ieq(token, KB_STR("x-forwarded-proto"))) {
             return false;
         }
     }
@@ -170,7 +171,8 @@ static void on_head(struct kb_h1_server *server)
         fail(server, KB_H1_LOW_VERSION);
         return;
     }
-    if (KB_UNLIKELY(kb_header_map_get_id(map, KB_HDR_CONNECTION) != NULL) && !connection_acceptable(map)) {
+    if (KB_UNLIKELY(kb_header_map_get_id(map, KB_HDR_CONNECTION) != NULL) &&
+        !connection_acceptable(map)) {
         fail(server, KB_H1_CONNECTION_HEADER_REJECTED);
         return;
     }
@@ -246,7 +248,8 @@ static bool event_handle(struct kb_h1_server *server, enum kb_h1_event event)
             return false;
         }
         if (server->parser.error == KB_H1_UNEXPECTED_UNDERSCORE) {
-            kb_stat_inc(server->hcm->http1_stats, KB_STAT_HTTP1_REQUESTS_REJECTED_WITH_UNDERSCORES_IN_HEADERS);
+            kb_stat_inc(server->hcm->http1_stats,
+                        KB_STAT_HTTP1_REQUESTS_REJECTED_WITH_UNDERSCORES_IN_HEADERS);
         }
         fail(server, server->parser.error);
         return false;
@@ -266,10 +269,10 @@ void kb_h1_server_dispatch(struct kb_h1_server *server, struct kb_buf *in)
             break;
         }
         if (!in_message) {
-            /* A request waits until the one before it is answered, and the client reads its answers. */
+            /* A request waits until the one before it is answered, and the client reads its
+             * answers. */
             if (server->stream != NULL || hcm->drain == KB_HCM_CLOSING || hcm->conn->above_high ||
-                hcm->stream_count >= STREAMS_MAX ||
-                !kb_h1_parser_has_input(&server->parser, in)) {
+                hcm->stream_count >= STREAMS_MAX || !kb_h1_parser_has_input(&server->parser, in)) {
                 break;
             }
             server->stream = kb_hcm_stream_begin(hcm, &h1_server_encoder, server);
@@ -325,7 +328,8 @@ static void encode_headers(void *encoder, const struct kb_header_map *headers, b
     };
 
     server->framing = kb_h1_encode_response(&conn->out, headers, end_stream, &options);
-    server->stream->info.header_bytes_sent += kb_h1_header_bytes(conn->out.len - before, headers->status);
+    server->stream->info.header_bytes_sent +=
+        kb_h1_header_bytes(conn->out.len - before, headers->status);
     server->stream->info.wire_bytes_sent += conn->out.len - before;
     kb_conn_written(conn);
     if (end_stream) {
@@ -355,8 +359,8 @@ static void encode_trailers(void *encoder, const struct kb_header_map *trailers)
     struct kb_h1_server *server = KB_CAST(encoder, kb_h1_server);
     const struct kb_h1_settings *settings = server->parser.settings;
 
-    kb_h1_encode_end(&server->hcm->conn->out, server->framing, settings->enable_trailers ? trailers : NULL,
-                     settings->proper_case_words);
+    kb_h1_encode_end(&server->hcm->conn->out, server->framing,
+                     settings->enable_trailers ? trailers : NULL, settings->proper_case_words);
     kb_conn_written(server->hcm->conn);
     response_end(server);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Downstream HTTP/1 codec: one request at a time, further ones wait in the connection's queue (RFC 9112 section 9.3.2). */
+/* Downstream HTTP/1 codec: one request at a time, further ones wait in the connection's queue (RFC
+ * 9112 section 9.3.2). */
 #pragma once
 
 #include "proxy/api/codec.h"

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The HTTP connection manager of one downstream connection: its codec, its streams, its timeouts and its end. */
+/* The HTTP connection manager of one downstream connection: its codec, its streams, its timeouts
+ * and its end. */
 #include "proxy/http/hcm.h"
 
 #include <stdlib.h>
@@ -110,7 +111,8 @@ static enum kb_network_filter_status hcm_on_new_connection(void *filter)
     kb_stat_gauge_add(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_ACTIVE, 1);
     idle_timer_arm(hcm);
     if (hcm->config->max_connection_duration_ms > 0) {
-        kb_loop_timer_arm(&hcm->worker->loop, &hcm->duration_timer, hcm->config->max_connection_duration_ms);
+        kb_loop_timer_arm(&hcm->worker->loop, &hcm->duration_timer,
+                          hcm->config->max_connection_duration_ms);
     }
     return KB_NETWORK_FILTER_CONTINUE;
 }
@@ -143,7 +145,8 @@ static void closed_count(struct kb_hcm *hcm, bool by_peer)
     bool active = hcm->stream_count > 0;
 
     kb_stat_inc(stats, KB_STAT_HTTP_DOWNSTREAM_CX_DESTROY);
-    kb_stat_inc(stats, by_peer ? KB_STAT_HTTP_DOWNSTREAM_CX_DESTROY_REMOTE : KB_STAT_HTTP_DOWNSTREAM_CX_DESTROY_LOCAL);
+    kb_stat_inc(stats, by_peer ? KB_STAT_HTTP_DOWNSTREAM_CX_DESTROY_REMOTE
+                               : KB_STAT_HTTP_DOWNSTREAM_CX_DESTROY_LOCAL);
     if (active) {
         kb_stat_inc(stats, KB_STAT_HTTP_DOWNSTREAM_CX_DESTROY_ACTIVE_RQ);
         kb_stat_inc(stats, by_peer ? KB_STAT_HTTP_DOWNSTREAM_CX_DESTROY_REMOTE_ACTIVE_RQ
@@ -167,8 +170,7 @@ static void hcm_on_event(void *filter, enum kb_conn_event event)
     }
     hcm->closed = true;
     closed_count(hcm, by_peer);
-    KB_LIST_FOREACH(link, &hcm->streams)
-    {
+    KB_LIST_FOREACH (link, &hcm->streams) {
         kb_stream_on_disconnect(KB_LIST_ENTRY(link, struct kb_stream, link), by_peer);
     }
 }
@@ -177,14 +179,14 @@ static void hcm_on_above_high(void *filter)
 {
     struct kb_hcm *hcm = KB_CAST(filter, kb_hcm);
 
-    KB_LIST_FOREACH(link, &hcm->streams)
-    {
+    KB_LIST_FOREACH (link, &hcm->streams) {
         kb_stream_filters_watermark(KB_LIST_ENTRY(link, struct kb_stream, link), true);
     }
     kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_FLOW_CONTROL_PAUSED_READING_TOTAL);
 }
 
-/* Requests that came while the connection could take none are looked at again, behind this event. */
+/* Requests that came while the connection could take none are looked at again, behind this event.
+ */
 static void input_resume(struct kb_hcm *hcm)
 {
     if (KB_UNLIKELY(hcm->conn->in.len > 0) && !hcm->closed) {
@@ -196,8 +198,7 @@ static void hcm_on_below_low(void *filter)
 {
     struct kb_hcm *hcm = KB_CAST(filter, kb_hcm);
 
-    KB_LIST_FOREACH(link, &hcm->streams)
-    {
+    KB_LIST_FOREACH (link, &hcm->streams) {
         kb_stream_filters_watermark(KB_LIST_ENTRY(link, struct kb_stream, link), false);
     }
     kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_FLOW_CONTROL_RESUMED_READING_TOTAL);
@@ -209,8 +210,7 @@ static void hcm_on_sent(void *filter, size_t n)
     struct kb_hcm *hcm = KB_CAST(filter, kb_hcm);
 
     (void)n;
-    KB_LIST_FOREACH(link, &hcm->streams)
-    {
+    KB_LIST_FOREACH (link, &hcm->streams) {
         kb_stream_touch(KB_LIST_ENTRY(link, struct kb_stream, link));
     }
 }
@@ -224,7 +224,8 @@ static void close_check(struct kb_deferred *deferred)
     if (hcm->closed || hcm->drain != KB_HCM_CLOSING || hcm->stream_count > 0) {
         return;
     }
-    kb_conn_close(hcm->conn, hcm->close_delayed ? KB_CONN_FLUSH_WRITE_AND_DELAY : KB_CONN_FLUSH_WRITE);
+    kb_conn_close(hcm->conn,
+                  hcm->close_delayed ? KB_CONN_FLUSH_WRITE_AND_DELAY : KB_CONN_FLUSH_WRITE);
 }
 
 void kb_hcm_drain_start(struct kb_hcm *hcm)
@@ -310,13 +311,15 @@ void kb_hcm_stream_count(struct kb_hcm *hcm)
     hcm->conn->info.requests++;
     kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_TOTAL);
     kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_HTTP1_TOTAL);
-    if (hcm->config->max_requests_per_connection > 0 && hcm->requests >= hcm->config->max_requests_per_connection) {
+    if (hcm->config->max_requests_per_connection > 0 &&
+        hcm->requests >= hcm->config->max_requests_per_connection) {
         kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_MAX_REQUESTS_REACHED);
         hcm->drain = KB_HCM_CLOSING;
     }
 }
 
-struct kb_stream *kb_hcm_stream_begin(struct kb_hcm *hcm, const struct kb_response_encoder_ops *ops, void *encoder)
+struct kb_stream *kb_hcm_stream_begin(struct kb_hcm *hcm, const struct kb_response_encoder_ops *ops,
+                                      void *encoder)
 {
     struct kb_stream *stream = kb_pool_acquire(&kb_http_worker_get(hcm->worker)->streams);
     struct kb_loop *loop = &hcm->worker->loop;

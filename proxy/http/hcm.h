@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The HTTP connection manager (envoy.filters.network.http_connection_manager): turns a connection's bytes into streams, runs the
- * HTTP filters over each, and writes the answers. This header is its configuration; streams are in hcm_internal.h. */
+/* The HTTP connection manager (envoy.filters.network.http_connection_manager): turns a connection's
+ * bytes into streams, runs the HTTP filters over each, and writes the answers. This header is its
+ * configuration; streams are in hcm_internal.h. */
 #pragma once
 
 #include "proxy/api/access_logger.h"
@@ -9,21 +10,25 @@
 #include "proxy/api/route.h"
 #include "proxy/http/h1_parse.h"
 
-enum kb_server_header { KB_SERVER_HEADER_OVERWRITE, KB_SERVER_HEADER_APPEND_IF_ABSENT, KB_SERVER_HEADER_PASS_THROUGH };
+enum kb_server_header {
+    KB_SERVER_HEADER_OVERWRITE,
+    KB_SERVER_HEADER_APPEND_IF_ABSENT,
+    KB_SERVER_HEADER_PASS_THROUGH
+};
 
 enum kb_escaped_slashes { /* path_with_escaped_slashes_action */
-    KB_ESCAPED_SLASHES_KEEP,
-    KB_ESCAPED_SLASHES_REJECT,
-    KB_ESCAPED_SLASHES_UNESCAPE_AND_REDIRECT,
-    KB_ESCAPED_SLASHES_UNESCAPE_AND_FORWARD,
+                          KB_ESCAPED_SLASHES_KEEP,
+                          KB_ESCAPED_SLASHES_REJECT,
+                          KB_ESCAPED_SLASHES_UNESCAPE_AND_REDIRECT,
+                          KB_ESCAPED_SLASHES_UNESCAPE_AND_FORWARD,
 };
 
 enum kb_forward_client_cert { /* forward_client_cert_details */
-    KB_FORWARD_CLIENT_CERT_SANITIZE,
-    KB_FORWARD_CLIENT_CERT_FORWARD_ONLY,
-    KB_FORWARD_CLIENT_CERT_APPEND_FORWARD,
-    KB_FORWARD_CLIENT_CERT_SANITIZE_SET,
-    KB_FORWARD_CLIENT_CERT_ALWAYS_FORWARD_ONLY,
+                              KB_FORWARD_CLIENT_CERT_SANITIZE,
+                              KB_FORWARD_CLIENT_CERT_FORWARD_ONLY,
+                              KB_FORWARD_CLIENT_CERT_APPEND_FORWARD,
+                              KB_FORWARD_CLIENT_CERT_SANITIZE_SET,
+                              KB_FORWARD_CLIENT_CERT_ALWAYS_FORWARD_ONLY,
 };
 
 struct kb_hcm_filter {
@@ -40,9 +45,10 @@ struct kb_hcm_config {
     KB_OBJ;
     struct kb_server_context *server;
     struct kb_arena arena;
-    struct kb_stat_group *http_stats;     /* "http.<stat_prefix>." */
-    struct kb_stat_group *listener_stats; /* "listener.<address>.http.<stat_prefix>."; NULL outside of listeners */
-    struct kb_stat_group *http1_stats;    /* "http1." of the process */
+    struct kb_stat_group *http_stats; /* "http.<stat_prefix>." */
+    struct kb_stat_group
+        *listener_stats; /* "listener.<address>.http.<stat_prefix>."; NULL outside of listeners */
+    struct kb_stat_group *http1_stats; /* "http1." of the process */
     struct kb_str stat_prefix;
     struct kb_h1_settings h1;
     struct kb_route_config *route_config; /* NULL: none yet, every request gets 404 */
@@ -50,12 +56,14 @@ struct kb_hcm_config {
     struct kb_hcm_filter *filters; /* the last is terminal */
     size_t filter_count;
     struct kb_local_reply_config *local_reply; /* NULL: default */
-    const char *const *upgrades; /* upgrade types enabled, lower case, NULL-terminated; NULL: none */
+    const char *const
+        *upgrades; /* upgrade types enabled, lower case, NULL-terminated; NULL: none */
     struct kb_str server_name;
     struct kb_str via;
     struct kb_str user_agent; /* add_user_agent: the local cluster's name; empty: off */
     struct kb_str default_host_for_http_10;
-    struct kb_str local_ip; /* a non-loopback address of this machine, for x-forwarded-for of loopback peers */
+    struct kb_str local_ip; /* a non-loopback address of this machine, for x-forwarded-for of
+                               loopback peers */
     struct kb_str scheme_to_overwrite; /* scheme_header_transformation; empty: keep */
     bool scheme_match_upstream;
     struct kb_cidr *internal_cidrs;
@@ -81,7 +89,7 @@ struct kb_hcm_config {
     bool stream_error_on_invalid_http_message;
     bool flush_access_log_on_new_request;
     bool never_drains; /* the admin port: a draining server leaves its connections open */
-    bool inbound, drain_modify_only; /* of the listener: see kb_drain_close */
+    bool inbound, drain_modify_only;     /* of the listener: see kb_drain_close */
     uint64_t idle_timeout_ms;            /* connection; 0: none */
     uint64_t stream_idle_timeout_ms;     /* 0: none */
     uint64_t request_timeout_ms;         /* 0: none */
@@ -97,7 +105,8 @@ struct Envoy__Extensions__Filters__Network__HttpConnectionManager__V3__HttpConne
 
 /* Builds the configuration; NULL only after an error was reported to diag. */
 struct kb_hcm_config *kb_hcm_config_create(
-    const struct Envoy__Extensions__Filters__Network__HttpConnectionManager__V3__HttpConnectionManager *message,
+    const struct
+    Envoy__Extensions__Filters__Network__HttpConnectionManager__V3__HttpConnectionManager *message,
     struct kb_factory_context *factory, struct kb_diag *diag);
 /* When no connection uses it any more. */
 void kb_hcm_config_destroy(struct kb_hcm_config *config);
@@ -105,9 +114,10 @@ void kb_hcm_config_destroy(struct kb_hcm_config *config);
 /* The network filter's vtable. */
 extern const struct kb_network_filter_ops kb_ext_network_http_connection_manager;
 
-/* A configuration with Envoy's defaults, for connection managers that are not configured by a message (the admin port). The
- * caller sets filters and names. */
-struct kb_hcm_config *kb_hcm_config_create_default(struct kb_server_context *server, struct kb_str stat_prefix,
+/* A configuration with Envoy's defaults, for connection managers that are not configured by a
+ * message (the admin port). The caller sets filters and names. */
+struct kb_hcm_config *kb_hcm_config_create_default(struct kb_server_context *server,
+                                                   struct kb_str stat_prefix,
                                                    const char *listener_stat_prefix);
 /* A filter of the network filter's kind for one connection of such a configuration. */
 void *kb_hcm_create(void *config, struct kb_conn *conn);

@@ -12,18 +12,20 @@
 #include "proxy/http/hcm_internal.h"
 
 #define HCM(name) Envoy__Extensions__Filters__Network__HttpConnectionManager__V3__##name
-#define HCM_ENUM(name) ENVOY__EXTENSIONS__FILTERS__NETWORK__HTTP_CONNECTION_MANAGER__V3__HTTP_CONNECTION_MANAGER__##name
+#define HCM_ENUM(name) \
+    ENVOY__EXTENSIONS__FILTERS__NETWORK__HTTP_CONNECTION_MANAGER__V3__HTTP_CONNECTION_MANAGER__##name
 
 typedef HCM(HttpConnectionManager) hcm_message; /* the generated name does not fit a line */
 
-#define HEADERS_KB_DEFAULT 60
-#define HEADERS_COUNT_DEFAULT 100
-#define IDLE_TIMEOUT_DEFAULT_MS 3600000
-#define STREAM_IDLE_DEFAULT_MS 300000
-#define DRAIN_DEFAULT_MS 5000
+#define HEADERS_KB_DEFAULT       60
+#define HEADERS_COUNT_DEFAULT    100
+#define IDLE_TIMEOUT_DEFAULT_MS  3600000
+#define STREAM_IDLE_DEFAULT_MS   300000
+#define DRAIN_DEFAULT_MS         5000
 #define DELAYED_CLOSE_DEFAULT_MS 1000
 
-/* Envoy writes its own address where a loopback peer's would stand: the first IPv4 address that is not loopback. */
+/* Envoy writes its own address where a loopback peer's would stand: the first IPv4 address that is
+ * not loopback. */
 static struct kb_str local_ip_find(struct kb_arena *arena)
 {
     struct ifaddrs *list = NULL;
@@ -49,7 +51,8 @@ static struct kb_str local_ip_find(struct kb_arena *arena)
     return found;
 }
 
-struct kb_hcm_config *kb_hcm_config_create_default(struct kb_server_context *server, struct kb_str stat_prefix,
+struct kb_hcm_config *kb_hcm_config_create_default(struct kb_server_context *server,
+                                                   struct kb_str stat_prefix,
                                                    const char *listener_stat_prefix)
 {
     struct kb_hcm_config *config = kb_calloc(1, sizeof(*config));
@@ -60,13 +63,16 @@ struct kb_hcm_config *kb_hcm_config_create_default(struct kb_server_context *ser
     config->server = server;
     config->stat_prefix = kb_str_dup(arena, stat_prefix);
     config->http_stats = kb_stat_group_create(
-        server->stats, kb_str_printf(arena, "http.%.*s.", KB_STR_ARG(stat_prefix)), &kb_stat_schema_http);
+        server->stats, kb_str_printf(arena, "http.%.*s.", KB_STR_ARG(stat_prefix)),
+        &kb_stat_schema_http);
     if (listener_stat_prefix != NULL) {
         config->listener_stats = kb_stat_group_create(
-            server->stats, kb_str_printf(arena, "%shttp.%.*s.", listener_stat_prefix, KB_STR_ARG(stat_prefix)),
+            server->stats,
+            kb_str_printf(arena, "%shttp.%.*s.", listener_stat_prefix, KB_STR_ARG(stat_prefix)),
             &kb_stat_schema_listener_http);
     }
-    config->http1_stats = kb_stat_group_create(server->stats, KB_STR("http1."), &kb_stat_schema_http1);
+    config->http1_stats =
+        kb_stat_group_create(server->stats, KB_STR("http1."), &kb_stat_schema_http1);
     config->h1 = (struct kb_h1_settings){
         .max_head_bytes = HEADERS_KB_DEFAULT * 1024,
         .max_headers_count = HEADERS_COUNT_DEFAULT,
@@ -115,7 +121,8 @@ static void unsupported(struct kb_diag *diag, const char *field, const char *why
     kb_diag_pop(diag);
 }
 
-static void http1_apply(struct kb_hcm_config *config, const Envoy__Config__Core__V3__Http1ProtocolOptions *options,
+static void http1_apply(struct kb_hcm_config *config,
+                        const Envoy__Config__Core__V3__Http1ProtocolOptions *options,
                         struct kb_diag *diag)
 {
     if (options == NULL) {
@@ -124,15 +131,18 @@ static void http1_apply(struct kb_hcm_config *config, const Envoy__Config__Core_
     kb_diag_push(diag, "http_protocol_options");
     config->h1.allow_absolute_url = kb_wkt_bool(options->allow_absolute_url, true);
     config->h1.accept_http_10 = options->accept_http_10;
-    config->default_host_for_http_10 = kb_str_dup(&config->arena, kb_wkt_str(options->default_host_for_http_10));
+    config->default_host_for_http_10 =
+        kb_str_dup(&config->arena, kb_wkt_str(options->default_host_for_http_10));
     config->h1.enable_trailers = options->enable_trailers;
     config->h1.allow_chunked_length = options->allow_chunked_length;
     config->h1.send_fully_qualified_url = options->send_fully_qualified_url;
     if (options->override_stream_error_on_invalid_http_message != NULL) {
-        config->stream_error_on_invalid_http_message = options->override_stream_error_on_invalid_http_message->value;
+        config->stream_error_on_invalid_http_message =
+            options->override_stream_error_on_invalid_http_message->value;
     }
     if (options->allow_custom_methods) {
-        unsupported(diag, "allow_custom_methods", "methods outside of Envoy's list are not supported");
+        unsupported(diag, "allow_custom_methods",
+                    "methods outside of Envoy's list are not supported");
     }
     if (options->header_key_format != NULL) {
         if (options->header_key_format->header_format_case ==
@@ -145,7 +155,8 @@ static void http1_apply(struct kb_hcm_config *config, const Envoy__Config__Core_
     kb_diag_pop(diag);
 }
 
-static void common_apply(struct kb_hcm_config *config, const Envoy__Config__Core__V3__HttpProtocolOptions *options)
+static void common_apply(struct kb_hcm_config *config,
+                         const Envoy__Config__Core__V3__HttpProtocolOptions *options)
 {
     if (options == NULL) {
         return;
@@ -160,11 +171,13 @@ static void common_apply(struct kb_hcm_config *config, const Envoy__Config__Core
 
 static void timeouts_apply(struct kb_hcm_config *config, const hcm_message *m)
 {
-    config->stream_idle_timeout_ms = kb_wkt_duration_ms(m->stream_idle_timeout, STREAM_IDLE_DEFAULT_MS);
+    config->stream_idle_timeout_ms =
+        kb_wkt_duration_ms(m->stream_idle_timeout, STREAM_IDLE_DEFAULT_MS);
     config->request_timeout_ms = kb_wkt_duration_ms(m->request_timeout, 0);
     config->request_headers_timeout_ms = kb_wkt_duration_ms(m->request_headers_timeout, 0);
     config->drain_timeout_ms = kb_wkt_duration_ms(m->drain_timeout, DRAIN_DEFAULT_MS);
-    config->delayed_close_ms = kb_wkt_duration_ms(m->delayed_close_timeout, DELAYED_CLOSE_DEFAULT_MS);
+    config->delayed_close_ms =
+        kb_wkt_duration_ms(m->delayed_close_timeout, DELAYED_CLOSE_DEFAULT_MS);
 }
 
 static void identity_apply(struct kb_hcm_config *config, const hcm_message *m)
@@ -193,7 +206,8 @@ static void identity_apply(struct kb_hcm_config *config, const hcm_message *m)
     config->forward_client_cert = (enum kb_forward_client_cert)m->forward_client_cert_details;
     config->append_x_forwarded_port = m->append_x_forwarded_port;
     config->proxy_100_continue = m->proxy_100_continue;
-    config->stream_error_on_invalid_http_message = kb_wkt_bool(m->stream_error_on_invalid_http_message, false);
+    config->stream_error_on_invalid_http_message =
+        kb_wkt_bool(m->stream_error_on_invalid_http_message, false);
     config->flush_access_log_on_new_request =
         m->flush_access_log_on_new_request ||
         (m->access_log_options != NULL && m->access_log_options->flush_access_log_on_new_request);
@@ -204,8 +218,9 @@ static void path_apply(struct kb_hcm_config *config, const hcm_message *m)
     config->normalize_path = kb_wkt_bool(m->normalize_path, false);
     config->merge_slashes = m->merge_slashes;
     config->strip_matching_host_port = m->strip_matching_host_port;
-    config->strip_any_host_port = m->strip_port_mode_case == HCM_ENUM(STRIP_PORT_MODE_STRIP_ANY_HOST_PORT) &&
-                                  m->strip_any_host_port;
+    config->strip_any_host_port =
+        m->strip_port_mode_case == HCM_ENUM(STRIP_PORT_MODE_STRIP_ANY_HOST_PORT) &&
+        m->strip_any_host_port;
     config->strip_trailing_host_dot = m->strip_trailing_host_dot;
     switch ((int)m->path_with_escaped_slashes_action) {
     case HCM_ENUM(PATH_WITH_ESCAPED_SLASHES_ACTION__REJECT_REQUEST):
@@ -222,7 +237,8 @@ static void path_apply(struct kb_hcm_config *config, const hcm_message *m)
     }
 }
 
-static void internal_addresses_apply(struct kb_hcm_config *config, const hcm_message *m, struct kb_diag *diag)
+static void internal_addresses_apply(struct kb_hcm_config *config, const hcm_message *m,
+                                     struct kb_diag *diag)
 {
     const HCM(HttpConnectionManager__InternalAddressConfig) *internal = m->internal_address_config;
 
@@ -231,8 +247,8 @@ static void internal_addresses_apply(struct kb_hcm_config *config, const hcm_mes
     }
     kb_diag_push(diag, "internal_address_config");
     config->internal_unix_sockets = internal->unix_sockets;
-    config->internal_cidrs =
-        kb_arena_calloc(&config->arena, sizeof(*config->internal_cidrs) * (internal->n_cidr_ranges + 1));
+    config->internal_cidrs = kb_arena_calloc(&config->arena, sizeof(*config->internal_cidrs) *
+                                                                 (internal->n_cidr_ranges + 1));
     for (size_t i = 0; i < internal->n_cidr_ranges; i++) {
         const Envoy__Config__Core__V3__CidrRange *range = internal->cidr_ranges[i];
 
@@ -247,20 +263,24 @@ static void internal_addresses_apply(struct kb_hcm_config *config, const hcm_mes
     kb_diag_pop(diag);
 }
 
-static void filter_apply(struct kb_hcm_config *config, const HCM(HttpFilter) *m, size_t index, bool last,
-                         struct kb_factory_context *factory, struct kb_diag *diag)
+static void filter_apply(struct kb_hcm_config *config, const HCM(HttpFilter) * m, size_t index,
+                         bool last, struct kb_factory_context *factory, struct kb_diag *diag)
 {
     struct kb_hcm_filter *filter = &config->filters[index];
-    struct kb_str type = m->config_type_case == ENVOY__EXTENSIONS__FILTERS__NETWORK__HTTP_CONNECTION_MANAGER__V3__HTTP_FILTER__CONFIG_TYPE_TYPED_CONFIG
-                             ? kb_any_inner_name(m->typed_config, &config->arena)
-                             : KB_STR_NULL;
-    const struct kb_extension *extension = kb_extension_find(KB_EXT_HTTP_FILTER, type, kb_wkt_str(m->name));
+    struct kb_str type =
+        m->config_type_case ==
+                ENVOY__EXTENSIONS__FILTERS__NETWORK__HTTP_CONNECTION_MANAGER__V3__HTTP_FILTER__CONFIG_TYPE_TYPED_CONFIG
+            ? kb_any_inner_name(m->typed_config, &config->arena)
+            : KB_STR_NULL;
+    const struct kb_extension *extension =
+        kb_extension_find(KB_EXT_HTTP_FILTER, type, kb_wkt_str(m->name));
     const ProtobufCMessage *message;
 
     if (extension == NULL || type.len == 0) {
         if (!m->is_optional) {
-            kb_diag_error(diag, "Didn't find a registered implementation for '%s' with type URL: '%.*s'", m->name,
-                          KB_STR_ARG(type));
+            kb_diag_error(diag,
+                          "Didn't find a registered implementation for '%s' with type URL: '%.*s'",
+                          m->name, KB_STR_ARG(type));
         }
         return;
     }
@@ -269,8 +289,10 @@ static void filter_apply(struct kb_hcm_config *config, const HCM(HttpFilter) *m,
     filter->disabled = m->disabled;
     if (filter->ops->terminal != last) {
         kb_diag_error(diag,
-                      last ? "Error: non-terminal filter named %s of type %s is the last filter in a http filter chain."
-                           : "Error: terminal filter named %s of type %s must be the last filter in a http filter chain.",
+                      last ? "Error: non-terminal filter named %s of type %s is the last filter in "
+                             "a http filter chain."
+                           : "Error: terminal filter named %s of type %s must be the last filter "
+                             "in a http filter chain.",
                       m->name, filter->ops->name);
     }
     kb_diag_push(diag, "typed_config");
@@ -284,12 +306,13 @@ static void filter_apply(struct kb_hcm_config *config, const HCM(HttpFilter) *m,
     config->filter_count = index + 1;
 }
 
-static void filters_apply(struct kb_hcm_config *config, const hcm_message *m, struct kb_factory_context *factory,
-                          struct kb_diag *diag)
+static void filters_apply(struct kb_hcm_config *config, const hcm_message *m,
+                          struct kb_factory_context *factory, struct kb_diag *diag)
 {
     size_t at = 0;
 
-    config->filters = kb_arena_calloc(&config->arena, sizeof(*config->filters) * (m->n_http_filters + 1));
+    config->filters =
+        kb_arena_calloc(&config->arena, sizeof(*config->filters) * (m->n_http_filters + 1));
     for (size_t i = 0; i < m->n_http_filters; i++) {
         size_t before = config->filter_count;
 
@@ -300,14 +323,14 @@ static void filters_apply(struct kb_hcm_config *config, const hcm_message *m, st
     }
 }
 
-static void routes_apply(struct kb_hcm_config *config, const hcm_message *m, struct kb_factory_context *factory,
-                         struct kb_diag *diag)
+static void routes_apply(struct kb_hcm_config *config, const hcm_message *m,
+                         struct kb_factory_context *factory, struct kb_diag *diag)
 {
     switch ((int)m->route_specifier_case) {
     case HCM_ENUM(ROUTE_SPECIFIER_ROUTE_CONFIG):
         kb_diag_push(diag, "route_config");
-        config->route_config =
-            kb_route_config_create(m->route_config, factory, kb_wkt_bool(m->route_config->validate_clusters, true), diag);
+        config->route_config = kb_route_config_create(
+            m->route_config, factory, kb_wkt_bool(m->route_config->validate_clusters, true), diag);
         kb_diag_pop(diag);
         break;
     case HCM_ENUM(ROUTE_SPECIFIER_RDS):
@@ -323,8 +346,10 @@ static void routes_apply(struct kb_hcm_config *config, const hcm_message *m, str
 
 static void codec_check(const hcm_message *m, struct kb_diag *diag)
 {
-    if (m->codec_type == HCM_ENUM(CODEC_TYPE__HTTP2) || m->codec_type == HCM_ENUM(CODEC_TYPE__HTTP3)) {
-        unsupported(diag, "codec_type", "only AUTO and HTTP1 are supported: HTTP/2 and HTTP/3 are not built in yet");
+    if (m->codec_type == HCM_ENUM(CODEC_TYPE__HTTP2) ||
+        m->codec_type == HCM_ENUM(CODEC_TYPE__HTTP3)) {
+        unsupported(diag, "codec_type",
+                    "only AUTO and HTTP1 are supported: HTTP/2 and HTTP/3 are not built in yet");
     }
 }
 
@@ -339,8 +364,8 @@ static void upgrades_apply(struct kb_hcm_config *config, const hcm_message *m, s
 struct kb_hcm_config *kb_hcm_config_create(const hcm_message *m, struct kb_factory_context *factory,
                                            struct kb_diag *diag)
 {
-    struct kb_hcm_config *config =
-        kb_hcm_config_create_default(factory->server, kb_wkt_str(m->stat_prefix), factory->stat_prefix);
+    struct kb_hcm_config *config = kb_hcm_config_create_default(
+        factory->server, kb_wkt_str(m->stat_prefix), factory->stat_prefix);
     struct kb_factory_context inner = *factory;
     uint32_t errors = diag->error_count;
 
@@ -371,8 +396,8 @@ struct kb_hcm_config *kb_hcm_config_create(const hcm_message *m, struct kb_facto
     return config;
 }
 
-int kb_hcm_filter_config_create(const void *message, struct kb_factory_context *factory, struct kb_diag *diag,
-                                void **config)
+int kb_hcm_filter_config_create(const void *message, struct kb_factory_context *factory,
+                                struct kb_diag *diag, void **config)
 {
     *config = kb_hcm_config_create(message, factory, diag);
     return *config != NULL ? 0 : KB_ECONFIG;

@@ -85,7 +85,8 @@ static void local_completed(struct kb_stream *stream)
     bool request_complete = stream->remote_complete && !hcm->dispatching;
     bool http_10_until_close =
         stream->info.protocol == KB_PROTOCOL_HTTP10 &&
-        (stream->response == NULL || kb_header_map_get_id(stream->response, KB_HDR_CONTENT_LENGTH) == NULL);
+        (stream->response == NULL ||
+         kb_header_map_get_id(stream->response, KB_HDR_CONTENT_LENGTH) == NULL);
 
     stream->local_complete = true;
     stream->info.last_tx_ns = kb_loop_now_ns(&hcm->worker->loop);
@@ -93,8 +94,10 @@ static void local_completed(struct kb_stream *stream)
         /* The rest of the request is refused. */
         kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_RX_RESET);
     }
-    /* Closing at once could take the answer away from a client that still writes (Envoy's delayed close). */
-    hcm->close_delayed = !(stream->saw_connection_close && (request_complete || http_10_until_close));
+    /* Closing at once could take the answer away from a client that still writes (Envoy's delayed
+     * close). */
+    hcm->close_delayed =
+        !(stream->saw_connection_close && (request_complete || http_10_until_close));
     kb_stream_end(stream);
 }
 
@@ -103,8 +106,8 @@ static bool server_drains(struct kb_hcm *hcm)
     const struct kb_hcm_config *config = hcm->config;
 
     return kb_drain_any(config->server) && !config->never_drains &&
-           kb_drain_close(config->server, config->inbound, config->drain_modify_only, kb_loop_now_ms(&hcm->worker->loop),
-                          kb_rand_u64(&hcm->worker->rand));
+           kb_drain_close(config->server, config->inbound, config->drain_modify_only,
+                          kb_loop_now_ms(&hcm->worker->loop), kb_rand_u64(&hcm->worker->rand));
 }
 
 static void connection_header_set(struct kb_stream *stream, struct kb_header_map *headers)
@@ -116,7 +119,8 @@ static void connection_header_set(struct kb_stream *stream, struct kb_header_map
         kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_RESPONSE_BEFORE_RQ_COMPLETE);
     }
     if (stream->info.protocol == KB_PROTOCOL_HTTP10 &&
-        (!stream->http_10_keep_alive || kb_header_map_get_id(headers, KB_HDR_CONTENT_LENGTH) == NULL)) {
+        (!stream->http_10_keep_alive ||
+         kb_header_map_get_id(headers, KB_HDR_CONTENT_LENGTH) == NULL)) {
         hcm->drain = KB_HCM_CLOSING;
     }
     if (hcm->drain == KB_HCM_NOT_DRAINING && server_drains(hcm)) {
@@ -146,7 +150,8 @@ static void server_header_set(const struct kb_hcm_config *config, struct kb_head
     }
 }
 
-void kb_stream_finish_response_headers(struct kb_stream *stream, struct kb_header_map *headers, bool end_stream)
+void kb_stream_finish_response_headers(struct kb_stream *stream, struct kb_header_map *headers,
+                                       bool end_stream)
 {
     (void)end_stream;
     if (headers->status < 200 || headers->status == 204) {
@@ -169,7 +174,8 @@ void kb_stream_encode_1xx(struct kb_stream *stream, struct kb_header_map *header
     }
 }
 
-void kb_stream_encode_headers(struct kb_stream *stream, struct kb_header_map *headers, bool end_stream)
+void kb_stream_encode_headers(struct kb_stream *stream, struct kb_header_map *headers,
+                              bool end_stream)
 {
     if (stream->ended || stream->encoder == NULL) {
         return;

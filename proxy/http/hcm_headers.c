@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Request and response headers at the edge of the proxy: hop-by-hop headers, x-forwarded-*, x-envoy-*, x-request-id
- * (Envoy ConnectionManagerUtility). */
+/* Request and response headers at the edge of the proxy: hop-by-hop headers, x-forwarded-*,
+ * x-envoy-*, x-request-id (Envoy ConnectionManagerUtility). */
 #include <time.h>
 
 #include "proxy/http/hcm_internal.h"
 
 /* ---- hop-by-hop ---- */
 
-/* Removes the headers that `connection` names, except those that mean something to the proxy itself. */
+/* Removes the headers that `connection` names, except those that mean something to the proxy
+ * itself. */
 static void nominated_remove(struct kb_header_map *map, struct kb_str connection)
 {
     struct kb_str rest = connection;
@@ -72,7 +73,8 @@ static void hop_by_hop_remove(struct kb_stream *stream)
     struct kb_header_map *map = &stream->request;
     struct kb_str connection = kb_header_map_value_id(map, KB_HDR_CONNECTION);
 
-    if (!is_upgrade(map) || kb_str_ieq(kb_header_map_value_id(map, KB_HDR_UPGRADE), KB_STR("h2c"))) {
+    if (!is_upgrade(map) ||
+        kb_str_ieq(kb_header_map_value_id(map, KB_HDR_UPGRADE), KB_STR("h2c"))) {
         if (connection.p != NULL) {
             nominated_remove(map, connection);
             kb_header_map_remove_id(map, KB_HDR_CONNECTION);
@@ -89,7 +91,8 @@ static void hop_by_hop_remove(struct kb_stream *stream)
 
 /* ---- client address ---- */
 
-/* The address `skip` entries from the right of x-forwarded-for. *single: the header has one entry. */
+/* The address `skip` entries from the right of x-forwarded-for. *single: the header has one entry.
+ */
 static bool xff_address(struct kb_str xff, uint32_t skip, struct kb_addr *addr, bool *single)
 {
     struct kb_str entry = KB_STR_NULL;
@@ -124,7 +127,8 @@ static void xff_append(struct kb_stream *stream)
         address = stream->hcm->config->local_ip;
     }
     if (before.len > 0) {
-        address = kb_str_printf(&stream->arena, "%.*s,%.*s", KB_STR_ARG(before), KB_STR_ARG(address));
+        address =
+            kb_str_printf(&stream->arena, "%.*s,%.*s", KB_STR_ARG(before), KB_STR_ARG(address));
     }
     kb_header_map_set_id(map, KB_HDR_X_FORWARDED_FOR, address);
 }
@@ -142,7 +146,8 @@ static void forwarded_port_set(struct kb_stream *stream)
     kb_header_map_set_id(&stream->request, KB_HDR_X_FORWARDED_PORT, kb_str_make(text, len));
 }
 
-/* Finds the client's address and completes x-forwarded-*. *single_xff as Envoy's single_xff_address. */
+/* Finds the client's address and completes x-forwarded-*. *single_xff as Envoy's
+ * single_xff_address. */
 static bool client_address(struct kb_stream *stream, bool *single_xff)
 {
     const struct kb_hcm_config *config = stream->hcm->config;
@@ -214,10 +219,8 @@ static void external_headers_remove(struct kb_header_map *map, bool edge)
         KB_HDR_X_ENVOY_HEDGE_ON_PER_TRY_TIMEOUT,
     };
     static const uint16_t at_edge[] = {
-        KB_HDR_X_ENVOY_DECORATOR_OPERATION,
-        KB_HDR_X_ENVOY_DOWNSTREAM_SERVICE_CLUSTER,
-        KB_HDR_X_ENVOY_DOWNSTREAM_SERVICE_NODE,
-        KB_HDR_X_ENVOY_ORIGINAL_PATH,
+        KB_HDR_X_ENVOY_DECORATOR_OPERATION,     KB_HDR_X_ENVOY_DOWNSTREAM_SERVICE_CLUSTER,
+        KB_HDR_X_ENVOY_DOWNSTREAM_SERVICE_NODE, KB_HDR_X_ENVOY_ORIGINAL_PATH,
         KB_HDR_X_ENVOY_ORIGINAL_HOST,
     };
 
@@ -275,8 +278,8 @@ static void request_id_set(struct kb_stream *stream)
         kb_rand_uuid4(&stream->hcm->worker->rand, uuid);
         kb_header_map_set_id(map, KB_HDR_X_REQUEST_ID, kb_str_make(uuid, 36));
     }
-    if (header != NULL && header->value.len == 36 && stream->edge_request && config->preserve_external_request_id &&
-        header->value.p[14] != '4') {
+    if (header != NULL && header->value.len == 36 && stream->edge_request &&
+        config->preserve_external_request_id && header->value.p[14] != '4') {
         /* Kept, but not what its sender decided on tracing. */
         header->value = kb_str_dup(&stream->arena, header->value);
         ((char *)(uintptr_t)header->value.p)[14] = '4';
@@ -324,7 +327,8 @@ void kb_hcm_mutate_request(struct kb_stream *stream)
     if (stream->edge_request && kb_addr_is_ip(&stream->info.remote)) {
         char *text = kb_arena_alloc(&stream->arena, KB_ADDR_TEXT_MAX, 1);
 
-        kb_header_map_set_id(map, KB_HDR_X_ENVOY_EXTERNAL_ADDRESS, kb_addr_ip_text(&stream->info.remote, text));
+        kb_header_map_set_id(map, KB_HDR_X_ENVOY_EXTERNAL_ADDRESS,
+                             kb_addr_ip_text(&stream->info.remote, text));
     }
     request_id_set(stream);
     /* Plain connections carry no client certificate; the TLS transport will add the other modes. */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Connection and stream of the HTTP connection manager; for proxy/http/hcm*.c, the codecs and local_reply.c only. */
+/* Connection and stream of the HTTP connection manager; for proxy/http/hcm*.c, the codecs and
+ * local_reply.c only. */
 #pragma once
 
 #include "base/list.h"
@@ -44,9 +45,10 @@ struct kb_hcm {
     struct kb_deferred close_check;
     enum kb_hcm_drain drain;
     bool codec_made;
-    bool closed;          /* the connection's last event came */
-    bool dispatching;     /* inside the codec's parsing */
-    bool close_delayed;   /* an answer was given while its request was being parsed: let the client read it */
+    bool closed;        /* the connection's last event came */
+    bool dispatching;   /* inside the codec's parsing */
+    bool close_delayed; /* an answer was given while its request was being parsed: let the client
+                           read it */
 };
 KB_OBJ_MAGIC(kb_hcm, 0x48434d20);
 
@@ -73,8 +75,8 @@ struct kb_stream {
     struct kb_slice *head_slice; /* pins the request's strings */
     const struct kb_route *route;
     struct kb_stream_filter *filters;
-    size_t filter_count; /* 0 until the chain is made */
-    struct kb_buf decode_buffer; /* body held back by a stopped filter */
+    size_t filter_count;           /* 0 until the chain is made */
+    struct kb_buf decode_buffer;   /* body held back by a stopped filter */
     struct kb_timer headers_timer; /* request_headers_timeout, then stream idle */
     struct kb_timer request_timer; /* request_timeout */
     struct kb_timer duration_timer;
@@ -103,13 +105,14 @@ KB_OBJ_MAGIC(kb_stream, 0x5354524d);
 /* ---- hcm.c ---- */
 
 /* A message begins on the connection: a stream for it. Never NULL. */
-struct kb_stream *kb_hcm_stream_begin(struct kb_hcm *hcm, const struct kb_response_encoder_ops *ops, void *encoder);
+struct kb_stream *kb_hcm_stream_begin(struct kb_hcm *hcm, const struct kb_response_encoder_ops *ops,
+                                      void *encoder);
 /* Counts one more request of the connection. */
 void kb_hcm_stream_count(struct kb_hcm *hcm);
 /* The codec could not understand the message: answers and closes. */
 void kb_hcm_stream_codec_error(struct kb_stream *stream, unsigned status, struct kb_str details);
-/* Envoy's drain sequence: answers say `connection: close` from now on; after drain_timeout the connection closes when its
- * streams are done. */
+/* Envoy's drain sequence: answers say `connection: close` from now on; after drain_timeout the
+ * connection closes when its streams are done. */
 void kb_hcm_drain_start(struct kb_hcm *hcm);
 /* Takes no further request; closes when the streams are done. */
 void kb_hcm_close_when_idle(struct kb_hcm *hcm);
@@ -118,17 +121,18 @@ void kb_hcm_stream_ended(struct kb_hcm *hcm);
 
 /* ---- hcm_config.c ---- */
 
-int kb_hcm_filter_config_create(const void *message, struct kb_factory_context *factory, struct kb_diag *diag,
-                                void **config);
+int kb_hcm_filter_config_create(const void *message, struct kb_factory_context *factory,
+                                struct kb_diag *diag, void **config);
 void kb_hcm_filter_config_destroy(void *config);
 
 /* ---- hcm_stream.c ---- */
 
 /* Prepares a stream of the pool. */
-void kb_stream_init(struct kb_stream *stream, struct kb_hcm *hcm, const struct kb_response_encoder_ops *ops,
-                    void *encoder);
+void kb_stream_init(struct kb_stream *stream, struct kb_hcm *hcm,
+                    const struct kb_response_encoder_ops *ops, void *encoder);
 
-/* The codec has the request's head in stream->request; the stream may have ended when this returns. */
+/* The codec has the request's head in stream->request; the stream may have ended when this returns.
+ */
 void kb_stream_decode_headers(struct kb_stream *stream, bool end_stream);
 /* Part of the body; all of data is taken. The stream may have ended when this returns. */
 void kb_stream_decode_data(struct kb_stream *stream, struct kb_buf *data, bool end_stream);
@@ -149,16 +153,18 @@ void kb_stream_code_count(struct kb_stream *stream, unsigned status);
 /* ---- hcm_encode.c ---- */
 
 /* The response's headers as the client gets them: Envoy's HCM additions. */
-void kb_stream_finish_response_headers(struct kb_stream *stream, struct kb_header_map *headers, bool end_stream);
+void kb_stream_finish_response_headers(struct kb_stream *stream, struct kb_header_map *headers,
+                                       bool end_stream);
 
 /* ---- hcm_headers.c ---- */
 
-/* Sanitises and completes the request's headers as Envoy's ConnectionManagerUtility::mutateRequestHeaders. */
+/* Sanitises and completes the request's headers as Envoy's
+ * ConnectionManagerUtility::mutateRequestHeaders. */
 void kb_hcm_mutate_request(struct kb_stream *stream);
 /* Removes hop-by-hop headers, sets via and request id, as mutateResponseHeaders. */
 void kb_hcm_mutate_response(struct kb_stream *stream, struct kb_header_map *headers);
-/* The stream duration that a grpc-timeout request header asks for, within the route's maximum; `duration_ms` when it
- * asks for none. */
+/* The stream duration that a grpc-timeout request header asks for, within the route's maximum;
+ * `duration_ms` when it asks for none. */
 uint64_t kb_grpc_timeout_apply(struct kb_stream *stream, uint64_t duration_ms);
 /* The Date line of now. */
 struct kb_str kb_http_date(struct kb_worker *worker);

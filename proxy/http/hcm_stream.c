@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One downstream stream: from its first byte to its access log line (Envoy ConnectionManagerImpl::ActiveStream). */
+/* One downstream stream: from its first byte to its access log line (Envoy
+ * ConnectionManagerImpl::ActiveStream). */
 #include "base/log.h"
 #include "proxy/api/access_logger.h"
 #include "proxy/http/hcm_internal.h"
@@ -26,8 +27,8 @@ static void info_init(struct kb_stream_info *info, struct kb_hcm *hcm)
     info->protocol = KB_PROTOCOL_HTTP11;
 }
 
-void kb_stream_init(struct kb_stream *stream, struct kb_hcm *hcm, const struct kb_response_encoder_ops *ops,
-                    void *encoder)
+void kb_stream_init(struct kb_stream *stream, struct kb_hcm *hcm,
+                    const struct kb_response_encoder_ops *ops, void *encoder)
 {
     const struct kb_hcm_config *config = hcm->config;
 
@@ -49,10 +50,12 @@ void kb_stream_init(struct kb_stream *stream, struct kb_hcm *hcm, const struct k
         kb_loop_timer_arm(&hcm->worker->loop, &stream->request_timer, config->request_timeout_ms);
     }
     if (config->max_stream_duration_ms > 0) {
-        kb_loop_timer_arm(&hcm->worker->loop, &stream->duration_timer, config->max_stream_duration_ms);
+        kb_loop_timer_arm(&hcm->worker->loop, &stream->duration_timer,
+                          config->max_stream_duration_ms);
     }
     if (config->request_headers_timeout_ms > 0) {
-        kb_loop_timer_arm(&hcm->worker->loop, &stream->headers_timer, config->request_headers_timeout_ms);
+        kb_loop_timer_arm(&hcm->worker->loop, &stream->headers_timer,
+                          config->request_headers_timeout_ms);
     } else if (stream->idle_timeout_ms > 0) {
         kb_stream_touch(stream);
         kb_loop_timer_arm(&hcm->worker->loop, &stream->headers_timer, stream->idle_timeout_ms);
@@ -77,8 +80,9 @@ void kb_stream_log_write(struct kb_stream *stream, const char *type)
 void kb_stream_code_count(struct kb_stream *stream, unsigned status)
 {
     static const uint16_t http_ids[] = {
-        KB_STAT_HTTP_DOWNSTREAM_RQ_1XX, KB_STAT_HTTP_DOWNSTREAM_RQ_2XX, KB_STAT_HTTP_DOWNSTREAM_RQ_3XX,
-        KB_STAT_HTTP_DOWNSTREAM_RQ_4XX, KB_STAT_HTTP_DOWNSTREAM_RQ_5XX,
+        KB_STAT_HTTP_DOWNSTREAM_RQ_1XX, KB_STAT_HTTP_DOWNSTREAM_RQ_2XX,
+        KB_STAT_HTTP_DOWNSTREAM_RQ_3XX, KB_STAT_HTTP_DOWNSTREAM_RQ_4XX,
+        KB_STAT_HTTP_DOWNSTREAM_RQ_5XX,
     };
     static const uint16_t listener_ids[] = {
         KB_STAT_LISTENER_HTTP_DOWNSTREAM_RQ_1XX, KB_STAT_LISTENER_HTTP_DOWNSTREAM_RQ_2XX,
@@ -201,8 +205,8 @@ static void idle_timeout(struct kb_stream *stream)
         kb_stream_reset(stream);
         return;
     }
-    kb_stream_send_local_reply(stream, stream->remote_complete ? 504 : 408, KB_STR("stream timeout"),
-                               KB_STR("stream_idle_timeout"), NULL, NULL);
+    kb_stream_send_local_reply(stream, stream->remote_complete ? 504 : 408,
+                               KB_STR("stream timeout"), KB_STR("stream_idle_timeout"), NULL, NULL);
 }
 
 static void idle_timer_fired(struct kb_timer *timer)
@@ -215,8 +219,8 @@ static void idle_timer_fired(struct kb_timer *timer)
     if (!stream->headers_decoded && stream->hcm->config->request_headers_timeout_ms > 0) {
         kb_stat_inc(stream->hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_HEADER_TIMEOUT);
         stream->saw_connection_close = true;
-        kb_stream_send_local_reply(stream, 408, KB_STR("request header timeout"), KB_STR("request_header_timeout"),
-                                   NULL, NULL);
+        kb_stream_send_local_reply(stream, 408, KB_STR("request header timeout"),
+                                   KB_STR("request_header_timeout"), NULL, NULL);
         return;
     }
     if (stream->idle_timeout_ms == 0) {
@@ -235,7 +239,8 @@ static void request_timer_fired(struct kb_timer *timer)
 
     KB_ASSERT(stream->kb_magic == (uint32_t)KB_MAGIC_kb_stream);
     kb_stat_inc(stream->hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_TIMEOUT);
-    kb_stream_send_local_reply(stream, 408, KB_STR("request timeout"), KB_STR("request_overall_timeout"), NULL, NULL);
+    kb_stream_send_local_reply(stream, 408, KB_STR("request timeout"),
+                               KB_STR("request_overall_timeout"), NULL, NULL);
 }
 
 static void duration_timer_fired(struct kb_timer *timer)
@@ -250,7 +255,8 @@ static void duration_timer_fired(struct kb_timer *timer)
         return;
     }
     stream->grpc_status = 4; /* DEADLINE_EXCEEDED */
-    kb_stream_send_local_reply(stream, stream->remote_complete ? 504 : 408, KB_STR("downstream duration timeout"),
+    kb_stream_send_local_reply(stream, stream->remote_complete ? 504 : 408,
+                               KB_STR("downstream duration timeout"),
                                KB_STR("max_duration_timeout"), NULL, NULL);
 }
 
@@ -286,7 +292,8 @@ static void route_timeouts_apply(struct kb_stream *stream)
 
         kb_loop_timer_cancel(loop, &stream->duration_timer);
         if (duration_ms > 0) {
-            kb_loop_timer_arm(loop, &stream->duration_timer, duration_ms > spent_ms ? duration_ms - spent_ms : 0);
+            kb_loop_timer_arm(loop, &stream->duration_timer,
+                              duration_ms > spent_ms ? duration_ms - spent_ms : 0);
         }
     }
 }
@@ -312,14 +319,16 @@ static bool head_acceptable(struct kb_stream *stream)
     const struct kb_hcm_config *config = stream->hcm->config;
 
     if (map->authority.p == NULL) {
-        if (stream->info.protocol == KB_PROTOCOL_HTTP10 && config->default_host_for_http_10.len > 0) {
+        if (stream->info.protocol == KB_PROTOCOL_HTTP10 &&
+            config->default_host_for_http_10.len > 0) {
             map->authority = config->default_host_for_http_10;
         } else {
             reply_empty(stream, 400, KB_STR("missing_host_header"));
             return false;
         }
     }
-    if (!kb_str_eq(map->method, KB_STR("CONNECT")) && (map->path.len == 0 || map->path.p[0] != '/')) {
+    if (!kb_str_eq(map->method, KB_STR("CONNECT")) &&
+        (map->path.len == 0 || map->path.p[0] != '/')) {
         kb_stat_inc(stream->hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_NON_RELATIVE_PATH);
         reply_empty(stream, 404, KB_STR("absolute_path_rejected"));
         return false;
@@ -341,11 +350,12 @@ static bool target_normalise(struct kb_stream *stream)
         return false;
     case KB_PATH_REDIRECT:
         kb_stat_inc(stream->hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_REDIRECTED_WITH_NORMALIZED_PATH);
-        kb_stream_send_local_reply(stream, 307, KB_STR_NULL, KB_STR("path_normalization_failed"), location_add,
-                                   &location);
+        kb_stream_send_local_reply(stream, 307, KB_STR_NULL, KB_STR("path_normalization_failed"),
+                                   location_add, &location);
         return false;
     }
-    kb_host_normalise(stream->hcm->config, &stream->request, kb_addr_port(&stream->hcm->conn->info.local));
+    kb_host_normalise(stream->hcm->config, &stream->request,
+                      kb_addr_port(&stream->hcm->conn->info.local));
     return true;
 }
 
@@ -379,8 +389,9 @@ const struct kb_route *kb_stream_route(struct kb_stream *stream)
     if (!stream->route_chosen) {
         stream->route_chosen = true;
         if (stream->hcm->config->route_config != NULL) {
-            stream->route = kb_route_config_match(stream->hcm->config->route_config, &stream->request, &stream->info,
-                                                  kb_rand_u64(&stream->hcm->worker->rand));
+            stream->route =
+                kb_route_config_match(stream->hcm->config->route_config, &stream->request,
+                                      &stream->info, kb_rand_u64(&stream->hcm->worker->rand));
         }
         stream->info.route = stream->route;
         stream->info.route_name = stream->route != NULL ? stream->route->name : KB_STR_NULL;
@@ -412,7 +423,8 @@ static void route_cluster_note(struct kb_stream *stream)
     uint32_t slot = UINT32_MAX;
 
     if (stream->route == NULL || stream->route->kind != KB_ROUTE_CLUSTER ||
-        kb_route_choose_cluster(stream->route, &stream->request, kb_rand_u64(&stream->hcm->worker->rand), &slot, &name,
+        kb_route_choose_cluster(stream->route, &stream->request,
+                                kb_rand_u64(&stream->hcm->worker->rand), &slot, &name,
                                 &choice) != 0) {
         return;
     }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Runs the HTTP filters of a stream: decoding first to last, stopping and going on as filters say (Envoy FilterManager). */
+/* Runs the HTTP filters of a stream: decoding first to last, stopping and going on as filters say
+ * (Envoy FilterManager). */
 #include "proxy/http/hcm_internal.h"
 #include "proxy/http/local_reply.h"
 
@@ -26,8 +27,8 @@ bool kb_stream_filters_create(struct kb_stream *stream)
     if (!upgrade_enabled(stream)) {
         return false;
     }
-    stream->filters =
-        kb_arena_alloc(&stream->arena, config->filter_count * sizeof(*stream->filters), sizeof(void *));
+    stream->filters = kb_arena_alloc(
+        &stream->arena, config->filter_count * sizeof(*stream->filters), sizeof(void *));
     for (size_t i = 0; i < config->filter_count; i++) {
         const struct kb_hcm_filter *filter = &config->filters[i];
 
@@ -41,7 +42,8 @@ bool kb_stream_filters_create(struct kb_stream *stream)
 /* Headers to the filters from index `from` on. */
 static void headers_from(struct kb_stream *stream, size_t from, bool end_stream)
 {
-    for (size_t i = from; i < stream->filter_count && !stream->ended && !stream->response_started; i++) {
+    for (size_t i = from; i < stream->filter_count && !stream->ended && !stream->response_started;
+         i++) {
         struct kb_stream_filter *filter = &stream->filters[i];
         enum kb_filter_headers_status status = KB_FILTER_HEADERS_CONTINUE;
 
@@ -67,15 +69,16 @@ static void data_hold(struct kb_stream *stream, struct kb_buf *data)
     kb_buf_move(&stream->decode_buffer, data);
     if (kb_buf_above_high(&stream->decode_buffer)) {
         kb_stat_inc(stream->hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_TOO_LARGE);
-        kb_stream_send_local_reply(stream, 413, KB_STR("Payload Too Large"), KB_STR("request_payload_too_large"), NULL,
-                                   NULL);
+        kb_stream_send_local_reply(stream, 413, KB_STR("Payload Too Large"),
+                                   KB_STR("request_payload_too_large"), NULL, NULL);
     }
 }
 
 /* Body to the filters from index `from` on. */
 static void data_from(struct kb_stream *stream, size_t from, struct kb_buf *data, bool end_stream)
 {
-    for (size_t i = from; i < stream->filter_count && !stream->ended && !stream->response_started; i++) {
+    for (size_t i = from; i < stream->filter_count && !stream->ended && !stream->response_started;
+         i++) {
         struct kb_stream_filter *filter = &stream->filters[i];
         enum kb_filter_data_status status = KB_FILTER_DATA_CONTINUE;
 
@@ -129,7 +132,8 @@ void kb_stream_filters_decode_trailers(struct kb_stream *stream)
             return;
         }
         if (filter->ops->decode_trailers != NULL &&
-            filter->ops->decode_trailers(filter->self, stream->request_trailers) == KB_FILTER_TRAILERS_STOP) {
+            filter->ops->decode_trailers(filter->self, stream->request_trailers) ==
+                KB_FILTER_TRAILERS_STOP) {
             return;
         }
     }
@@ -150,10 +154,12 @@ void kb_stream_continue_decoding(struct kb_stream *stream, void *self)
     stream->filters[at].stop_all = false;
     if (stream->filters[at].headers_stopped) {
         stream->filters[at].headers_stopped = false;
-        headers_from(stream, at + 1, stream->decode_ended && !held && stream->request_trailers == NULL);
+        headers_from(stream, at + 1,
+                     stream->decode_ended && !held && stream->request_trailers == NULL);
     }
     if (held && !stream->ended) {
-        data_from(stream, at + 1, &stream->decode_buffer, stream->decode_ended && stream->request_trailers == NULL);
+        data_from(stream, at + 1, &stream->decode_buffer,
+                  stream->decode_ended && stream->request_trailers == NULL);
     }
     if (stream->request_trailers != NULL && !stream->ended) {
         kb_stream_filters_decode_trailers(stream);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Local replies: what the client gets when no upstream answered (Envoy Http::Utility::sendLocalReply). */
+/* Local replies: what the client gets when no upstream answered (Envoy
+ * Http::Utility::sendLocalReply). */
 #include "proxy/http/local_reply.h"
 
 #include "proxy/api/local_reply.h"
@@ -54,11 +55,15 @@ static struct kb_str number_text(struct kb_arena *arena, uint64_t v)
     return kb_str_make(text, kb_u64_to_str(v, text));
 }
 
-static void grpc_reply(struct kb_stream *stream, struct kb_header_map *headers, unsigned status, struct kb_str body)
+static void grpc_reply(struct kb_stream *stream, struct kb_header_map *headers, unsigned status,
+                       struct kb_str body)
 {
     headers->status = 200;
     kb_header_map_set_id(headers, KB_HDR_CONTENT_TYPE, KB_STR("application/grpc"));
-    kb_header_map_set_id(headers, KB_HDR_GRPC_STATUS, number_text(&stream->arena, stream->grpc_status != 0 ? stream->grpc_status : kb_grpc_status_from_http(status)));
+    kb_header_map_set_id(headers, KB_HDR_GRPC_STATUS,
+                         number_text(&stream->arena, stream->grpc_status != 0
+                                                         ? stream->grpc_status
+                                                         : kb_grpc_status_from_http(status)));
     if (body.len > 0) {
         kb_header_map_set_id(headers, KB_HDR_GRPC_MESSAGE, grpc_message(&stream->arena, body));
     }
@@ -95,7 +100,8 @@ static void text_reply(struct kb_stream *stream, struct kb_header_map *headers, 
     kb_buf_dispose(&data);
 }
 
-void kb_stream_send_local_reply(struct kb_stream *stream, unsigned status, struct kb_str body, struct kb_str details,
+void kb_stream_send_local_reply(struct kb_stream *stream, unsigned status, struct kb_str body,
+                                struct kb_str details,
                                 void (*modify)(void *arg, struct kb_header_map *headers), void *arg)
 {
     struct kb_header_map *headers;
@@ -118,7 +124,8 @@ void kb_stream_send_local_reply(struct kb_stream *stream, unsigned status, struc
     }
     /* A bad request is a messaging error: what follows on the connection cannot be trusted. */
     if ((stream->saw_connection_close ||
-         (status == 400 && !stream->hcm->config->stream_error_on_invalid_http_message)) && stream->hcm->drain == KB_HCM_NOT_DRAINING) {
+         (status == 400 && !stream->hcm->config->stream_error_on_invalid_http_message)) &&
+        stream->hcm->drain == KB_HCM_NOT_DRAINING) {
         stream->hcm->drain = KB_HCM_CLOSING;
     }
     if (modify != NULL) {
@@ -129,10 +136,11 @@ void kb_stream_send_local_reply(struct kb_stream *stream, unsigned status, struc
     stream->info.response_code = (uint16_t)status;
     given_type = kb_header_map_value_id(headers, KB_HDR_CONTENT_TYPE);
     if (stream->hcm->config->local_reply != NULL) {
-        struct kb_formatter_input input = {.request = &stream->request, .response = headers, .local_reply_body = body};
+        struct kb_formatter_input input = {
+            .request = &stream->request, .response = headers, .local_reply_body = body};
 
-        kb_local_reply_rewrite(stream->hcm->config->local_reply, headers, &input, &stream->info, &status, &body,
-                               &content_type);
+        kb_local_reply_rewrite(stream->hcm->config->local_reply, headers, &input, &stream->info,
+                               &status, &body, &content_type);
         headers->status = (uint16_t)status;
         stream->info.response_code = (uint16_t)status;
     }
@@ -140,7 +148,8 @@ void kb_stream_send_local_reply(struct kb_stream *stream, unsigned status, struc
         grpc_reply(stream, headers, status, body);
         return;
     }
-    /* A content type that a filter gave stays, unless local_reply_config made another body and no other type. */
+    /* A content type that a filter gave stays, unless local_reply_config made another body and no
+     * other type. */
     if (given_type.p != NULL &&
         (kb_str_eq(body, given_body) ||
          !kb_str_eq(given_type, kb_header_map_value_id(headers, KB_HDR_CONTENT_TYPE)))) {

@@ -26,8 +26,8 @@ static int escape_value(struct kb_str path, size_t at)
 
 static bool is_unreserved(int c)
 {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '.' ||
-           c == '_' || c == '~';
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+           c == '.' || c == '_' || c == '~';
 }
 
 /* Decodes escapes of unreserved characters and turns '\' to '/'. */
@@ -136,7 +136,8 @@ static bool slashes_unescape(char *path, size_t *len)
 }
 
 /* The path part changed: back together with its query. */
-static struct kb_str path_join(struct kb_header_map *headers, const char *path, size_t len, struct kb_str query)
+static struct kb_str path_join(struct kb_header_map *headers, const char *path, size_t len,
+                               struct kb_str query)
 {
     char *joined = kb_arena_alloc(headers->arena, len + query.len + 1, 1);
 
@@ -147,8 +148,8 @@ static struct kb_str path_join(struct kb_header_map *headers, const char *path, 
     return kb_str_make(joined, len + query.len);
 }
 
-enum kb_path_result kb_path_normalise(const struct kb_hcm_config *config, struct kb_header_map *headers,
-                                      struct kb_str *location)
+enum kb_path_result kb_path_normalise(const struct kb_hcm_config *config,
+                                      struct kb_header_map *headers, struct kb_str *location)
 {
     struct kb_str path = headers->path;
     struct kb_str query = KB_STR_NULL;
@@ -198,7 +199,8 @@ enum kb_path_result kb_path_normalise(const struct kb_hcm_config *config, struct
     return redirect ? KB_PATH_REDIRECT : KB_PATH_OK;
 }
 
-void kb_host_normalise(const struct kb_hcm_config *config, struct kb_header_map *headers, uint16_t listener_port)
+void kb_host_normalise(const struct kb_hcm_config *config, struct kb_header_map *headers,
+                       uint16_t listener_port)
 {
     struct kb_str host = headers->authority;
     struct kb_str port_text = KB_STR_NULL;
@@ -214,16 +216,18 @@ void kb_host_normalise(const struct kb_hcm_config *config, struct kb_header_map 
         port_text = kb_str_from(host, (size_t)colon);
         host = kb_str_first(host, (size_t)colon);
     }
-    if (port_text.len > 1 && kb_str_to_u64(kb_str_from(port_text, 1), &port) == 0 && (config->strip_any_host_port ||
-                              (config->strip_matching_host_port && !kb_str_eq(headers->method, KB_STR("CONNECT")) &&
-                               port == listener_port))) {
+    if (port_text.len > 1 && kb_str_to_u64(kb_str_from(port_text, 1), &port) == 0 &&
+        (config->strip_any_host_port ||
+         (config->strip_matching_host_port && !kb_str_eq(headers->method, KB_STR("CONNECT")) &&
+          port == listener_port))) {
         port_text = KB_STR_NULL;
     }
     if (config->strip_trailing_host_dot && host.len > 0 && host.p[host.len - 1] == '.') {
         host.len--;
     }
     if (port_text.len > 0 && host.p + host.len != port_text.p) {
-        headers->authority = kb_str_printf(headers->arena, "%.*s%.*s", KB_STR_ARG(host), KB_STR_ARG(port_text));
+        headers->authority =
+            kb_str_printf(headers->arena, "%.*s%.*s", KB_STR_ARG(host), KB_STR_ARG(port_text));
     } else {
         headers->authority = kb_str_make(host.p, host.len + port_text.len);
     }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Accepting on one worker, and the connections that come of it: each with its chain of network filters (Envoy ActiveTcpListener,
- * ActiveTcpConnection). */
+/* Accepting on one worker, and the connections that come of it: each with its chain of network
+ * filters (Envoy ActiveTcpListener, ActiveTcpConnection). */
 #include <stdlib.h>
 
 #include "base/log.h"
@@ -8,7 +8,7 @@
 #include "proxy/listener/listener.h"
 
 #define ACCEPT_PAUSE_MS 100 /* out of descriptors: others need time to close some */
-#define FILTERS_MAX 16
+#define FILTERS_MAX     16
 
 /* One accepted connection. */
 struct active_connection {
@@ -35,7 +35,8 @@ static void filters_new_connection(struct active_connection *active)
         const struct kb_network_filter_ops *ops = active->chain->filters[active->ready_count].ops;
 
         if (ops->on_new_connection != NULL &&
-            ops->on_new_connection(active->filters[active->ready_count]) == KB_NETWORK_FILTER_STOP) {
+            ops->on_new_connection(active->filters[active->ready_count]) ==
+                KB_NETWORK_FILTER_STOP) {
             active->ready_count++;
             return;
         }
@@ -50,8 +51,9 @@ static void active_on_data(void *owner, struct kb_buf *in, bool end_stream)
         if (active->ready_count <= i) {
             filters_new_connection(active);
         }
-        if (active->ready_count <= i || active->chain->filters[i].ops->on_data(active->filters[i], in, end_stream) ==
-                                            KB_NETWORK_FILTER_STOP) {
+        if (active->ready_count <= i ||
+            active->chain->filters[i].ops->on_data(active->filters[i], in, end_stream) ==
+                KB_NETWORK_FILTER_STOP) {
             return;
         }
     }
@@ -192,7 +194,8 @@ static void ignore_event(void *owner, enum kb_conn_event event)
     (void)event;
 }
 
-static const struct kb_conn_callbacks unowned_callbacks = {.on_data = ignore_data, .on_event = ignore_event};
+static const struct kb_conn_callbacks unowned_callbacks = {.on_data = ignore_data,
+                                                           .on_event = ignore_event};
 
 /* No chain is for this connection (Envoy closes it with details filter_chain_not_found). */
 static void no_chain(struct kb_listener_worker *lw, struct kb_conn *conn)
@@ -205,7 +208,8 @@ static void no_chain(struct kb_listener_worker *lw, struct kb_conn *conn)
 static void accept_pause(struct kb_listener_worker *lw)
 {
     KB_LOG(CONN_HANDLER, ERROR,
-           "listener '%.*s': the process is out of file descriptors or memory, accepting pauses for %d ms; raise the "
+           "listener '%.*s': the process is out of file descriptors or memory, accepting pauses "
+           "for %d ms; raise the "
            "limit of open files (ulimit -n)",
            KB_STR_ARG(lw->listener->name), ACCEPT_PAUSE_MS);
     kb_io_watch(&lw->io, 0);
@@ -268,13 +272,15 @@ void kb_listener_worker_start(struct kb_listener_worker *lw)
     struct kb_listener *listener = lw->listener;
 
     lw->stats = kb_stat_group_block(listener->stats, lw->worker->index);
-    lw->worker_stats = kb_stat_group_block(listener->worker_stats[lw - listener->workers], lw->worker->index);
+    lw->worker_stats =
+        kb_stat_group_block(listener->worker_stats[lw - listener->workers], lw->worker->index);
     kb_timer_init(&lw->accept_timer, accept_timer_fired);
     if (lw->fd < 0) {
         return;
     }
     if (kb_io_open(&lw->worker->loop, &lw->io, lw->fd, listen_ready) != 0) {
-        KB_LOG(CONN_HANDLER, ERROR, "listener '%.*s' cannot be watched: the system is out of descriptors",
+        KB_LOG(CONN_HANDLER, ERROR,
+               "listener '%.*s' cannot be watched: the system is out of descriptors",
                KB_STR_ARG(listener->name));
         return;
     }
@@ -295,16 +301,14 @@ void kb_listener_worker_stop(struct kb_listener_worker *lw)
 
 void kb_listener_worker_close_all(struct kb_listener_worker *lw)
 {
-    KB_LIST_FOREACH(link, &lw->connections)
-    {
+    KB_LIST_FOREACH (link, &lw->connections) {
         kb_conn_close(KB_LIST_ENTRY(link, struct active_connection, link)->conn, KB_CONN_NO_FLUSH);
     }
 }
 
 void kb_listener_worker_drain(struct kb_listener_worker *lw)
 {
-    KB_LIST_FOREACH(link, &lw->connections)
-    {
+    KB_LIST_FOREACH (link, &lw->connections) {
         struct active_connection *active = KB_LIST_ENTRY(link, struct active_connection, link);
 
         for (size_t i = 0; i < active->filter_count; i++) {

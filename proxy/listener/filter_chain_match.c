@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Which filter chain a connection gets. Envoy looks at one property after the other and keeps only the most specific chains for
- * each, without going back; this does the same with a set of candidates. */
+/* Which filter chain a connection gets. Envoy looks at one property after the other and keeps only
+ * the most specific chains for each, without going back; this does the same with a set of
+ * candidates. */
 #include "proxy/listener/listener.h"
 
 #define CHAINS_MAX 1024
@@ -11,7 +12,8 @@ struct candidates {
 };
 
 /* How well a chain's property fits: 0 it does not, 1 it says nothing, more is better. */
-typedef unsigned (*fit_fn)(const struct kb_filter_chain_match *match, const struct kb_connection_info *info);
+typedef unsigned (*fit_fn)(const struct kb_filter_chain_match *match,
+                           const struct kb_connection_info *info);
 
 static unsigned ranges_fit(const struct kb_cidr *ranges, size_t count, const struct kb_addr *addr)
 {
@@ -28,7 +30,8 @@ static unsigned ranges_fit(const struct kb_cidr *ranges, size_t count, const str
     return best;
 }
 
-static unsigned destination_port_fit(const struct kb_filter_chain_match *match, const struct kb_connection_info *info)
+static unsigned destination_port_fit(const struct kb_filter_chain_match *match,
+                                     const struct kb_connection_info *info)
 {
     if (!match->has_destination_port) {
         return 1;
@@ -36,34 +39,42 @@ static unsigned destination_port_fit(const struct kb_filter_chain_match *match, 
     return match->destination_port == kb_addr_port(&info->local) ? 2 : 0;
 }
 
-static unsigned destination_fit(const struct kb_filter_chain_match *match, const struct kb_connection_info *info)
+static unsigned destination_fit(const struct kb_filter_chain_match *match,
+                                const struct kb_connection_info *info)
 {
     return ranges_fit(match->prefix_ranges, match->prefix_range_count, &info->local);
 }
 
-static unsigned server_name_fit(const struct kb_filter_chain_match *match, const struct kb_connection_info *info)
+static unsigned server_name_fit(const struct kb_filter_chain_match *match,
+                                const struct kb_connection_info *info)
 {
     (void)info;
     return match->wants_server_name ? 0 : 1;
 }
 
-static unsigned transport_fit(const struct kb_filter_chain_match *match, const struct kb_connection_info *info)
+static unsigned transport_fit(const struct kb_filter_chain_match *match,
+                              const struct kb_connection_info *info)
 {
     if (match->transport_protocol.len == 0) {
         return 1;
     }
-    return kb_str_eq(match->transport_protocol, info->tls ? KB_STR("tls") : KB_STR("raw_buffer")) ? 2 : 0;
+    return kb_str_eq(match->transport_protocol, info->tls ? KB_STR("tls") : KB_STR("raw_buffer"))
+               ? 2
+               : 0;
 }
 
-static unsigned application_fit(const struct kb_filter_chain_match *match, const struct kb_connection_info *info)
+static unsigned application_fit(const struct kb_filter_chain_match *match,
+                                const struct kb_connection_info *info)
 {
     (void)info;
     return match->wants_application_protocol ? 0 : 1;
 }
 
-static unsigned direct_source_fit(const struct kb_filter_chain_match *match, const struct kb_connection_info *info)
+static unsigned direct_source_fit(const struct kb_filter_chain_match *match,
+                                  const struct kb_connection_info *info)
 {
-    return ranges_fit(match->direct_source_ranges, match->direct_source_range_count, &info->direct_remote);
+    return ranges_fit(match->direct_source_ranges, match->direct_source_range_count,
+                      &info->direct_remote);
 }
 
 static bool is_local(const struct kb_connection_info *info)
@@ -76,7 +87,8 @@ static bool is_local(const struct kb_connection_info *info)
     return kb_addr_is_loopback(&a) || !kb_addr_is_ip(&a) || kb_addr_eq(&a, &b);
 }
 
-static unsigned source_type_fit(const struct kb_filter_chain_match *match, const struct kb_connection_info *info)
+static unsigned source_type_fit(const struct kb_filter_chain_match *match,
+                                const struct kb_connection_info *info)
 {
     if (match->source_type == 0) {
         return 1;
@@ -84,12 +96,14 @@ static unsigned source_type_fit(const struct kb_filter_chain_match *match, const
     return (match->source_type == 1) == is_local(info) ? 2 : 0;
 }
 
-static unsigned source_fit(const struct kb_filter_chain_match *match, const struct kb_connection_info *info)
+static unsigned source_fit(const struct kb_filter_chain_match *match,
+                           const struct kb_connection_info *info)
 {
     return ranges_fit(match->source_ranges, match->source_range_count, &info->remote);
 }
 
-static unsigned source_port_fit(const struct kb_filter_chain_match *match, const struct kb_connection_info *info)
+static unsigned source_port_fit(const struct kb_filter_chain_match *match,
+                                const struct kb_connection_info *info)
 {
     uint16_t port = kb_addr_port(&info->remote);
 
@@ -106,8 +120,8 @@ static unsigned source_port_fit(const struct kb_filter_chain_match *match, const
 
 /* Envoy's order: listener.v3.FilterChainMatch. */
 static const fit_fn dimensions[] = {
-    destination_port_fit, destination_fit,   server_name_fit, transport_fit, application_fit,
-    direct_source_fit,    source_type_fit,   source_fit,      source_port_fit,
+    destination_port_fit, destination_fit, server_name_fit, transport_fit,   application_fit,
+    direct_source_fit,    source_type_fit, source_fit,      source_port_fit,
 };
 
 /* Keeps the chains that fit best. */
@@ -127,10 +141,10 @@ static void narrow(struct candidates *c, fit_fn fit, const struct kb_connection_
     c->count = kept;
 }
 
-struct kb_filter_chain *kb_filter_chain_find(const struct kb_listener *listener, const struct kb_connection_info *info)
+struct kb_filter_chain *kb_filter_chain_find(const struct kb_listener *listener,
+                                             const struct kb_connection_info *info)
 {
     struct candidates c;
-
 
     c.count = 0;
     for (size_t i = 0; i < listener->chain_count && c.count < CHAINS_MAX; i++) {

@@ -16,8 +16,9 @@
 
 /* ---- filter chains ---- */
 
-static const ProtobufCMessage *filter_message(const Envoy__Config__Listener__V3__Filter *m, struct kb_str type,
-                                              struct kb_arena *arena, struct kb_diag *diag)
+static const ProtobufCMessage *filter_message(const Envoy__Config__Listener__V3__Filter *m,
+                                              struct kb_str type, struct kb_arena *arena,
+                                              struct kb_diag *diag)
 {
     const ProtobufCMessage *message = NULL;
 
@@ -30,7 +31,8 @@ static const ProtobufCMessage *filter_message(const Envoy__Config__Listener__V3_
 }
 
 static void filter_create(struct kb_listener *listener, struct kb_filter_chain *chain,
-                          const Envoy__Config__Listener__V3__Filter *m, bool last, struct kb_diag *diag)
+                          const Envoy__Config__Listener__V3__Filter *m, bool last,
+                          struct kb_diag *diag)
 {
     struct kb_network_filter_entry *entry = &chain->filters[chain->filter_count];
     struct kb_arena scratch;
@@ -52,8 +54,9 @@ static void filter_create(struct kb_listener *listener, struct kb_filter_chain *
     }
     extension = kb_extension_find(KB_EXT_NETWORK_FILTER, type, kb_wkt_str(m->name));
     if (extension == NULL || type.len == 0) {
-        kb_diag_error(diag, "Didn't find a registered implementation for '%s' with type URL: '%.*s'", m->name,
-                      KB_STR_ARG(type));
+        kb_diag_error(diag,
+                      "Didn't find a registered implementation for '%s' with type URL: '%.*s'",
+                      m->name, KB_STR_ARG(type));
         kb_arena_dispose(&scratch);
         return;
     }
@@ -61,8 +64,10 @@ static void filter_create(struct kb_listener *listener, struct kb_filter_chain *
     entry->name = kb_str_dup(&listener->arena, kb_wkt_str(m->name));
     if (entry->ops->terminal != last) {
         kb_diag_error(diag,
-                      last ? "Error: non-terminal filter named %s of type %s is the last filter in a network filter chain."
-                           : "Error: terminal filter named %s of type %s must be the last filter in a network filter chain.",
+                      last ? "Error: non-terminal filter named %s of type %s is the last filter in "
+                             "a network filter chain."
+                           : "Error: terminal filter named %s of type %s must be the last filter "
+                             "in a network filter chain.",
                       m->name, entry->ops->name);
     }
     message = filter_message(m, type, &scratch, diag);
@@ -76,8 +81,9 @@ static void filter_create(struct kb_listener *listener, struct kb_filter_chain *
     kb_arena_dispose(&scratch);
 }
 
-static struct kb_cidr *ranges_create(struct kb_listener *listener, Envoy__Config__Core__V3__CidrRange **messages,
-                                     size_t n, const char *field, struct kb_diag *diag)
+static struct kb_cidr *ranges_create(struct kb_listener *listener,
+                                     Envoy__Config__Core__V3__CidrRange **messages, size_t n,
+                                     const char *field, struct kb_diag *diag)
 {
     struct kb_cidr *ranges = kb_arena_calloc(&listener->arena, (n + 1) * sizeof(*ranges));
 
@@ -93,7 +99,8 @@ static struct kb_cidr *ranges_create(struct kb_listener *listener, Envoy__Config
 }
 
 static void match_create(struct kb_listener *listener, struct kb_filter_chain_match *match,
-                         const Envoy__Config__Listener__V3__FilterChainMatch *m, struct kb_diag *diag)
+                         const Envoy__Config__Listener__V3__FilterChainMatch *m,
+                         struct kb_diag *diag)
 {
     if (m == NULL) {
         return;
@@ -103,15 +110,18 @@ static void match_create(struct kb_listener *listener, struct kb_filter_chain_ma
         match->has_destination_port = true;
         match->destination_port = (uint16_t)m->destination_port->value;
     }
-    match->prefix_ranges = ranges_create(listener, m->prefix_ranges, m->n_prefix_ranges, "prefix_ranges", diag);
+    match->prefix_ranges =
+        ranges_create(listener, m->prefix_ranges, m->n_prefix_ranges, "prefix_ranges", diag);
     match->prefix_range_count = m->n_prefix_ranges;
-    match->direct_source_ranges = ranges_create(listener, m->direct_source_prefix_ranges,
-                                                m->n_direct_source_prefix_ranges, "direct_source_prefix_ranges", diag);
+    match->direct_source_ranges =
+        ranges_create(listener, m->direct_source_prefix_ranges, m->n_direct_source_prefix_ranges,
+                      "direct_source_prefix_ranges", diag);
     match->direct_source_range_count = m->n_direct_source_prefix_ranges;
-    match->source_ranges =
-        ranges_create(listener, m->source_prefix_ranges, m->n_source_prefix_ranges, "source_prefix_ranges", diag);
+    match->source_ranges = ranges_create(listener, m->source_prefix_ranges,
+                                         m->n_source_prefix_ranges, "source_prefix_ranges", diag);
     match->source_range_count = m->n_source_prefix_ranges;
-    match->source_ports = kb_arena_calloc(&listener->arena, (m->n_source_ports + 1) * sizeof(*match->source_ports));
+    match->source_ports =
+        kb_arena_calloc(&listener->arena, (m->n_source_ports + 1) * sizeof(*match->source_ports));
     for (size_t i = 0; i < m->n_source_ports; i++) {
         match->source_ports[i] = m->source_ports[i];
     }
@@ -123,8 +133,8 @@ static void match_create(struct kb_listener *listener, struct kb_filter_chain_ma
     kb_diag_pop(diag);
 }
 
-static void transport_check(const Envoy__Config__Core__V3__TransportSocket *m, struct kb_arena *arena,
-                            struct kb_diag *diag)
+static void transport_check(const Envoy__Config__Core__V3__TransportSocket *m,
+                            struct kb_arena *arena, struct kb_diag *diag)
 {
     struct kb_str type = KB_STR_NULL;
 
@@ -137,8 +147,9 @@ static void transport_check(const Envoy__Config__Core__V3__TransportSocket *m, s
     }
     if (kb_extension_find(KB_EXT_TRANSPORT_SOCKET_DOWNSTREAM, type, kb_wkt_str(m->name)) == NULL &&
         !kb_str_eq(type, KB_STR("envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"))) {
-        kb_diag_error(diag, "Didn't find a registered implementation for '%s' with type URL: '%.*s'", m->name,
-                      KB_STR_ARG(type));
+        kb_diag_error(diag,
+                      "Didn't find a registered implementation for '%s' with type URL: '%.*s'",
+                      m->name, KB_STR_ARG(type));
     }
     kb_diag_pop(diag);
 }
@@ -147,7 +158,8 @@ static void chain_create(struct kb_listener *listener, struct kb_filter_chain *c
                          const Envoy__Config__Listener__V3__FilterChain *m, struct kb_diag *diag)
 {
     chain->name = kb_str_dup(&listener->arena, kb_wkt_str(m->name));
-    chain->filters = kb_arena_calloc(&listener->arena, (m->n_filters + 1) * sizeof(*chain->filters));
+    chain->filters =
+        kb_arena_calloc(&listener->arena, (m->n_filters + 1) * sizeof(*chain->filters));
     match_create(listener, &chain->match, m->filter_chain_match, diag);
     transport_check(m->transport_socket, &listener->arena, diag);
     if (m->n_filters == 0) {
@@ -161,10 +173,11 @@ static void chain_create(struct kb_listener *listener, struct kb_filter_chain *c
     }
 }
 
-static void chains_create(struct kb_listener *listener, const Envoy__Config__Listener__V3__Listener *m,
-                          struct kb_diag *diag)
+static void chains_create(struct kb_listener *listener,
+                          const Envoy__Config__Listener__V3__Listener *m, struct kb_diag *diag)
 {
-    listener->chains = kb_arena_calloc(&listener->arena, (m->n_filter_chains + 1) * sizeof(*listener->chains));
+    listener->chains =
+        kb_arena_calloc(&listener->arena, (m->n_filter_chains + 1) * sizeof(*listener->chains));
     for (size_t i = 0; i < m->n_filter_chains; i++) {
         kb_diag_push_index(diag, "filter_chains", i);
         listener->chain_count = i + 1;
@@ -178,13 +191,15 @@ static void chains_create(struct kb_listener *listener, const Envoy__Config__Lis
         kb_diag_pop(diag);
     }
     if (m->n_filter_chains == 0 && m->default_filter_chain == NULL) {
-        kb_diag_error(diag, "error adding listener '%.*s': no filter chains specified", KB_STR_ARG(listener->name));
+        kb_diag_error(diag, "error adding listener '%.*s': no filter chains specified",
+                      KB_STR_ARG(listener->name));
     }
 }
 
 /* ---- lifecycle ---- */
 
-static void address_read(struct kb_listener *listener, const Envoy__Config__Core__V3__Address *m, struct kb_diag *diag)
+static void address_read(struct kb_listener *listener, const Envoy__Config__Core__V3__Address *m,
+                         struct kb_diag *diag)
 {
     kb_diag_push(diag, "address");
     if (m == NULL) {
@@ -201,7 +216,8 @@ static void address_read(struct kb_listener *listener, const Envoy__Config__Core
         listener->ipv4_compat = sa->ipv4_compat;
         if (sa->protocol != ENVOY__CONFIG__CORE__V3__SOCKET_ADDRESS__PROTOCOL__TCP) {
             kb_diag_error(diag, "UDP listeners are not supported");
-        } else if (kb_addr_from_ip(&listener->addr, kb_wkt_str(sa->address), (uint16_t)sa->port_value) != 0) {
+        } else if (kb_addr_from_ip(&listener->addr, kb_wkt_str(sa->address),
+                                   (uint16_t)sa->port_value) != 0) {
             kb_diag_error(diag, "malformed IP address: %s", sa->address);
         }
     } else {
@@ -210,12 +226,15 @@ static void address_read(struct kb_listener *listener, const Envoy__Config__Core
     kb_diag_pop(diag);
 }
 
-static void options_read(struct kb_listener *listener, const Envoy__Config__Listener__V3__Listener *m)
+static void options_read(struct kb_listener *listener,
+                         const Envoy__Config__Listener__V3__Listener *m)
 {
     listener->buffer_limit = kb_wkt_u32(m->per_connection_buffer_limit_bytes, BUFFER_LIMIT_DEFAULT);
-    listener->accepts_per_event = KB_MAX(kb_wkt_u32(m->max_connections_to_accept_per_socket_event, 1), 1u);
+    listener->accepts_per_event =
+        KB_MAX(kb_wkt_u32(m->max_connections_to_accept_per_socket_event, 1), 1u);
     listener->backlog = (int)kb_wkt_u32(m->tcp_backlog_size, 0);
-    listener->reuse_port = kb_wkt_bool(m->enable_reuse_port, true) && kb_addr_is_ip(&listener->addr);
+    listener->reuse_port =
+        kb_wkt_bool(m->enable_reuse_port, true) && kb_addr_is_ip(&listener->addr);
     listener->transparent = kb_wkt_bool(m->transparent, false);
     listener->freebind = kb_wkt_bool(m->freebind, false);
     listener->bind_to_port = kb_wkt_bool(m->bind_to_port, true);
@@ -241,12 +260,15 @@ static void stats_create(struct kb_listener *listener, struct kb_str prefix)
     }
     listener->stat_prefix = kb_str_printf(arena, "listener.%.*s.", KB_STR_ARG(prefix));
     listener->stats = kb_stat_group_create(store, listener->stat_prefix, &kb_stat_schema_listener);
-    listener->worker_stats = kb_arena_calloc(arena, listener->worker_count * sizeof(*listener->worker_stats));
+    listener->worker_stats =
+        kb_arena_calloc(arena, listener->worker_count * sizeof(*listener->worker_stats));
     for (uint32_t i = 0; i < listener->worker_count; i++) {
-        struct kb_str name = listener->admin ? kb_str_printf(arena, "%smain_thread.", listener->stat_prefix.p)
-                                             : kb_str_printf(arena, "%sworker_%u.", listener->stat_prefix.p, i);
+        struct kb_str name = listener->admin
+                                 ? kb_str_printf(arena, "%smain_thread.", listener->stat_prefix.p)
+                                 : kb_str_printf(arena, "%sworker_%u.", listener->stat_prefix.p, i);
 
-        listener->worker_stats[i] = kb_stat_group_create(store, name, &kb_stat_schema_listener_worker);
+        listener->worker_stats[i] =
+            kb_stat_group_create(store, name, &kb_stat_schema_listener_worker);
     }
 }
 
@@ -278,19 +300,23 @@ static void unsupported_check(const Envoy__Config__Listener__V3__Listener *m, st
 {
     if (m->n_listener_filters > 0) {
         kb_diag_push_index(diag, "listener_filters", 0);
-        kb_diag_error(diag, "Didn't find a registered implementation for '%s': listener filters are not supported yet",
+        kb_diag_error(diag,
+                      "Didn't find a registered implementation for '%s': listener filters are not "
+                      "supported yet",
                       m->listener_filters[0]->name);
         kb_diag_pop(diag);
     }
     if (m->udp_listener_config != NULL || m->api_listener != NULL || m->internal_listener != NULL ||
         m->filter_chain_matcher != NULL || m->fcds_config != NULL) {
-        kb_diag_error(diag, "udp_listener_config, api_listener, internal_listener, filter_chain_matcher and fcds_config "
+        kb_diag_error(diag, "udp_listener_config, api_listener, internal_listener, "
+                            "filter_chain_matcher and fcds_config "
                             "are not supported");
     }
 }
 
 struct kb_listener *kb_listener_create(struct kb_server_context *server,
-                                       const struct Envoy__Config__Listener__V3__Listener *m, struct kb_diag *diag)
+                                       const struct Envoy__Config__Listener__V3__Listener *m,
+                                       struct kb_diag *diag)
 {
     struct kb_listener *listener = listener_new(server, false);
     uint32_t errors = diag->error_count;
@@ -312,7 +338,8 @@ struct kb_listener *kb_listener_create(struct kb_server_context *server,
     return listener;
 }
 
-struct kb_listener *kb_listener_create_admin(struct kb_server_context *server, const struct kb_addr *addr,
+struct kb_listener *kb_listener_create_admin(struct kb_server_context *server,
+                                             const struct kb_addr *addr,
                                              const struct kb_network_filter_ops *ops, void *config)
 {
     struct kb_listener *listener = listener_new(server, true);
@@ -327,7 +354,8 @@ struct kb_listener *kb_listener_create_admin(struct kb_server_context *server, c
     listener->chains = KB_ARENA_NEW(&listener->arena, struct kb_filter_chain);
     listener->chain_count = 1;
     listener->chains->filters = KB_ARENA_NEW(&listener->arena, struct kb_network_filter_entry);
-    listener->chains->filters[0] = (struct kb_network_filter_entry){.ops = ops, .config = config, .name = KB_STR("admin")};
+    listener->chains->filters[0] =
+        (struct kb_network_filter_entry){.ops = ops, .config = config, .name = KB_STR("admin")};
     listener->chains->filter_count = 1;
     return listener;
 }
@@ -395,8 +423,8 @@ void kb_listener_destroy(struct kb_listener *listener)
     if (listener->stats != NULL) {
         kb_stat_group_destroy(listener->stats);
     }
-    if (listener->addr.sa.sa_family == AF_UNIX && listener->addr.len > 0 && listener->addr.un.sun_path[0] != '\0' &&
-        listener->bound.len > 0) {
+    if (listener->addr.sa.sa_family == AF_UNIX && listener->addr.len > 0 &&
+        listener->addr.un.sun_path[0] != '\0' && listener->bound.len > 0) {
         unlink(listener->addr.un.sun_path);
     }
     kb_arena_dispose(&listener->arena);

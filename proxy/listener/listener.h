@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A listener: address, filter chains and options, built once on the main thread; its sockets and connections belong to the
- * workers. For this room and the server. */
+/* A listener: address, filter chains and options, built once on the main thread; its sockets and
+ * connections belong to the workers. For this room and the server. */
 #pragma once
 
 #include "base/list.h"
@@ -14,7 +14,8 @@ struct kb_network_filter_entry {
     struct kb_str name;
 };
 
-/* What a connection must be like for a chain (Envoy FilterChainMatch); empty arrays match anything. */
+/* What a connection must be like for a chain (Envoy FilterChainMatch); empty arrays match anything.
+ */
 struct kb_filter_chain_match {
     bool has_destination_port;
     uint16_t destination_port;
@@ -26,7 +27,7 @@ struct kb_filter_chain_match {
     size_t source_range_count;
     uint32_t *source_ports;
     size_t source_port_count;
-    uint8_t source_type; /* 0 any, 1 same ip or loopback, 2 external */
+    uint8_t source_type;             /* 0 any, 1 same ip or loopback, 2 external */
     bool wants_server_name;          /* server_names: no plain connection has one */
     bool wants_application_protocol; /* likewise */
     struct kb_str transport_protocol;
@@ -44,8 +45,8 @@ struct kb_listener_worker {
     KB_OBJ;
     struct kb_listener *listener;
     struct kb_worker *worker;
-    struct kb_io io; /* fd -1 when closed */
-    int fd;          /* made by the main thread, not yet watched */
+    struct kb_io io;              /* fd -1 when closed */
+    int fd;                       /* made by the main thread, not yet watched */
     struct kb_timer accept_timer; /* pause after running out of descriptors */
     struct kb_stat_block *stats;
     struct kb_stat_block *worker_stats;
@@ -60,9 +61,9 @@ struct kb_listener {
     struct kb_server_context *server;
     struct kb_arena arena;
     struct kb_str name;
-    struct kb_str metadata; /* packed; may be empty */
-    struct kb_addr addr;  /* as configured */
-    struct kb_addr bound; /* with the port that the system chose */
+    struct kb_str metadata;    /* packed; may be empty */
+    struct kb_addr addr;       /* as configured */
+    struct kb_addr bound;      /* with the port that the system chose */
     struct kb_str stat_prefix; /* "listener.127.0.0.1_80." */
     struct kb_stat_group *stats;
     struct kb_stat_group **worker_stats; /* per worker */
@@ -78,10 +79,10 @@ struct kb_listener {
     bool freebind;
     bool ipv4_compat;
     bool bind_to_port;
-    bool inbound; /* traffic_direction INBOUND */
+    bool inbound;           /* traffic_direction INBOUND */
     bool drain_modify_only; /* drain_type MODIFY_ONLY */
-    bool admin;   /* on the main thread only */
-    bool stopped; /* accepts no more */
+    bool admin;             /* on the main thread only */
+    bool stopped;           /* accepts no more */
     uint64_t added_wall_ns;
     struct kb_str message; /* packed, for /config_dump; empty for the admin listener */
     struct kb_listener_worker *workers;
@@ -95,8 +96,10 @@ struct Envoy__Config__Listener__V3__Listener;
 struct kb_listener *kb_listener_create(struct kb_server_context *server,
                                        const struct Envoy__Config__Listener__V3__Listener *message,
                                        struct kb_diag *diag);
-/* A listener of the main thread with one chain of one filter whose configuration it takes over (the admin port). */
-struct kb_listener *kb_listener_create_admin(struct kb_server_context *server, const struct kb_addr *addr,
+/* A listener of the main thread with one chain of one filter whose configuration it takes over (the
+ * admin port). */
+struct kb_listener *kb_listener_create_admin(struct kb_server_context *server,
+                                             const struct kb_addr *addr,
                                              const struct kb_network_filter_ops *ops, void *config);
 /* Makes the sockets; KB_EADDRINUSE and others, with *what naming the call that failed. */
 int kb_listener_bind(struct kb_listener *listener, const char **what) KB_MUST_USE;
@@ -116,4 +119,5 @@ void kb_listener_worker_drain(struct kb_listener_worker *lw);
 
 /* ---- filter_chain_match.c ---- */
 
-struct kb_filter_chain *kb_filter_chain_find(const struct kb_listener *listener, const struct kb_connection_info *info);
+struct kb_filter_chain *kb_filter_chain_find(const struct kb_listener *listener,
+                                             const struct kb_connection_info *info);

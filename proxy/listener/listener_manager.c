@@ -30,14 +30,14 @@ struct kb_listener_manager *kb_listener_manager_create(struct kb_server_context 
 
     KB_OBJ_SET(manager, kb_listener_manager);
     manager->server = server;
-    manager->stats = kb_stat_group_create(server->stats, KB_STR("listener_manager."), &kb_stat_schema_listener_manager);
+    manager->stats = kb_stat_group_create(server->stats, KB_STR("listener_manager."),
+                                          &kb_stat_schema_listener_manager);
     return manager;
 }
 
 void kb_listener_manager_destroy(struct kb_listener_manager *manager)
 {
-    KB_VEC_FOREACH(listener, &manager->listeners)
-    {
+    KB_VEC_FOREACH (listener, &manager->listeners) {
         kb_listener_destroy(*listener);
     }
     if (manager->admin != NULL) {
@@ -50,7 +50,8 @@ void kb_listener_manager_destroy(struct kb_listener_manager *manager)
 }
 
 int kb_listener_manager_add(struct kb_listener_manager *manager,
-                            const struct Envoy__Config__Listener__V3__Listener *message, struct kb_diag *diag)
+                            const struct Envoy__Config__Listener__V3__Listener *message,
+                            struct kb_diag *diag)
 {
     struct kb_listener *listener = kb_listener_create(manager->server, message, diag);
 
@@ -62,19 +63,19 @@ int kb_listener_manager_add(struct kb_listener_manager *manager,
     return 0;
 }
 
-static struct kb_str bind_error(struct kb_arena *arena, const struct kb_listener *listener, int errno_value,
-                                const char *what)
+static struct kb_str bind_error(struct kb_arena *arena, const struct kb_listener *listener,
+                                int errno_value, const char *what)
 {
     char text[KB_ADDR_TEXT_MAX];
     struct kb_str addr = kb_addr_text(&listener->addr, text);
 
-    return kb_str_printf(arena, "cannot %s '%.*s': %s", what, KB_STR_ARG(addr), strerror(errno_value));
+    return kb_str_printf(arena, "cannot %s '%.*s': %s", what, KB_STR_ARG(addr),
+                         strerror(errno_value));
 }
 
 int kb_listener_manager_bind(struct kb_listener_manager *manager, struct kb_diag *diag)
 {
-    KB_VEC_FOREACH(at, &manager->listeners)
-    {
+    KB_VEC_FOREACH (at, &manager->listeners) {
         struct kb_listener *listener = *at;
         const char *what = "bind";
 
@@ -118,21 +119,20 @@ void kb_listener_manager_start(struct kb_listener_manager *manager)
     struct kb_stat_block *stats = stats_of(manager);
 
     manager->started = true;
-    KB_VEC_FOREACH(at, &manager->listeners)
-    {
+    KB_VEC_FOREACH (at, &manager->listeners) {
         for (uint32_t i = 0; i < (*at)->worker_count; i++) {
             kb_loop_post(&(*at)->workers[i].worker->loop, worker_start_posted, &(*at)->workers[i]);
             kb_stat_inc(stats, KB_STAT_LISTENER_MANAGER_LISTENER_CREATE_SUCCESS);
         }
     }
-    kb_stat_gauge_set(stats, KB_STAT_LISTENER_MANAGER_TOTAL_LISTENERS_ACTIVE, manager->listeners.len);
+    kb_stat_gauge_set(stats, KB_STAT_LISTENER_MANAGER_TOTAL_LISTENERS_ACTIVE,
+                      manager->listeners.len);
     kb_stat_gauge_set(stats, KB_STAT_LISTENER_MANAGER_WORKERS_STARTED, 1);
 }
 
 void kb_listener_manager_stop_accepting(struct kb_listener_manager *manager, bool inbound_only)
 {
-    KB_VEC_FOREACH(at, &manager->listeners)
-    {
+    KB_VEC_FOREACH (at, &manager->listeners) {
         struct kb_listener *listener = *at;
 
         if (listener->stopped || (inbound_only && !listener->inbound)) {
@@ -141,7 +141,8 @@ void kb_listener_manager_stop_accepting(struct kb_listener_manager *manager, boo
         listener->stopped = true;
         kb_stat_inc(stats_of(manager), KB_STAT_LISTENER_MANAGER_LISTENER_STOPPED);
         for (uint32_t i = 0; i < listener->worker_count; i++) {
-            kb_loop_post(&listener->workers[i].worker->loop, worker_stop_posted, &listener->workers[i]);
+            kb_loop_post(&listener->workers[i].worker->loop, worker_stop_posted,
+                         &listener->workers[i]);
         }
     }
 }
@@ -158,8 +159,7 @@ static void worker_close(struct kb_listener *listener, struct kb_worker *worker)
 
 void kb_listener_manager_worker_close(struct kb_listener_manager *manager, struct kb_worker *worker)
 {
-    KB_VEC_FOREACH(at, &manager->listeners)
-    {
+    KB_VEC_FOREACH (at, &manager->listeners) {
         worker_close(*at, worker);
     }
     if (manager->admin != NULL) {
@@ -168,10 +168,10 @@ void kb_listener_manager_worker_close(struct kb_listener_manager *manager, struc
 }
 
 void kb_listener_manager_visit(const struct kb_listener_manager *manager,
-                               void (*visit)(void *arg, const struct kb_listener *listener), void *arg)
+                               void (*visit)(void *arg, const struct kb_listener *listener),
+                               void *arg)
 {
-    KB_VEC_FOREACH(at, &manager->listeners)
-    {
+    KB_VEC_FOREACH (at, &manager->listeners) {
         visit(arg, *at);
     }
 }

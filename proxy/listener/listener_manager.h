@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* All listeners of the process, on the main thread: adding, binding, starting on the workers, draining, and walking over them for
- * the admin pages. */
+/* All listeners of the process, on the main thread: adding, binding, starting on the workers,
+ * draining, and walking over them for the admin pages. */
 #pragma once
 
 #include "proxy/listener/listener.h"
@@ -14,10 +14,10 @@ void kb_listener_manager_destroy(struct kb_listener_manager *manager);
 
 /* Builds a listener; a bad one is reported to diag (KB_ECONFIG). */
 int kb_listener_manager_add(struct kb_listener_manager *manager,
-                            const struct Envoy__Config__Listener__V3__Listener *message, struct kb_diag *diag)
-    KB_MUST_USE;
-/* Takes over a listener made by kb_listener_create_admin; it starts at once. KB_ECONFIG with *error set (in `arena`) when
- * its address cannot be bound. */
+                            const struct Envoy__Config__Listener__V3__Listener *message,
+                            struct kb_diag *diag) KB_MUST_USE;
+/* Takes over a listener made by kb_listener_create_admin; it starts at once. KB_ECONFIG with *error
+ * set (in `arena`) when its address cannot be bound. */
 int kb_listener_manager_add_admin(struct kb_listener_manager *manager, struct kb_listener *listener,
                                   struct kb_arena *arena, struct kb_str *error) KB_MUST_USE;
 
@@ -27,9 +27,12 @@ int kb_listener_manager_bind(struct kb_listener_manager *manager, struct kb_diag
 void kb_listener_manager_start(struct kb_listener_manager *manager);
 /* Closes the listening sockets; connections go on. */
 void kb_listener_manager_stop_accepting(struct kb_listener_manager *manager, bool inbound_only);
-/* On the worker's own thread (for the main one: the admin listener): closes sockets and connections, before its loop ends. */
-void kb_listener_manager_worker_close(struct kb_listener_manager *manager, struct kb_worker *worker);
+/* On the worker's own thread (for the main one: the admin listener): closes sockets and
+ * connections, before its loop ends. */
+void kb_listener_manager_worker_close(struct kb_listener_manager *manager,
+                                      struct kb_worker *worker);
 
 /* In the order of adding, the admin listener left out. */
 void kb_listener_manager_visit(const struct kb_listener_manager *manager,
-                               void (*visit)(void *arg, const struct kb_listener *listener), void *arg);
+                               void (*visit)(void *arg, const struct kb_listener *listener),
+                               void *arg);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Connections: the state of one socket, its queues and its watermarks. Knows nothing of HTTP.
- * A connection leaves its owner in two steps: the last event detaches it, then what is buffered may still be flushed, then
- * the descriptor is closed and the memory returns in the close callback of the loop. */
+ * A connection leaves its owner in two steps: the last event detaches it, then what is buffered may
+ * still be flushed, then the descriptor is closed and the memory returns in the close callback of
+ * the loop. */
 #include "proxy/api/connection.h"
 
 #include <errno.h>
@@ -116,8 +117,9 @@ static void conn_destroy(struct kb_conn *conn)
     kb_io_close(&conn->io, conn_freed);
 }
 
-struct kb_conn *kb_conn_create_accepted(struct kb_worker *worker, int fd, const struct kb_addr *remote,
-                                        const struct kb_addr *local, size_t buffer_limit)
+struct kb_conn *kb_conn_create_accepted(struct kb_worker *worker, int fd,
+                                        const struct kb_addr *remote, const struct kb_addr *local,
+                                        size_t buffer_limit)
 {
     struct kb_conn *conn = conn_new(worker, buffer_limit);
 
@@ -127,7 +129,8 @@ struct kb_conn *kb_conn_create_accepted(struct kb_worker *worker, int fd, const 
     conn->info.direct_local = *local;
     conn->state = CONN_OPEN;
     if (kb_io_open(&worker->loop, &conn->io, fd, io_ready) != 0) {
-        KB_LOG(CONNECTION, ERROR, "connection %llu cannot be watched: the system is out of descriptors or memory",
+        KB_LOG(CONNECTION, ERROR,
+               "connection %llu cannot be watched: the system is out of descriptors or memory",
                (unsigned long long)conn->info.id);
         close(fd);
         worker->connections_open--;
@@ -138,7 +141,8 @@ struct kb_conn *kb_conn_create_accepted(struct kb_worker *worker, int fd, const 
 }
 
 struct kb_conn *kb_conn_create_connecting(struct kb_worker *worker, const struct kb_addr *addr,
-                                          const struct kb_addr *source, uint64_t timeout_ms, size_t buffer_limit)
+                                          const struct kb_addr *source, uint64_t timeout_ms,
+                                          size_t buffer_limit)
 {
     struct kb_conn *conn = conn_new(worker, buffer_limit);
     int fd = -1;
@@ -219,7 +223,8 @@ static void buffered_count(struct kb_conn *conn)
         return;
     }
     if (KB_UNLIKELY(conn->in.len != conn->counted_in)) {
-        kb_stat_gauge_add(conn->stat_block, conn->stat_rx_buffered, (int64_t)conn->in.len - (int64_t)conn->counted_in);
+        kb_stat_gauge_add(conn->stat_block, conn->stat_rx_buffered,
+                          (int64_t)conn->in.len - (int64_t)conn->counted_in);
         conn->counted_in = conn->in.len;
     }
     if (KB_UNLIKELY(conn->out.len != conn->counted_out)) {
@@ -266,7 +271,8 @@ static void deliver(struct kb_conn *conn)
     conn->callbacks->on_data(conn->owner, &conn->in, end || conn->end_reported);
 }
 
-/* The peer's FIN counts once all that came before it was delivered: an owner that pauses gets the rest when it goes on. */
+/* The peer's FIN counts once all that came before it was delivered: an owner that pauses gets the
+ * rest when it goes on. */
 static void end_check(struct kb_conn *conn)
 {
     if (conn->state != CONN_OPEN || !conn->end_received) {
@@ -440,7 +446,8 @@ static void flush_deferred(struct kb_deferred *deferred)
             flushed_detached(conn);
         }
     }
-    if (conn->state == CONN_OPEN && (conn->in.len > 0 || (conn->end_received && !conn->end_reported))) {
+    if (conn->state == CONN_OPEN &&
+        (conn->in.len > 0 || (conn->end_received && !conn->end_reported))) {
         deliver(conn);
         end_check(conn);
     }
@@ -568,8 +575,7 @@ void kb_conn_close(struct kb_conn *conn, enum kb_conn_close how)
 
 void kb_conns_worker_close(struct kb_worker *worker)
 {
-    KB_LIST_FOREACH(link, &network_worker_get(worker)->detached)
-    {
+    KB_LIST_FOREACH (link, &network_worker_get(worker)->detached) {
         conn_destroy(KB_LIST_ENTRY(link, struct kb_conn, detached_link));
     }
 }

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The raw transport socket: queue to descriptor and back without change (envoy.transport_sockets.raw_buffer). */
+/* The raw transport socket: queue to descriptor and back without change
+ * (envoy.transport_sockets.raw_buffer). */
 #include "proxy/api/connection.h"
 
-/* Reads of one event while each fills its room: a bulk sender is served in pieces of 64 KiB, others get their turn. */
+/* Reads of one event while each fills its room: a bulk sender is served in pieces of 64 KiB, others
+ * get their turn. */
 #define READS_PER_EVENT 4
 
 static int raw_do_read(struct kb_conn *conn)

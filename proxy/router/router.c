@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The router filter: chooses cluster and host, forwards the request, retries, and passes the answer back (Envoy
- * Router::Filter). */
+/* The router filter: chooses cluster and host, forwards the request, retries, and passes the answer
+ * back (Envoy Router::Filter). */
 #include "proxy/router/router.h"
 
 #include <stdio.h>
@@ -16,8 +16,8 @@ static void request_completed(struct kb_router *router);
 
 /* ---- configuration ---- */
 
-static int router_config_create(const void *message, struct kb_factory_context *factory, struct kb_diag *diag,
-                                void **out)
+static int router_config_create(const void *message, struct kb_factory_context *factory,
+                                struct kb_diag *diag, void **out)
 {
     const Envoy__Extensions__Filters__Http__Router__V3__Router *m = message;
     struct kb_router_config *config = kb_calloc(1, sizeof(*config));
@@ -68,18 +68,21 @@ void kb_router_attempt_count_header(struct kb_router *router, struct kb_header_m
 {
     char *text;
 
-    if (router->route == NULL || !router->route->include_attempt_count_response || router->attempts == 0) {
+    if (router->route == NULL || !router->route->include_attempt_count_response ||
+        router->attempts == 0) {
         return;
     }
     text = kb_arena_alloc(router->arena, 20, 1);
-    kb_header_map_set_id(headers, KB_HDR_X_ENVOY_ATTEMPT_COUNT, kb_str_make(text, kb_u64_to_str(router->attempts, text)));
+    kb_header_map_set_id(headers, KB_HDR_X_ENVOY_ATTEMPT_COUNT,
+                         kb_str_make(text, kb_u64_to_str(router->attempts, text)));
 }
 
 static void reply_modify(void *arg, struct kb_header_map *headers)
 {
     struct kb_router *router = KB_CAST(arg, kb_router);
 
-    kb_route_finalize_response(router->route, router->choice, router->request, headers, router->info);
+    kb_route_finalize_response(router->route, router->choice, router->request, headers,
+                               router->info);
     kb_router_attempt_count_header(router, headers);
 }
 
@@ -93,7 +96,8 @@ static void reply_modify_overloaded(void *arg, struct kb_header_map *headers)
     reply_modify(arg, headers);
 }
 
-void kb_router_reply(struct kb_router *router, unsigned status, struct kb_str body, struct kb_str details, bool overloaded)
+void kb_router_reply(struct kb_router *router, unsigned status, struct kb_str body,
+                     struct kb_str details, bool overloaded)
 {
     router->done = true;
     kb_stream_send_local_reply(router->stream, status, body, details,
@@ -113,7 +117,8 @@ static void direct_modify(void *arg, struct kb_header_map *headers)
     if (direct->location.len > 0) {
         kb_header_map_add_id(headers, KB_HDR_LOCATION, direct->location);
     }
-    kb_route_finalize_response(direct->router->route, NULL, direct->router->request, headers, direct->router->info);
+    kb_route_finalize_response(direct->router->route, NULL, direct->router->request, headers,
+                               direct->router->info);
     if (direct->content_type.len > 0) {
         kb_header_map_set_id(headers, KB_HDR_CONTENT_TYPE, direct->content_type);
     }
@@ -127,15 +132,18 @@ static void reply_direct(struct kb_router *router)
     unsigned status;
 
     kb_stat_inc(stats, KB_STAT_HTTP_RQ_DIRECT_RESPONSE);
-    kb_route_rewrite_path_for_redirect(router->route, router->request, router->config->suppress_envoy_headers);
+    kb_route_rewrite_path_for_redirect(router->route, router->request,
+                                       router->config->suppress_envoy_headers);
     if (router->route->kind == KB_ROUTE_REDIRECT) {
         status = kb_route_redirect(router->route, router->request, router->info, &direct.location);
     } else {
         status = kb_route_direct_response(router->route, router->request, &body, &direct.location);
-        body = kb_route_direct_body(router->route, router->request, router->info, &direct.content_type);
+        body = kb_route_direct_body(router->route, router->request, router->info,
+                                    &direct.content_type);
     }
     router->done = true;
-    kb_stream_send_local_reply(router->stream, status, body, KB_STR("direct_response"), direct_modify, &direct);
+    kb_stream_send_local_reply(router->stream, status, body, KB_STR("direct_response"),
+                               direct_modify, &direct);
 }
 
 static void reply_no_route(struct kb_router *router)
@@ -143,14 +151,16 @@ static void reply_no_route(struct kb_router *router)
     kb_stat_inc(kb_stream_http_stats(router->stream), KB_STAT_HTTP_NO_ROUTE);
     kb_stream_info_set_flag(router->info, KB_RF_NO_ROUTE_FOUND);
     router->done = true;
-    kb_stream_send_local_reply(router->stream, 404, KB_STR_NULL, KB_STR("route_not_found"), NULL, NULL);
+    kb_stream_send_local_reply(router->stream, 404, KB_STR_NULL, KB_STR("route_not_found"), NULL,
+                               NULL);
 }
 
 static void reply_no_cluster(struct kb_router *router)
 {
     kb_stat_inc(kb_stream_http_stats(router->stream), KB_STAT_HTTP_NO_CLUSTER);
     kb_stream_info_set_flag(router->info, KB_RF_NO_CLUSTER_FOUND);
-    kb_router_reply(router, router->route->cluster_not_found_status, KB_STR_NULL, KB_STR("cluster_not_found"), false);
+    kb_router_reply(router, router->route->cluster_not_found_status, KB_STR_NULL,
+                    KB_STR("cluster_not_found"), false);
 }
 
 void kb_router_reply_no_host(struct kb_router *router)
@@ -158,7 +168,8 @@ void kb_router_reply_no_host(struct kb_router *router)
     kb_stream_info_set_flag(router->info, KB_RF_NO_HEALTHY_UPSTREAM);
     kb_stat_inc(router->cluster->stats, KB_STAT_CLUSTER_UPSTREAM_CX_NONE_HEALTHY);
     kb_router_charge_code(router, 503, NULL, NULL, false);
-    kb_router_reply(router, 503, KB_STR("no healthy upstream"), KB_STR("no_healthy_upstream"), false);
+    kb_router_reply(router, 503, KB_STR("no healthy upstream"), KB_STR("no_healthy_upstream"),
+                    false);
 }
 
 /* ---- request ---- */
@@ -178,7 +189,8 @@ void kb_router_number_header_set(struct kb_router *router, enum kb_header_id id,
     kb_header_map_set_id(router->request, id, kb_str_make(text, kb_u64_to_str(v, text)));
 }
 
-/* The route's own timeout: max_stream_duration replaces it, max_grpc_timeout lets the client choose. */
+/* The route's own timeout: max_stream_duration replaces it, max_grpc_timeout lets the client
+ * choose. */
 static uint64_t route_timeout(const struct kb_router *router)
 {
     const struct kb_route *route = router->route;
@@ -188,16 +200,19 @@ static uint64_t route_timeout(const struct kb_router *router)
     if (route->max_stream_duration_set || route->grpc_timeout_header_max_set) {
         return 0;
     }
-    if (route->policies == NULL || !route->policies->max_grpc_timeout_set || !kb_stream_is_grpc(router->stream)) {
+    if (route->policies == NULL || !route->policies->max_grpc_timeout_set ||
+        !kb_stream_is_grpc(router->stream)) {
         return route->timeout_ms;
     }
     if (asked.p != NULL && kb_grpc_timeout_parse(asked) != UINT64_MAX) {
         ms = kb_grpc_timeout_parse(asked);
     }
-    if (route->policies->grpc_timeout_offset_ms > 0 && ms > route->policies->grpc_timeout_offset_ms) {
+    if (route->policies->grpc_timeout_offset_ms > 0 &&
+        ms > route->policies->grpc_timeout_offset_ms) {
         ms -= route->policies->grpc_timeout_offset_ms;
     }
-    if (route->policies->max_grpc_timeout_ms > 0 && (ms == 0 || ms > route->policies->max_grpc_timeout_ms)) {
+    if (route->policies->max_grpc_timeout_ms > 0 &&
+        (ms == 0 || ms > route->policies->max_grpc_timeout_ms)) {
         ms = route->policies->max_grpc_timeout_ms;
     }
     return ms;
@@ -213,7 +228,8 @@ static void timeouts_choose(struct kb_router *router)
     router->per_try_timeout_ms = retry != NULL ? retry->per_try_timeout_ms : 0;
     router->per_try_idle_timeout_ms = retry != NULL ? retry->per_try_idle_timeout_ms : 0;
     if (router->config->respect_expected_rq_timeout) {
-        router->timeout_ms = header_ms(map, KB_HDR_X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, router->timeout_ms);
+        router->timeout_ms =
+            header_ms(map, KB_HDR_X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, router->timeout_ms);
     }
     router->timeout_ms = header_ms(map, KB_HDR_X_ENVOY_UPSTREAM_RQ_TIMEOUT_MS, router->timeout_ms);
     kb_header_map_remove_id(map, KB_HDR_X_ENVOY_UPSTREAM_RQ_TIMEOUT_MS);
@@ -225,7 +241,8 @@ static void timeouts_choose(struct kb_router *router)
         router->per_try_timeout_ms = 0;
     }
     router->timeout_status =
-        kb_header_map_get_id(map, KB_HDR_X_ENVOY_UPSTREAM_RQ_TIMEOUT_ALT_RESPONSE) != NULL ? 204 : 504;
+        kb_header_map_get_id(map, KB_HDR_X_ENVOY_UPSTREAM_RQ_TIMEOUT_ALT_RESPONSE) != NULL ? 204
+                                                                                           : 504;
     kb_header_map_remove_id(map, KB_HDR_X_ENVOY_UPSTREAM_RQ_TIMEOUT_ALT_RESPONSE);
 }
 
@@ -236,7 +253,8 @@ void kb_router_expected_timeout_set(struct kb_router *router)
     uint64_t expected_ms = router->per_try_timeout_ms;
 
     if (router->request_complete_ns > 0) {
-        elapsed_ms = (kb_loop_now_ns(&router->worker->loop) - router->request_complete_ns) / 1000000;
+        elapsed_ms =
+            (kb_loop_now_ns(&router->worker->loop) - router->request_complete_ns) / 1000000;
     }
     if (router->timeout_ms > 0) {
         uint64_t left_ms = router->timeout_ms > elapsed_ms ? router->timeout_ms - elapsed_ms : 1;
@@ -257,7 +275,8 @@ static bool cluster_find(struct kb_router *router)
                                               kb_rand_u64(&router->worker->rand));
     struct kb_cluster_local *cluster = NULL;
 
-    if (kb_route_choose_cluster(router->route, router->request, random, &slot, &name, &router->choice) == 0) {
+    if (kb_route_choose_cluster(router->route, router->request, random, &slot, &name,
+                                &router->choice) == 0) {
         cluster = slot != UINT32_MAX ? kb_cluster_local_get(router->worker, slot)
                                      : kb_cluster_local_find(router->worker, name);
     }
@@ -282,9 +301,11 @@ static bool maintenance(struct kb_router *router)
     if (KB_LIKELY(!kb_runtime_has_keys(runtime))) {
         return false;
     }
-    n = snprintf(key, sizeof(key), "upstream.maintenance_mode.%.*s", KB_STR_ARG(router->cluster->cluster->name));
+    n = snprintf(key, sizeof(key), "upstream.maintenance_mode.%.*s",
+                 KB_STR_ARG(router->cluster->cluster->name));
     if (n <= 0 || (size_t)n >= sizeof(key) ||
-        !kb_runtime_feature_enabled(runtime, kb_str_make(key, (size_t)n), 0, 100, kb_rand_u64(&router->worker->rand))) {
+        !kb_runtime_feature_enabled(runtime, kb_str_make(key, (size_t)n), 0, 100,
+                                    kb_rand_u64(&router->worker->rand))) {
         return false;
     }
     kb_stream_info_set_flag(router->info, KB_RF_UPSTREAM_OVERFLOW);
@@ -294,7 +315,8 @@ static bool maintenance(struct kb_router *router)
     return true;
 }
 
-static enum kb_filter_headers_status router_decode_headers(void *filter, struct kb_header_map *headers, bool end_stream)
+static enum kb_filter_headers_status
+router_decode_headers(void *filter, struct kb_header_map *headers, bool end_stream)
 {
     struct kb_router *router = KB_CAST(filter, kb_router);
 
@@ -305,7 +327,8 @@ static enum kb_filter_headers_status router_decode_headers(void *filter, struct 
         reply_no_route(router);
         return KB_FILTER_HEADERS_STOP_ITERATION;
     }
-    if (router->route->kind == KB_ROUTE_REDIRECT || router->route->kind == KB_ROUTE_DIRECT_RESPONSE) {
+    if (router->route->kind == KB_ROUTE_REDIRECT ||
+        router->route->kind == KB_ROUTE_DIRECT_RESPONSE) {
         reply_direct(router);
         return KB_FILTER_HEADERS_STOP_ITERATION;
     }
@@ -315,9 +338,10 @@ static enum kb_filter_headers_status router_decode_headers(void *filter, struct 
     router->internal = router->info->internal;
     kb_router_stats_choose(router);
     timeouts_choose(router);
-    router->retry_enabled = kb_retry_state_init(
-        &router->retry, router->route->retry, headers,
-        kb_runtime_get_u64(router->config->server->runtime, KB_STR("upstream.base_retry_backoff_ms"), 25));
+    router->retry_enabled =
+        kb_retry_state_init(&router->retry, router->route->retry, headers,
+                            kb_runtime_get_u64(router->config->server->runtime,
+                                               KB_STR("upstream.base_retry_backoff_ms"), 25));
     router->redirect_enabled =
         router->route->policies != NULL && router->route->policies->internal_redirect != NULL;
     kb_router_expected_timeout_set(router);
@@ -371,7 +395,8 @@ static void retry_body_keep(struct kb_router *router, struct kb_buf *data)
     }
 }
 
-static enum kb_filter_data_status router_decode_data(void *filter, struct kb_buf *data, bool end_stream)
+static enum kb_filter_data_status router_decode_data(void *filter, struct kb_buf *data,
+                                                     bool end_stream)
 {
     struct kb_router *router = KB_CAST(filter, kb_router);
 
@@ -390,13 +415,15 @@ static enum kb_filter_data_status router_decode_data(void *filter, struct kb_buf
         kb_upstream_request_data(router->upstream, data, end_stream);
     } else if (router->abandoned) {
         kb_loop_timer_cancel(&router->worker->loop, &router->retry_timer);
-        kb_router_reply(router, 507, KB_STR("exceeded request buffer limit while retrying upstream"),
-              KB_STR("request_payload_exceeded_retry_buffer_limit"), false);
+        kb_router_reply(router, 507,
+                        KB_STR("exceeded request buffer limit while retrying upstream"),
+                        KB_STR("request_payload_exceeded_retry_buffer_limit"), false);
     }
     return KB_FILTER_DATA_STOP_NO_BUFFER;
 }
 
-static enum kb_filter_trailers_status router_decode_trailers(void *filter, struct kb_header_map *trailers)
+static enum kb_filter_trailers_status router_decode_trailers(void *filter,
+                                                             struct kb_header_map *trailers)
 {
     struct kb_router *router = KB_CAST(filter, kb_router);
 

@@ -55,14 +55,15 @@ struct kb_router {
     struct kb_header_map *request;
     struct kb_header_map *request_trailers;
     const struct kb_route *route;
-    const void *choice;                   /* weighted cluster entry */
-    struct kb_cluster_local *cluster;     /* holds a reference */
-    struct kb_stat_block *vhost_stats[2]; /* of the virtual cluster and of stat_prefix; NULL: none */
+    const void *choice;               /* weighted cluster entry */
+    struct kb_cluster_local *cluster; /* holds a reference */
+    struct kb_stat_block
+        *vhost_stats[2]; /* of the virtual cluster and of stat_prefix; NULL: none */
     struct kb_upstream_request *upstream; /* the present attempt; NULL while backing off */
     struct kb_retry_state retry;
     struct kb_shadow *shadows; /* copies that get the rest of the request; see shadow.h */
     bool retry_enabled;
-    bool redirect_enabled; /* the route has an internal redirect policy */
+    bool redirect_enabled;    /* the route has an internal redirect policy */
     struct kb_buf retry_body; /* what must be sent again */
     struct kb_timer retry_timer;
     struct kb_timer response_timer;
@@ -89,9 +90,10 @@ KB_OBJ_MAGIC(kb_router, 0x52545220);
 
 /* ---- router.c ---- */
 
-/* Answers the stream itself: text body, details; adds the route's headers, and x-envoy-overloaded when asked. */
-void kb_router_reply(struct kb_router *router, unsigned status, struct kb_str body, struct kb_str details,
-                     bool overloaded);
+/* Answers the stream itself: text body, details; adds the route's headers, and x-envoy-overloaded
+ * when asked. */
+void kb_router_reply(struct kb_router *router, unsigned status, struct kb_str body,
+                     struct kb_str details, bool overloaded);
 /* 503 "no healthy upstream". */
 void kb_router_reply_no_host(struct kb_router *router);
 /* x-envoy-attempt-count of the response, where the route asks for it. */
@@ -143,8 +145,8 @@ void kb_router_stats_choose(struct kb_router *router);
 void kb_router_count_vhost(struct kb_router *router, unsigned id);
 /* Counts KB_RETRY_COUNT_* bits there. */
 void kb_router_count_retries(struct kb_router *router, unsigned counts);
-/* Counts a response code for the cluster and its variants (Envoy CodeStats::chargeResponseStat). `retried`: the answer is not
- * given to the client, another attempt follows. */
+/* Counts a response code for the cluster and its variants (Envoy CodeStats::chargeResponseStat).
+ * `retried`: the answer is not given to the client, another attempt follows. */
 void kb_router_charge_code(struct kb_router *router, unsigned status,
                            const struct kb_header_map *headers,
                            struct kb_upstream_request *upstream, bool retried);

@@ -17,7 +17,8 @@ static void codes_count(struct kb_router *router, struct kb_stat_block *stats, u
     if (is_canary(headers, host)) {
         kb_stat_code_inc(stats, KB_STAT_CODE_CANARY, status);
     }
-    kb_stat_code_inc(stats, router->internal ? KB_STAT_CODE_INTERNAL : KB_STAT_CODE_EXTERNAL, status);
+    kb_stat_code_inc(stats, router->internal ? KB_STAT_CODE_INTERNAL : KB_STAT_CODE_EXTERNAL,
+                     status);
     if (host != NULL && host->zone_variant != 0) {
         kb_stat_code_inc(stats, host->zone_variant, status);
     }
@@ -25,7 +26,8 @@ static void codes_count(struct kb_router *router, struct kb_stat_block *stats, u
 
 void kb_router_stats_choose(struct kb_router *router)
 {
-    const struct kb_virtual_cluster *vcluster = kb_route_virtual_cluster(router->route, router->request);
+    const struct kb_virtual_cluster *vcluster =
+        kb_route_virtual_cluster(router->route, router->request);
     uint32_t worker = router->worker->index;
 
     if (vcluster != NULL) {

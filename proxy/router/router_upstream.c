@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The upstream half of the router filter: attempts, retries, the answer on its way back, failures and timeouts. */
+/* The upstream half of the router filter: attempts, retries, the answer on its way back, failures
+ * and timeouts. */
 #include "proxy/api/runtime.h"
 #include "proxy/router/internal_redirect.h"
 #include "proxy/router/shadow.h"
@@ -32,7 +33,8 @@ static void host_tried(struct kb_router *router, const struct kb_host *host)
     }
     if (router->tried_count == router->tried_cap) {
         uint32_t cap = KB_MAX(router->tried_cap * 2, 4u);
-        const struct kb_host **grown = kb_arena_alloc(router->arena, cap * sizeof(*grown), sizeof(void *));
+        const struct kb_host **grown =
+            kb_arena_alloc(router->arena, cap * sizeof(*grown), sizeof(void *));
 
         if (router->tried_count > 0) {
             memcpy(grown, router->tried_hosts, router->tried_count * sizeof(*grown));
@@ -85,8 +87,8 @@ static void retry_resource_give(struct kb_router *router)
     }
 }
 
-/* Before the next decision: the room of the attempt that just ended is free again, yet the state still knows that it was
- * a retry. */
+/* Before the next decision: the room of the attempt that just ended is free again, yet the state
+ * still knows that it was a retry. */
 static void retry_resource_lend(struct kb_router *router)
 {
     if (router->retry.retrying) {
@@ -149,8 +151,9 @@ static bool retry_apply(struct kb_router *router, enum kb_retry_status status, u
     }
     kb_resource_force(router->cluster, router->route->priority, KB_RESOURCE_RETRIES);
     delay_ms = kb_retry_delay_ms(&router->retry, kb_rand_u64(&router->worker->rand), &rate_limited);
-    kb_stat_inc(router->cluster->stats, rate_limited ? KB_STAT_CLUSTER_UPSTREAM_RQ_RETRY_BACKOFF_RATELIMITED
-                                                     : KB_STAT_CLUSTER_UPSTREAM_RQ_RETRY_BACKOFF_EXPONENTIAL);
+    kb_stat_inc(router->cluster->stats,
+                rate_limited ? KB_STAT_CLUSTER_UPSTREAM_RQ_RETRY_BACKOFF_RATELIMITED
+                             : KB_STAT_CLUSTER_UPSTREAM_RQ_RETRY_BACKOFF_EXPONENTIAL);
     kb_loop_timer_arm(&router->worker->loop, &router->retry_timer, delay_ms);
     return true;
 }
@@ -212,7 +215,8 @@ static void service_time_set(struct kb_router *router, struct kb_header_map *hea
     }
     ms = (kb_loop_now_ns(&router->worker->loop) - router->request_complete_ns) / 1000000;
     text = kb_arena_alloc(router->arena, 20, 1);
-    kb_header_map_set_id(headers, KB_HDR_X_ENVOY_UPSTREAM_SERVICE_TIME, kb_str_make(text, kb_u64_to_str(ms, text)));
+    kb_header_map_set_id(headers, KB_HDR_X_ENVOY_UPSTREAM_SERVICE_TIME,
+                         kb_str_make(text, kb_u64_to_str(ms, text)));
 }
 
 /* The last byte of the answer came. */
@@ -242,7 +246,8 @@ void kb_router_on_headers(struct kb_router *router, struct kb_header_map *header
     service_time_set(router, headers);
     router->info->response_code = headers->status;
     router->info->response_code_details = KB_STR("via_upstream");
-    kb_route_finalize_response(router->route, router->choice, router->request, headers, router->info);
+    kb_route_finalize_response(router->route, router->choice, router->request, headers,
+                               router->info);
     kb_router_attempt_count_header(router, headers);
     router->response_started = true;
     if (router->watermark_stopped && upstream->encoder != NULL) {
@@ -299,12 +304,12 @@ static enum kb_response_flag reset_flag(enum kb_reset_reason reason)
 }
 
 /* Details have no spaces: "connection_termination". */
-static struct kb_str details_text(struct kb_router *router, const char *prefix, enum kb_reset_reason reason,
-                                  struct kb_str transport_failure)
+static struct kb_str details_text(struct kb_router *router, const char *prefix,
+                                  enum kb_reset_reason reason, struct kb_str transport_failure)
 {
-    struct kb_str text = kb_str_printf(router->arena, "%s{%.*s%s%.*s}", prefix,
-                                       KB_STR_ARG(kb_reset_reason_text(reason)), transport_failure.len > 0 ? "|" : "",
-                                       KB_STR_ARG(transport_failure));
+    struct kb_str text = kb_str_printf(
+        router->arena, "%s{%.*s%s%.*s}", prefix, KB_STR_ARG(kb_reset_reason_text(reason)),
+        transport_failure.len > 0 ? "|" : "", KB_STR_ARG(transport_failure));
 
     for (size_t i = 0; i < text.len; i++) {
         if (text.p[i] == ' ') {
@@ -315,8 +320,8 @@ static struct kb_str details_text(struct kb_router *router, const char *prefix, 
 }
 
 /* The attempt failed for good: an answer of our own, or the end of the one that was begun. */
-static void abort_with(struct kb_router *router, unsigned status, struct kb_str body, struct kb_str details,
-                       bool overloaded)
+static void abort_with(struct kb_router *router, unsigned status, struct kb_str body,
+                       struct kb_str details, bool overloaded)
 {
     router->done = true;
     kb_loop_timer_cancel(&router->worker->loop, &router->response_timer);
@@ -336,7 +341,8 @@ static void abort_charge(struct kb_router *router, unsigned status)
     struct kb_upstream_request *upstream = router->upstream;
 
     if (router->response_started) {
-        kb_stat_inc(kb_stream_http_stats(router->stream), KB_STAT_HTTP_RQ_RESET_AFTER_DOWNSTREAM_RESPONSE_STARTED);
+        kb_stat_inc(kb_stream_http_stats(router->stream),
+                    KB_STAT_HTTP_RQ_RESET_AFTER_DOWNSTREAM_RESPONSE_STARTED);
         return;
     }
     kb_router_charge_code(router, status, NULL, upstream, false);
@@ -357,8 +363,8 @@ static bool reset_retried(struct kb_router *router, enum kb_reset_reason reason)
     }
     retry_resource_lend(router);
     gate = retry_gate(router);
-    status = kb_retry_should_retry_reset(&router->retry, reason, upstream != NULL && upstream->headers_sent, &gate,
-                                         &counts);
+    status = kb_retry_should_retry_reset(
+        &router->retry, reason, upstream != NULL && upstream->headers_sent, &gate, &counts);
     if (!retry_apply(router, status, counts)) {
         return false;
     }
@@ -369,7 +375,8 @@ static bool reset_retried(struct kb_router *router, enum kb_reset_reason reason)
     return true;
 }
 
-void kb_router_on_reset(struct kb_router *router, enum kb_reset_reason reason, struct kb_str transport_failure)
+void kb_router_on_reset(struct kb_router *router, enum kb_reset_reason reason,
+                        struct kb_str transport_failure)
 {
     bool dropped = reason == KB_RESET_OVERFLOW;
     unsigned status = reason == KB_RESET_PROTOCOL_ERROR ? 502 : 503;
@@ -382,15 +389,19 @@ void kb_router_on_reset(struct kb_router *router, enum kb_reset_reason reason, s
         kb_stat_inc(router->cluster->stats, KB_STAT_CLUSTER_UPSTREAM_RQ_RX_RESET);
     }
     if (transport_failure.len > 0) {
-        router->info->upstream.transport_failure_reason = kb_str_dup(router->arena, transport_failure);
+        router->info->upstream.transport_failure_reason =
+            kb_str_dup(router->arena, transport_failure);
     }
     if (reset_retried(router, reason)) {
         return;
     }
     abort_charge(router, status);
     kb_stream_info_set_flag(router->info, reset_flag(reason));
-    body = kb_str_printf(router->arena, "upstream connect error or disconnect/reset before headers. %sreset reason: %.*s",
-                         router->attempts > 1 ? "retried and the latest " : "", KB_STR_ARG(kb_reset_reason_text(reason)));
+    body = kb_str_printf(
+        router->arena,
+        "upstream connect error or disconnect/reset before headers. %sreset reason: %.*s",
+        router->attempts > 1 ? "retried and the latest " : "",
+        KB_STR_ARG(kb_reset_reason_text(reason)));
     abort_with(router, status, body,
                details_text(router,
                             router->response_started ? "upstream_reset_after_response_started"
@@ -431,7 +442,8 @@ void kb_router_on_per_try_timeout(struct kb_router *router, bool idle)
     kb_stream_info_set_flag(router->info, KB_RF_UPSTREAM_REQUEST_TIMEOUT);
     abort_with(router, router->timeout_status,
                router->timeout_status == 204 ? KB_STR_NULL : KB_STR("upstream request timeout"),
-               idle ? KB_STR("upstream_per_try_idle_timeout") : KB_STR("upstream_per_try_timeout"), false);
+               idle ? KB_STR("upstream_per_try_idle_timeout") : KB_STR("upstream_per_try_timeout"),
+               false);
 }
 
 /* ---- back-pressure and end ---- */
@@ -445,7 +457,8 @@ void kb_router_on_above_high(void *filter)
     }
     router->watermark_stopped = true;
     if (router->response_started && router->upstream != NULL && router->upstream->encoder != NULL) {
-        kb_stat_inc(router->cluster->stats, KB_STAT_CLUSTER_UPSTREAM_FLOW_CONTROL_PAUSED_READING_TOTAL);
+        kb_stat_inc(router->cluster->stats,
+                    KB_STAT_CLUSTER_UPSTREAM_FLOW_CONTROL_PAUSED_READING_TOTAL);
         kb_request_encoder_read_disable(router->upstream->encoder, true);
     }
 }
@@ -459,7 +472,8 @@ void kb_router_on_below_low(void *filter)
     }
     router->watermark_stopped = false;
     if (router->response_started && router->upstream != NULL && router->upstream->encoder != NULL) {
-        kb_stat_inc(router->cluster->stats, KB_STAT_CLUSTER_UPSTREAM_FLOW_CONTROL_RESUMED_READING_TOTAL);
+        kb_stat_inc(router->cluster->stats,
+                    KB_STAT_CLUSTER_UPSTREAM_FLOW_CONTROL_RESUMED_READING_TOTAL);
         kb_request_encoder_read_disable(router->upstream->encoder, false);
     }
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One attempt of a stream at an upstream host: waits for a connection, sends the request, hears the answer (Envoy
- * Router::UpstreamRequest). */
+/* One attempt of a stream at an upstream host: waits for a connection, sends the request, hears the
+ * answer (Envoy Router::UpstreamRequest). */
 #include "proxy/router/router.h"
 
 static void per_try_timer_fired(struct kb_timer *timer);
@@ -129,7 +129,8 @@ static void on_ready(void *owner, struct kb_request_encoder *encoder, struct kb_
     struct kb_upstream_request *upstream = KB_CAST(owner, kb_upstream_request);
     struct kb_router *router = upstream->router;
     struct kb_upstream_info *info = &router->info->upstream;
-    bool head_only = upstream->end_pending && upstream->pending.len == 0 && !upstream->trailers_pending;
+    bool head_only =
+        upstream->end_pending && upstream->pending.len == 0 && !upstream->trailers_pending;
 
     upstream->encoder = encoder;
     upstream->waiter = NULL;
@@ -139,12 +140,14 @@ static void on_ready(void *owner, struct kb_request_encoder *encoder, struct kb_
     /* Before anything is sent: the connection may stop the client again at once. */
     on_below_low(upstream);
     if (KB_UNLIKELY(router->route->auto_host_rewrite && host->hostname.len > 0)) {
-        kb_route_rewrite_host(router->route, router->request, host->hostname, router->config->suppress_envoy_headers);
+        kb_route_rewrite_host(router->route, router->request, host->hostname,
+                              router->config->suppress_envoy_headers);
     }
     kb_request_encoder_headers(encoder, router->request, head_only);
     kb_request_encoder_info(encoder, info);
     if (!head_only && upstream->pending.len > 0) {
-        kb_request_encoder_data(encoder, &upstream->pending, upstream->end_pending && !upstream->trailers_pending);
+        kb_request_encoder_data(encoder, &upstream->pending,
+                                upstream->end_pending && !upstream->trailers_pending);
     }
     if (upstream->trailers_pending) {
         kb_request_encoder_trailers(encoder, router->request_trailers);
@@ -155,14 +158,16 @@ static void on_ready(void *owner, struct kb_request_encoder *encoder, struct kb_
     idle_touch(upstream);
 }
 
-static void on_failure(void *owner, enum kb_reset_reason reason, struct kb_str text, struct kb_host *host)
+static void on_failure(void *owner, enum kb_reset_reason reason, struct kb_str text,
+                       struct kb_host *host)
 {
     struct kb_upstream_request *upstream = KB_CAST(owner, kb_upstream_request);
 
     if (host == NULL) {
         upstream->router->info->upstream.host = NULL;
     } else {
-        upstream->router->info->upstream.connection_pool_ready_ns = kb_loop_now_ns(loop_of(upstream));
+        upstream->router->info->upstream.connection_pool_ready_ns =
+            kb_loop_now_ns(loop_of(upstream));
     }
     upstream->waiter = NULL;
     upstream->done = true;
@@ -187,7 +192,8 @@ void kb_upstream_request_start(struct kb_router *router, struct kb_host *host)
     upstream->host_local = kb_host_local_get(host, router->worker->index);
     kb_host_local_ref(upstream->host_local);
     upstream->start_ns = kb_loop_now_ns(&router->worker->loop);
-    kb_buf_init(&upstream->pending, &router->worker->slices, kb_stream_buffer_limit(router->stream));
+    kb_buf_init(&upstream->pending, &router->worker->slices,
+                kb_stream_buffer_limit(router->stream));
     kb_timer_init(&upstream->per_try_timer, per_try_timer_fired);
     kb_timer_init(&upstream->per_try_idle_timer, per_try_idle_timer_fired);
     upstream->end_pending = router->request_complete && router->request_trailers == NULL;
@@ -198,11 +204,12 @@ void kb_upstream_request_start(struct kb_router *router, struct kb_host *host)
     router->upstream = upstream;
     info->host = host;
     info->cluster = host->cluster;
-    kb_http_pool_new_stream(router->cluster, host, router->route->priority, router->arena, &pool_callbacks,
-                            &decoder_ops, upstream, &upstream->waiter);
+    kb_http_pool_new_stream(router->cluster, host, router->route->priority, router->arena,
+                            &pool_callbacks, &decoder_ops, upstream, &upstream->waiter);
 }
 
-void kb_upstream_request_data(struct kb_upstream_request *upstream, struct kb_buf *data, bool end_stream)
+void kb_upstream_request_data(struct kb_upstream_request *upstream, struct kb_buf *data,
+                              bool end_stream)
 {
     if (upstream->done) {
         kb_buf_consume(data, data->len);
@@ -269,7 +276,8 @@ void kb_upstream_request_dispose(struct kb_upstream_request *upstream)
 
 static void per_try_timer_fired(struct kb_timer *timer)
 {
-    struct kb_upstream_request *upstream = KB_CONTAINER_OF(timer, struct kb_upstream_request, per_try_timer);
+    struct kb_upstream_request *upstream =
+        KB_CONTAINER_OF(timer, struct kb_upstream_request, per_try_timer);
 
     KB_ASSERT(upstream->kb_magic == (uint32_t)KB_MAGIC_kb_upstream_request);
     kb_router_on_per_try_timeout(upstream->router, false);
@@ -277,7 +285,8 @@ static void per_try_timer_fired(struct kb_timer *timer)
 
 static void per_try_idle_timer_fired(struct kb_timer *timer)
 {
-    struct kb_upstream_request *upstream = KB_CONTAINER_OF(timer, struct kb_upstream_request, per_try_idle_timer);
+    struct kb_upstream_request *upstream =
+        KB_CONTAINER_OF(timer, struct kb_upstream_request, per_try_idle_timer);
 
     KB_ASSERT(upstream->kb_magic == (uint32_t)KB_MAGIC_kb_upstream_request);
     kb_router_on_per_try_timeout(upstream->router, true);

@@ -141,8 +141,8 @@ static void policy_read(const Envoy__Config__Cluster__V3__Cluster *message,
 }
 
 static struct kb_cluster_impl *impl_new(struct kb_str name, struct kb_str observability_name,
-                                        struct kb_str metadata,
-                                        struct kb_cluster_manager *manager, uint32_t worker_count)
+                                        struct kb_str metadata, struct kb_cluster_manager *manager,
+                                        uint32_t worker_count)
 {
     size_t locals = (worker_count + 1) * sizeof(struct kb_cluster_local *);
     struct kb_cluster_impl *cluster =

@@ -51,8 +51,8 @@ void kb_request_encoder_headers(struct kb_request_encoder *encoder,
     client->head_request = kb_str_eq(headers->method, KB_STR("HEAD"));
     client->framing =
         kb_h1_encode_request(&client->conn->out, headers, end_stream, client->parser.settings);
-    client->header_bytes_sent =
-        client->conn->out.len - before - headers->method.len - headers->path.len - sizeof("  HTTP/1.1\r\n\r\n") + 1;
+    client->header_bytes_sent = client->conn->out.len - before - headers->method.len -
+                                headers->path.len - sizeof("  HTTP/1.1\r\n\r\n") + 1;
     kb_conn_written(client->conn);
     if (end_stream) {
         request_ended(client);
@@ -195,7 +195,8 @@ static void on_head(struct kb_h1_client *client)
         }
         return;
     }
-    if (headers->status == 204 && (parser->chunked || (parser->has_content_length && parser->content_length > 0))) {
+    if (headers->status == 204 &&
+        (parser->chunked || (parser->has_content_length && parser->content_length > 0))) {
         protocol_error(client);
         return;
     }
@@ -291,7 +292,8 @@ static void client_on_data(void *owner, struct kb_buf *in, bool end_stream)
     }
     while (client->state == KB_H1_CLIENT_BUSY) {
         /* The reader of the body is full; what is left waits in the connection. */
-        if (client->read_disables > 0 && client->response_started && !client->parser.message_complete) {
+        if (client->read_disables > 0 && client->response_started &&
+            !client->parser.message_complete) {
             break;
         }
         if (!kb_h1_parser_in_message(&client->parser)) {

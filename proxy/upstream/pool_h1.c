@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* HTTP/1 connection pools: per worker, host and routing priority (Envoy ConnPoolImplBase). A request takes the most recently
- * used idle connection; without one it waits for a new one, within the circuit breakers. */
+/* HTTP/1 connection pools: per worker, host and routing priority (Envoy ConnPoolImplBase). A
+ * request takes the most recently used idle connection; without one it waits for a new one, within
+ * the circuit breakers. */
 #include "proxy/upstream/pool_h1.h"
 
 #include <stdio.h>
@@ -61,8 +62,8 @@ struct kb_stat_block *kb_h1_pool_stats(struct kb_h1_client *client)
 
 /* ---- lifecycle ---- */
 
-static struct kb_h1_pool *pool_create(struct kb_cluster_local *local, struct kb_host_local *host_local,
-                                      enum kb_priority priority)
+static struct kb_h1_pool *pool_create(struct kb_cluster_local *local,
+                                      struct kb_host_local *host_local, enum kb_priority priority)
 {
     struct kb_h1_pool *pool = kb_calloc(1, sizeof(*pool));
     const struct kb_cluster *cluster = local->cluster;
@@ -118,8 +119,7 @@ static void pool_destroy_check(struct kb_h1_pool *pool)
 {
     if (pool->draining && pool->waiting_count == 0) {
         /* Nobody waits for these any more. */
-        KB_LIST_FOREACH(link, &pool->connecting)
-        {
+        KB_LIST_FOREACH (link, &pool->connecting) {
             kb_conn_close(KB_LIST_ENTRY(link, struct kb_h1_client, link)->conn, KB_CONN_NO_FLUSH);
         }
     }
@@ -146,12 +146,14 @@ static void client_create(struct kb_h1_pool *pool)
     kb_timer_init(&client->duration_timer, duration_timer_fired);
     kb_deferred_init(&box->destroy, client_destroy);
     kb_h1_parser_init(&client->parser, true, &pool->settings, &local->worker->slices);
-    client->conn = kb_conn_create_connecting(local->worker, &pool->host->addr, source, cluster->connect_timeout_ms,
+    client->conn = kb_conn_create_connecting(local->worker, &pool->host->addr, source,
+                                             cluster->connect_timeout_ms,
                                              cluster->per_connection_buffer_limit_bytes);
     kb_conn_set_owner(client->conn, &kb_h1_client_conn_callbacks, client);
     if (client->conn->in.high > 0) {
         /* A head has its own limit and must be able to reach it. */
-        client->conn->in.high = KB_MAX(client->conn->in.high, (size_t)pool->settings.max_head_bytes + 1);
+        client->conn->in.high =
+            KB_MAX(client->conn->in.high, (size_t)pool->settings.max_head_bytes + 1);
     }
     client->conn->stat_block = pool->stats;
     client->conn->stat_rx_total = KB_STAT_CLUSTER_UPSTREAM_CX_RX_BYTES_TOTAL;
@@ -185,7 +187,8 @@ static void client_destroy(struct kb_deferred *deferred)
 /* Another connection if the waiting requests need one; Envoy always allows a host its first. */
 static void connect_more(struct kb_h1_pool *pool)
 {
-    bool first = kb_list_empty(&pool->ready) && kb_list_empty(&pool->busy) && kb_list_empty(&pool->connecting);
+    bool first = kb_list_empty(&pool->ready) && kb_list_empty(&pool->busy) &&
+                 kb_list_empty(&pool->connecting);
 
     if (pool->waiting_count <= pool->connecting_count) {
         return;
@@ -207,7 +210,8 @@ static void duration_closed_check(struct kb_h1_client *client)
 }
 
 /* Puts a request on this connection. */
-static void attach(struct kb_h1_client *client, struct kb_arena *arena, const struct kb_pool_callbacks *callbacks,
+static void attach(struct kb_h1_client *client, struct kb_arena *arena,
+                   const struct kb_pool_callbacks *callbacks,
                    const struct kb_response_decoder_ops *decoder, void *owner)
 {
     struct kb_h1_pool *pool = client->pool;
@@ -267,7 +271,8 @@ static void ready_check(struct kb_deferred *deferred)
 
     KB_ASSERT(pool->kb_magic == (uint32_t)KB_MAGIC_kb_h1_pool);
     while (pool->waiting_count > 0 && !kb_list_empty(&pool->ready)) {
-        struct kb_pool_waiter *waiter = KB_LIST_ENTRY(pool->waiting.next, struct kb_pool_waiter, link);
+        struct kb_pool_waiter *waiter =
+            KB_LIST_ENTRY(pool->waiting.next, struct kb_pool_waiter, link);
         struct kb_h1_client *client = KB_LIST_ENTRY(pool->ready.next, struct kb_h1_client, link);
         struct kb_pool_waiter taken = *waiter;
 
@@ -298,9 +303,11 @@ static void waiting_fail(struct kb_h1_pool *pool, enum kb_reset_reason reason, s
     }
 }
 
-void kb_http_pool_new_stream(struct kb_cluster_local *local, struct kb_host *host, enum kb_priority priority,
-                             struct kb_arena *arena, const struct kb_pool_callbacks *callbacks,
-                             const struct kb_response_decoder_ops *decoder, void *owner, struct kb_pool_waiter **waiter)
+void kb_http_pool_new_stream(struct kb_cluster_local *local, struct kb_host *host,
+                             enum kb_priority priority, struct kb_arena *arena,
+                             const struct kb_pool_callbacks *callbacks,
+                             const struct kb_response_decoder_ops *decoder, void *owner,
+                             struct kb_pool_waiter **waiter)
 {
     struct kb_host_local *host_local = kb_host_local_get(host, local->worker->index);
     struct kb_h1_pool *pool = host_local->pools[priority];
@@ -312,7 +319,8 @@ void kb_http_pool_new_stream(struct kb_cluster_local *local, struct kb_host *hos
     }
     KB_DASSERT(pool->kb_magic == (uint32_t)KB_MAGIC_kb_h1_pool);
     if (KB_LIKELY(!kb_list_empty(&pool->ready))) {
-        attach(KB_LIST_ENTRY(pool->ready.next, struct kb_h1_client, link), arena, callbacks, decoder, owner);
+        attach(KB_LIST_ENTRY(pool->ready.next, struct kb_h1_client, link), arena, callbacks,
+               decoder, owner);
         return;
     }
     if (!kb_resource_take(local, priority, KB_RESOURCE_PENDING)) {
@@ -321,8 +329,12 @@ void kb_http_pool_new_stream(struct kb_cluster_local *local, struct kb_host *hos
         return;
     }
     w = KB_ARENA_NEW(arena, struct kb_pool_waiter);
-    *w = (struct kb_pool_waiter){
-        .pool = pool, .arena = arena, .callbacks = callbacks, .decoder = decoder, .owner = owner, .handle = waiter};
+    *w = (struct kb_pool_waiter){.pool = pool,
+                                 .arena = arena,
+                                 .callbacks = callbacks,
+                                 .decoder = decoder,
+                                 .owner = owner,
+                                 .handle = waiter};
     kb_list_push_back(&pool->waiting, &w->link);
     pool->waiting_count++;
     kb_stat_inc(pool->stats, KB_STAT_CLUSTER_UPSTREAM_RQ_PENDING_TOTAL);
@@ -373,12 +385,14 @@ void kb_h1_pool_connected(struct kb_h1_client *client)
                    (kb_loop_now_ns(pool_loop(pool)) - client->connect_start_ns) / 1000000);
     pool->connecting_count--;
     if (cluster->keepalive.set &&
-        kb_sock_set_keepalive(client->conn->io.fd, cluster->keepalive.probes, cluster->keepalive.time_s,
-                              cluster->keepalive.interval_s) != 0) {
-        KB_LOG(POOL, DEBUG, "[C%llu] TCP keep-alive could not be set", (unsigned long long)client->conn->info.id);
+        kb_sock_set_keepalive(client->conn->io.fd, cluster->keepalive.probes,
+                              cluster->keepalive.time_s, cluster->keepalive.interval_s) != 0) {
+        KB_LOG(POOL, DEBUG, "[C%llu] TCP keep-alive could not be set",
+               (unsigned long long)client->conn->info.id);
     }
     if (cluster->max_connection_duration_ms > 0) {
-        kb_loop_timer_arm(pool_loop(pool), &client->duration_timer, cluster->max_connection_duration_ms);
+        kb_loop_timer_arm(pool_loop(pool), &client->duration_timer,
+                          cluster->max_connection_duration_ms);
     }
     client_ready(client);
 }
@@ -410,7 +424,8 @@ static struct kb_str failure_text(struct kb_h1_client *client, char *out, size_t
     if (client->conn->connect_errno == 0) {
         return KB_STR_NULL;
     }
-    n = (size_t)snprintf(out, cap, "delayed connect error: %s", strerror(client->conn->connect_errno));
+    n = (size_t)snprintf(out, cap, "delayed connect error: %s",
+                         strerror(client->conn->connect_errno));
     return kb_str_make(out, KB_MIN(n, cap - 1));
 }
 
@@ -440,7 +455,8 @@ static void close_count(struct kb_h1_client *client, enum kb_conn_event event)
     bool by_peer = event == KB_CONN_REMOTE_CLOSE && !client->conn->connect_timed_out;
 
     kb_stat_inc(stats, KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY);
-    kb_stat_inc(stats, by_peer ? KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_REMOTE : KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_LOCAL);
+    kb_stat_inc(stats, by_peer ? KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_REMOTE
+                               : KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_LOCAL);
     if (client->state == KB_H1_CLIENT_BUSY && !client->answer_ended) {
         kb_stat_inc(stats, KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_WITH_ACTIVE_RQ);
         kb_stat_inc(stats, by_peer ? KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_REMOTE_WITH_ACTIVE_RQ
@@ -501,8 +517,7 @@ static void duration_timer_fired(struct kb_timer *timer)
 static void pool_drain(struct kb_h1_pool *pool)
 {
     pool->draining = true;
-    KB_LIST_FOREACH(link, &pool->ready)
-    {
+    KB_LIST_FOREACH (link, &pool->ready) {
         kb_conn_close(KB_LIST_ENTRY(link, struct kb_h1_client, link)->conn, KB_CONN_NO_FLUSH);
     }
     pool_destroy_check(pool);

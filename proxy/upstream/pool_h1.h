@@ -4,5 +4,6 @@
 
 #include "proxy/api/codec.h"
 
-/* For kb_host_set_removed_cb: closes the host's idle connections; busy ones end with their request, then the pool goes. */
+/* For kb_host_set_removed_cb: closes the host's idle connections; busy ones end with their request,
+ * then the pool goes. */
 void kb_h1_pools_host_removed(struct kb_worker *worker, struct kb_host_local *local);

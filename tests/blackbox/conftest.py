@@ -79,9 +79,17 @@ class Rig:
             conn.close()
 
 
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item):
+    """Lets fixtures know how the test went."""
+    report = (yield).get_result()
+    if report.when == "call":
+        item.went_well = report.passed
+
+
 @pytest.fixture
-def rig(binary):
-    """rig(spec, **options of Proxy) starts a subject; its end is checked after the test."""
+def rig(binary, request):
+    """rig(spec, **options of Proxy) starts a subject; its end is checked after a good test."""
     made = []
 
     def make(spec=None, **options):
@@ -89,7 +97,7 @@ def rig(binary):
         return made[-1]
     try:
         yield make
-        for one in made:
+        for one in made if getattr(request.node, "went_well", False) else []:
             one.finish()
     finally:
         for one in made:

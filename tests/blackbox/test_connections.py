@@ -54,13 +54,13 @@ def test_thousand_pipelined_requests(rig):
 
 
 def test_memory_is_bounded_with_a_slow_reader(rig):
-    """A client that does not read must stop the upstream, not fill the proxy (32 MiB answer)."""
+    """A client that does not read must stop the upstream, not fill the proxy (8 MiB answer)."""
     small = {"listener": {"per_connection_buffer_limit_bytes": 16 * KIB}}
     one = rig({"listeners": {"main": small},
                "clusters": {"up": {"per_connection_buffer_limit_bytes": 16 * KIB}}})
     one.get("/warm").close()
     before = rss_kib(one.proxy.process.pid)
-    size = 32 * KIB * KIB
+    size = 8 * KIB * KIB
     one.up.expect([f"bytes:{size}"])
     conn = one.connect()
     conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * KIB)
@@ -73,14 +73,14 @@ def test_memory_is_bounded_with_a_slow_reader(rig):
 
 
 def test_memory_is_bounded_with_a_slow_upstream(rig):
-    """An upstream that does not read must stop the client (32 MiB request)."""
+    """An upstream that does not read must stop the client (8 MiB request)."""
     small = {"listener": {"per_connection_buffer_limit_bytes": 16 * KIB}}
     one = rig({"listeners": {"main": small},
                "clusters": {"up": {"per_connection_buffer_limit_bytes": 16 * KIB}}})
     one.get("/warm").close()
     before = rss_kib(one.proxy.process.pid)
     one.up.expect(["lazy"])
-    size = 32 * KIB * KIB
+    size = 8 * KIB * KIB
     conn = one.connect()
     head = b"POST /big HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % size
     sender = threading.Thread(target=conn.send, args=(head + b"y" * size, ["POST"]), daemon=True)
@@ -167,7 +167,7 @@ def test_tcp_slow_reader_is_bounded(rig):
     one = tcp_rig(rig, "echo")
     conn = one.connect()
     conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * KIB)
-    data = b"z" * (32 << 20)
+    data = b"z" * (16 << 20)
     before = rss_kib(one.proxy.process.pid)
     feeder = threading.Thread(target=lambda: (conn.send(data), conn.half_close()), daemon=True)
     feeder.start()

@@ -31,6 +31,13 @@ class CaseError(ValueError):
     """A case file that cannot be understood; the text says where."""
 
 
+def allowed(case):
+    """What `allowed.yaml` says of this case: exchange name to difference names, and for
+    "(counters)" difference name to a pattern of counter names."""
+    table = yaml.safe_load((CASES.parent / "allowed.yaml").read_text()) or {}
+    return table.get(case.name) or {}
+
+
 class Exchange:
     """One exchange in its final shape."""
 

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Any bytes as HTTP/1 messages, requests or responses. Promise checked besides memory safety: how the bytes are cut into pieces
- * never changes what is understood. The first byte chooses direction, options and the cut. */
+/* Any bytes as HTTP/1 messages, requests or responses. Promise checked besides memory safety: how
+ * the bytes are cut into pieces never changes what is understood. The first byte chooses direction,
+ * options and the cut. */
 #include "tests/fuzz/fuzz.h"
 
 #include "base/obj.h"
 #include "proxy/http/h1_parse.h"
 
-#define INPUT_MAX 20000
+#define INPUT_MAX    20000
 #define MESSAGES_MAX 20
 
 /* What was understood, folded into one number. */
@@ -106,7 +107,8 @@ static struct digest parse(const uint8_t *data, size_t size, uint8_t choice, siz
     struct kb_h1_settings settings = {
         .max_head_bytes = 60 * 1024,
         .max_headers_count = 100,
-        .underscores = (enum kb_h1_underscores)(choice >> 1 & 1 ? KB_H1_UNDERSCORES_DROP : KB_H1_UNDERSCORES_ALLOW),
+        .underscores = (enum kb_h1_underscores)(choice >> 1 & 1 ? KB_H1_UNDERSCORES_DROP
+                                                                : KB_H1_UNDERSCORES_ALLOW),
         .accept_http_10 = (choice & 4) != 0,
         .enable_trailers = (choice & 8) != 0,
         .allow_chunked_length = (choice & 16) != 0,

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* local_reply_config: mappers and body formats of local replies (Envoy LocalReply::LocalReplyImpl). */
+/* local_reply_config: mappers and body formats of local replies (Envoy LocalReply::LocalReplyImpl).
+ */
 #include "proxy/api/local_reply.h"
 
 #include <stdio.h>
@@ -14,7 +15,8 @@
 
 #define BODY_FILE_MAX (1024 * 1024)
 
-typedef Envoy__Extensions__Filters__Network__HttpConnectionManager__V3__ResponseMapper mapper_message;
+typedef Envoy__Extensions__Filters__Network__HttpConnectionManager__V3__ResponseMapper
+    mapper_message;
 typedef Envoy__Config__Core__V3__SubstitutionFormatString format_message;
 
 struct body_format {
@@ -41,8 +43,8 @@ struct kb_local_reply_config {
 
 /* ---- configuration ---- */
 
-static void format_create(struct body_format *format, const format_message *m, struct kb_arena *arena,
-                          struct kb_diag *diag)
+static void format_create(struct body_format *format, const format_message *m,
+                          struct kb_arena *arena, struct kb_diag *diag)
 {
     if (m == NULL) {
         return;
@@ -51,7 +53,8 @@ static void format_create(struct body_format *format, const format_message *m, s
     if (m->content_type[0] != '\0') {
         format->content_type = kb_str_dup(arena, kb_wkt_str(m->content_type));
     } else {
-        format->content_type = format->format.json != NULL ? KB_STR("application/json") : KB_STR("text/plain");
+        format->content_type =
+            format->format.json != NULL ? KB_STR("application/json") : KB_STR("text/plain");
     }
 }
 
@@ -71,14 +74,15 @@ static struct kb_str file_read(const char *path, struct kb_arena *arena, struct 
     return kb_str_make(bytes, n);
 }
 
-static struct kb_str body_create(const Envoy__Config__Core__V3__DataSource *m, struct kb_arena *arena,
-                                 struct kb_diag *diag)
+static struct kb_str body_create(const Envoy__Config__Core__V3__DataSource *m,
+                                 struct kb_arena *arena, struct kb_diag *diag)
 {
     switch ((int)m->specifier_case) {
     case ENVOY__CONFIG__CORE__V3__DATA_SOURCE__SPECIFIER_INLINE_STRING:
         return kb_str_dup(arena, kb_wkt_str(m->inline_string));
     case ENVOY__CONFIG__CORE__V3__DATA_SOURCE__SPECIFIER_INLINE_BYTES:
-        return kb_str_dup(arena, kb_str_make((const char *)m->inline_bytes.data, m->inline_bytes.len));
+        return kb_str_dup(arena,
+                          kb_str_make((const char *)m->inline_bytes.data, m->inline_bytes.len));
     case ENVOY__CONFIG__CORE__V3__DATA_SOURCE__SPECIFIER_FILENAME:
         return file_read(m->filename, arena, diag);
     default:
@@ -87,8 +91,8 @@ static struct kb_str body_create(const Envoy__Config__Core__V3__DataSource *m, s
     }
 }
 
-static void mapper_create(struct mapper *mapper, const mapper_message *m, struct kb_factory_context *factory,
-                          const struct kb_match_build *build)
+static void mapper_create(struct mapper *mapper, const mapper_message *m,
+                          struct kb_factory_context *factory, const struct kb_match_build *build)
 {
     struct kb_diag *diag = build->diag;
     bool failed = false;
@@ -106,19 +110,23 @@ static void mapper_create(struct mapper *mapper, const mapper_message *m, struct
     kb_diag_push(diag, "body_format_override");
     format_create(&mapper->format, m->body_format_override, factory->arena, diag);
     kb_diag_pop(diag);
-    mapper->headers =
-        kb_header_mutations_create(m->headers_to_add, m->n_headers_to_add, NULL, 0, "response", build, &failed);
+    mapper->headers = kb_header_mutations_create(m->headers_to_add, m->n_headers_to_add, NULL, 0,
+                                                 "response", build, &failed);
 }
 
 struct kb_local_reply_config *kb_local_reply_config_create(
-    const struct Envoy__Extensions__Filters__Network__HttpConnectionManager__V3__LocalReplyConfig *m,
+    const struct Envoy__Extensions__Filters__Network__HttpConnectionManager__V3__LocalReplyConfig
+        *m,
     struct kb_factory_context *factory, struct kb_diag *diag)
 {
-    struct kb_local_reply_config *config = KB_ARENA_NEW(factory->arena, struct kb_local_reply_config);
-    struct kb_match_build build = {.arena = factory->arena, .regexes = &config->regexes, .diag = diag};
+    struct kb_local_reply_config *config =
+        KB_ARENA_NEW(factory->arena, struct kb_local_reply_config);
+    struct kb_match_build build = {
+        .arena = factory->arena, .regexes = &config->regexes, .diag = diag};
     uint32_t errors = diag->error_count;
 
-    config->mappers = kb_arena_calloc(factory->arena, (m->n_mappers + 1) * sizeof(*config->mappers));
+    config->mappers =
+        kb_arena_calloc(factory->arena, (m->n_mappers + 1) * sizeof(*config->mappers));
     config->mapper_count = m->n_mappers;
     for (size_t i = 0; i < m->n_mappers; i++) {
         kb_diag_push_index(diag, "mappers", i);
@@ -142,7 +150,8 @@ void kb_local_reply_config_dispose(struct kb_local_reply_config *config)
 
 /* ---- rewriting ---- */
 
-static struct kb_str format_text(const struct body_format *format, const struct kb_formatter_input *input,
+static struct kb_str format_text(const struct body_format *format,
+                                 const struct kb_formatter_input *input,
                                  const struct kb_stream_info *info, struct kb_arena *arena)
 {
     if (format->format.json != NULL) {
@@ -151,9 +160,10 @@ static struct kb_str format_text(const struct body_format *format, const struct 
     return kb_formatter_text(format->format.text, input, info, arena);
 }
 
-void kb_local_reply_rewrite(const struct kb_local_reply_config *config, struct kb_header_map *headers,
-                            struct kb_formatter_input *input, struct kb_stream_info *info, unsigned *status,
-                            struct kb_str *body, struct kb_str *content_type)
+void kb_local_reply_rewrite(const struct kb_local_reply_config *config,
+                            struct kb_header_map *headers, struct kb_formatter_input *input,
+                            struct kb_stream_info *info, unsigned *status, struct kb_str *body,
+                            struct kb_str *content_type)
 {
     const struct body_format *format = config->format.set ? &config->format : NULL;
 

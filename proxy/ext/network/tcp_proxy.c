@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* envoy.filters.network.tcp_proxy: bytes of one connection to a host of a cluster and back, with half-close, back-pressure and idle
- * timeout (Envoy TcpProxy::Filter). */
+/* envoy.filters.network.tcp_proxy: bytes of one connection to a host of a cluster and back, with
+ * half-close, back-pressure and idle timeout (Envoy TcpProxy::Filter). */
 #include "proxy/ext/network/tcp_proxy.h"
 
 #include <errno.h>
@@ -17,8 +17,8 @@ struct tcp_proxy {
     struct kb_conn *down;
     struct kb_conn *up; /* NULL: none */
     struct kb_stat_block *stats;
-    struct kb_cluster_local *cluster;   /* holds a reference */
-    struct kb_host_local *host_local;   /* of `up`; holds a reference */
+    struct kb_cluster_local *cluster; /* holds a reference */
+    struct kb_host_local *host_local; /* of `up`; holds a reference */
     struct kb_stream_info info;
     struct kb_arena arena;
     struct kb_timer idle_timer;
@@ -174,8 +174,10 @@ static void upstream_counts_end(struct tcp_proxy *proxy, bool by_peer)
     kb_resource_give(proxy->cluster, KB_PRIORITY_DEFAULT, KB_RESOURCE_CONNECTIONS);
     kb_stat_gauge_add(stats, KB_STAT_CLUSTER_UPSTREAM_CX_ACTIVE, -1);
     kb_stat_inc(stats, KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY);
-    kb_stat_inc(stats, by_peer ? KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_REMOTE : KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_LOCAL);
-    kb_stat_record(stats, KB_STAT_CLUSTER_UPSTREAM_CX_LENGTH_MS, (now_ns - proxy->connect_start_ns) / 1000000);
+    kb_stat_inc(stats, by_peer ? KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_REMOTE
+                               : KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_LOCAL);
+    kb_stat_record(stats, KB_STAT_CLUSTER_UPSTREAM_CX_LENGTH_MS,
+                   (now_ns - proxy->connect_start_ns) / 1000000);
     kb_host_stat_add(proxy->host_local, KB_HOST_CX_ACTIVE, -1);
     if (proxy->connected) {
         kb_stat_inc(stats, KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_WITH_ACTIVE_RQ);
@@ -199,8 +201,9 @@ static void upstream_connect(struct tcp_proxy *proxy, struct kb_host *host)
     proxy->info.upstream.host = host;
     proxy->info.upstream.cluster = cluster;
     proxy->info.upstream.remote = host->addr;
-    proxy->up = kb_conn_create_connecting(proxy->worker, &host->addr, source, cluster->connect_timeout_ms,
-                                          cluster->per_connection_buffer_limit_bytes);
+    proxy->up =
+        kb_conn_create_connecting(proxy->worker, &host->addr, source, cluster->connect_timeout_ms,
+                                  cluster->per_connection_buffer_limit_bytes);
     kb_conn_set_owner(proxy->up, &upstream_callbacks, proxy);
     proxy->up->half_close_enabled = true;
     proxy->up->stat_block = proxy->cluster->stats;
@@ -270,7 +273,8 @@ static void connected(struct tcp_proxy *proxy)
     proxy->info.upstream.local = proxy->up->info.local;
     proxy->info.upstream.connection_id = proxy->up->info.id;
     proxy->info.upstream.connection_pool_ready_ns = now_ns;
-    kb_stat_record(stats, KB_STAT_CLUSTER_UPSTREAM_CX_CONNECT_MS, (now_ns - proxy->connect_start_ns) / 1000000);
+    kb_stat_record(stats, KB_STAT_CLUSTER_UPSTREAM_CX_CONNECT_MS,
+                   (now_ns - proxy->connect_start_ns) / 1000000);
     kb_resource_force(proxy->cluster, KB_PRIORITY_DEFAULT, KB_RESOURCE_REQUESTS);
     kb_stat_inc(stats, KB_STAT_CLUSTER_UPSTREAM_RQ_TOTAL);
     kb_stat_gauge_add(stats, KB_STAT_CLUSTER_UPSTREAM_RQ_ACTIVE, 1);
@@ -320,7 +324,8 @@ static void relay(struct kb_conn *to, struct kb_buf *in, bool end_stream)
     }
 }
 
-static enum kb_network_filter_status tcp_proxy_on_data(void *filter, struct kb_buf *in, bool end_stream)
+static enum kb_network_filter_status tcp_proxy_on_data(void *filter, struct kb_buf *in,
+                                                       bool end_stream)
 {
     struct tcp_proxy *proxy = KB_CAST(filter, tcp_proxy);
 
@@ -423,7 +428,7 @@ static void tcp_proxy_on_event(void *filter, enum kb_conn_event event)
     end(proxy);
     if (proxy->up != NULL) {
         /* What the client sent before it went is still delivered, to a host that takes it. */
-        enum kb_conn_close how = proxy->down->reset_detected ? KB_CONN_ABORT_RESET
+        enum kb_conn_close how = proxy->down->reset_detected     ? KB_CONN_ABORT_RESET
                                  : event == KB_CONN_REMOTE_CLOSE ? KB_CONN_FLUSH_WRITE
                                                                  : KB_CONN_NO_FLUSH;
 
@@ -437,7 +442,8 @@ static void tcp_proxy_on_above_high(void *filter)
     struct tcp_proxy *proxy = KB_CAST(filter, tcp_proxy);
 
     if (proxy->up != NULL) {
-        kb_stat_inc(proxy->cluster->stats, KB_STAT_CLUSTER_UPSTREAM_FLOW_CONTROL_PAUSED_READING_TOTAL);
+        kb_stat_inc(proxy->cluster->stats,
+                    KB_STAT_CLUSTER_UPSTREAM_FLOW_CONTROL_PAUSED_READING_TOTAL);
         kb_conn_read_disable(proxy->up, true);
     }
 }
@@ -447,7 +453,8 @@ static void tcp_proxy_on_below_low(void *filter)
     struct tcp_proxy *proxy = KB_CAST(filter, tcp_proxy);
 
     if (proxy->up != NULL) {
-        kb_stat_inc(proxy->cluster->stats, KB_STAT_CLUSTER_UPSTREAM_FLOW_CONTROL_RESUMED_READING_TOTAL);
+        kb_stat_inc(proxy->cluster->stats,
+                    KB_STAT_CLUSTER_UPSTREAM_FLOW_CONTROL_RESUMED_READING_TOTAL);
         kb_conn_read_disable(proxy->up, false);
     }
 }

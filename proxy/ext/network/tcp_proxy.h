@@ -30,8 +30,8 @@ struct kb_tcp_proxy_config {
 KB_OBJ_MAGIC(kb_tcp_proxy_config, 0x54435043);
 
 /* From a TcpProxy message; KB_ECONFIG after errors were reported. Main thread. */
-int kb_tcp_proxy_config_create(const void *message, struct kb_factory_context *factory, struct kb_diag *diag,
-                               void **config);
+int kb_tcp_proxy_config_create(const void *message, struct kb_factory_context *factory,
+                               struct kb_diag *diag, void **config);
 /* When no connection uses it any more. */
 void kb_tcp_proxy_config_destroy(void *config);
 

@@ -28,7 +28,8 @@ static void cluster_add(struct kb_tcp_proxy_config *config, const char *name, ui
     config->total_weight += weight;
 }
 
-static void clusters_create(struct kb_tcp_proxy_config *config, const tcp_proxy_message *m, struct kb_diag *diag)
+static void clusters_create(struct kb_tcp_proxy_config *config, const tcp_proxy_message *m,
+                            struct kb_diag *diag)
 {
     size_t count = 1;
 
@@ -41,7 +42,8 @@ static void clusters_create(struct kb_tcp_proxy_config *config, const tcp_proxy_
         count = m->weighted_clusters->n_clusters;
         config->clusters = kb_arena_calloc(&config->arena, (count + 1) * sizeof(*config->clusters));
         for (size_t i = 0; i < count; i++) {
-            cluster_add(config, m->weighted_clusters->clusters[i]->name, m->weighted_clusters->clusters[i]->weight);
+            cluster_add(config, m->weighted_clusters->clusters[i]->name,
+                        m->weighted_clusters->clusters[i]->weight);
         }
         break;
     default:
@@ -62,7 +64,8 @@ static void unsupported_check(const tcp_proxy_message *m, struct kb_diag *diag)
     }
 }
 
-int kb_tcp_proxy_config_create(const void *message, struct kb_factory_context *factory, struct kb_diag *diag, void **out)
+int kb_tcp_proxy_config_create(const void *message, struct kb_factory_context *factory,
+                               struct kb_diag *diag, void **out)
 {
     const tcp_proxy_message *m = message;
     struct kb_tcp_proxy_config *config;
@@ -79,7 +82,8 @@ int kb_tcp_proxy_config_create(const void *message, struct kb_factory_context *f
     kb_arena_init(&config->arena, NULL);
     config->server = factory->server;
     inner.arena = &config->arena;
-    config->stats = kb_stat_group_create(factory->server->stats, kb_str_printf(&config->arena, "tcp.%s.", m->stat_prefix),
+    config->stats = kb_stat_group_create(factory->server->stats,
+                                         kb_str_printf(&config->arena, "tcp.%s.", m->stat_prefix),
                                          &kb_stat_schema_tcp);
     config->idle_timeout_ms = kb_wkt_duration_ms(m->idle_timeout, IDLE_TIMEOUT_DEFAULT_MS);
     config->max_duration_ms = kb_wkt_duration_ms(m->max_downstream_connection_duration, 0);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Byte queues against a flat array: random operations give the same bytes, and nothing is left over. */
+/* Byte queues against a flat array: random operations give the same bytes, and nothing is left
+ * over. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

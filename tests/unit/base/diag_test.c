@@ -58,8 +58,7 @@ static void test_formats(void **state)
     assert_text(kb_diag_format(&diag, diag.first), "error: name: is 5");
     assert_text(kb_diag_format(&diag, diag.first->next), "error: name: is short (say more)");
     assert_text(kb_diag_format(&diag, diag.first->next->next), "warning: name: is old");
-    assert_text(kb_diag_format(&diag, diag.first->next->next->next),
-                "f.yaml:3:7: error: no colon");
+    assert_text(kb_diag_format(&diag, diag.first->next->next->next), "f.yaml:3:7: error: no colon");
     assert_text(kb_diag_format(&diag, diag.first->next->next->next->next),
                 "f.yaml: error: not there");
     assert_int_equal(diag.error_count, 4);

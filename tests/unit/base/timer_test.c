@@ -36,7 +36,8 @@ static void reset(uint64_t now_ms)
 
 static void test_fires_at_its_millisecond_and_not_before(void **state)
 {
-    static const uint64_t delays[] = {1, 2, 63, 64, 65, 4095, 4096, 15000, 300000, 3600000, 90000000};
+    static const uint64_t delays[] = {1,    2,     63,     64,      65,      4095,
+                                      4096, 15000, 300000, 3600000, 90000000};
 
     (void)state;
     for (size_t i = 0; i < KB_ARRAY_LEN(delays); i++) {

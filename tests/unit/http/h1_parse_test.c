@@ -22,8 +22,10 @@ static void fixture_init(struct fixture *f, bool response)
 {
     kb_header_names_init();
     kb_slice_source_init(&f->source, 8);
-    f->settings = (struct kb_h1_settings){
-        .max_head_bytes = 1024, .max_headers_count = 5, .allow_absolute_url = true, .enable_trailers = true};
+    f->settings = (struct kb_h1_settings){.max_head_bytes = 1024,
+                                          .max_headers_count = 5,
+                                          .allow_absolute_url = true,
+                                          .enable_trailers = true};
     kb_h1_parser_init(&f->parser, response, &f->settings, &f->source);
     kb_buf_init(&f->in, &f->source, 0);
     kb_arena_init(&f->arena, NULL);
@@ -118,7 +120,8 @@ struct bad_case {
 static void test_bad_requests_give_envoys_error(void **state)
 {
     static const struct bad_case cases[] = {
-        {"GET / HTTP/1.0\r\nhost: a\r\n\r\n", KB_H1_OK}, /* the codec decides on versions that parse */
+        {"GET / HTTP/1.0\r\nhost: a\r\n\r\n",
+         KB_H1_OK}, /* the codec decides on versions that parse */
         {"GET / HTTP/1.2\r\nhost: a\r\n\r\n", KB_H1_LOW_VERSION},
         {"GET / http/1.1\r\nhost: a\r\n\r\n", KB_H1_CODEC_ERROR},
         {"GET /\r\n\r\n", KB_H1_OK},
@@ -128,14 +131,20 @@ static void test_bad_requests_give_envoys_error(void **state)
         {"\x16\x03\x01", KB_H1_CODEC_ERROR},
         {"GET / HTTP/1.1\r\nhost: a\r\nfoo : b\r\n\r\n", KB_H1_CODEC_ERROR},
         {"GET / HTTP/1.1\r\nhost: a\r\nfoo\r\n\r\n", KB_H1_CODEC_ERROR},
-        {"GET / HTTP/1.1\r\nhost: a\r\nx: a\x01" "b\r\n\r\n", KB_H1_INVALID_CHARACTERS},
+        {"GET / HTTP/1.1\r\nhost: a\r\nx: a\x01"
+         "b\r\n\r\n",
+         KB_H1_INVALID_CHARACTERS},
         {"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n",
          KB_H1_CONTENT_LENGTH_AND_CHUNKED},
-        {"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\ncontent-length: 3\r\n\r\n", KB_H1_CODEC_ERROR},
+        {"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\ncontent-length: 3\r\n\r\n",
+         KB_H1_CODEC_ERROR},
         {"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: +3\r\n\r\n", KB_H1_CODEC_ERROR},
-        {"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: gzip, chunked\r\n\r\n", KB_H1_INVALID_TRANSFER_ENCODING},
-        {"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: identity\r\n\r\n", KB_H1_INVALID_TRANSFER_ENCODING},
-        {"GET / HTTP/1.1\r\na:1\r\nb:1\r\nc:1\r\nd:1\r\ne:1\r\nf:1\r\n\r\n", KB_H1_TOO_MANY_HEADERS},
+        {"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: gzip, chunked\r\n\r\n",
+         KB_H1_INVALID_TRANSFER_ENCODING},
+        {"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: identity\r\n\r\n",
+         KB_H1_INVALID_TRANSFER_ENCODING},
+        {"GET / HTTP/1.1\r\na:1\r\nb:1\r\nc:1\r\nd:1\r\ne:1\r\nf:1\r\n\r\n",
+         KB_H1_TOO_MANY_HEADERS},
         {"GET / HTTP/1.1\nhost: a\n\n", KB_H1_OK}, /* bare LF */
         {"GET\t/ HTTP/1.1\r\nhost: a\r\n\r\n", KB_H1_OK},
     };
@@ -148,7 +157,8 @@ static void test_bad_requests_give_envoys_error(void **state)
         fixture_init(&f, false);
         begin(&f, cases[i].text);
         event = kb_h1_parse(&f.parser, &f.in);
-        if (event != (cases[i].error == KB_H1_OK ? KB_H1_HEAD : KB_H1_ERROR) || f.parser.error != cases[i].error) {
+        if (event != (cases[i].error == KB_H1_OK ? KB_H1_HEAD : KB_H1_ERROR) ||
+            f.parser.error != cases[i].error) {
             fail_msg("case %zu: event %d, error %d: %s", i, event, f.parser.error, cases[i].text);
         }
         fixture_dispose(&f);

@@ -18,7 +18,7 @@ static struct kb_worker worker;
 
 struct owner {
     struct kb_conn *conn; /* NULL after the last event */
-    size_t take; /* bytes that on_data takes before it pauses */
+    size_t take;          /* bytes that on_data takes before it pauses */
     size_t taken;
     unsigned remote_closes;
     unsigned local_closes;
