@@ -168,6 +168,9 @@ static enum kb_h1_framing response_framing(char **at, const struct kb_header_map
     unsigned status = headers->status;
     bool bodiless = options->head_request || status == 304 || status == 204 || status < 200;
 
+    if (KB_UNLIKELY(options->upgraded)) {
+        return KB_H1_FRAMING_CLOSE;
+    }
     if (kb_header_map_get_id(headers, KB_HDR_CONTENT_LENGTH) != NULL) {
         return bodiless ? KB_H1_FRAMING_NONE : KB_H1_FRAMING_LENGTH;
     }
@@ -229,7 +232,8 @@ static enum kb_h1_framing request_framing(char **at, const struct kb_header_map 
         }
         return KB_H1_FRAMING_LENGTH;
     }
-    if (kb_str_eq(headers->method, KB_STR("CONNECT"))) {
+    if (kb_str_eq(headers->method, KB_STR("CONNECT")) ||
+        kb_header_map_get_id(headers, KB_HDR_UPGRADE) != NULL) {
         return KB_H1_FRAMING_CLOSE;
     }
     *at = header_put(*at, KB_STR("transfer-encoding"), KB_STR("chunked"), proper);

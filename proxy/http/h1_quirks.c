@@ -234,11 +234,13 @@ enum kb_h1_error kb_h1_quirks_canonicalise(struct kb_str head, bool response,
     enum kb_h1_error error;
 
     while (kb_str_next_token(&rest, '\n', &line)) {
+        struct kb_str raw = line;
+
         if (line.len > 0 && line.p[line.len - 1] == '\r') {
             line.len--;
         }
         if (first) {
-            error = kb_h1_quirks_first_line(line, response, settings);
+            error = kb_h1_quirks_first_line(raw, response, settings);
             if (error != KB_H1_OK) {
                 return error;
             }

@@ -186,6 +186,10 @@ static void on_head(struct kb_h1_server *server)
     }
     server->request_complete = parser->message_complete;
     kb_stream_decode_headers(stream, parser->message_complete);
+    if (KB_UNLIKELY(stream->upgrade_asked)) {
+        server->tunnel = true;
+        server->request_complete = false;
+    }
 }
 
 static void on_complete(struct kb_h1_server *server)
@@ -257,6 +261,20 @@ static bool event_handle(struct kb_h1_server *server, enum kb_h1_event event)
     return false;
 }
 
+/* Bytes behind a request to upgrade, to the stream as they are. */
+static void tunnel_pass(struct kb_h1_server *server, struct kb_buf *in)
+{
+    if (server->stream == NULL) {
+        kb_buf_consume(in, in->len);
+        return;
+    }
+    if (server->read_disables == 0 && in->len > 0) {
+        server->stream->info.wire_bytes_received += in->len;
+        kb_stream_decode_data(server->stream, in, false);
+        kb_buf_consume(in, in->len);
+    }
+}
+
 void kb_h1_server_dispatch(struct kb_h1_server *server, struct kb_buf *in)
 {
     struct kb_hcm *hcm = server->hcm;
@@ -265,6 +283,10 @@ void kb_h1_server_dispatch(struct kb_h1_server *server, struct kb_buf *in)
     while (!server->failed && !hcm->closed) {
         bool in_message = kb_h1_parser_in_message(&server->parser);
 
+        if (KB_UNLIKELY(server->tunnel)) {
+            tunnel_pass(server, in);
+            break;
+        }
         if (server->read_disables > 0 && in_message && !server->parser.message_complete) {
             break;
         }
@@ -283,7 +305,7 @@ void kb_h1_server_dispatch(struct kb_h1_server *server, struct kb_buf *in)
         }
     }
     hcm->dispatching = false;
-    if (server->failed || hcm->drain == KB_HCM_CLOSING) {
+    if (server->failed || (hcm->drain == KB_HCM_CLOSING && !server->tunnel)) {
         kb_buf_consume(in, in->len);
     }
 }
@@ -325,6 +347,7 @@ static void encode_headers(void *encoder, const struct kb_header_map *headers, b
         .http_10 = server->http_10,
         .head_request = server->head_request,
         .connect_request = server->connect_request,
+        .upgraded = server->stream->upgraded,
     };
 
     server->framing = kb_h1_encode_response(&conn->out, headers, end_stream, &options);

@@ -182,7 +182,6 @@ static void hcm_on_above_high(void *filter)
     KB_LIST_FOREACH (link, &hcm->streams) {
         kb_stream_filters_watermark(KB_LIST_ENTRY(link, struct kb_stream, link), true);
     }
-    kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_FLOW_CONTROL_PAUSED_READING_TOTAL);
 }
 
 /* Requests that came while the connection could take none are looked at again, behind this event.
@@ -201,7 +200,6 @@ static void hcm_on_below_low(void *filter)
     KB_LIST_FOREACH (link, &hcm->streams) {
         kb_stream_filters_watermark(KB_LIST_ENTRY(link, struct kb_stream, link), false);
     }
-    kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_FLOW_CONTROL_RESUMED_READING_TOTAL);
     input_resume(hcm);
 }
 

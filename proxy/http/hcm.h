@@ -56,8 +56,7 @@ struct kb_hcm_config {
     struct kb_hcm_filter *filters; /* the last is terminal */
     size_t filter_count;
     struct kb_local_reply_config *local_reply; /* NULL: default */
-    const char *const
-        *upgrades; /* upgrade types enabled, lower case, NULL-terminated; NULL: none */
+    const struct kb_route_upgrade *upgrades;   /* ends with an empty name; NULL: none */
     struct kb_str server_name;
     struct kb_str via;
     struct kb_str user_agent; /* add_user_agent: the local cluster's name; empty: off */

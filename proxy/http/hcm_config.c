@@ -355,10 +355,32 @@ static void codec_check(const hcm_message *m, struct kb_diag *diag)
 
 static void upgrades_apply(struct kb_hcm_config *config, const hcm_message *m, struct kb_diag *diag)
 {
-    (void)config;
-    if (m->n_upgrade_configs > 0) {
-        unsupported(diag, "upgrade_configs", "upgrades are not supported yet");
+    struct kb_route_upgrade *upgrades;
+
+    if (m->n_upgrade_configs == 0) {
+        return;
     }
+    upgrades = kb_arena_calloc(&config->arena, (m->n_upgrade_configs + 1) * sizeof(*upgrades));
+    for (size_t i = 0; i < m->n_upgrade_configs; i++) {
+        upgrades[i].name =
+            kb_str_dup(&config->arena, kb_wkt_str(m->upgrade_configs[i]->upgrade_type));
+        upgrades[i].enabled = kb_wkt_bool(m->upgrade_configs[i]->enabled, true);
+        kb_diag_push_index(diag, "upgrade_configs", i);
+        if (kb_str_istarts_with(upgrades[i].name, KB_STR("CONNECT"))) {
+            unsupported(diag, "upgrade_type", "CONNECT is not supported yet");
+        }
+        for (size_t k = 0; k < i; k++) {
+            if (kb_str_ieq(upgrades[k].name, upgrades[i].name)) {
+                kb_diag_error(diag, "Error: multiple upgrade configs with the same name: '%.*s'",
+                              KB_STR_ARG(upgrades[i].name));
+            }
+        }
+        if (m->upgrade_configs[i]->n_filters > 0) {
+            unsupported(diag, "filters", "filters of an upgrade are not supported yet");
+        }
+        kb_diag_pop(diag);
+    }
+    config->upgrades = upgrades;
 }
 
 struct kb_hcm_config *kb_hcm_config_create(const hcm_message *m, struct kb_factory_context *factory,

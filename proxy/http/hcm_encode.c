@@ -72,6 +72,10 @@ void kb_stream_read_disable(struct kb_stream *stream, bool disable)
     if (stream->hcm->closed) {
         return;
     }
+    if (disable ? stream->hcm->h1.read_disables == 0 : stream->hcm->h1.read_disables == 1) {
+        kb_stat_inc(stream->hcm->stats, disable ? KB_STAT_HTTP_DOWNSTREAM_FLOW_CONTROL_PAUSED_READING_TOTAL
+                                                : KB_STAT_HTTP_DOWNSTREAM_FLOW_CONTROL_RESUMED_READING_TOTAL);
+    }
     stream->hcm->h1.read_disables += disable ? 1 : (unsigned)-1;
     kb_conn_read_disable(stream->hcm->conn, disable);
 }
@@ -183,6 +187,7 @@ void kb_stream_encode_headers(struct kb_stream *stream, struct kb_header_map *he
     stream->response_started = true;
     stream->response = headers;
     stream->info.response_code = headers->status;
+    stream->upgraded = stream->upgrade_asked && headers->status == 101;
     kb_stream_finish_response_headers(stream, headers, end_stream);
     stream->info.first_tx_ns = kb_loop_now_ns(&stream->hcm->worker->loop);
     kb_stream_code_count(stream, headers->status);
@@ -228,6 +233,11 @@ void kb_stream_reset(struct kb_stream *stream)
         return;
     }
     kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_TX_RESET);
+    if (KB_UNLIKELY(stream->upgraded)) {
+        /* Its bytes have no other end: what was sent shall arrive. */
+        kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_RX_RESET);
+        hcm->close_delayed = true;
+    }
     hcm->drain = KB_HCM_CLOSING;
     kb_stream_end(stream);
 }

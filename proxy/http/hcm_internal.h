@@ -96,7 +96,8 @@ struct kb_stream {
     bool grpc_request;
     uint8_t grpc_status; /* of the next local reply in gRPC form; 0: from its HTTP status */
     bool http_10_keep_alive;
-    bool upgraded;
+    bool upgrade_asked; /* the request asks for an upgrade that is enabled: its bytes have no end */
+    bool upgraded;      /* the upstream agreed (101): bytes pass both ways as they come */
     bool recreated; /* a later pass of an internal redirect: its headers were sanitised already */
     bool edge_request;
 };

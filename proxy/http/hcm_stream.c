@@ -146,6 +146,9 @@ void kb_stream_end(struct kb_stream *stream)
         stream->encoder = NULL;
     }
     kb_stat_gauge_add(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_ACTIVE, -1);
+    if (KB_UNLIKELY(stream->upgrade_asked)) {
+        kb_stat_gauge_add(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_UPGRADES_ACTIVE, -1);
+    }
     kb_stat_record(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_TIME,
                    (kb_loop_now_ns(loop) - stream->info.start_ns) / 1000000);
     kb_loop_defer(loop, &stream->destroy);
@@ -467,6 +470,10 @@ void kb_stream_decode_headers(struct kb_stream *stream, bool end_stream)
     if (stream->hcm->config->flush_access_log_on_new_request) {
         route_cluster_note(stream);
         kb_stream_log_write(stream, "DownstreamStart");
+    }
+    if (KB_UNLIKELY(stream->upgrade_asked)) {
+        stream->remote_complete = false;
+        end_stream = false;
     }
     stream->decode_ended = end_stream;
     kb_stream_filters_decode_headers(stream, end_stream);

@@ -4,20 +4,40 @@
 #include "proxy/http/hcm_internal.h"
 #include "proxy/http/local_reply.h"
 
-static bool upgrade_enabled(struct kb_stream *stream)
+static const struct kb_route_upgrade *upgrade_find(const struct kb_route_upgrade *list,
+                                                   struct kb_str name)
 {
-    struct kb_str upgrade = kb_header_map_value_id(&stream->request, KB_HDR_UPGRADE);
-    const char *const *enabled = stream->hcm->config->upgrades;
-
-    if (KB_LIKELY(upgrade.p == NULL)) {
-        return true;
-    }
-    for (; enabled != NULL && *enabled != NULL; enabled++) {
-        if (kb_str_ieq(upgrade, kb_str_from_cstr(*enabled))) {
-            return true;
+    for (; list != NULL && list->name.len > 0; list++) {
+        if (kb_str_ieq(list->name, name)) {
+            return list;
         }
     }
-    return false;
+    return NULL;
+}
+
+/* What the route says of an upgrade counts before what the connection manager says. */
+static bool upgrade_enabled(struct kb_stream *stream)
+{
+    struct kb_str name = kb_header_map_value_id(&stream->request, KB_HDR_UPGRADE);
+    const struct kb_route_upgrade *found = NULL;
+    struct kb_hcm *hcm = stream->hcm;
+
+    if (KB_LIKELY(name.p == NULL)) {
+        return true;
+    }
+    if (stream->route != NULL) {
+        found = upgrade_find(stream->route->upgrades, name);
+    }
+    if (found == NULL) {
+        found = upgrade_find(hcm->config->upgrades, name);
+    }
+    if (found == NULL || !found->enabled) {
+        return false;
+    }
+    stream->upgrade_asked = true;
+    kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_UPGRADES_TOTAL);
+    kb_stat_gauge_add(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_UPGRADES_ACTIVE, 1);
+    return true;
 }
 
 bool kb_stream_filters_create(struct kb_stream *stream)

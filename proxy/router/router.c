@@ -342,6 +342,7 @@ router_decode_headers(void *filter, struct kb_header_map *headers, bool end_stre
         kb_retry_state_init(&router->retry, router->route->retry, headers,
                             kb_runtime_get_u64(router->config->server->runtime,
                                                KB_STR("upstream.base_retry_backoff_ms"), 25));
+    router->upgrade = kb_header_map_get_id(headers, KB_HDR_UPGRADE) != NULL;
     router->redirect_enabled =
         router->route->policies != NULL && router->route->policies->internal_redirect != NULL;
     kb_router_expected_timeout_set(router);
@@ -354,7 +355,7 @@ router_decode_headers(void *filter, struct kb_header_map *headers, bool end_stre
                               router->config->suppress_envoy_headers);
     router->request_complete = end_stream;
     kb_router_attempt_start(router);
-    if (KB_UNLIKELY(router->route->policies != NULL) && !router->done) {
+    if (KB_UNLIKELY(router->route->policies != NULL) && !router->done && !router->upgrade) {
         kb_shadows_start(router, end_stream);
     }
     if (end_stream && !router->done) {

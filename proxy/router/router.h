@@ -36,6 +36,7 @@ struct kb_upstream_request {
     uint64_t start_ns;
     bool end_pending; /* end_stream belongs behind `pending` */
     bool trailers_pending;
+    bool paused;        /* an upgrade: bytes wait in `pending` until the upstream agrees */
     bool headers_sent;  /* the request's head was given to a connection */
     bool request_ended; /* all of the request was given to the connection */
     bool response_started;
@@ -63,6 +64,7 @@ struct kb_router {
     struct kb_retry_state retry;
     struct kb_shadow *shadows; /* copies that get the rest of the request; see shadow.h */
     bool retry_enabled;
+    bool upgrade;             /* the request asks for an upgrade that is enabled */
     bool redirect_enabled;    /* the route has an internal redirect policy */
     struct kb_buf retry_body; /* what must be sent again */
     struct kb_timer retry_timer;

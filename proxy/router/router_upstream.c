@@ -205,6 +205,21 @@ static bool headers_retried(struct kb_router *router, const struct kb_header_map
     return true;
 }
 
+/* A WebSocket client was answered neither with an agreement nor with an error: it gets the status
+ * alone. */
+static bool handshake_refused(struct kb_router *router, unsigned status)
+{
+    struct kb_str name = kb_header_map_value_id(router->request, KB_HDR_UPGRADE);
+
+    if (status == 101 || status >= 400 || !kb_str_ieq(name, KB_STR("websocket"))) {
+        return false;
+    }
+    router->done = true;
+    attempt_dispose(router);
+    kb_router_reply(router, status, KB_STR_NULL, KB_STR("websocket_handshake_unsuccessful"), false);
+    return true;
+}
+
 static void service_time_set(struct kb_router *router, struct kb_header_map *headers)
 {
     uint64_t ms;
@@ -233,6 +248,9 @@ void kb_router_on_headers(struct kb_router *router, struct kb_header_map *header
     struct kb_upstream_request *upstream = router->upstream;
 
     if (headers_retried(router, headers)) {
+        return;
+    }
+    if (KB_UNLIKELY(router->upgrade) && handshake_refused(router, headers->status)) {
         return;
     }
     if (KB_UNLIKELY(router->redirect_enabled) && kb_internal_redirect(router, headers)) {
@@ -341,6 +359,9 @@ static void abort_charge(struct kb_router *router, unsigned status)
     struct kb_upstream_request *upstream = router->upstream;
 
     if (router->response_started) {
+        if (router->upgrade) {
+            return;
+        }
         kb_stat_inc(kb_stream_http_stats(router->stream),
                     KB_STAT_HTTP_RQ_RESET_AFTER_DOWNSTREAM_RESPONSE_STARTED);
         return;

@@ -19,6 +19,8 @@ static void idle_touch(struct kb_upstream_request *upstream)
     }
 }
 
+static void on_below_low(void *owner);
+
 /* ---- answer ---- */
 
 static void on_1xx(void *owner, struct kb_header_map *headers)
@@ -35,12 +37,27 @@ static void answer_ended(struct kb_upstream_request *upstream)
     kb_loop_timer_cancel(loop_of(upstream), &upstream->per_try_idle_timer);
 }
 
+/* The answer to a request to upgrade came: what waited for it is sent, or is for nobody. */
+static void pause_end(struct kb_upstream_request *upstream, bool agreed)
+{
+    upstream->paused = false;
+    on_below_low(upstream);
+    if (agreed && upstream->pending.len > 0) {
+        kb_request_encoder_data(upstream->encoder, &upstream->pending, false);
+    } else {
+        kb_buf_dispose(&upstream->pending);
+    }
+}
+
 static void on_headers(void *owner, struct kb_header_map *headers, bool end_stream)
 {
     struct kb_upstream_request *upstream = KB_CAST(owner, kb_upstream_request);
     uint64_t now_ns = kb_loop_now_ns(loop_of(upstream));
 
     upstream->response_started = true;
+    if (KB_UNLIKELY(upstream->paused)) {
+        pause_end(upstream, headers->status == 101);
+    }
     upstream->head_slice = kb_slice_ref(kb_request_encoder_head_slice(upstream->encoder));
     upstream->router->info->upstream.first_rx_ns = now_ns;
     kb_loop_timer_cancel(loop_of(upstream), &upstream->per_try_timer);
@@ -137,6 +154,12 @@ static void on_ready(void *owner, struct kb_request_encoder *encoder, struct kb_
     upstream->headers_sent = true;
     info->connection_pool_ready_ns = kb_loop_now_ns(loop_of(upstream));
     info->first_tx_ns = info->connection_pool_ready_ns;
+    if (KB_UNLIKELY(router->upgrade)) {
+        upstream->paused = true;
+        kb_request_encoder_headers(encoder, router->request, false);
+        kb_request_encoder_info(encoder, info);
+        return;
+    }
     /* Before anything is sent: the connection may stop the client again at once. */
     on_below_low(upstream);
     if (KB_UNLIKELY(router->route->auto_host_rewrite && host->hostname.len > 0)) {
@@ -215,7 +238,7 @@ void kb_upstream_request_data(struct kb_upstream_request *upstream, struct kb_bu
         kb_buf_consume(data, data->len);
         return;
     }
-    if (upstream->encoder == NULL) {
+    if (upstream->encoder == NULL || upstream->paused) {
         kb_buf_move(&upstream->pending, data);
         upstream->end_pending = end_stream;
         if (kb_buf_above_high(&upstream->pending)) {

@@ -26,6 +26,8 @@ void kb_h1_client_attach(struct kb_h1_client *client, struct kb_arena *arena,
     client->response = NULL;
     client->informational_bytes = 0;
     client->head_request = false;
+    client->upgrade_asked = false;
+    client->tunnel = false;
     client->request_complete = false;
     client->response_started = false;
     client->answer_ended = false;
@@ -49,6 +51,7 @@ void kb_request_encoder_headers(struct kb_request_encoder *encoder,
     size_t before = client->conn->out.len;
 
     client->head_request = kb_str_eq(headers->method, KB_STR("HEAD"));
+    client->upgrade_asked = kb_header_map_get_id(headers, KB_HDR_UPGRADE) != NULL;
     client->framing =
         kb_h1_encode_request(&client->conn->out, headers, end_stream, client->parser.settings);
     client->header_bytes_sent = client->conn->out.len - before - headers->method.len -
@@ -183,9 +186,17 @@ static void on_head(struct kb_h1_client *client)
     struct kb_header_map *headers = client->response;
 
     client->header_bytes_received += parser->header_bytes;
-    if (headers->status < 200) {
+    if (KB_UNLIKELY(headers->status == 101 && client->upgrade_asked && client->decoder != NULL)) {
+        client->tunnel = true;
+        client->response_started = true;
+        client->close_after = true;
+        client->decoder->on_headers(client->owner, headers, false);
+        return;
+    }
+    /* 101 that nobody asked for is a final answer without a body. */
+    if (headers->status < 200 && headers->status != 101) {
         client->informational_bytes += parser->head_bytes;
-        if (headers->status == 101 || client->informational_bytes > INFORMATIONAL_BYTES_MAX) {
+        if (client->informational_bytes > INFORMATIONAL_BYTES_MAX) {
             protocol_error(client);
             return;
         }
@@ -279,6 +290,15 @@ static bool event_handle(struct kb_h1_client *client, enum kb_h1_event event)
     return client->state == KB_H1_CLIENT_BUSY;
 }
 
+/* Bytes behind a 101, to the owner as they are. */
+static void tunnel_pass(struct kb_h1_client *client, struct kb_buf *in)
+{
+    if (client->decoder != NULL && client->read_disables == 0 && in->len > 0) {
+        client->decoder->on_data(client->owner, in, false);
+        kb_buf_consume(in, in->len);
+    }
+}
+
 static void client_on_data(void *owner, struct kb_buf *in, bool end_stream)
 {
     struct kb_h1_client *client = KB_CAST(owner, kb_h1_client);
@@ -291,6 +311,10 @@ static void client_on_data(void *owner, struct kb_buf *in, bool end_stream)
         return;
     }
     while (client->state == KB_H1_CLIENT_BUSY) {
+        if (KB_UNLIKELY(client->tunnel)) {
+            tunnel_pass(client, in);
+            break;
+        }
         /* The reader of the body is full; what is left waits in the connection. */
         if (client->read_disables > 0 && client->response_started &&
             !client->parser.message_complete) {
@@ -317,7 +341,7 @@ static void disconnected(struct kb_h1_client *client)
     if (client->decoder == NULL) {
         return;
     }
-    if (!begun) {
+    if (!begun || client->tunnel) {
         request_fail(client, KB_RESET_CONNECTION_TERMINATION);
         return;
     }

@@ -42,6 +42,8 @@ struct kb_h1_client {
     uint64_t header_bytes_received;
     uint64_t informational_bytes; /* heads of 1xx answers to this request */
     bool head_request;
+    bool upgrade_asked; /* the request asks for an upgrade */
+    bool tunnel;        /* the answer was 101: what comes is not HTTP/1 any more */
     bool request_complete;
     bool response_started;
     bool answer_ended; /* end_stream was given to the decoder */

@@ -457,7 +457,7 @@ static void close_count(struct kb_h1_client *client, enum kb_conn_event event)
     kb_stat_inc(stats, KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY);
     kb_stat_inc(stats, by_peer ? KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_REMOTE
                                : KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_LOCAL);
-    if (client->state == KB_H1_CLIENT_BUSY && !client->answer_ended) {
+    if (client->state == KB_H1_CLIENT_BUSY && (!client->answer_ended || client->upgrade_asked)) {
         kb_stat_inc(stats, KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_WITH_ACTIVE_RQ);
         kb_stat_inc(stats, by_peer ? KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_REMOTE_WITH_ACTIVE_RQ
                                    : KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_LOCAL_WITH_ACTIVE_RQ);
