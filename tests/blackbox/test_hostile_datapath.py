@@ -33,7 +33,7 @@ def unread(one, count):
     data = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n" * count
     sender = threading.Thread(target=conn.sock.sendall, args=(data,), daemon=True)
     sender.start()
-    one.proxy.wait_stat("http.main.downstream_flow_control_paused_reading_total", lambda n: n > 0)
+    one.proxy.wait_stat("http.main.downstream_cx_tx_bytes_buffered", lambda n: n > 0)
     other = one.get("/")
     for _ in range(200):
         one.get("/", conn=other)
@@ -158,7 +158,7 @@ def test_sigterm_while_connections_are_flushed(rig):
     slow.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * KIB)
     slow.send(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
     one.proxy.wait_stat("http.main.downstream_cx_active", 1)
-    one.proxy.wait_stat("http.main.downstream_flow_control_paused_reading_total", lambda n: n > 0)
+    one.proxy.wait_stat("http.main.downstream_cx_tx_bytes_buffered", lambda n: n > 0)
     one.proxy.stop()
 
 
