@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Commands about the messages themselves: headers, path, query, gRPC status, local reply body. */
 #include "proxy/access_log/formatter_internal.h"
+#include "proxy/http/local_reply.h"
 
 /* ---- headers ---- */
 
@@ -384,28 +385,6 @@ static bool request_is_grpc(const struct kb_header_map *request)
     return kb_str_starts_with(type, grpc) && (type.len == grpc.len || type.p[grpc.len] == '+');
 }
 
-/* gRPC, "HTTP to gRPC Status Code Mapping", with Envoy's 400. */
-static int64_t grpc_from_http(unsigned code)
-{
-    switch (code) {
-    case 400:
-        return 13;
-    case 401:
-        return 16;
-    case 403:
-        return 7;
-    case 404:
-        return 12;
-    case 429:
-    case 502:
-    case 503:
-    case 504:
-        return 14;
-    default:
-        return 2;
-    }
-}
-
 static bool grpc_from_map(const struct kb_header_map *map, int64_t *status)
 {
     struct kb_str text =
@@ -428,7 +407,7 @@ bool kb_format_grpc_status(const struct kb_formatter_input *input,
     if (info->response_code == 0) {
         return false;
     }
-    *status = grpc_from_http(info->response_code);
+    *status = kb_grpc_status_from_http(info->response_code);
     return true;
 }
 

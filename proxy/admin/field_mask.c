@@ -2,6 +2,8 @@
 /* Field masks by reflection over protobuf-c's descriptors. */
 #include "proxy/admin/field_mask.h"
 
+#include "proto/reflect.h"
+
 #include <string.h>
 
 /* Deeper paths are not valid; no message of the configuration dump is nested further. */
@@ -54,35 +56,6 @@ bool kb_field_mask_valid(const ProtobufCMessageDescriptor *type, struct kb_str p
     return false;
 }
 
-static size_t scalar_size(const ProtobufCFieldDescriptor *field)
-{
-    switch (field->type) {
-    case PROTOBUF_C_TYPE_INT64:
-    case PROTOBUF_C_TYPE_SINT64:
-    case PROTOBUF_C_TYPE_SFIXED64:
-    case PROTOBUF_C_TYPE_UINT64:
-    case PROTOBUF_C_TYPE_FIXED64:
-    case PROTOBUF_C_TYPE_DOUBLE:
-        return 8;
-    case PROTOBUF_C_TYPE_STRING:
-    case PROTOBUF_C_TYPE_MESSAGE:
-        return sizeof(void *);
-    case PROTOBUF_C_TYPE_BYTES:
-        return sizeof(ProtobufCBinaryData);
-    case PROTOBUF_C_TYPE_BOOL:
-        return sizeof(protobuf_c_boolean);
-    case PROTOBUF_C_TYPE_INT32:
-    case PROTOBUF_C_TYPE_SINT32:
-    case PROTOBUF_C_TYPE_SFIXED32:
-    case PROTOBUF_C_TYPE_UINT32:
-    case PROTOBUF_C_TYPE_FIXED32:
-    case PROTOBUF_C_TYPE_FLOAT:
-    case PROTOBUF_C_TYPE_ENUM:
-        break;
-    }
-    return 4;
-}
-
 /* Copies a field's value, as the struct holds it. */
 static void field_copy(ProtobufCMessage *to, const ProtobufCMessage *from,
                        const ProtobufCFieldDescriptor *field)
@@ -105,7 +78,7 @@ static void field_copy(ProtobufCMessage *to, const ProtobufCMessage *from,
         }
         memcpy(target + field->quantifier_offset, &which, sizeof(which));
     }
-    memcpy(target + field->offset, source + field->offset, scalar_size(field));
+    memcpy(target + field->offset, source + field->offset, kb_reflect_size(field->type));
 }
 
 /* The message in a field that is not repeated, or NULL. */

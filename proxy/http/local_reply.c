@@ -6,27 +6,6 @@
 #include "proxy/api/local_reply.h"
 #include "proxy/http/hcm_internal.h"
 
-unsigned kb_grpc_status_from_http(unsigned status)
-{
-    switch (status) {
-    case 400:
-        return 13;
-    case 401:
-        return 16;
-    case 403:
-        return 7;
-    case 404:
-        return 12;
-    case 429:
-    case 502:
-    case 503:
-    case 504:
-        return 14;
-    default:
-        return 2;
-    }
-}
-
 /* grpc-message is percent encoded (gRPC over HTTP/2, "Status-Message"). */
 static struct kb_str grpc_message(struct kb_arena *arena, struct kb_str body)
 {

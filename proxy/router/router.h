@@ -75,7 +75,6 @@ struct kb_router {
     uint64_t per_try_idle_timeout_ms;
     uint32_t attempts;
     uint32_t timeout_status; /* 504, or 204 with x-envoy-upstream-rq-timeout-alt-response */
-    uint32_t host_attempts;
     const struct kb_host **tried_hosts; /* for previous_hosts */
     uint32_t tried_count;
     uint32_t tried_cap;

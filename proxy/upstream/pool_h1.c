@@ -28,7 +28,6 @@ struct kb_h1_pool {
     struct kb_host_local *host_local;
     struct kb_host *host;
     struct kb_stat_block *stats;
-    struct kb_stat_block *http1_stats;
     enum kb_priority priority;
     struct kb_h1_settings settings;
     struct kb_list ready; /* most recently used first */
