@@ -440,8 +440,7 @@ static enum kb_h1_event head_wait(struct kb_h1_parser *parser, struct kb_buf *in
         ptrdiff_t lf = kb_str_find_char(bytes, '\n');
         enum kb_h1_error error = KB_H1_OK;
 
-        if (parser->response ? bytes.p[0] != 'H'
-                             : memchr(first_bytes, bytes.p[0], sizeof(first_bytes) - 1) == NULL) {
+        if (!parser->response && memchr(first_bytes, bytes.p[0], sizeof(first_bytes) - 1) == NULL) {
             error = KB_H1_CODEC_ERROR;
         }
         if (error == KB_H1_OK && lf >= 0) {
@@ -487,6 +486,9 @@ static enum kb_h1_event head_parse(struct kb_h1_parser *parser, struct kb_buf *i
 
     if (bytes.len == 0) {
         return KB_H1_NEED_MORE;
+    }
+    if (KB_UNLIKELY(parser->response && bytes.p[0] != 'H')) {
+        return fail(parser, KB_H1_CODEC_ERROR); /* llhttp would skip empty lines, Envoy does not */
     }
     len = head_find(parser, bytes);
     if (len == 0 && bytes.len < in->len) {

@@ -167,3 +167,12 @@ def test_sigterm_while_an_upstream_is_connected_to(rig):
     one.connect().send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
     one.proxy.wait_stat("cluster.up.upstream_cx_active", 1)
     one.proxy.stop()
+
+
+def test_answer_behind_an_empty_line(rig):
+    """Empty lines may stand before a request, not before an answer; in one piece or two."""
+    one = rig()
+    whole = b"\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+    one.up.expect([Behaviour([whole]), Behaviour([whole[:2], whole[2:]])])
+    for _ in range(2):
+        assert one.get("/").received.startswith(b"HTTP/1.1 502 ")
