@@ -304,9 +304,9 @@ static struct kb_str new_uri(const struct kb_route_redirect *redirect,
 {
     struct kb_str scheme = headers->scheme;
     struct kb_str host;
-    struct kb_str port = KB_STR_NULL;
+    struct kb_str port = KB_STR("");
     struct kb_str path = headers->path;
-    struct kb_str query = KB_STR_NULL;
+    struct kb_str query = KB_STR("");
 
     if (redirect == NULL) {
         host = redirect_host(headers, scheme, false);
