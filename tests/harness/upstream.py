@@ -2,7 +2,8 @@
 """A scripted upstream: raw sockets, one thread per connection, no HTTP library in between.
 
 HTTP mode: each request takes the next behaviour of the script ("ok" when the script is empty).
-TCP mode: each connection takes one.  Everything received is kept, byte for byte, with the number
+TCP mode: each connection takes one.  A function as the mode serves its connections itself,
+unrecorded.  Else everything received is kept, byte for byte, with the number
 of the connection on which it came.
 """
 
@@ -322,7 +323,7 @@ class Upstream:
                 self.live[number] = sock
                 self.peers[peer[1]] = number
                 self.lock.notify_all()
-            serve = self._serve_http if self.mode == "http" else self._serve_tcp
+            serve = {"http": self._serve_http, "tcp": self._serve_tcp}.get(self.mode, self._serve_own)
             threading.Thread(target=self._serve, args=(serve, sock, number), daemon=True).start()
 
     def _serve(self, serve, sock, number):
@@ -349,6 +350,10 @@ class Upstream:
             if self.script:
                 return self.script.popleft()
         return behaviour(self.default(head) if self.default else "ok")
+
+    def _serve_own(self, sock, number):
+        self.mode(sock)
+        return "close"
 
     def _serve_http(self, sock, number):
         reader = Reader(sock)
