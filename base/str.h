@@ -20,7 +20,7 @@ struct kb_str {
 #define KB_STR(literal) ((struct kb_str){"" literal, sizeof(literal) - 1})
 #define KB_STR_NULL     ((struct kb_str){NULL, 0})
 /* For printf("%.*s", KB_STR_ARG(s)). */
-#define KB_STR_ARG(s)   (int)(s).len, (s).p
+#define KB_STR_ARG(s)   (int)(s).len, (s).p != NULL ? (s).p : ""
 
 KB_INLINE struct kb_str kb_str_make(const char *p, size_t len)
 {
