@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* HTTP/1 parser: finds complete heads, runs llhttp over them and over bodies, and turns its
- * callbacks into events. The only file that sees llhttp. */
+/* HTTP/1 parser: reads usual heads itself (h1_head.c), runs llhttp over all others and over their
+ * bodies, and turns both into events. The only file that sees llhttp. */
 #include "proxy/http/h1_parse.h"
 
 #include <llhttp.h>
 
+#include "proxy/http/h1_head.h"
 #include "proxy/http/h1_quirks.h"
 
 enum parse_state {
@@ -125,6 +126,7 @@ void kb_h1_parser_next(struct kb_h1_parser *parser)
     parser->parsed_bytes = 0;
     parser->head_complete = false;
     parser->message_complete = false;
+    parser->counted = false;
     parser->head_response_expected = false;
     parser->state = PARSE_IDLE;
 }
@@ -374,7 +376,7 @@ static bool head_run(struct kb_h1_parser *parser, struct kb_str head)
 /* Undoes what a refused head left behind. */
 static void head_reset(struct kb_h1_parser *parser)
 {
-    kb_header_map_init(parser->map, parser->arena);
+    kb_header_map_clear(parser->map);
     parser->error = KB_H1_OK;
     parser->header_count = 0;
     parser->field = KB_STR_NULL;
@@ -392,6 +394,15 @@ static void header_bytes_count(struct kb_h1_parser *parser, struct kb_str head)
     size_t other = first_line + 2 + parser->head_header_count;
 
     parser->header_bytes = (uint32_t)(head.len > other ? head.len - other : 0);
+}
+
+static enum kb_h1_event head_taken(struct kb_h1_parser *parser, struct kb_buf *in, size_t len)
+{
+    kb_buf_consume(in, len);
+    parser->head_bytes = (uint32_t)len;
+    parser->parsed_bytes = len;
+    parser->state = PARSE_BODY;
+    return KB_H1_HEAD;
 }
 
 /* llhttp refused: gives Envoy's reason, or parses Envoy's reading of it. `in` starts with the head.
@@ -421,11 +432,7 @@ static KB_COLD enum kb_h1_event head_retry(struct kb_h1_parser *parser, struct k
         return fail(parser, error);
     }
     header_bytes_count(parser, kb_str_first(bytes, len));
-    kb_buf_consume(in, len);
-    parser->head_bytes = (uint32_t)len;
-    parser->parsed_bytes = len;
-    parser->state = PARSE_BODY;
-    return KB_H1_HEAD;
+    return head_taken(parser, in, len);
 }
 
 /* The head is not complete: are its limits and its first line all right so far? */
@@ -479,6 +486,23 @@ static size_t head_find(struct kb_h1_parser *parser, struct kb_str bytes)
     return 0;
 }
 
+/* Length of a usual head that is complete in `bytes`, or 0. */
+static size_t head_usual(struct kb_h1_parser *parser, struct kb_str bytes)
+{
+    size_t len = kb_h1_head_usual(parser, bytes);
+
+    if (KB_UNLIKELY(len == 0 || len > parser->settings->max_head_bytes)) {
+        head_reset(parser);
+        return 0;
+    }
+    parser->http_minor = 1;
+    parser->counted = true;
+    parser->head_complete = true;
+    parser->body_left = parser->head_response_expected ? 0 : parser->content_length;
+    parser->message_complete = parser->body_left == 0;
+    return len;
+}
+
 static enum kb_h1_event head_parse(struct kb_h1_parser *parser, struct kb_buf *in)
 {
     struct kb_str bytes = kb_buf_first(in);
@@ -486,6 +510,12 @@ static enum kb_h1_event head_parse(struct kb_h1_parser *parser, struct kb_buf *i
 
     if (bytes.len == 0) {
         return KB_H1_NEED_MORE;
+    }
+    /* Tried once, with the first bytes: a head in many pieces is not read again for each. */
+    len = parser->scanned == 0 ? head_usual(parser, bytes) : 0;
+    if (KB_LIKELY(len > 0)) {
+        parser->head_slice = kb_slice_ref(in->first->slice);
+        return head_taken(parser, in, len);
     }
     if (KB_UNLIKELY(parser->response && bytes.p[0] != 'H')) {
         return fail(parser, KB_H1_CODEC_ERROR); /* llhttp would skip empty lines, Envoy does not */
@@ -506,14 +536,28 @@ static enum kb_h1_event head_parse(struct kb_h1_parser *parser, struct kb_buf *i
         return head_retry(parser, in);
     }
     header_bytes_count(parser, kb_str_first(bytes, len));
-    kb_buf_consume(in, len);
-    parser->head_bytes = (uint32_t)len;
-    parser->parsed_bytes = len;
-    parser->state = PARSE_BODY;
-    return KB_H1_HEAD;
+    return head_taken(parser, in, len);
 }
 
 /* ---- bodies ---- */
+
+/* The body behind a usual head: so many bytes. */
+static enum kb_h1_event body_count(struct kb_h1_parser *parser, struct kb_buf *in)
+{
+    struct kb_str piece = kb_buf_first(in);
+    size_t len = (size_t)KB_MIN((uint64_t)piece.len, parser->body_left);
+
+    if (len == 0) {
+        return KB_H1_NEED_MORE;
+    }
+    kb_buf_append_slice(&parser->body, in->first->slice,
+                        (size_t)(piece.p - in->first->slice->bytes), len);
+    kb_buf_consume(in, len);
+    parser->parsed_bytes += len;
+    parser->body_left -= len;
+    parser->message_complete = parser->body_left == 0;
+    return KB_H1_BODY;
+}
 
 static enum kb_h1_event body_parse(struct kb_h1_parser *parser, struct kb_buf *in)
 {
@@ -522,6 +566,9 @@ static enum kb_h1_event body_parse(struct kb_h1_parser *parser, struct kb_buf *i
     if (parser->message_complete) {
         parser->state = PARSE_DONE;
         return KB_H1_COMPLETE;
+    }
+    if (KB_LIKELY(parser->counted)) {
+        return body_count(parser, in);
     }
     while (in->len > 0) {
         struct kb_str piece = kb_buf_first(in);
@@ -570,7 +617,7 @@ enum kb_h1_event kb_h1_parse_eof(struct kb_h1_parser *parser)
 {
     switch ((enum parse_state)parser->state) {
     case PARSE_BODY:
-        if (!parser->message_complete) {
+        if (!parser->message_complete && !parser->counted) {
             llhttp_errno_t rc = llhttp_finish(llhttp_of(parser));
 
             if (rc != HPE_OK && rc != HPE_PAUSED) {

@@ -58,6 +58,7 @@ struct kb_h1_parser {
     uint8_t state;
     bool head_response_expected; /* set by the client codec: the answer to HEAD has no body */
     bool head_complete, message_complete;
+    bool counted; /* a usual head: body_left says when the message ends, llhttp sees none of it */
     bool dropped_underscores; /* set once a header was dropped; the codec counts and clears */
     enum kb_h1_error error;
     const struct kb_h1_settings *settings;
@@ -84,6 +85,7 @@ struct kb_h1_parser {
     bool has_content_length;
     bool until_close; /* a response without length: ends with the connection */
     uint64_t content_length;
+    uint64_t body_left;
     struct kb_buf body;
     struct kb_header_map *trailers; /* NULL: none came */
     struct kb_arena *arena;

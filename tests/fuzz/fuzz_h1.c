@@ -4,6 +4,9 @@
  * options and the cut. */
 #include "tests/fuzz/fuzz.h"
 
+#include <inttypes.h>
+#include <stdio.h>
+
 #include "base/obj.h"
 #include "proxy/http/h1_parse.h"
 
@@ -34,6 +37,18 @@ static void fold_headers(struct digest *digest, const struct kb_header_map *map)
         fold(digest, header->name);
         fold(digest, header->value);
     }
+}
+
+static void fold_framing(struct digest *digest, const struct kb_h1_parser *parser)
+{
+    char text[160];
+    int len = snprintf(text, sizeof(text), "%u %d %d %d %d %d %d %" PRIu64 " %u %u %u",
+                       parser->http_minor, parser->chunked, parser->keep_alive, parser->upgrade,
+                       parser->has_content_length, parser->until_close, parser->message_complete,
+                       parser->has_content_length ? parser->content_length : 0,
+                       parser->header_bytes, parser->head_header_count, parser->head_bytes);
+
+    fold(digest, kb_str_make(text, (size_t)len));
 }
 
 static void fold_body(struct digest *digest, struct kb_buf *body)
@@ -73,7 +88,8 @@ static bool run_on(struct run *run)
         case KB_H1_NEED_MORE:
             return true;
         case KB_H1_HEAD:
-            if (!run->parser.response && run->parser.http_minor == 0 && !run->parser.settings->accept_http_10) {
+            if (!run->parser.response && run->parser.http_minor == 0 &&
+                !run->parser.settings->accept_http_10) {
                 /* The codec's verdict; of a head in pieces it comes from the parser already. */
                 run->digest.error = KB_H1_LOW_VERSION;
                 run->failed = true;
@@ -81,6 +97,7 @@ static bool run_on(struct run *run)
             }
             fold(&run->digest, run->parser.url);
             fold_headers(&run->digest, &run->map);
+            fold_framing(&run->digest, &run->parser);
             break;
         case KB_H1_BODY:
             fold_body(&run->digest, &run->parser.body);
