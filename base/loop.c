@@ -179,11 +179,6 @@ void kb_loop_timer_arm(struct kb_loop *loop, struct kb_timer *timer, uint64_t de
     }
 }
 
-void kb_loop_timer_cancel(struct kb_loop *loop, struct kb_timer *timer)
-{
-    kb_timer_wheel_cancel(&loop->wheel, timer);
-}
-
 static void poll_ready(uv_poll_t *handle, int status, int events)
 {
     struct kb_io *io = KB_CONTAINER_OF(handle, struct kb_io, poll);

@@ -113,7 +113,13 @@ KB_INLINE uint64_t kb_loop_wall_ns(const struct kb_loop *loop)
 
 /* Arms for `delay_ms` after the present event; 0 means the next round of the loop. */
 void kb_loop_timer_arm(struct kb_loop *loop, struct kb_timer *timer, uint64_t delay_ms);
-void kb_loop_timer_cancel(struct kb_loop *loop, struct kb_timer *timer);
+/* Harmless when not armed. */
+KB_INLINE void kb_loop_timer_cancel(struct kb_loop *loop, struct kb_timer *timer)
+{
+    if (kb_timer_armed(timer)) {
+        kb_timer_wheel_cancel(&loop->wheel, timer);
+    }
+}
 
 /* Starts watching `fd` (non-blocking) for nothing yet; io owns fd from now on. On error the fd
  * still belongs to the caller. */

@@ -70,6 +70,11 @@ void kb_timer_wheel_cancel(struct kb_timer_wheel *wheel, struct kb_timer *timer)
 void kb_timer_wheel_arm(struct kb_timer_wheel *wheel, struct kb_timer *timer, uint64_t deadline_ms)
 {
     KB_DASSERT(timer->cb != NULL);
+    if (kb_timer_armed(timer) && deadline_ms >= timer->deadline_ms) {
+        /* It waits where it stands: advance() places it again when that slot comes. */
+        timer->deadline_ms = deadline_ms;
+        return;
+    }
     kb_timer_wheel_cancel(wheel, timer);
     timer->deadline_ms = deadline_ms;
     place(wheel, timer);

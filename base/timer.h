@@ -39,7 +39,8 @@ KB_INLINE bool kb_timer_armed(const struct kb_timer *timer)
     return kb_list_linked(&timer->link);
 }
 
-/* Arms, or moves an armed timer. Fires at the first advance to `deadline_ms` or later. */
+/* Arms, or moves an armed timer; moving it to a later time costs one store. Fires at the first
+ * advance to `deadline_ms` or later. */
 void kb_timer_wheel_arm(struct kb_timer_wheel *wheel, struct kb_timer *timer, uint64_t deadline_ms);
 
 /* Harmless when not armed. */

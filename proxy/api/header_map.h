@@ -29,6 +29,7 @@ struct kb_header_map {
     uint32_t count;          /* entries of items, removed ones included */
     uint32_t cap;
     uint32_t live; /* without removed ones */
+    bool repeated; /* some well-known name stands more than once, or did */
     struct kb_arena *arena;
     /* Pseudo headers; p NULL: absent. HTTP/1 keeps Host in `authority` only. */
     struct kb_str method;

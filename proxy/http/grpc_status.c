@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* gRPC statuses that stand for HTTP ones; alone in its file, so that log formatters link without the
- * connection manager. */
+/* gRPC statuses that stand for HTTP ones; alone in its file, so that log formatters link without
+ * the connection manager. */
 #include "proxy/http/local_reply.h"
 
 unsigned kb_grpc_status_from_http(unsigned status)

@@ -10,19 +10,15 @@
 #define ALL(c)     (ONES * (unsigned char)(c))
 #define DIGITS_MAX 18 /* of a content-length; any such number fits 64 bits */
 
-/* Lower case of a character of a token (RFC 9110 section 5.6.2), 0 of any other. */
-static const unsigned char token_lower[256] = {
-#define SAME(c) [c] = (c)
-#define BOTH(c) [c] = (c), [(c) - 0x20] = (c)
-    SAME('!'), SAME('#'), SAME('$'), SAME('%'), SAME('&'), SAME('\''), SAME('*'), SAME('+'),
-    SAME('-'), SAME('.'), SAME('^'), SAME('_'), SAME('`'), SAME('|'),  SAME('~'), SAME('0'),
-    SAME('1'), SAME('2'), SAME('3'), SAME('4'), SAME('5'), SAME('6'),  SAME('7'), SAME('8'),
-    SAME('9'), BOTH('a'), BOTH('b'), BOTH('c'), BOTH('d'), BOTH('e'),  BOTH('f'), BOTH('g'),
-    BOTH('h'), BOTH('i'), BOTH('j'), BOTH('k'), BOTH('l'), BOTH('m'),  BOTH('n'), BOTH('o'),
-    BOTH('p'), BOTH('q'), BOTH('r'), BOTH('s'), BOTH('t'), BOTH('u'),  BOTH('v'), BOTH('w'),
-    BOTH('x'), BOTH('y'), BOTH('z'),
-#undef SAME
-#undef BOTH
+/* Characters of a token (RFC 9110 section 5.6.2) that are left once letters are in lower case. */
+static const bool token[256] = {
+    ['!'] = 1, ['#'] = 1, ['$'] = 1, ['%'] = 1, ['&'] = 1, ['\''] = 1, ['*'] = 1, ['+'] = 1,
+    ['-'] = 1, ['.'] = 1, ['^'] = 1, ['_'] = 1, ['`'] = 1, ['|'] = 1,  ['~'] = 1, ['0'] = 1,
+    ['1'] = 1, ['2'] = 1, ['3'] = 1, ['4'] = 1, ['5'] = 1, ['6'] = 1,  ['7'] = 1, ['8'] = 1,
+    ['9'] = 1, ['a'] = 1, ['b'] = 1, ['c'] = 1, ['d'] = 1, ['e'] = 1,  ['f'] = 1, ['g'] = 1,
+    ['h'] = 1, ['i'] = 1, ['j'] = 1, ['k'] = 1, ['l'] = 1, ['m'] = 1,  ['n'] = 1, ['o'] = 1,
+    ['p'] = 1, ['q'] = 1, ['r'] = 1, ['s'] = 1, ['t'] = 1, ['u'] = 1,  ['v'] = 1, ['w'] = 1,
+    ['x'] = 1, ['y'] = 1, ['z'] = 1,
 };
 
 /* The high bit of the first byte below n (n <= 0x80) is set; bits above it may be wrong. */
@@ -43,6 +39,16 @@ KB_INLINE uint64_t word_load(const char *p)
 KB_INLINE size_t first_byte(uint64_t mask)
 {
     return (size_t)__builtin_ctzll(mask) / 8;
+}
+
+/* 0x20 in every byte from 'A' to 'Z'. */
+KB_INLINE uint64_t upper_case_bits(uint64_t word)
+{
+    uint64_t low = word & ~HIGHS;
+    uint64_t from_a = low + ALL(0x80 - 'A');
+    uint64_t behind_z = low + ALL(0x80 - 'Z' - 1);
+
+    return ((from_a ^ behind_z) & ~word & HIGHS) >> 2;
 }
 
 /* End of the run of visible ASCII characters other than '#'. */
@@ -192,17 +198,43 @@ static bool special_header(struct kb_h1_parser *parser, enum kb_header_id id, st
     }
 }
 
-/* A field name in lower case, where it stands; empty unless a colon follows. */
+/* A field name, made lower case where it stands; empty unless a colon follows. Looks no further
+ * than the first colon, space or control, so that nothing else is changed. */
 static struct kb_str field_name(char *p, const char *end)
 {
     struct kb_str name = {p, 0};
-    unsigned char c;
 
-    for (; p < end && (c = token_lower[(unsigned char)*p]) != 0; p++) {
-        *p = (char)c;
+    for (; end - p >= 8; p += 8) {
+        uint64_t word = word_load(p);
+        uint64_t stop = bytes_below(word ^ ALL(':'), 1) | bytes_below(word, 0x21);
+        uint64_t bits = upper_case_bits(word);
+
+        if (stop != 0) {
+            bits &= (stop & -stop) - 1;
+        }
+        word = htole64(word | bits);
+        memcpy(p, &word, sizeof(word));
+        if (stop != 0) {
+            p += first_byte(stop);
+            name.len = *p == ':' ? (size_t)(p - name.p) : 0;
+            return name;
+        }
+    }
+    for (; p < end && *p != ':' && (unsigned char)*p > 0x20; p++) {
+        *p = kb_ascii_lower(*p);
     }
     name.len = p < end && *p == ':' ? (size_t)(p - name.p) : 0;
     return name;
+}
+
+static bool is_token(struct kb_str name)
+{
+    for (size_t i = 0; i < name.len; i++) {
+        if (!token[(unsigned char)name.p[i]]) {
+            return false;
+        }
+    }
+    return true;
 }
 
 /* One header line; the start of the next, or NULL. */
@@ -230,7 +262,7 @@ static const char *header_line(struct kb_h1_parser *parser, char *p, const char 
         value.len--;
     }
     id = kb_header_id_find(name);
-    if (id != KB_HDR_NONE && !special_header(parser, id, value, &add)) {
+    if (id == KB_HDR_NONE ? !is_token(name) : !special_header(parser, id, value, &add)) {
         return NULL;
     }
     if (add) {

@@ -96,6 +96,7 @@ static void hcm_destroy(void *filter)
     kb_pool_release(&kb_http_worker_get(hcm->worker)->managers, hcm);
 }
 
+/* While streams are there it runs on in vain: the end of the last one moves it. */
 static void idle_timer_arm(struct kb_hcm *hcm)
 {
     if (hcm->config->idle_timeout_ms > 0) {
@@ -320,12 +321,10 @@ struct kb_stream *kb_hcm_stream_begin(struct kb_hcm *hcm, const struct kb_respon
                                       void *encoder)
 {
     struct kb_stream *stream = kb_pool_acquire(&kb_http_worker_get(hcm->worker)->streams);
-    struct kb_loop *loop = &hcm->worker->loop;
 
     kb_stream_init(stream, hcm, ops, encoder);
     kb_list_push_back(&hcm->streams, &stream->link);
     hcm->stream_count++;
-    kb_loop_timer_cancel(loop, &hcm->idle_timer);
     kb_stat_gauge_add(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_ACTIVE, 1);
     kb_hcm_stream_count(hcm);
     return stream;

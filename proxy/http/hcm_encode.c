@@ -73,8 +73,9 @@ void kb_stream_read_disable(struct kb_stream *stream, bool disable)
         return;
     }
     if (disable ? stream->hcm->h1.read_disables == 0 : stream->hcm->h1.read_disables == 1) {
-        kb_stat_inc(stream->hcm->stats, disable ? KB_STAT_HTTP_DOWNSTREAM_FLOW_CONTROL_PAUSED_READING_TOTAL
-                                                : KB_STAT_HTTP_DOWNSTREAM_FLOW_CONTROL_RESUMED_READING_TOTAL);
+        kb_stat_inc(stream->hcm->stats,
+                    disable ? KB_STAT_HTTP_DOWNSTREAM_FLOW_CONTROL_PAUSED_READING_TOTAL
+                            : KB_STAT_HTTP_DOWNSTREAM_FLOW_CONTROL_RESUMED_READING_TOTAL);
     }
     stream->hcm->h1.read_disables += disable ? 1 : (unsigned)-1;
     kb_conn_read_disable(stream->hcm->conn, disable);

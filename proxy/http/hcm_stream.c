@@ -14,11 +14,11 @@ static void destroy_deferred(struct kb_deferred *deferred);
 
 /* ---- lifecycle ---- */
 
+/* On zeroed storage. */
 static void info_init(struct kb_stream_info *info, struct kb_hcm *hcm)
 {
     struct kb_loop *loop = &hcm->worker->loop;
 
-    memset(info, 0, sizeof(*info));
     info->connection = &hcm->conn->info;
     info->worker = hcm->worker;
     info->start_ns = kb_loop_now_ns(loop);

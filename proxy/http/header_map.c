@@ -170,8 +170,12 @@ KB_INLINE void item_append(struct kb_header_map *map, struct kb_str name, enum k
     item->value = value;
     item->id = (uint16_t)id;
     map->live++;
-    if (id != KB_HDR_NONE && map->first[id] == 0) {
-        map->first[id] = (uint16_t)map->count;
+    if (id != KB_HDR_NONE) {
+        if (map->first[id] == 0) {
+            map->first[id] = (uint16_t)map->count;
+        } else {
+            map->repeated = true;
+        }
     }
 }
 
@@ -249,6 +253,12 @@ static struct kb_header *item_find(const struct kb_header_map *map, uint32_t fro
     return NULL;
 }
 
+static void item_clear(struct kb_header *item)
+{
+    item->name = KB_STR_NULL;
+    item->value = KB_STR_NULL;
+}
+
 /* Empties every match from `from` on. */
 static unsigned items_remove(struct kb_header_map *map, uint32_t from, enum kb_header_id id,
                              struct kb_str name)
@@ -257,8 +267,7 @@ static unsigned items_remove(struct kb_header_map *map, uint32_t from, enum kb_h
 
     for (struct kb_header *item = item_find(map, from, id, name); item != NULL;
          item = item_find(map, (uint32_t)(item - map->items) + 1, id, name)) {
-        item->name = KB_STR_NULL;
-        item->value = KB_STR_NULL;
+        item_clear(item);
         removed++;
     }
     map->live -= removed;
@@ -273,7 +282,9 @@ static void item_set(struct kb_header_map *map, struct kb_header *item, struct k
         return;
     }
     item->value = value;
-    items_remove(map, (uint32_t)(item - map->items) + 1, id, name);
+    if (id == KB_HDR_NONE || map->repeated) {
+        items_remove(map, (uint32_t)(item - map->items) + 1, id, name);
+    }
 }
 
 void kb_header_map_set(struct kb_header_map *map, struct kb_str name, struct kb_str value)
@@ -310,6 +321,11 @@ unsigned kb_header_map_remove_id_slow(struct kb_header_map *map, enum kb_header_
         return 0;
     }
     map->first[id] = 0;
+    if (KB_LIKELY(!map->repeated)) {
+        item_clear(&map->items[first - 1]);
+        map->live--;
+        return 1;
+    }
     return items_remove(map, first - 1, id, names[id]);
 }
 

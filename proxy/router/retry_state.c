@@ -110,10 +110,20 @@ static void headers_merge(struct kb_retry_state *state, const struct kb_header_m
     state->header_names = kb_header_map_value_id(request, KB_HDR_X_ENVOY_RETRIABLE_HEADER_NAMES);
 }
 
+static bool asked_by_client(const struct kb_header_map *request)
+{
+    return kb_header_map_get_id(request, KB_HDR_X_ENVOY_RETRY_ON) != NULL ||
+           kb_header_map_get_id(request, KB_HDR_X_ENVOY_RETRY_GRPC_ON) != NULL;
+}
+
 bool kb_retry_state_init(struct kb_retry_state *state, const struct kb_retry_policy *policy,
                          struct kb_header_map *request, uint64_t base_interval_ms)
 {
     memset(state, 0, sizeof(*state));
+    if (KB_LIKELY(policy == NULL) && !asked_by_client(request)) {
+        headers_consume(request);
+        return false;
+    }
     state->policy = policy;
     state->retries_remaining = policy != NULL ? policy->num_retries : 1;
     state->host_selection_attempts = policy != NULL ? policy->host_selection_attempts : 1;

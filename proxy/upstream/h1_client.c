@@ -122,9 +122,11 @@ void kb_request_encoder_info(struct kb_request_encoder *encoder, struct kb_upstr
 {
     struct kb_h1_client *client = client_of(encoder);
 
-    info->local = client->conn->info.local;
-    info->remote = client->conn->info.remote;
-    info->connection_id = client->conn->info.id;
+    if (info->connection_id != client->conn->info.id || info->remote.len == 0) {
+        info->local = client->conn->info.local;
+        info->remote = client->conn->info.remote;
+        info->connection_id = client->conn->info.id;
+    }
     info->connection_requests = client->requests;
     info->wire_bytes_sent = client->conn->bytes_sent - client->sent_before + client->conn->out.len;
     info->wire_bytes_received = client->conn->bytes_received - client->received_before;

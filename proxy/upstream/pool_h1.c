@@ -220,9 +220,6 @@ static void attach(struct kb_h1_client *client, struct kb_arena *arena,
         callbacks->on_failure(owner, KB_RESET_OVERFLOW, KB_STR_NULL, pool->host);
         return;
     }
-    if (kb_timer_armed(&client->idle_timer)) {
-        kb_loop_timer_cancel(pool_loop(pool), &client->idle_timer);
-    }
     kb_list_unlink(&client->link);
     kb_list_push_front(&pool->busy, &client->link);
     client->state = KB_H1_CLIENT_BUSY;

@@ -63,6 +63,23 @@ static void test_cancelled_timer_never_fires(void **state)
     assert_true(kb_timer_wheel_next_ms(&wheel) == UINT64_MAX);
 }
 
+static void test_a_moved_timer_fires_at_its_new_time(void **state)
+{
+    (void)state;
+    reset(1000);
+    kb_timer_wheel_arm(&wheel, &probes[0].timer, 1010);
+    kb_timer_wheel_arm(&wheel, &probes[0].timer, 5000); /* later */
+    kb_timer_wheel_advance(&wheel, 4999);
+    assert_int_equal(probes[0].fired_ms, 0);
+    kb_timer_wheel_arm(&wheel, &probes[0].timer, 9000);
+    kb_timer_wheel_arm(&wheel, &probes[0].timer, 5001); /* earlier */
+    kb_timer_wheel_advance(&wheel, 5000);
+    assert_int_equal(probes[0].fired_ms, 0);
+    kb_timer_wheel_advance(&wheel, 5001);
+    assert_int_equal(probes[0].fired_ms, 5001);
+    assert_int_equal(wheel.armed_count, 0);
+}
+
 static void cancel_the_other(struct kb_timer *timer)
 {
     (void)timer;
@@ -112,6 +129,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_fires_at_its_millisecond_and_not_before),
         cmocka_unit_test(test_cancelled_timer_never_fires),
+        cmocka_unit_test(test_a_moved_timer_fires_at_its_new_time),
         cmocka_unit_test(test_callback_may_cancel_a_timer_that_is_due_too),
         cmocka_unit_test(test_random_timers_fire_on_time_whatever_the_steps),
     };
