@@ -332,6 +332,9 @@ static int on_headers_complete(llhttp_t *llhttp)
         parser->until_close = llhttp_message_needs_eof(llhttp) != 0;
         return parser->head_response_expected ? 1 : 0;
     }
+    if (KB_UNLIKELY(parser->url.len == 0)) {
+        return -1; /* llhttp takes "CONNECT \n" for HTTP/0.9 */
+    }
     parser->map->method = kb_str_from_cstr(llhttp_method_name((llhttp_method_t)llhttp->method));
     llhttp->upgrade = 0;
     return 0;
