@@ -3,6 +3,7 @@
 #include "proxy/http/h1_server.h"
 
 #include "proxy/http/hcm_internal.h"
+#include "proxy/http/url.h"
 
 /* Pipelined requests answered within one event keep their memory until its end. */
 #define STREAMS_MAX 64
@@ -81,31 +82,19 @@ static bool authority_valid(struct kb_str authority)
 /* Splits an absolute-form target (RFC 9112 section 3.2.2) into authority and path. */
 static enum kb_h1_error absolute_target(struct kb_header_map *map, struct kb_str url)
 {
-    ptrdiff_t scheme_end = kb_str_find(url, KB_STR("://"));
-    struct kb_str scheme, rest;
-    ptrdiff_t user_end;
-    size_t n = 0;
+    struct kb_url parts;
 
-    if (scheme_end <= 0) {
+    switch (kb_url_parse(url, &parts)) {
+    case KB_URL_INVALID:
         return KB_H1_INVALID_URL;
-    }
-    scheme = kb_str_first(url, (size_t)scheme_end);
-    rest = kb_str_from(url, (size_t)scheme_end + 3);
-    while (n < rest.len && rest.p[n] != '/' && rest.p[n] != '?' && rest.p[n] != '#') {
-        n++;
-    }
-    if (n == 0) {
-        return KB_H1_INVALID_URL;
-    }
-    if (!kb_str_ieq(scheme, KB_STR("http")) && !kb_str_ieq(scheme, KB_STR("https"))) {
+    case KB_URL_SCHEME:
         return KB_H1_INVALID_SCHEME;
+    case KB_URL_OK:
+        break;
     }
-    map->scheme = kb_str_ieq(scheme, KB_STR("https")) ? KB_STR("https") : KB_STR("http");
-    map->authority = kb_str_first(rest, n);
-    user_end = kb_str_rfind_char(map->authority, '@');
-    map->authority = kb_str_from(map->authority, (size_t)(user_end + 1));
-    rest = kb_str_from(rest, n);
-    map->path = rest.len == 0 ? KB_STR("/") : rest;
+    map->scheme = kb_str_ieq(parts.scheme, KB_STR("https")) ? KB_STR("https") : KB_STR("http");
+    map->authority = parts.authority;
+    map->path = parts.path;
     return KB_H1_OK;
 }
 

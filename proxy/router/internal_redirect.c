@@ -2,42 +2,25 @@
 /* Decides whether a redirect is followed, and rewrites the request for its target. */
 #include "proxy/router/internal_redirect.h"
 
-struct target {
-    struct kb_str scheme;
-    struct kb_str authority;
-    struct kb_str path; /* with query, without fragment */
-};
+#include "proxy/http/url.h"
 
-/* Takes an absolute URL apart; false when it is none. */
-static bool target_parse(struct kb_str url, struct kb_arena *arena, struct target *target)
+/* Takes the place where the upstream wants the client, in the arena. */
+static enum kb_url_error target_parse(struct kb_str location, struct kb_arena *arena,
+                                      struct kb_url *target)
 {
-    ptrdiff_t scheme_end = kb_str_find(url, KB_STR("://"));
-    struct kb_str rest;
+    enum kb_url_error error = kb_url_parse(location, target);
     ptrdiff_t fragment;
-    size_t n = 0;
 
-    if (scheme_end <= 0) {
-        return false;
+    if (error != KB_URL_OK) {
+        return error;
     }
-    target->scheme = kb_str_first(url, (size_t)scheme_end);
-    rest = kb_str_from(url, (size_t)scheme_end + 3);
-    while (n < rest.len && rest.p[n] != '/' && rest.p[n] != '?' && rest.p[n] != '#') {
-        n++;
-    }
-    if (n == 0 || (!kb_str_ieq(target->scheme, KB_STR("http")) &&
-                   !kb_str_ieq(target->scheme, KB_STR("https")))) {
-        return false;
-    }
-    target->authority = kb_str_dup(arena, kb_str_first(rest, n));
-    rest = kb_str_from(rest, n);
-    fragment = kb_str_find_char(rest, '#');
+    fragment = kb_str_find_char(target->path, '#');
     if (fragment >= 0) {
-        rest = kb_str_first(rest, (size_t)fragment);
+        target->path = kb_str_first(target->path, (size_t)fragment);
     }
-    target->path = rest.len > 0 && rest.p[0] == '/'
-                       ? kb_str_dup(arena, rest)
-                       : kb_str_printf(arena, "/%.*s", KB_STR_ARG(rest));
-    return true;
+    target->authority = kb_str_dup(arena, target->authority);
+    target->path = kb_str_dup(arena, target->path);
+    return KB_URL_OK;
 }
 
 static bool request_is_http(const struct kb_router *router)
@@ -49,16 +32,22 @@ static bool request_is_http(const struct kb_router *router)
 
 /* What can be said without looking at the target's route. */
 static bool target_acceptable(struct kb_router *router, struct kb_str location,
-                              struct target *target)
+                              struct kb_url *target)
 {
     const struct kb_internal_redirect_policy *policy = router->route->policies->internal_redirect;
     struct kb_stat_block *stats = kb_stream_http_stats(router->stream);
+    enum kb_url_error error;
 
     if (router->request->path.len == 0) {
         return false;
     }
-    if (!target_parse(location, router->arena, target)) {
+    error = target_parse(location, router->arena, target);
+    if (error == KB_URL_INVALID) {
         kb_stat_inc(stats, KB_STAT_HTTP_PASSTHROUGH_INTERNAL_REDIRECT_BAD_LOCATION);
+        return false;
+    }
+    if (error == KB_URL_SCHEME) {
+        kb_stat_inc(stats, KB_STAT_HTTP_PASSTHROUGH_INTERNAL_REDIRECT_UNSAFE_SCHEME);
         return false;
     }
     if (!policy->allow_cross_scheme &&
@@ -105,7 +94,8 @@ static bool route_acceptable(struct kb_router *router)
     struct kb_stat_block *stats = kb_stream_http_stats(router->stream);
 
     kb_stream_clear_route_cache(router->stream);
-    if (kb_stream_route(router->stream) == NULL) {
+    if (!kb_str_starts_with(router->request->path, KB_STR("/")) ||
+        kb_stream_route(router->stream) == NULL) {
         router->info->upstream_cluster_name = KB_STR_NULL;
         router->info->upstream.cluster = NULL;
         kb_stat_inc(stats, KB_STAT_HTTP_PASSTHROUGH_INTERNAL_REDIRECT_NO_ROUTE);
@@ -124,7 +114,7 @@ static bool request_convert(struct kb_router *router, const struct kb_header_map
 {
     struct kb_header_map *request = router->request;
     struct kb_header_map saved;
-    struct target target;
+    struct kb_url target;
     bool http = request_is_http(router);
 
     if (!target_acceptable(router, location, &target)) {
