@@ -37,6 +37,7 @@ struct kb_upstream_request {
     bool end_pending; /* end_stream belongs behind `pending` */
     bool trailers_pending;
     bool paused;        /* an upgrade: bytes wait in `pending` until the upstream agrees */
+    bool refused;       /* it did not: what the client still sends is for nobody */
     bool headers_sent;  /* the request's head was given to a connection */
     bool request_ended; /* all of the request was given to the connection */
     bool response_started;

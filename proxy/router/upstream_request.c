@@ -41,6 +41,7 @@ static void answer_ended(struct kb_upstream_request *upstream)
 static void pause_end(struct kb_upstream_request *upstream, bool agreed)
 {
     upstream->paused = false;
+    upstream->refused = !agreed;
     on_below_low(upstream);
     if (agreed && upstream->pending.len > 0) {
         kb_request_encoder_data(upstream->encoder, &upstream->pending, false);
@@ -234,7 +235,7 @@ void kb_upstream_request_start(struct kb_router *router, struct kb_host *host)
 void kb_upstream_request_data(struct kb_upstream_request *upstream, struct kb_buf *data,
                               bool end_stream)
 {
-    if (upstream->done) {
+    if (upstream->done || KB_UNLIKELY(upstream->refused)) {
         kb_buf_consume(data, data->len);
         return;
     }

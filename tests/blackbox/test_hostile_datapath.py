@@ -176,3 +176,23 @@ def test_answer_behind_an_empty_line(rig):
     one.up.expect([Behaviour([whole]), Behaviour([whole[:2], whole[2:]])])
     for _ in range(2):
         assert one.get("/").received.startswith(b"HTTP/1.1 502 ")
+
+
+def test_bytes_behind_a_refused_upgrade(rig):
+    """They go nowhere: to the upstream they would be a request that no route and no filter saw."""
+    one = rig({"listeners": {"main": {"hcm": {"upgrade_configs": [{"upgrade_type": "websocket"}, {"upgrade_type": "x"}]}}}})
+    for kind, status in (("websocket", "404 Not Found"), ("x", "404 Not Found"), ("x", "200 OK")):
+        head = f"HTTP/1.1 {status}\r\ncontent-length: 6\r\n\r\nabc".encode()
+        one.up.expect([Behaviour([head, None, b"def"])])
+        conn = one.connect()
+        conn.send(f"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: {kind}\r\n\r\n".encode(), ["GET"])
+        wait_until(lambda: b"abc" in conn.received or not conn.settle(0.01), "the first half", 10)
+        read = one.proxy.stats("^http.main.downstream_cx_rx_bytes_total$")["http.main.downstream_cx_rx_bytes_total"]
+        conn.send(b"GET /inner HTTP/1.1\r\nhost: a\r\n\r\n")
+        one.proxy.wait_stat("http.main.downstream_cx_rx_bytes_total", lambda n: n > read)
+        one.up.release()
+        assert conn.wait_responses(1)
+        assert conn.received.endswith(b"abcdef")
+        conn.close()
+    wait_until(one.at_rest, "rest")
+    assert all(b"inner" not in seen.raw for seen in one.up.take_seen())
