@@ -573,6 +573,9 @@ static enum kb_h1_event body_parse(struct kb_h1_parser *parser, struct kb_buf *i
     if (KB_LIKELY(parser->counted)) {
         return body_count(parser, in);
     }
+    if (KB_UNLIKELY(parser->error != KB_H1_OK)) {
+        return fail(parser, parser->error);
+    }
     while (in->len > 0) {
         struct kb_str piece = kb_buf_first(in);
         struct kb_slice *head_slice = parser->head_slice;
@@ -585,8 +588,13 @@ static enum kb_h1_event body_parse(struct kb_h1_parser *parser, struct kb_buf *i
         parser->head_slice = head_slice;
         used = rc == HPE_OK ? piece.len : (size_t)(llhttp_get_error_pos(llhttp) - piece.p);
         parser->parsed_bytes += used;
-        if (rc != HPE_OK && rc != HPE_PAUSED) {
-            return fail(parser, llhttp_error(parser));
+        if (KB_UNLIKELY(rc != HPE_OK && rc != HPE_PAUSED)) {
+            parser->error = llhttp_error(parser);
+            if (parser->body.len > 0 && (llhttp->flags & F_TRAILING) != 0) {
+                /* A body that ended is given away before what is wrong with its trailers. */
+                return KB_H1_BODY;
+            }
+            return fail(parser, parser->error);
         }
         kb_buf_consume(in, used);
         if (parser->body.len > 0) {

@@ -99,12 +99,14 @@ static void code_visit(void *arg, uint32_t variant, uint16_t code, uint64_t coun
     if (code == 0) {
         return;
     }
+    if (code < 100 || code >= 600) {
+        code_leaf_add(fill, variant, "unknown", count);
+        return;
+    }
     snprintf(name, sizeof(name), "%u", code);
     code_leaf_add(fill, variant, name, count);
-    if (code >= 100 && code < 600) {
-        snprintf(name, sizeof(name), "%uxx", code / 100);
-        code_leaf_add(fill, variant, name, count);
-    }
+    snprintf(name, sizeof(name), "%uxx", code / 100);
+    code_leaf_add(fill, variant, name, count);
 }
 
 static int leaf_cmp(const void *a, const void *b)

@@ -173,13 +173,43 @@ static void response_begin(struct kb_h1_client *client)
 /* The answer is complete: the connection goes back to its pool, or closes. */
 static void response_end(struct kb_h1_client *client)
 {
-    client->answer_ended = true;
+    client->answer_ended = client->request_complete;
     client->decoder = NULL;
     kb_h1_pool_request_uncount(client);
     if (!client->request_complete) {
         /* The rest of the request will never be sent on it. */
         client->close_after = true;
     }
+}
+
+static bool has_token(const struct kb_header *header, struct kb_str token)
+{
+    struct kb_str rest = header->value;
+    struct kb_str item;
+
+    while (kb_str_next_token(&rest, ',', &item)) {
+        if (kb_str_ieq(kb_str_trim(item), token)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Whether the head says that the connection ends with this answer (RFC 9112 section 9.3; HTTP/1.0
+ * keeps one only by saying so). A `proxy-connection` counts too, as in Envoy. */
+static bool close_announced(unsigned http_minor, const struct kb_header_map *headers)
+{
+    const struct kb_header *connection = kb_header_map_get_id(headers, KB_HDR_CONNECTION);
+    const struct kb_header *proxy = kb_header_map_get_id(headers, KB_HDR_PROXY_CONNECTION);
+
+    if (KB_UNLIKELY(http_minor == 0) &&
+        (connection == NULL || !has_token(connection, KB_STR("keep-alive")))) {
+        return true;
+    }
+    if (http_minor == 1 && connection != NULL && has_token(connection, KB_STR("close"))) {
+        return true;
+    }
+    return proxy != NULL && has_token(proxy, KB_STR("close"));
 }
 
 static void on_head(struct kb_h1_client *client)
@@ -214,9 +244,9 @@ static void on_head(struct kb_h1_client *client)
         return;
     }
     client->response_started = true;
-    if (!parser->keep_alive || parser->until_close) {
+    if (KB_UNLIKELY(close_announced(parser->http_minor, headers))) {
+        kb_stat_inc(kb_h1_pool_stats(client), KB_STAT_CLUSTER_UPSTREAM_CX_CLOSE_NOTIFY);
         client->close_after = true;
-        client->close_told = kb_header_map_get_id(headers, KB_HDR_CONNECTION) != NULL;
     }
     if (client->decoder == NULL) {
         return;
@@ -301,15 +331,27 @@ static void tunnel_pass(struct kb_h1_client *client, struct kb_buf *in)
     }
 }
 
+/* Bytes that nobody asked for. A server that ends an idle connection with a 408 does no wrong. */
+static void unasked_bytes(struct kb_h1_client *client, const struct kb_buf *in)
+{
+    char start[sizeof("HTTP/1.1 408") - 1];
+    size_t n = kb_buf_peek(in, start, sizeof(start));
+    struct kb_str text = kb_str_make(start, n);
+
+    if (n < sizeof(start) || !kb_str_starts_with(text, KB_STR("HTTP/1.")) ||
+        !kb_str_ends_with(text, KB_STR(" 408"))) {
+        kb_stat_inc(kb_h1_pool_stats(client), KB_STAT_CLUSTER_UPSTREAM_CX_PROTOCOL_ERROR);
+    }
+    kb_conn_close(client->conn, KB_CONN_NO_FLUSH);
+}
+
 static void client_on_data(void *owner, struct kb_buf *in, bool end_stream)
 {
     struct kb_h1_client *client = KB_CAST(owner, kb_h1_client);
 
     (void)end_stream;
     if (client->state == KB_H1_CLIENT_READY) {
-        /* Bytes that nobody asked for. */
-        kb_stat_inc(kb_h1_pool_stats(client), KB_STAT_CLUSTER_UPSTREAM_CX_PROTOCOL_ERROR);
-        kb_conn_close(client->conn, KB_CONN_NO_FLUSH);
+        unasked_bytes(client, in);
         return;
     }
     while (client->state == KB_H1_CLIENT_BUSY) {

@@ -46,8 +46,7 @@ struct kb_h1_client {
     bool tunnel;        /* the answer was 101: what comes is not HTTP/1 any more */
     bool request_complete;
     bool response_started;
-    bool answer_ended; /* end_stream was given to the decoder */
-    bool close_told;   /* the upstream said `connection: close` */
+    bool answer_ended; /* end_stream was given to the decoder, after the whole request was sent */
     bool close_after;  /* not to be used again */
     bool parsing;
     unsigned read_disables;

@@ -403,10 +403,12 @@ void kb_h1_pool_request_done(struct kb_h1_client *client)
         return;
     }
     /* One that still has much of the last request to send would not tell the next one to stop. */
-    if (client->close_after || client->conn->in.len > 0 || client->conn->above_high) {
-        if (client->close_told) {
-            kb_stat_inc(client->pool->stats, KB_STAT_CLUSTER_UPSTREAM_CX_CLOSE_NOTIFY);
-        }
+    if (KB_UNLIKELY(client->conn->in.len > 0)) {
+        /* More than the answer that was asked for. */
+        kb_stat_inc(client->pool->stats, KB_STAT_CLUSTER_UPSTREAM_CX_PROTOCOL_ERROR);
+        client->close_after = true;
+    }
+    if (client->close_after || client->conn->above_high) {
         kb_conn_close(client->conn, KB_CONN_NO_FLUSH);
         return;
     }
