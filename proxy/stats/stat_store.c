@@ -151,7 +151,7 @@ void kb_stat_store_unpin(struct kb_stat_store *store, uint64_t epoch)
 
 static struct kb_stat_group *group_new(struct kb_str prefix)
 {
-    struct kb_stat_group *group = kb_calloc(1, sizeof(*group) + prefix.len);
+    struct kb_stat_group *group = kb_calloc(1, sizeof(*group) + prefix.len + 1);
 
     KB_ASSERT(prefix.len <= UINT32_MAX);
     for (size_t i = 0; i < prefix.len; i++) {

@@ -150,8 +150,8 @@ static void test_response_codes_make_classes_and_totals(void **state)
     kb_stat_code_inc(kb_stat_group_block(group, 2), KB_STAT_CODE_INTERNAL, 0);
     kb_stat_code_inc(kb_stat_group_block(group, 2), KB_STAT_CODE_RETRY, 503);
     assert_dump(*state, "rq_", true,
-                "cluster.a.canary.upstream_rq_700: 1\n"
                 "cluster.a.canary.upstream_rq_completed: 1\n"
+                "cluster.a.canary.upstream_rq_unknown: 1\n"
                 "cluster.a.external.upstream_rq_200: 19\n"
                 "cluster.a.external.upstream_rq_2xx: 19\n"
                 "cluster.a.external.upstream_rq_503: 1\n"
