@@ -16,8 +16,8 @@ struct kb_post {
     void *arg;
 };
 
-/* Deferred work may queue more of it; this many rounds later it waits for the next event. */
-#define DEFERRED_MAX    10000
+/* Deferred work may queue more of it; this many rounds later that waits for the next event. */
+#define DEFERRED_ROUNDS 1000
 #define WALL_REFRESH_NS UINT64_C(1000000000)
 
 static void time_update(struct kb_loop *loop)
@@ -30,17 +30,23 @@ static void time_update(struct kb_loop *loop)
     }
 }
 
+/* All that is queued runs within its event, however much it is (thousands of connections end in one
+ * when a listener does): what it refers to may be gone with the next. */
 static void deferred_run(struct kb_loop *loop)
 {
-    for (unsigned i = 0; i < DEFERRED_MAX; i++) {
-        struct kb_list *link = kb_list_pop_front(&loop->deferred);
-        struct kb_deferred *deferred;
+    for (unsigned i = 0; i < DEFERRED_ROUNDS; i++) {
+        struct kb_list end;
+        struct kb_list *link;
 
-        if (link == NULL) {
+        if (kb_list_empty(&loop->deferred)) {
             return;
         }
-        deferred = KB_LIST_ENTRY(link, struct kb_deferred, link);
-        deferred->cb(deferred);
+        kb_list_push_back(&loop->deferred, &end);
+        while ((link = kb_list_pop_front(&loop->deferred)) != &end) {
+            struct kb_deferred *deferred = KB_LIST_ENTRY(link, struct kb_deferred, link);
+
+            deferred->cb(deferred);
+        }
     }
     uv_async_send(&loop->uv_async);
 }
