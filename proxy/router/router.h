@@ -62,6 +62,8 @@ struct kb_router {
     struct kb_stat_block
         *vhost_stats[2]; /* of the virtual cluster and of stat_prefix; NULL: none */
     struct kb_upstream_request *upstream; /* the present attempt; NULL while backing off */
+    struct kb_host_local *last_host;      /* of the attempt before, which the log may name; holds a
+                                             reference, or NULL */
     struct kb_retry_state retry;
     struct kb_shadow *shadows; /* copies that get the rest of the request; see shadow.h */
     bool retry_enabled;

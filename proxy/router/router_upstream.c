@@ -512,6 +512,9 @@ void kb_router_on_destroy(void *filter)
         kb_shadows_release(router);
     }
     kb_buf_dispose(&router->retry_body);
+    if (router->last_host != NULL) {
+        kb_host_local_unref(router->last_host);
+    }
     if (router->cluster != NULL) {
         retry_resource_give(router);
         kb_cluster_local_unref(router->cluster);

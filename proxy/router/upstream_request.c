@@ -292,7 +292,10 @@ void kb_upstream_request_dispose(struct kb_upstream_request *upstream)
     kb_loop_timer_cancel(loop, &upstream->per_try_idle_timer);
     kb_buf_dispose(&upstream->pending);
     kb_slice_unref(upstream->head_slice);
-    kb_host_local_unref(upstream->host_local);
+    if (upstream->router->last_host != NULL) {
+        kb_host_local_unref(upstream->router->last_host);
+    }
+    upstream->router->last_host = upstream->host_local;
     KB_OBJ_CLEAR(upstream);
 }
 
