@@ -43,6 +43,7 @@ struct kb_cluster {
     uint32_t max_requests_per_connection; /* 0: none */
     uint32_t max_response_headers_bytes;  /* 80 KiB */
     uint32_t max_response_headers_count;  /* 100 */
+    uint64_t max_stream_duration_ms;      /* of one attempt; 0: none */
     struct kb_addr bind_source;           /* upstream_bind_config; len 0: none */
     struct {
         uint32_t probes, time_s, interval_s;

@@ -48,9 +48,10 @@ struct kb_route_upgrade {
 
 /* One entry of request_mirror_policies. */
 struct kb_mirror_policy {
-    struct kb_str cluster;        /* empty: by header */
-    struct kb_str cluster_header; /* lower case */
-    struct kb_str host_rewrite;   /* host_rewrite_literal; empty: none */
+    struct kb_str cluster;                           /* empty: by header */
+    struct kb_str cluster_header;                    /* lower case */
+    struct kb_str host_rewrite;                      /* host_rewrite_literal; empty: none */
+    const struct kb_header_mutation_list *mutations; /* NULL: none */
     struct kb_str runtime_key;
     uint32_t
         numerator; /* kb_runtime_feature_enabled(runtime, key, numerator, denominator, random) */
@@ -60,11 +61,25 @@ struct kb_mirror_policy {
     int8_t trace_sampled;     /* -1: as the request */
 };
 
+/* One of internal_redirect_policy.predicates. */
+enum kb_redirect_predicate_kind {
+    KB_REDIRECT_PREVIOUS_ROUTES,   /* not to a route to which this one redirected before */
+    KB_REDIRECT_ALLOW_LISTED,      /* only to these routes */
+    KB_REDIRECT_SAFE_CROSS_SCHEME, /* not from http to https */
+};
+
+struct kb_redirect_predicate {
+    enum kb_redirect_predicate_kind kind;
+    const struct kb_str *allowed_route_names;
+    size_t allowed_count;
+};
+
 struct kb_internal_redirect_policy {
     uint32_t max_redirects; /* 1 */
     uint8_t codes;          /* 1 << (status - 301): 301, 302, 303, 307, 308 */
     bool allow_cross_scheme;
-    bool predicates;                      /* asked for and not evaluated: never redirect */
+    const struct kb_redirect_predicate *predicates; /* all must agree */
+    size_t predicate_count;
     const struct kb_str *headers_to_copy; /* response_headers_to_copy, lower case */
     size_t headers_to_copy_count;
 };
@@ -110,6 +125,7 @@ struct kb_route {
     bool idle_timeout_set;
     bool max_stream_duration_set;
     bool grpc_timeout_header_max_set;
+    bool new_timeouts; /* has a max_stream_duration, so that `timeout` does not count */
     bool include_attempt_count_request;
     bool include_attempt_count_response;
     bool include_is_timeout_retry;

@@ -38,6 +38,7 @@ struct kb_connection_info {
     uint64_t start_ns;
     uint32_t requests; /* streams so far */
     bool tls;
+    bool scheme_match_upstream; /* scheme_header_transformation.match_upstream */
 };
 
 /* Facts of the upstream side; of the last attempt when there were several. */
@@ -98,8 +99,9 @@ struct kb_stream_info {
     struct kb_upstream_info upstream;
     struct kb_str request_id; /* %STREAM_ID% */
     bool health_check;
-    bool internal;                /* x-envoy-internal: true */
-    uint32_t internal_redirects;  /* followed so far */
+    bool internal;                           /* x-envoy-internal: true */
+    uint32_t internal_redirects;             /* followed so far */
+    struct kb_redirect_seen *redirects_seen; /* of the predicate previous_routes; mostly NULL */
     uint64_t route_resolution_ns; /* time spent in finding the route, all times together */
     uint32_t route_resolutions;   /* how often it was looked for */
 };

@@ -40,6 +40,7 @@ struct kb_h1_settings {
     bool allow_absolute_url;
     bool proper_case_words; /* when encoding */
     bool send_fully_qualified_url;
+    bool validate_scheme; /* no https:// URL on a plain connection */
 };
 
 enum kb_h1_event {

@@ -80,7 +80,8 @@ static bool authority_valid(struct kb_str authority)
 }
 
 /* Splits an absolute-form target (RFC 9112 section 3.2.2) into authority and path. */
-static enum kb_h1_error absolute_target(struct kb_header_map *map, struct kb_str url)
+static enum kb_h1_error absolute_target(struct kb_header_map *map, struct kb_str url,
+                                        bool https_allowed)
 {
     struct kb_url parts;
 
@@ -93,6 +94,9 @@ static enum kb_h1_error absolute_target(struct kb_header_map *map, struct kb_str
         break;
     }
     map->scheme = kb_str_ieq(parts.scheme, KB_STR("https")) ? KB_STR("https") : KB_STR("http");
+    if (map->scheme.len == 5 && !https_allowed) {
+        return KB_H1_HTTPS_IN_PLAINTEXT;
+    }
     map->authority = parts.authority;
     map->path = parts.path;
     return KB_H1_OK;
@@ -118,7 +122,8 @@ static enum kb_h1_error target_set(struct kb_h1_server *server, struct kb_header
         map->path = url;
         return KB_H1_OK;
     }
-    return absolute_target(map, url);
+    return absolute_target(
+        map, url, !server->parser.settings->validate_scheme || server->hcm->conn->info.tls);
 }
 
 /* Envoy's Http::Utility::sanitizeConnectionHeader: a client may not have these removed. */

@@ -195,10 +195,12 @@ static void identity_apply(struct kb_hcm_config *config, const hcm_message *m)
     if (m->scheme_header_transformation != NULL) {
         config->scheme_to_overwrite =
             kb_str_dup(arena, kb_wkt_str(m->scheme_header_transformation->scheme_to_overwrite));
-        config->scheme_match_upstream = m->scheme_header_transformation->match_upstream;
+        config->scheme_match_upstream =
+            config->scheme_to_overwrite.len == 0 && m->scheme_header_transformation->match_upstream;
     }
     config->use_remote_address = kb_wkt_bool(m->use_remote_address, false);
     config->xff_num_trusted_hops = m->xff_num_trusted_hops;
+    config->h1.validate_scheme = config->use_remote_address && m->xff_num_trusted_hops == 0;
     config->skip_xff_append = m->skip_xff_append;
     config->generate_request_id = kb_wkt_bool(m->generate_request_id, true);
     config->preserve_external_request_id = m->preserve_external_request_id;

@@ -164,11 +164,14 @@ void kb_stream_finish_response_headers(struct kb_stream *stream, struct kb_heade
 void kb_hcm_mutate_request(struct kb_stream *stream);
 /* Removes hop-by-hop headers, sets via and request id, as mutateResponseHeaders. */
 void kb_hcm_mutate_response(struct kb_stream *stream, struct kb_header_map *headers);
-/* The stream duration that a grpc-timeout request header asks for, within the route's maximum;
- * `duration_ms` when it asks for none. */
-uint64_t kb_grpc_timeout_apply(struct kb_stream *stream, uint64_t duration_ms);
 /* The Date line of now. */
 struct kb_str kb_http_date(struct kb_worker *worker);
+
+/* ---- stream_duration.c ---- */
+
+/* The stream's route was chosen, and route or request limit its duration: arms the timer anew, or
+ * disarms it, and tells the upstream of a gRPC call by grpc-timeout. */
+void kb_stream_duration_refresh(struct kb_stream *stream);
 
 /* ---- http_filter_manager.c ---- */
 

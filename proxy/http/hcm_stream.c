@@ -268,7 +268,6 @@ static void route_timeouts_apply(struct kb_stream *stream)
 {
     const struct kb_route *route = stream->route;
     struct kb_loop *loop = &stream->hcm->worker->loop;
-    uint64_t duration_ms = stream->hcm->config->max_stream_duration_ms;
 
     if (stream->hcm->config->request_headers_timeout_ms > 0) {
         kb_loop_timer_cancel(loop, &stream->headers_timer);
@@ -284,20 +283,9 @@ static void route_timeouts_apply(struct kb_stream *stream)
     if (route == NULL) {
         return;
     }
-    if (route->max_stream_duration_set) {
-        duration_ms = route->max_stream_duration_ms;
-    }
-    if (route->grpc_timeout_header_max_set) {
-        duration_ms = kb_grpc_timeout_apply(stream, duration_ms);
-    }
-    if (duration_ms != stream->hcm->config->max_stream_duration_ms) {
-        uint64_t spent_ms = (kb_loop_now_ns(loop) - stream->info.start_ns) / 1000000;
-
-        kb_loop_timer_cancel(loop, &stream->duration_timer);
-        if (duration_ms > 0) {
-            kb_loop_timer_arm(loop, &stream->duration_timer,
-                              duration_ms > spent_ms ? duration_ms - spent_ms : 0);
-        }
+    if (KB_UNLIKELY(route->new_timeouts ||
+                    (stream->recreated && route->kind == KB_ROUTE_CLUSTER))) {
+        kb_stream_duration_refresh(stream);
     }
 }
 
@@ -417,14 +405,15 @@ static void remote_completed(struct kb_stream *stream)
     }
 }
 
-/* The access log names the route's cluster even when the router never ran. */
-static void route_cluster_note(struct kb_stream *stream)
+void kb_stream_cluster_refresh(struct kb_stream *stream)
 {
     struct kb_cluster_local *cluster = NULL;
     struct kb_str name = KB_STR_NULL;
     const void *choice;
     uint32_t slot = UINT32_MAX;
 
+    stream->info.upstream_cluster_name = KB_STR_NULL;
+    stream->info.upstream.cluster = NULL;
     if (stream->route == NULL || stream->route->kind != KB_ROUTE_CLUSTER ||
         kb_route_choose_cluster(stream->route, &stream->request,
                                 kb_rand_u64(&stream->hcm->worker->rand), &slot, &name,
@@ -463,12 +452,12 @@ void kb_stream_decode_headers(struct kb_stream *stream, bool end_stream)
         kb_stat_inc(stream->hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_WS_ON_NON_WS_ROUTE);
         /* A request to upgrade has no end that could have come. */
         stream->remote_complete = false;
-        route_cluster_note(stream);
+        kb_stream_cluster_refresh(stream);
         reply_empty(stream, 403, KB_STR("upgrade_failed"));
         return;
     }
     if (stream->hcm->config->flush_access_log_on_new_request) {
-        route_cluster_note(stream);
+        kb_stream_cluster_refresh(stream);
         kb_stream_log_write(stream, "DownstreamStart");
     }
     if (KB_UNLIKELY(stream->upgrade_asked)) {

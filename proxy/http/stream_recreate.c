@@ -24,6 +24,7 @@ static void info_renew(struct kb_stream_info *info)
     info->health_check = before.health_check;
     info->internal = before.internal;
     info->internal_redirects = before.internal_redirects;
+    info->redirects_seen = before.redirects_seen;
 }
 
 static void first_pass_end(struct kb_stream *stream, struct kb_header_map *response)

@@ -23,11 +23,10 @@ static enum kb_url_error target_parse(struct kb_str location, struct kb_arena *a
     return KB_URL_OK;
 }
 
+/* The word of the client counts only on a secure connection. */
 static bool request_is_http(const struct kb_router *router)
 {
-    struct kb_str scheme = router->request->scheme;
-
-    return scheme.len > 0 ? kb_str_ieq(scheme, KB_STR("http")) : !router->info->connection->tls;
+    return kb_str_ieq(router->request->scheme, KB_STR("http")) || !router->info->connection->tls;
 }
 
 /* What can be said without looking at the target's route. */
@@ -88,20 +87,79 @@ static struct kb_header_map map_save(const struct kb_header_map *map)
     return saved;
 }
 
-/* The redirect's target needs a route; false restores nothing. */
-static bool route_acceptable(struct kb_router *router)
+/* A redirect from one route to another that the predicate previous_routes has seen. */
+struct kb_redirect_seen {
+    struct kb_redirect_seen *next;
+    struct kb_str from;
+    struct kb_str to;
+};
+
+/* False when this redirect was seen before; remembers it. At most one a redirect, which
+ * max_internal_redirects limits. */
+static bool seen_add(struct kb_router *router, struct kb_str from, struct kb_str to)
 {
+    struct kb_redirect_seen *seen;
+
+    for (seen = router->info->redirects_seen; seen != NULL; seen = seen->next) {
+        if (kb_str_eq(seen->from, from) && kb_str_eq(seen->to, to)) {
+            return false;
+        }
+    }
+    seen = KB_ARENA_NEW(router->arena, struct kb_redirect_seen);
+    *seen = (struct kb_redirect_seen){router->info->redirects_seen, from, to};
+    router->info->redirects_seen = seen;
+    return true;
+}
+
+static bool name_listed(const struct kb_redirect_predicate *predicate, struct kb_str name)
+{
+    for (size_t i = 0; i < predicate->allowed_count; i++) {
+        if (kb_str_eq(predicate->allowed_route_names[i], name)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool predicates_accept(struct kb_router *router, const struct kb_route *target,
+                              bool from_https, bool to_https)
+{
+    const struct kb_internal_redirect_policy *policy = router->route->policies->internal_redirect;
+    bool accepted = true;
+
+    for (size_t i = 0; i < policy->predicate_count && accepted; i++) {
+        switch (policy->predicates[i].kind) {
+        case KB_REDIRECT_PREVIOUS_ROUTES:
+            accepted = seen_add(router, router->route->name, target->name);
+            break;
+        case KB_REDIRECT_ALLOW_LISTED:
+            accepted = name_listed(&policy->predicates[i], target->name);
+            break;
+        case KB_REDIRECT_SAFE_CROSS_SCHEME:
+            accepted = from_https || !to_https;
+            break;
+        }
+    }
+    return accepted;
+}
+
+/* The redirect's target needs a route that the predicates accept; false restores nothing. */
+static bool route_acceptable(struct kb_router *router, bool from_https)
+{
+    const struct kb_route *target;
     struct kb_stat_block *stats = kb_stream_http_stats(router->stream);
 
     kb_stream_clear_route_cache(router->stream);
-    if (!kb_str_starts_with(router->request->path, KB_STR("/")) ||
-        kb_stream_route(router->stream) == NULL) {
-        router->info->upstream_cluster_name = KB_STR_NULL;
-        router->info->upstream.cluster = NULL;
+    target = kb_str_starts_with(router->request->path, KB_STR("/"))
+                 ? kb_stream_route(router->stream)
+                 : NULL;
+    kb_stream_cluster_refresh(router->stream);
+    if (target == NULL) {
         kb_stat_inc(stats, KB_STAT_HTTP_PASSTHROUGH_INTERNAL_REDIRECT_NO_ROUTE);
         return false;
     }
-    if (router->route->policies->internal_redirect->predicates) {
+    if (!predicates_accept(router, target, from_https,
+                           kb_str_eq(router->request->scheme, KB_STR("https")))) {
         kb_stat_inc(stats, KB_STAT_HTTP_PASSTHROUGH_INTERNAL_REDIRECT_PREDICATE);
         return false;
     }
@@ -125,7 +183,7 @@ static bool request_convert(struct kb_router *router, const struct kb_header_map
     request->scheme = kb_str_ieq(target.scheme, KB_STR("https")) ? KB_STR("https") : KB_STR("http");
     request->authority = target.authority;
     request->path = target.path;
-    if (!route_acceptable(router)) {
+    if (!route_acceptable(router, !http)) {
         *request = saved;
         return false;
     }

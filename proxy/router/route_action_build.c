@@ -309,6 +309,7 @@ static void timeouts_build(struct kb_route_build *build,
     if (duration == NULL) {
         return;
     }
+    route->new_timeouts = true;
     kb_diag_push(build->match.diag, "max_stream_duration");
     route->max_stream_duration_set = duration->max_stream_duration != NULL;
     route->max_stream_duration_ms =

@@ -5,7 +5,14 @@
 
 #include "envoy/config/core/v3/base.pb-c.h"
 #include "envoy/config/core/v3/extension.pb-c.h"
+#include "envoy/extensions/internal_redirect/allow_listed_routes/v3/allow_listed_routes_config.pb-c.h"
 #include "proto/any.h"
+#include "proxy/router/header_mutation_list.h"
+
+#define PREDICATES "envoy.extensions.internal_redirect."
+
+typedef Envoy__Extensions__InternalRedirect__AllowListedRoutes__V3__AllowListedRoutesConfig
+    AllowListed;
 
 static void
 mirror_cluster(struct kb_route_build *build,
@@ -60,6 +67,9 @@ kb_route_build_mirrors(struct kb_route_build *build,
         mirrors[i].denominator = fraction.denominator;
         mirrors[i].host_rewrite = kb_route_build_dup(build, messages[i]->host_rewrite_literal);
         mirrors[i].disable_host_suffix = messages[i]->disable_shadow_host_suffix_append;
+        mirrors[i].mutations = kb_header_mutation_list_create(
+            messages[i]->request_headers_mutations, messages[i]->n_request_headers_mutations,
+            "request_headers_mutations", &build->match, &build->failed);
         mirrors[i].trace_sampled = messages[i]->trace_sampled == NULL
                                        ? -1
                                        : (int8_t)(messages[i]->trace_sampled->value ? 1 : 0);
@@ -86,6 +96,68 @@ static uint8_t redirect_codes(const Envoy__Config__Route__V3__InternalRedirectPo
     return codes;
 }
 
+/* The message of a predicate; NULL after an error. */
+static const AllowListed *allow_listed_read(struct kb_route_build *build,
+                                            const Google__Protobuf__Any *any)
+{
+    const AllowListed *message = KB_ANY_UNPACK(
+        any,
+        envoy__extensions__internal_redirect__allow_listed_routes__v3__allow_listed_routes_config,
+        AllowListed, build->match.arena, build->match.diag);
+
+    build->failed |= message == NULL;
+    return message;
+}
+
+static void predicate_build(struct kb_route_build *build,
+                            const Envoy__Config__Core__V3__TypedExtensionConfig *message,
+                            struct kb_redirect_predicate *predicate)
+{
+    struct kb_str type = kb_any_inner_name(message->typed_config, build->match.arena);
+    const AllowListed *listed;
+    struct kb_str *names;
+
+    if (kb_str_eq(type, KB_STR(PREDICATES "previous_routes.v3.PreviousRoutesConfig"))) {
+        predicate->kind = KB_REDIRECT_PREVIOUS_ROUTES;
+    } else if (kb_str_eq(type, KB_STR(PREDICATES "safe_cross_scheme.v3.SafeCrossSchemeConfig"))) {
+        predicate->kind = KB_REDIRECT_SAFE_CROSS_SCHEME;
+    } else if (kb_str_eq(type,
+                         KB_STR(PREDICATES "allow_listed_routes.v3.AllowListedRoutesConfig"))) {
+        predicate->kind = KB_REDIRECT_ALLOW_LISTED;
+        listed = allow_listed_read(build, message->typed_config);
+        if (listed == NULL) {
+            return;
+        }
+        names = kb_arena_calloc(build->match.arena,
+                                (listed->n_allowed_route_names + 1) * sizeof(*names));
+        for (size_t i = 0; i < listed->n_allowed_route_names; i++) {
+            names[i] = kb_route_build_dup(build, listed->allowed_route_names[i]);
+        }
+        predicate->allowed_route_names = names;
+        predicate->allowed_count = listed->n_allowed_route_names;
+    } else {
+        kb_route_build_error(
+            build, "Didn't find a registered implementation for '%s' with type URL: '%.*s'",
+            message->name, KB_STR_ARG(type));
+    }
+}
+
+static const struct kb_redirect_predicate *
+predicates_build(struct kb_route_build *build,
+                 const Envoy__Config__Route__V3__InternalRedirectPolicy *message, size_t *count)
+{
+    struct kb_redirect_predicate *predicates =
+        kb_arena_calloc(build->match.arena, (message->n_predicates + 1) * sizeof(*predicates));
+
+    *count = message->n_predicates;
+    for (size_t i = 0; i < message->n_predicates; i++) {
+        kb_diag_push_index(build->match.diag, "predicates", i);
+        predicate_build(build, message->predicates[i], &predicates[i]);
+        kb_diag_pop(build->match.diag);
+    }
+    return predicates;
+}
+
 static const struct kb_internal_redirect_policy *
 internal_redirect_build(struct kb_route_build *build,
                         const Envoy__Config__Route__V3__InternalRedirectPolicy *message)
@@ -98,19 +170,7 @@ internal_redirect_build(struct kb_route_build *build,
         message->max_internal_redirects != NULL ? message->max_internal_redirects->value : 1;
     policy->codes = redirect_codes(message);
     policy->allow_cross_scheme = message->allow_cross_scheme_redirect;
-    for (size_t i = 0; i < message->n_predicates; i++) {
-        struct kb_str type =
-            kb_any_inner_name(message->predicates[i]->typed_config, build->match.arena);
-
-        policy->predicates = true;
-        if (!kb_str_starts_with(type, KB_STR("envoy.extensions.internal_redirect."))) {
-            kb_diag_push_index(build->match.diag, "predicates", i);
-            kb_route_build_error(
-                build, "Didn't find a registered implementation for '%s' with type URL: '%.*s'",
-                message->predicates[i]->name, KB_STR_ARG(type));
-            kb_diag_pop(build->match.diag);
-        }
-    }
+    policy->predicates = predicates_build(build, message, &policy->predicate_count);
     copy = kb_arena_calloc(build->match.arena,
                            (message->n_response_headers_to_copy + 1) * sizeof(*copy));
     for (size_t i = 0; i < message->n_response_headers_to_copy; i++) {

@@ -197,7 +197,7 @@ static uint64_t route_timeout(const struct kb_router *router)
     struct kb_str asked = kb_header_map_value_id(router->request, KB_HDR_GRPC_TIMEOUT);
     uint64_t ms = 0;
 
-    if (route->max_stream_duration_set || route->grpc_timeout_header_max_set) {
+    if (route->new_timeouts) {
         return 0;
     }
     if (route->policies == NULL || !route->policies->max_grpc_timeout_set ||
@@ -233,6 +233,8 @@ static void timeouts_choose(struct kb_router *router)
     }
     router->timeout_ms = header_ms(map, KB_HDR_X_ENVOY_UPSTREAM_RQ_TIMEOUT_MS, router->timeout_ms);
     kb_header_map_remove_id(map, KB_HDR_X_ENVOY_UPSTREAM_RQ_TIMEOUT_MS);
+    router->max_duration_ms = header_ms(map, KB_HDR_X_ENVOY_UPSTREAM_STREAM_DURATION_MS,
+                                        router->cluster->cluster->max_stream_duration_ms);
     kb_header_map_remove_id(map, KB_HDR_X_ENVOY_UPSTREAM_STREAM_DURATION_MS);
     router->per_try_timeout_ms =
         header_ms(map, KB_HDR_X_ENVOY_UPSTREAM_RQ_PER_TRY_TIMEOUT_MS, router->per_try_timeout_ms);
@@ -353,6 +355,9 @@ router_decode_headers(void *filter, struct kb_header_map *headers, bool end_stre
     }
     kb_route_finalize_request(router->route, router->choice, headers, router->info,
                               router->config->suppress_envoy_headers);
+    if (KB_UNLIKELY(router->info->connection->scheme_match_upstream)) {
+        headers->scheme = KB_STR("http"); /* no upstream has TLS yet */
+    }
     router->request_complete = end_stream;
     kb_router_attempt_start(router);
     if (KB_UNLIKELY(router->route->policies != NULL) && !router->done && !router->upgrade) {

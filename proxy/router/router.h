@@ -33,6 +33,7 @@ struct kb_upstream_request {
     struct kb_slice *head_slice; /* pins the response's strings */
     struct kb_timer per_try_timer;
     struct kb_timer per_try_idle_timer;
+    struct kb_attempt_duration *duration; /* limits this attempt; NULL: nothing does */
     uint64_t start_ns;
     bool end_pending; /* end_stream belongs behind `pending` */
     bool trailers_pending;
@@ -76,6 +77,7 @@ struct kb_router {
     uint64_t timeout_ms;
     uint64_t per_try_timeout_ms;
     uint64_t per_try_idle_timeout_ms;
+    uint64_t max_duration_ms; /* of an attempt: the client's word, or the cluster's; 0: none */
     uint32_t attempts;
     uint32_t timeout_status; /* 504, or 204 with x-envoy-upstream-rq-timeout-alt-response */
     const struct kb_host **tried_hosts; /* for previous_hosts */
@@ -128,6 +130,7 @@ void kb_router_on_trailers(struct kb_router *router, struct kb_header_map *trail
 void kb_router_on_reset(struct kb_router *router, enum kb_reset_reason reason,
                         struct kb_str transport_failure);
 void kb_router_on_per_try_timeout(struct kb_router *router, bool idle);
+void kb_router_on_max_duration(struct kb_router *router);
 
 /* ---- upstream_request.c ---- */
 

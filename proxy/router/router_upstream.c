@@ -467,6 +467,18 @@ void kb_router_on_per_try_timeout(struct kb_router *router, bool idle)
                false);
 }
 
+void kb_router_on_max_duration(struct kb_router *router)
+{
+    kb_stat_inc(router->cluster->stats, KB_STAT_CLUSTER_UPSTREAM_RQ_MAX_DURATION_REACHED);
+    if (reset_retried(router, KB_RESET_LOCAL_RESET)) {
+        return;
+    }
+    kb_stream_info_set_flag(router->info, KB_RF_UPSTREAM_MAX_STREAM_DURATION_REACHED);
+    abort_with(router, kb_stream_request_complete(router->stream) ? 504 : 408,
+               KB_STR("upstream max stream duration reached"),
+               KB_STR("upstream_max_stream_duration_reached"), false);
+}
+
 /* ---- back-pressure and end ---- */
 
 void kb_router_on_above_high(void *filter)

@@ -7,6 +7,7 @@
 
 #include "base/mem.h"
 #include "proxy/api/runtime.h"
+#include "proxy/router/header_mutation_list.h"
 
 struct kb_shadow {
     KB_OBJ;
@@ -326,13 +327,32 @@ static void headers_copy(struct kb_header_map *to, const struct kb_header_map *f
     }
 }
 
+/* Names and values that mutations took from the configuration, likewise. */
+static void texts_own(struct kb_header_map *map, struct kb_arena *arena)
+{
+    KB_HEADER_FOREACH(header, map)
+    {
+        if (header->id == KB_HDR_NONE) {
+            header->name = kb_str_dup(arena, header->name);
+        }
+        header->value = kb_str_dup(arena, header->value);
+    }
+}
+
 static void headers_make(struct kb_shadow *shadow, const struct kb_mirror_policy *policy)
 {
     struct kb_header_map *map = &shadow->request;
     struct kb_str local_ip = kb_stream_local_ip(shadow->router->stream);
     struct kb_str xff;
+    char *number;
 
     headers_copy(map, shadow->router->request, &shadow->arena);
+    if (policy->mutations != NULL) {
+        const struct kb_formatter_input input = {.request = map};
+
+        kb_header_mutation_list_apply(policy->mutations, map, &input, shadow->router->info);
+        texts_own(map, &shadow->arena);
+    }
     if (policy->host_rewrite.len > 0) {
         map->authority = kb_str_dup(&shadow->arena, policy->host_rewrite);
     } else if (!policy->disable_host_suffix) {
@@ -343,6 +363,11 @@ static void headers_make(struct kb_shadow *shadow, const struct kb_mirror_policy
     kb_header_map_set_id(map, KB_HDR_X_FORWARDED_FOR,
                          kb_str_printf(&shadow->arena, "%.*s%s%.*s", KB_STR_ARG(xff),
                                        xff.len > 0 ? "," : "", KB_STR_ARG(local_ip)));
+    if (shadow->timeout_ms > 0 && !shadow->router->config->suppress_envoy_headers) {
+        number = kb_arena_alloc(&shadow->arena, 20, 1);
+        kb_header_map_set_id(map, KB_HDR_X_ENVOY_EXPECTED_RQ_TIMEOUT_MS,
+                             kb_str_make(number, kb_u64_to_str(shadow->timeout_ms, number)));
+    }
 }
 
 static struct kb_shadow *shadow_create(struct kb_router *router,

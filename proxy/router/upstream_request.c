@@ -6,6 +6,12 @@
 static void per_try_timer_fired(struct kb_timer *timer);
 static void per_try_idle_timer_fired(struct kb_timer *timer);
 
+/* The end of an attempt that has one. */
+struct kb_attempt_duration {
+    struct kb_timer timer;
+    struct kb_upstream_request *upstream;
+};
+
 static struct kb_loop *loop_of(struct kb_upstream_request *upstream)
 {
     return &upstream->router->worker->loop;
@@ -16,6 +22,35 @@ static void idle_touch(struct kb_upstream_request *upstream)
     if (upstream->router->per_try_idle_timeout_ms > 0 && !upstream->done) {
         kb_loop_timer_arm(loop_of(upstream), &upstream->per_try_idle_timer,
                           upstream->router->per_try_idle_timeout_ms);
+    }
+}
+
+static void duration_timer_fired(struct kb_timer *timer)
+{
+    struct kb_attempt_duration *duration =
+        KB_CONTAINER_OF(timer, struct kb_attempt_duration, timer);
+
+    kb_router_on_max_duration(KB_CAST(duration->upstream, kb_upstream_request)->router);
+}
+
+static KB_COLD void duration_start(struct kb_upstream_request *upstream)
+{
+    struct kb_router *router = upstream->router;
+
+    upstream->duration = KB_ARENA_NEW(router->arena, struct kb_attempt_duration);
+    upstream->duration->upstream = upstream;
+    kb_timer_init(&upstream->duration->timer, duration_timer_fired);
+    kb_loop_timer_arm(loop_of(upstream), &upstream->duration->timer, router->max_duration_ms);
+}
+
+static void timers_cancel(struct kb_upstream_request *upstream)
+{
+    struct kb_loop *loop = loop_of(upstream);
+
+    kb_loop_timer_cancel(loop, &upstream->per_try_timer);
+    kb_loop_timer_cancel(loop, &upstream->per_try_idle_timer);
+    if (KB_UNLIKELY(upstream->duration != NULL)) {
+        kb_loop_timer_cancel(loop, &upstream->duration->timer);
     }
 }
 
@@ -33,8 +68,7 @@ static void answer_ended(struct kb_upstream_request *upstream)
     upstream->done = true;
     kb_request_encoder_info(upstream->encoder, &upstream->router->info->upstream);
     upstream->encoder = NULL;
-    kb_loop_timer_cancel(loop_of(upstream), &upstream->per_try_timer);
-    kb_loop_timer_cancel(loop_of(upstream), &upstream->per_try_idle_timer);
+    timers_cancel(upstream);
 }
 
 /* The answer to a request to upgrade came: what waited for it is sent, or is for nobody. */
@@ -155,6 +189,9 @@ static void on_ready(void *owner, struct kb_request_encoder *encoder, struct kb_
     upstream->headers_sent = true;
     info->connection_pool_ready_ns = kb_loop_now_ns(loop_of(upstream));
     info->first_tx_ns = info->connection_pool_ready_ns;
+    if (KB_UNLIKELY(router->max_duration_ms > 0)) {
+        duration_start(upstream);
+    }
     if (KB_UNLIKELY(router->upgrade)) {
         upstream->paused = true;
         kb_request_encoder_headers(encoder, router->request, false);
@@ -195,8 +232,7 @@ static void on_failure(void *owner, enum kb_reset_reason reason, struct kb_str t
     }
     upstream->waiter = NULL;
     upstream->done = true;
-    kb_loop_timer_cancel(loop_of(upstream), &upstream->per_try_timer);
-    kb_loop_timer_cancel(loop_of(upstream), &upstream->per_try_idle_timer);
+    timers_cancel(upstream);
     kb_router_on_reset(upstream->router, reason, text);
 }
 
@@ -284,12 +320,9 @@ void kb_upstream_request_cancel(struct kb_upstream_request *upstream)
 
 void kb_upstream_request_dispose(struct kb_upstream_request *upstream)
 {
-    struct kb_loop *loop = loop_of(upstream);
-
     KB_ASSERT(upstream->encoder == NULL && upstream->waiter == NULL);
     on_below_low(upstream);
-    kb_loop_timer_cancel(loop, &upstream->per_try_timer);
-    kb_loop_timer_cancel(loop, &upstream->per_try_idle_timer);
+    timers_cancel(upstream);
     kb_buf_dispose(&upstream->pending);
     kb_slice_unref(upstream->head_slice);
     if (upstream->router->last_host != NULL) {

@@ -4,7 +4,6 @@
  * is an error. */
 #include "envoy/extensions/upstreams/http/v3/http_protocol_options.pb-c.h"
 
-#include "base/log.h"
 #include "proto/any.h"
 #include "proxy/upstream/cluster.h"
 #include "proxy/upstream/config_read.h"
@@ -70,13 +69,8 @@ static void common_read(const Envoy__Config__Core__V3__HttpProtocolOptions *mess
         return;
     }
     kb_diag_push(diag, "common_http_protocol_options");
-    if (message->max_stream_duration != NULL) {
-        struct kb_str path = kb_diag_path(diag);
-
-        KB_LOG(UPSTREAM, WARNING,
-               "%.*s.max_stream_duration is not implemented for upstreams and has no effect",
-               KB_STR_ARG(path));
-    }
+    cluster->max_stream_duration_ms =
+        kb_config_duration_ms(message->max_stream_duration, "max_stream_duration", 0, diag);
     cluster->idle_timeout_ms =
         kb_config_duration_ms(message->idle_timeout, "idle_timeout", IDLE_TIMEOUT_DEFAULT_MS, diag);
     cluster->max_connection_duration_ms =
