@@ -43,11 +43,12 @@ void kb_h1_server_detach(struct kb_h1_server *server)
     server->failed = true;
 }
 
-static void fail(struct kb_h1_server *server, enum kb_h1_error error)
+static void fail(struct kb_h1_server *server, enum kb_h1_error error, const struct kb_buf *in)
 {
     struct kb_stream *stream = server->stream;
 
     server->failed = true;
+    stream->info.wire_bytes_received = server->parser.parsed_bytes + in->len;
     if (!stream->headers_decoded) {
         /* Nothing of a head that was refused is shown or acted on. */
         kb_header_map_init(&stream->request, &stream->arena);
@@ -108,7 +109,7 @@ static enum kb_h1_error target_set(struct kb_h1_server *server, struct kb_header
 
     if (server->connect_request) {
         map->authority = url;
-        return kb_str_find_char(url, '/') >= 0 ? KB_H1_INVALID_URL : KB_H1_OK;
+        return kb_url_connect_target_valid(url) ? KB_H1_OK : KB_H1_INVALID_URL;
     }
     if (KB_LIKELY(url.len > 0 && url.p[0] == '/')) {
         map->path = url;
@@ -146,7 +147,21 @@ static bool connection_acceptable(struct kb_header_map *map)
     return true;
 }
 
-static void on_head(struct kb_h1_server *server)
+/* CONNECT has no body that could be framed (RFC 9110 section 9.3.6): what claims one is refused,
+ * so that nobody behind takes its bytes for something else. */
+static enum kb_h1_error connect_check(const struct kb_h1_parser *parser, struct kb_header_map *map)
+{
+    if (parser->has_content_length) {
+        if (!kb_str_eq(kb_header_map_value_id(map, KB_HDR_CONTENT_LENGTH), KB_STR("0"))) {
+            return KB_H1_BODY_DISALLOWED;
+        }
+        kb_header_map_remove_id(map, KB_HDR_CONTENT_LENGTH);
+    }
+    return parser->chunked ? KB_H1_INVALID_TRANSFER_ENCODING : KB_H1_OK;
+}
+
+/* `in` holds what came behind the head. */
+static void on_head(struct kb_h1_server *server, const struct kb_buf *in)
 {
     struct kb_h1_parser *parser = &server->parser;
     struct kb_stream *stream = server->stream;
@@ -167,28 +182,40 @@ static void on_head(struct kb_h1_server *server)
     server->head_request = kb_str_eq(map->method, KB_STR("HEAD"));
     server->connect_request = kb_str_eq(map->method, KB_STR("CONNECT"));
     stream->head_request = server->head_request;
+    stream->connect_request = server->connect_request;
     if (server->http_10 && !parser->settings->accept_http_10) {
-        fail(server, KB_H1_LOW_VERSION);
+        fail(server, KB_H1_LOW_VERSION, in);
         return;
     }
     if (KB_UNLIKELY(kb_header_map_get_id(map, KB_HDR_CONNECTION) != NULL) &&
         !connection_acceptable(map)) {
-        fail(server, KB_H1_CONNECTION_HEADER_REJECTED);
+        fail(server, KB_H1_CONNECTION_HEADER_REJECTED, in);
         return;
+    }
+    if (KB_UNLIKELY(server->connect_request)) {
+        error = connect_check(parser, map);
+        if (error != KB_H1_OK) {
+            fail(server, error, in);
+            return;
+        }
     }
     error = target_set(server, map);
     if (error == KB_H1_OK && map->authority.p != NULL && !authority_valid(map->authority)) {
         error = KB_H1_INVALID_AUTHORITY;
     }
     if (error != KB_H1_OK) {
-        fail(server, error);
+        fail(server, error, in);
         return;
     }
     server->request_complete = parser->message_complete;
     kb_stream_decode_headers(stream, parser->message_complete);
-    if (KB_UNLIKELY(stream->upgrade_asked)) {
+    if (KB_UNLIKELY(stream->upgrade_asked || server->connect_request)) {
+        /* Whatever becomes of it, what follows is no further request. */
         server->tunnel = true;
         server->request_complete = false;
+        if (server->stream == NULL) {
+            stream->info.wire_bytes_received += in->len;
+        }
     }
 }
 
@@ -232,13 +259,14 @@ static void on_body(struct kb_h1_server *server)
 }
 
 /* True when parsing may go on. */
-static bool event_handle(struct kb_h1_server *server, enum kb_h1_event event)
+static bool event_handle(struct kb_h1_server *server, enum kb_h1_event event,
+                         const struct kb_buf *in)
 {
     switch (event) {
     case KB_H1_NEED_MORE:
         return false;
     case KB_H1_HEAD:
-        on_head(server);
+        on_head(server, in);
         return true;
     case KB_H1_BODY:
         on_body(server);
@@ -255,13 +283,13 @@ static bool event_handle(struct kb_h1_server *server, enum kb_h1_event event)
             kb_stat_inc(server->hcm->http1_stats,
                         KB_STAT_HTTP1_REQUESTS_REJECTED_WITH_UNDERSCORES_IN_HEADERS);
         }
-        fail(server, server->parser.error);
+        fail(server, server->parser.error, in);
         return false;
     }
     return false;
 }
 
-/* Bytes behind a request to upgrade, to the stream as they are. */
+/* Bytes behind a request to upgrade or CONNECT, to the stream as they are. */
 static void tunnel_pass(struct kb_h1_server *server, struct kb_buf *in)
 {
     if (server->stream == NULL) {
@@ -300,7 +328,7 @@ void kb_h1_server_dispatch(struct kb_h1_server *server, struct kb_buf *in)
             server->stream = kb_hcm_stream_begin(hcm, &h1_server_encoder, server);
             kb_h1_parser_begin(&server->parser, &server->stream->request, &server->stream->arena);
         }
-        if (!event_handle(server, kb_h1_parse(&server->parser, in))) {
+        if (!event_handle(server, kb_h1_parse(&server->parser, in), in)) {
             break;
         }
     }
@@ -333,7 +361,10 @@ static void encode_1xx(void *encoder, const struct kb_header_map *headers)
         .head_request = server->head_request,
     };
 
+    size_t before = server->hcm->conn->out.len;
+
     kb_h1_encode_response(&server->hcm->conn->out, headers, true, &options);
+    server->stream->info.wire_bytes_sent += server->hcm->conn->out.len - before;
     kb_conn_written(server->hcm->conn);
 }
 
@@ -346,7 +377,6 @@ static void encode_headers(void *encoder, const struct kb_header_map *headers, b
         .settings = server->parser.settings,
         .http_10 = server->http_10,
         .head_request = server->head_request,
-        .connect_request = server->connect_request,
         .upgraded = server->stream->upgraded,
     };
 
