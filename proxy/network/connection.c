@@ -402,16 +402,25 @@ static void flushed_detached(struct kb_conn *conn)
     conn_destroy(conn);
 }
 
-static void write_ready(struct kb_conn *conn)
+/* Writes what the socket takes, and counts it. */
+static int out_write(struct kb_conn *conn, bool end, size_t *sent)
 {
     uint64_t before = conn->bytes_sent;
-    bool end = conn->end_wanted && conn->state == CONN_OPEN;
     int rc = conn->transport->do_write(conn, end);
-    size_t sent = (size_t)(conn->bytes_sent - before);
 
-    if (conn->stat_block != NULL && sent > 0) {
-        kb_stat_add(conn->stat_block, conn->stat_tx_total, sent);
+    *sent = (size_t)(conn->bytes_sent - before);
+    if (conn->stat_block != NULL && *sent > 0) {
+        kb_stat_add(conn->stat_block, conn->stat_tx_total, *sent);
     }
+    return rc;
+}
+
+static void write_ready(struct kb_conn *conn)
+{
+    bool end = conn->end_wanted && conn->state == CONN_OPEN;
+    size_t sent;
+    int rc = out_write(conn, end, &sent);
+
     if (rc != 0) {
         conn->reset_detected = rc == KB_ERESET || rc == KB_ECLOSED;
         remote_closed(conn);
@@ -567,6 +576,12 @@ void kb_conn_close(struct kb_conn *conn, enum kb_conn_close how)
         flush_then_close(conn, true);
         break;
     case KB_CONN_NO_FLUSH:
+        if (conn->out.len > 0) {
+            /* As Envoy: one try, and no waiting for the rest. */
+            size_t sent;
+
+            (void)out_write(conn, false, &sent);
+        }
         conn_destroy(conn);
         break;
     case KB_CONN_ABORT_RESET:
