@@ -28,7 +28,8 @@ int kb_sock_accept(int listen_fd, int *fd, struct kb_addr *remote) KB_MUST_USE;
 /* Starts to connect, from `source` when not NULL. 0: connected already; KB_EAGAIN: wait for
  * writability; else failed, no descriptor is left. */
 int kb_sock_connect(const struct kb_addr *addr, const struct kb_addr *source, int *fd) KB_MUST_USE;
-/* After writability: 0 when connected, else why not. *errno_value gets the system's code. */
+/* After writability: 0 when connected, else why not; later the error that the socket has met.
+ * *errno_value gets the system's code. */
 int kb_sock_connect_result(int fd, int *errno_value) KB_MUST_USE;
 
 /* Bytes received (> 0), 0 at the end of the stream, or negative: KB_EAGAIN, KB_ERESET... */

@@ -21,7 +21,7 @@ enum kb_conn_close {
     KB_CONN_FLUSH_WRITE,           /* send what is buffered, then close */
     KB_CONN_FLUSH_WRITE_AND_DELAY, /* then FIN, and wait for the peer's FIN for the delayed close
                                       timeout */
-    KB_CONN_NO_FLUSH,              /* write what the socket takes at once, drop the rest, close */
+    KB_CONN_NO_FLUSH,              /* send what the socket takes at once, close */
     KB_CONN_ABORT_RESET,           /* RST */
 };
 
@@ -85,6 +85,9 @@ struct kb_conn {
     bool half_close_enabled;   /* the peer's FIN is end_stream, not an event */
     bool early_close_detected; /* set by the owner: the peer's FIN ends it even while reading is
                                   disabled */
+    bool close_told_late;      /* set by the owner: see kb_conn_close */
+    bool close_due;            /* closed by the owner, who still has to hear of the end */
+    bool closed_by_peer;       /* while it was due */
     bool above_high;
     bool reset_detected; /* the peer sent RST */
     bool connect_timed_out;
@@ -123,7 +126,10 @@ void kb_conn_end_stream(struct kb_conn *conn);
 void kb_conn_read_disable(struct kb_conn *conn, bool disable);
 
 /* on_event(LOCAL_CLOSE) comes from within this call for every kind; afterwards the owner hears no
- * more, whatever is still being flushed. Harmless when closed already. */
+ * more, whatever is still being flushed. Harmless when closed already.
+ * With close_told_late the event comes when the descriptor is closed: for the flushing kinds later,
+ * and as REMOTE_CLOSE when the peer closed first; nothing else comes in between. A kind that does
+ * not flush ends such a wait. */
 void kb_conn_close(struct kb_conn *conn, enum kb_conn_close how);
 
 /* Connected, and the last event has not come. */

@@ -21,6 +21,9 @@ enum conn_state {
     CONN_CLOSED,
 };
 
+/* Reads, of 64 KiB each, of what a client has sent in vain. */
+#define ARRIVED_READS_MAX 16
+
 /* Connection objects kept for reuse per worker. */
 #define CONNS_IDLE_MAX 256
 
@@ -114,6 +117,11 @@ static void conn_destroy(struct kb_conn *conn)
     kb_buf_dispose(&conn->in);
     kb_buf_dispose(&conn->out);
     buffered_count(conn);
+    if (conn->close_due) {
+        conn->close_due = false;
+        conn->callbacks->on_event(conn->owner, conn->closed_by_peer ? KB_CONN_REMOTE_CLOSE
+                                                                    : KB_CONN_LOCAL_CLOSE);
+    }
     kb_io_close(&conn->io, conn_freed);
 }
 
@@ -202,16 +210,13 @@ static void watch_update(struct kb_conn *conn)
         } else if (conn->early_close_detected) {
             events |= KB_IO_HANGUP;
         }
-        /* What the flush is yet to try needs no watching. */
-        if (conn->out.len > 0 && !kb_deferred_queued(&conn->flush)) {
-            events |= KB_IO_WRITE;
-        }
+        events |= conn->out.len > 0 ? KB_IO_WRITE : 0;
         break;
     case CONN_FLUSHING:
         events = KB_IO_WRITE;
         break;
     case CONN_DELAYED:
-        events = KB_IO_READ;
+        events = conn->reset_detected ? 0 : KB_IO_HANGUP;
         break;
     case CONN_CLOSED:
         return;
@@ -260,6 +265,7 @@ static void remote_closed(struct kb_conn *conn)
         kb_pool_release(conn_pool(conn->worker), conn);
         return;
     }
+    conn->closed_by_peer = true;
     conn_destroy(conn);
 }
 
@@ -314,22 +320,17 @@ static void read_ready(struct kb_conn *conn)
     end_check(conn);
 }
 
-/* Bytes that come after the answer was complete: drop them until the peer closes. */
-static void delayed_read_ready(struct kb_conn *conn)
+/* The peer of a connection that waits for it ended. What else it sent stays unread, as in Envoy. */
+static void delayed_hangup(struct kb_conn *conn)
 {
-    char scratch[4096];
+    int cause;
 
-    for (unsigned i = 0; i < 16; i++) {
-        ssize_t n = kb_sock_recv(conn->io.fd, scratch, sizeof(scratch));
-
-        if (n == KB_EAGAIN) {
-            return;
-        }
-        if (n <= 0) {
-            conn_destroy(conn);
-            return;
-        }
+    if (kb_sock_connect_result(conn->io.fd, &cause) != 0) {
+        conn->reset_detected = true; /* no end either: the timer's comes */
+        return;
     }
+    conn->closed_by_peer = true;
+    conn_destroy(conn);
 }
 
 void kb_conn_start(struct kb_conn *conn)
@@ -365,7 +366,7 @@ void kb_conn_read_disable(struct kb_conn *conn, bool disable)
         conn->read_disable_count--;
         if (conn->read_disable_count == 0 && conn->state == CONN_OPEN &&
             (conn->in.len > 0 || (conn->end_received && !conn->end_reported))) {
-            kb_loop_defer_late(&conn->worker->loop, &conn->flush);
+            kb_loop_defer(&conn->worker->loop, &conn->flush);
         }
     }
     if (conn->state == CONN_OPEN) {
@@ -402,25 +403,16 @@ static void flushed_detached(struct kb_conn *conn)
     conn_destroy(conn);
 }
 
-/* Writes what the socket takes, and counts it. */
-static int out_write(struct kb_conn *conn, bool end, size_t *sent)
-{
-    uint64_t before = conn->bytes_sent;
-    int rc = conn->transport->do_write(conn, end);
-
-    *sent = (size_t)(conn->bytes_sent - before);
-    if (conn->stat_block != NULL && *sent > 0) {
-        kb_stat_add(conn->stat_block, conn->stat_tx_total, *sent);
-    }
-    return rc;
-}
-
 static void write_ready(struct kb_conn *conn)
 {
+    uint64_t before = conn->bytes_sent;
     bool end = conn->end_wanted && conn->state == CONN_OPEN;
-    size_t sent;
-    int rc = out_write(conn, end, &sent);
+    int rc = conn->transport->do_write(conn, end);
+    size_t sent = (size_t)(conn->bytes_sent - before);
 
+    if (conn->stat_block != NULL && sent > 0) {
+        kb_stat_add(conn->stat_block, conn->stat_tx_total, sent);
+    }
     if (rc != 0) {
         conn->reset_detected = rc == KB_ERESET || rc == KB_ECLOSED;
         remote_closed(conn);
@@ -445,12 +437,18 @@ static void write_ready(struct kb_conn *conn)
     }
 }
 
-/* Runs at the end of a round in which something was written or reading was enabled again. */
+/* Runs once at the end of an event in which something was written or reading was enabled again. */
 static void flush_deferred(struct kb_deferred *deferred)
 {
     struct kb_conn *conn = KB_CONTAINER_OF(deferred, struct kb_conn, flush);
 
+    bool input = conn->state == CONN_OPEN &&
+                 (conn->in.len > 0 || (conn->end_received && !conn->end_reported));
+
     KB_ASSERT(conn->kb_magic == (uint32_t)KB_MAGIC_kb_conn);
+    if (input) {
+        deliver(conn); /* before what is written leaves, in Envoy's order */
+    }
     if (conn->state == CONN_OPEN || conn->state == CONN_FLUSHING) {
         if (conn->out.len > 0 || (conn->end_wanted && !conn->end_sent)) {
             write_ready(conn);
@@ -458,9 +456,7 @@ static void flush_deferred(struct kb_deferred *deferred)
             flushed_detached(conn);
         }
     }
-    if (conn->state == CONN_OPEN &&
-        (conn->in.len > 0 || (conn->end_received && !conn->end_reported))) {
-        deliver(conn);
+    if (input) {
         end_check(conn);
     }
     if (conn->state != CONN_CLOSED) {
@@ -472,7 +468,7 @@ static void flush_deferred(struct kb_deferred *deferred)
 void kb_conn_written(struct kb_conn *conn)
 {
     if (conn->state == CONN_OPEN) {
-        kb_loop_defer_late(&conn->worker->loop, &conn->flush);
+        kb_loop_defer(&conn->worker->loop, &conn->flush);
         if (KB_UNLIKELY(kb_buf_above_high(&conn->out))) {
             watermarks_check(conn);
         }
@@ -511,7 +507,7 @@ static void io_ready(struct kb_io *io, unsigned events)
         write_ready(conn);
         break;
     case CONN_DELAYED:
-        delayed_read_ready(conn);
+        delayed_hangup(conn);
         break;
     case CONN_CLOSED:
         return;
@@ -538,6 +534,23 @@ static void timer_fired(struct kb_timer *timer)
     conn_destroy(conn);
 }
 
+/* Takes what has come already: bytes left in the socket would make its close a reset, and that
+ * could take the answer away from the client. */
+static void arrived_drop(struct kb_conn *conn)
+{
+    uint64_t before = conn->bytes_received;
+
+    for (unsigned i = 0; i < ARRIVED_READS_MAX; i++) {
+        kb_buf_dispose(&conn->in);
+        if (conn->transport->do_read(conn) != 0 || conn->in.len == 0) {
+            break;
+        }
+    }
+    if (conn->stat_block != NULL) {
+        kb_stat_add(conn->stat_block, conn->stat_rx_total, conn->bytes_received - before);
+    }
+}
+
 static void flush_then_close(struct kb_conn *conn, bool delay)
 {
     conn->state = CONN_FLUSHING;
@@ -550,12 +563,32 @@ static void flush_then_close(struct kb_conn *conn, bool delay)
     if (conn->delayed_close_ms > 0) {
         kb_loop_timer_arm(&conn->worker->loop, &conn->timer, conn->delayed_close_ms);
     }
+    if (delay) {
+        arrived_drop(conn);
+    }
     kb_buf_dispose(&conn->in);
-    kb_loop_defer_late(&conn->worker->loop, &conn->flush);
+    kb_loop_defer(&conn->worker->loop, &conn->flush);
+}
+
+/* What the socket takes at once still goes: its peer sees how far a message came. */
+static void last_write(struct kb_conn *conn)
+{
+    uint64_t before = conn->bytes_sent;
+
+    if (conn->out.len > 0 && conn->transport->do_write(conn, false) == 0 &&
+        conn->stat_block != NULL) {
+        kb_stat_add(conn->stat_block, conn->stat_tx_total, conn->bytes_sent - before);
+    }
 }
 
 void kb_conn_close(struct kb_conn *conn, enum kb_conn_close how)
 {
+    bool was_open = conn->state == CONN_OPEN;
+
+    if (conn->close_due && (how == KB_CONN_NO_FLUSH || how == KB_CONN_ABORT_RESET)) {
+        conn_destroy(conn);
+        return;
+    }
     if (conn->state != CONN_OPEN && conn->state != CONN_CONNECTING) {
         return;
     }
@@ -563,7 +596,10 @@ void kb_conn_close(struct kb_conn *conn, enum kb_conn_close how)
         how = KB_CONN_NO_FLUSH;
     }
     conn->state = CONN_FLUSHING;
-    conn->callbacks->on_event(conn->owner, KB_CONN_LOCAL_CLOSE);
+    conn->close_due = conn->close_told_late;
+    if (!conn->close_due) {
+        conn->callbacks->on_event(conn->owner, KB_CONN_LOCAL_CLOSE);
+    }
     if (conn->io.fd < 0) {
         remote_closed(conn);
         return;
@@ -576,11 +612,8 @@ void kb_conn_close(struct kb_conn *conn, enum kb_conn_close how)
         flush_then_close(conn, true);
         break;
     case KB_CONN_NO_FLUSH:
-        if (conn->out.len > 0) {
-            /* As Envoy: one try, and no waiting for the rest. */
-            size_t sent;
-
-            (void)out_write(conn, false, &sent);
+        if (was_open) {
+            last_write(conn);
         }
         conn_destroy(conn);
         break;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Connections whose owner pauses, whose peer leaves meanwhile, and that end before they begin. */
+/* Connections whose owner pauses, whose peer leaves meanwhile, that end before they begin, and that
+ * their owner has closed. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -144,6 +145,82 @@ static void test_close_before_failure_is_told(void **state)
     assert_int_equal(owner.remote_closes, 0);
 }
 
+static void close_delayed(void *arg)
+{
+    struct owner *owner = arg;
+
+    kb_buf_append(&owner->conn->out, "answer", 6);
+    kb_conn_close(owner->conn, KB_CONN_FLUSH_WRITE_AND_DELAY);
+}
+
+/* A connection closed with something left to send and a peer to wait for; what is sent arrives. */
+static int closed_late(struct owner *owner)
+{
+    int peer = begin(owner);
+    char got[8];
+
+    owner->conn->close_told_late = true;
+    owner->conn->delayed_close_ms = 60000;
+    kb_loop_post(&worker.loop, close_delayed, owner);
+    turn();
+    assert_int_equal(read(peer, got, sizeof(got)), 6);
+    assert_int_equal(owner->local_closes + owner->remote_closes, 0);
+    return peer;
+}
+
+static void test_late_close_by_peer(void **state)
+{
+    struct owner owner = {.take = SIZE_MAX};
+    int peer = closed_late(&owner);
+
+    (void)state;
+    assert_int_equal(write(peer, "more", 4), 4);
+    turn();
+    assert_int_equal(owner.taken, 0);
+    assert_int_equal(owner.remote_closes, 0);
+    close(peer);
+    turn();
+    assert_int_equal(owner.remote_closes, 1);
+    assert_int_equal(owner.local_closes, 0);
+    assert_int_equal(worker.connections_open, 0);
+}
+
+static void test_late_close_cut_short(void **state)
+{
+    struct owner owner = {.take = SIZE_MAX};
+    struct kb_conn *conn;
+    int peer;
+
+    (void)state;
+    peer = closed_late(&owner);
+    conn = owner.conn;
+    kb_conn_close(conn, KB_CONN_FLUSH_WRITE);
+    assert_int_equal(owner.local_closes, 0);
+    kb_conn_close(conn, KB_CONN_NO_FLUSH);
+    assert_int_equal(owner.local_closes, 1);
+    turn();
+    assert_int_equal(owner.local_closes + owner.remote_closes, 1);
+    assert_int_equal(worker.connections_open, 0);
+    close(peer);
+}
+
+/* Without flushing, what the socket takes still arrives. */
+static void test_last_write(void **state)
+{
+    struct owner owner = {.take = SIZE_MAX};
+    int peer = begin(&owner);
+    char got[8];
+
+    (void)state;
+    kb_buf_append(&owner.conn->out, "part", 4);
+    kb_conn_close(owner.conn, KB_CONN_NO_FLUSH);
+    assert_int_equal(owner.local_closes, 1);
+    assert_int_equal(read(peer, got, sizeof(got)), 4);
+    turn();
+    assert_int_equal(worker.connections_open, 0);
+    close(peer);
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -163,6 +240,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_end_behind_a_pause, setup, teardown),
         cmocka_unit_test_setup_teardown(test_early_close, setup, teardown),
         cmocka_unit_test_setup_teardown(test_close_before_failure_is_told, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_late_close_by_peer, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_late_close_cut_short, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_last_write, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
