@@ -243,6 +243,34 @@ static void response_completed(struct kb_router *router)
     kb_router_charge_time(router);
 }
 
+/* Whether the grpc-status of `headers` stands for a HTTP status below 500. */
+static bool grpc_succeeded(const struct kb_header_map *headers)
+{
+    struct kb_str text = kb_header_map_value_id(headers, KB_HDR_GRPC_STATUS);
+    uint64_t status;
+
+    if (text.p == NULL || kb_str_to_u64(text, &status) != 0 || status > 16) {
+        return false;
+    }
+    /* UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS */
+    return status != 2 && status != 4 && (status < 12 || status > 15);
+}
+
+/* Counts for the host what the head, or the trailers, of the answer say. */
+static void success_count(struct kb_router *router, const struct kb_header_map *headers,
+                          bool end_stream)
+{
+    struct kb_upstream_request *upstream = router->upstream;
+    bool grpc = kb_stream_is_grpc(router->stream);
+
+    if (KB_UNLIKELY(grpc && !end_stream)) {
+        upstream->grpc_success_deferred = true;
+        return;
+    }
+    kb_host_stat_add(upstream->host_local,
+                     !grpc || grpc_succeeded(headers) ? KB_HOST_RQ_SUCCESS : KB_HOST_RQ_ERROR, 1);
+}
+
 void kb_router_on_headers(struct kb_router *router, struct kb_header_map *headers, bool end_stream)
 {
     struct kb_upstream_request *upstream = router->upstream;
@@ -258,7 +286,7 @@ void kb_router_on_headers(struct kb_router *router, struct kb_header_map *header
     }
     kb_loop_timer_cancel(&router->worker->loop, &router->retry_timer);
     if (headers->status < 500) {
-        kb_host_stat_add(upstream->host_local, KB_HOST_RQ_SUCCESS, 1);
+        success_count(router, headers, end_stream);
     }
     kb_router_charge_code(router, headers->status, headers, upstream, false);
     service_time_set(router, headers);
@@ -280,6 +308,9 @@ void kb_router_on_headers(struct kb_router *router, struct kb_header_map *header
 void kb_router_on_data(struct kb_router *router, struct kb_buf *data, bool end_stream)
 {
     if (end_stream) {
+        if (KB_UNLIKELY(router->upstream->grpc_success_deferred)) {
+            kb_host_stat_add(router->upstream->host_local, KB_HOST_RQ_ERROR, 1);
+        }
         response_completed(router);
     }
     kb_stream_encode_data(router->stream, data, end_stream);
@@ -287,6 +318,9 @@ void kb_router_on_data(struct kb_router *router, struct kb_buf *data, bool end_s
 
 void kb_router_on_trailers(struct kb_router *router, struct kb_header_map *trailers)
 {
+    if (KB_UNLIKELY(router->upstream->grpc_success_deferred)) {
+        success_count(router, trailers, true);
+    }
     response_completed(router);
     kb_stream_encode_trailers(router->stream, trailers);
 }
@@ -359,11 +393,12 @@ static void abort_charge(struct kb_router *router, unsigned status)
     struct kb_upstream_request *upstream = router->upstream;
 
     if (router->response_started) {
-        if (router->upgrade) {
-            return;
+        /* Whether a gRPC request succeeded is not known before its trailers. */
+        if (upstream != NULL && upstream->grpc_success_deferred) {
+            kb_host_stat_add(upstream->host_local, KB_HOST_RQ_ERROR, 1);
+            kb_stat_inc(kb_stream_http_stats(router->stream),
+                        KB_STAT_HTTP_RQ_RESET_AFTER_DOWNSTREAM_RESPONSE_STARTED);
         }
-        kb_stat_inc(kb_stream_http_stats(router->stream),
-                    KB_STAT_HTTP_RQ_RESET_AFTER_DOWNSTREAM_RESPONSE_STARTED);
         return;
     }
     kb_router_charge_code(router, status, NULL, upstream, false);
