@@ -35,7 +35,7 @@ static struct kb_str number_text(struct kb_arena *arena, uint64_t v)
 }
 
 static void grpc_reply(struct kb_stream *stream, struct kb_header_map *headers, unsigned status,
-                       struct kb_str body)
+                       struct kb_str body, bool json)
 {
     headers->status = 200;
     kb_header_map_set_id(headers, KB_HDR_CONTENT_TYPE, KB_STR("application/grpc"));
@@ -43,9 +43,13 @@ static void grpc_reply(struct kb_stream *stream, struct kb_header_map *headers, 
                          number_text(&stream->arena, stream->grpc_status != 0
                                                          ? stream->grpc_status
                                                          : kb_grpc_status_from_http(status)));
-    if (body.len > 0) {
+    if (body.len > 0 && !stream->head_request) {
+        if (json && body.p[body.len - 1] == '\n') {
+            body.len--; /* the formatter's, no part of the message */
+        }
         kb_header_map_set_id(headers, KB_HDR_GRPC_MESSAGE, grpc_message(&stream->arena, body));
     }
+    kb_header_map_remove_id(headers, KB_HDR_CONTENT_LENGTH);
     kb_stream_encode_headers(stream, headers, true);
 }
 
@@ -102,10 +106,8 @@ void kb_stream_send_local_reply(struct kb_stream *stream, unsigned status, struc
         stream->info.response_code_details = details;
     }
     /* A bad request is a messaging error: what follows on the connection cannot be trusted. */
-    if ((stream->saw_connection_close ||
-         (status == 400 && !stream->hcm->config->stream_error_on_invalid_http_message)) &&
-        stream->hcm->drain == KB_HCM_NOT_DRAINING) {
-        stream->hcm->drain = KB_HCM_CLOSING;
+    if (status == 400 && !stream->hcm->config->stream_error_on_invalid_http_message) {
+        stream->saw_connection_close = true;
     }
     if (modify != NULL) {
         modify(arg, headers);
@@ -124,7 +126,8 @@ void kb_stream_send_local_reply(struct kb_stream *stream, unsigned status, struc
         stream->info.response_code = (uint16_t)status;
     }
     if (stream->grpc_request) {
-        grpc_reply(stream, headers, status, body);
+        grpc_reply(stream, headers, status, body,
+                   kb_str_eq(content_type, KB_STR("application/json")));
         return;
     }
     /* A content type that a filter gave stays, unless local_reply_config made another body and no

@@ -111,6 +111,9 @@ static size_t slashes_merge(char *path, size_t len)
             path[out++] = path[i];
         }
     }
+    if (out == 1 && len > 1) {
+        out = 2; /* nothing but slashes: Envoy keeps the first and the last */
+    }
     return out;
 }
 
