@@ -408,6 +408,22 @@ static enum kb_h1_event head_taken(struct kb_h1_parser *parser, struct kb_buf *i
     return KB_H1_HEAD;
 }
 
+/* Header bytes of a head that was refused because of its header number `count`, or, when it has
+ * fewer, as a whole. Envoy has seen the name of the next header by then. */
+static void refused_bytes_count(struct kb_h1_parser *parser, struct kb_str head, uint32_t count)
+{
+    struct kb_str line;
+
+    kb_str_next_token(&head, '\n', &line);
+    for (uint32_t i = 0; kb_str_next_token(&head, '\n', &line) && line.len > 1; i++) {
+        if (i == count) {
+            parser->header_bytes += (uint32_t)KB_MAX(kb_str_find_char(line, ':'), 0);
+            return;
+        }
+        parser->header_bytes += (uint32_t)line.len;
+    }
+}
+
 /* llhttp refused: gives Envoy's reason, or parses Envoy's reading of it. `in` starts with the head.
  */
 static KB_COLD enum kb_h1_event head_retry(struct kb_h1_parser *parser, struct kb_buf *in)
@@ -419,6 +435,7 @@ static KB_COLD enum kb_h1_event head_retry(struct kb_h1_parser *parser, struct k
     enum kb_h1_error error = parser->error;
 
     if (error == KB_H1_TOO_MANY_HEADERS || error == KB_H1_UNEXPECTED_UNDERSCORE) {
+        refused_bytes_count(parser, kb_str_first(bytes, len), parser->header_count);
         return fail(parser, error);
     }
     head_reset(parser);
@@ -430,6 +447,9 @@ static KB_COLD enum kb_h1_event head_retry(struct kb_h1_parser *parser, struct k
     parser->head_slice = slice;
     if (error == KB_H1_OK && !head_run(parser, kb_str_make(slice->bytes, canonical_len))) {
         error = llhttp_error(parser);
+    }
+    if (error == KB_H1_INVALID_TRANSFER_ENCODING || error == KB_H1_CONTENT_LENGTH_AND_CHUNKED) {
+        refused_bytes_count(parser, kb_str_first(bytes, len), UINT32_MAX);
     }
     if (error != KB_H1_OK) {
         return fail(parser, error);

@@ -5,9 +5,6 @@
 #include "proxy/http/hcm_internal.h"
 #include "proxy/http/url.h"
 
-/* Pipelined requests answered within one event keep their memory until its end. */
-#define STREAMS_MAX 64
-
 static const struct kb_response_encoder_ops h1_server_encoder;
 
 void kb_h1_server_init(struct kb_h1_server *server, struct kb_hcm *hcm)
@@ -43,12 +40,11 @@ void kb_h1_server_detach(struct kb_h1_server *server)
     server->failed = true;
 }
 
-static void fail(struct kb_h1_server *server, enum kb_h1_error error, const struct kb_buf *in)
+static void fail(struct kb_h1_server *server, enum kb_h1_error error)
 {
     struct kb_stream *stream = server->stream;
 
     server->failed = true;
-    stream->info.wire_bytes_received = server->parser.parsed_bytes + in->len;
     if (!stream->headers_decoded) {
         /* Nothing of a head that was refused is shown or acted on. */
         kb_header_map_init(&stream->request, &stream->arena);
@@ -109,7 +105,7 @@ static enum kb_h1_error target_set(struct kb_h1_server *server, struct kb_header
 
     if (server->connect_request) {
         map->authority = url;
-        return kb_url_connect_target_valid(url) ? KB_H1_OK : KB_H1_INVALID_URL;
+        return kb_str_find_char(url, '/') >= 0 ? KB_H1_INVALID_URL : KB_H1_OK;
     }
     if (KB_LIKELY(url.len > 0 && url.p[0] == '/')) {
         map->path = url;
@@ -147,21 +143,7 @@ static bool connection_acceptable(struct kb_header_map *map)
     return true;
 }
 
-/* CONNECT has no body that could be framed (RFC 9110 section 9.3.6): what claims one is refused,
- * so that nobody behind takes its bytes for something else. */
-static enum kb_h1_error connect_check(const struct kb_h1_parser *parser, struct kb_header_map *map)
-{
-    if (parser->has_content_length) {
-        if (!kb_str_eq(kb_header_map_value_id(map, KB_HDR_CONTENT_LENGTH), KB_STR("0"))) {
-            return KB_H1_BODY_DISALLOWED;
-        }
-        kb_header_map_remove_id(map, KB_HDR_CONTENT_LENGTH);
-    }
-    return parser->chunked ? KB_H1_INVALID_TRANSFER_ENCODING : KB_H1_OK;
-}
-
-/* `in` holds what came behind the head. */
-static void on_head(struct kb_h1_server *server, const struct kb_buf *in)
+static void on_head(struct kb_h1_server *server)
 {
     struct kb_h1_parser *parser = &server->parser;
     struct kb_stream *stream = server->stream;
@@ -175,47 +157,34 @@ static void on_head(struct kb_h1_server *server, const struct kb_buf *in)
     stream->head_slice = kb_slice_ref(parser->head_slice);
     stream->info.protocol = parser->http_minor == 0 ? KB_PROTOCOL_HTTP10 : KB_PROTOCOL_HTTP11;
     stream->info.header_bytes_received = parser->header_bytes;
-    stream->info.wire_bytes_received = parser->parsed_bytes;
-    stream->saw_connection_close = !parser->keep_alive;
+    stream->saw_connection_close |= !parser->keep_alive;
     server->http_10 = parser->http_minor == 0;
     stream->http_10_keep_alive = server->http_10 && parser->keep_alive;
     server->head_request = kb_str_eq(map->method, KB_STR("HEAD"));
     server->connect_request = kb_str_eq(map->method, KB_STR("CONNECT"));
     stream->head_request = server->head_request;
-    stream->connect_request = server->connect_request;
     if (server->http_10 && !parser->settings->accept_http_10) {
-        fail(server, KB_H1_LOW_VERSION, in);
+        fail(server, KB_H1_LOW_VERSION);
         return;
     }
     if (KB_UNLIKELY(kb_header_map_get_id(map, KB_HDR_CONNECTION) != NULL) &&
         !connection_acceptable(map)) {
-        fail(server, KB_H1_CONNECTION_HEADER_REJECTED, in);
+        fail(server, KB_H1_CONNECTION_HEADER_REJECTED);
         return;
-    }
-    if (KB_UNLIKELY(server->connect_request)) {
-        error = connect_check(parser, map);
-        if (error != KB_H1_OK) {
-            fail(server, error, in);
-            return;
-        }
     }
     error = target_set(server, map);
     if (error == KB_H1_OK && map->authority.p != NULL && !authority_valid(map->authority)) {
         error = KB_H1_INVALID_AUTHORITY;
     }
     if (error != KB_H1_OK) {
-        fail(server, error, in);
+        fail(server, error);
         return;
     }
     server->request_complete = parser->message_complete;
     kb_stream_decode_headers(stream, parser->message_complete);
-    if (KB_UNLIKELY(stream->upgrade_asked || server->connect_request)) {
-        /* Whatever becomes of it, what follows is no further request. */
+    if (KB_UNLIKELY(stream->upgrade_asked)) {
         server->tunnel = true;
         server->request_complete = false;
-        if (server->stream == NULL) {
-            stream->info.wire_bytes_received += in->len;
-        }
     }
 }
 
@@ -223,10 +192,6 @@ static void on_complete(struct kb_h1_server *server)
 {
     struct kb_stream *stream = server->stream;
     bool told = server->request_complete;
-
-    if (stream != NULL) {
-        stream->info.wire_bytes_received = server->parser.parsed_bytes;
-    }
 
     server->request_complete = true;
     if (server->response_complete) {
@@ -253,20 +218,18 @@ static void on_body(struct kb_h1_server *server)
         return;
     }
     server->request_complete = end_stream;
-    server->stream->info.wire_bytes_received = parser->parsed_bytes;
     kb_stream_decode_data(server->stream, &parser->body, end_stream);
     kb_buf_dispose(&parser->body);
 }
 
 /* True when parsing may go on. */
-static bool event_handle(struct kb_h1_server *server, enum kb_h1_event event,
-                         const struct kb_buf *in)
+static bool event_handle(struct kb_h1_server *server, enum kb_h1_event event)
 {
     switch (event) {
     case KB_H1_NEED_MORE:
         return false;
     case KB_H1_HEAD:
-        on_head(server, in);
+        on_head(server);
         return true;
     case KB_H1_BODY:
         on_body(server);
@@ -283,13 +246,50 @@ static bool event_handle(struct kb_h1_server *server, enum kb_h1_event event,
             kb_stat_inc(server->hcm->http1_stats,
                         KB_STAT_HTTP1_REQUESTS_REJECTED_WITH_UNDERSCORES_IN_HEADERS);
         }
-        fail(server, server->parser.error, in);
+        server->stream->info.header_bytes_received = server->parser.header_bytes;
+        fail(server, server->parser.error);
         return false;
     }
     return false;
 }
 
-/* Bytes behind a request to upgrade or CONNECT, to the stream as they are. */
+/* A request comes while the client has not taken the answers to the two before it (Envoy's
+ * protection against floods). */
+static void flood(struct kb_h1_server *server)
+{
+    server->failed = true;
+    kb_stat_inc(server->hcm->http1_stats, KB_STAT_HTTP1_RESPONSE_FLOOD);
+    kb_hcm_close_codec_error(server->stream, KB_STR("codec_error:Too_many_responses_queued."));
+}
+
+/* Begins the next message; false when it has to wait, or never comes. */
+static bool message_begin(struct kb_h1_server *server, struct kb_buf *in)
+{
+    struct kb_hcm *hcm = server->hcm;
+    bool flooded = server->response_ends[0] > hcm->conn->bytes_sent;
+
+    /* A request waits until the one before it is answered, and the client reads its answers. */
+    if (server->stream != NULL || hcm->drain == KB_HCM_CLOSING ||
+        (hcm->conn->above_high && !flooded)) {
+        return false;
+    }
+    server->wire_bytes_before += in->len;
+    if (!kb_h1_parser_has_input(&server->parser, in)) {
+        return false;
+    }
+    kb_hcm_streams_reap(hcm);
+    server->stream = kb_hcm_stream_begin(hcm, &h1_server_encoder, server);
+    server->stream->info.wire_bytes_received = server->wire_bytes_before;
+    server->wire_bytes_before = 0;
+    if (KB_UNLIKELY(flooded)) {
+        flood(server);
+        return false;
+    }
+    kb_h1_parser_begin(&server->parser, &server->stream->request, &server->stream->arena);
+    return true;
+}
+
+/* Bytes behind a request to upgrade, to the stream as they are. */
 static void tunnel_pass(struct kb_h1_server *server, struct kb_buf *in)
 {
     if (server->stream == NULL) {
@@ -297,7 +297,6 @@ static void tunnel_pass(struct kb_h1_server *server, struct kb_buf *in)
         return;
     }
     if (server->read_disables == 0 && in->len > 0) {
-        server->stream->info.wire_bytes_received += in->len;
         kb_stream_decode_data(server->stream, in, false);
         kb_buf_consume(in, in->len);
     }
@@ -307,7 +306,9 @@ void kb_h1_server_dispatch(struct kb_h1_server *server, struct kb_buf *in)
 {
     struct kb_hcm *hcm = server->hcm;
 
-    hcm->dispatching = true;
+    if (server->stream != NULL && (server->tunnel || kb_h1_parser_in_message(&server->parser))) {
+        server->stream->info.wire_bytes_received += in->len - server->metered;
+    }
     while (!server->failed && !hcm->closed) {
         bool in_message = kb_h1_parser_in_message(&server->parser);
 
@@ -318,24 +319,17 @@ void kb_h1_server_dispatch(struct kb_h1_server *server, struct kb_buf *in)
         if (server->read_disables > 0 && in_message && !server->parser.message_complete) {
             break;
         }
-        if (!in_message) {
-            /* A request waits until the one before it is answered, and the client reads its
-             * answers. */
-            if (server->stream != NULL || hcm->drain == KB_HCM_CLOSING || hcm->conn->above_high ||
-                hcm->stream_count >= STREAMS_MAX || !kb_h1_parser_has_input(&server->parser, in)) {
-                break;
-            }
-            server->stream = kb_hcm_stream_begin(hcm, &h1_server_encoder, server);
-            kb_h1_parser_begin(&server->parser, &server->stream->request, &server->stream->arena);
+        if (!in_message && !message_begin(server, in)) {
+            break;
         }
-        if (!event_handle(server, kb_h1_parse(&server->parser, in), in)) {
+        if (!event_handle(server, kb_h1_parse(&server->parser, in))) {
             break;
         }
     }
-    hcm->dispatching = false;
     if (server->failed || (hcm->drain == KB_HCM_CLOSING && !server->tunnel)) {
         kb_buf_consume(in, in->len);
     }
+    server->metered = server->tunnel || kb_h1_parser_in_message(&server->parser) ? in->len : 0;
 }
 
 /* ---- response ---- */
@@ -344,6 +338,8 @@ static void response_end(struct kb_h1_server *server)
 {
     server->response_complete = true;
     server->stream->encoder = NULL;
+    server->response_ends[0] = server->response_ends[1];
+    server->response_ends[1] = server->hcm->conn->bytes_sent + server->hcm->conn->out.len;
     if (server->request_complete && !kb_h1_parser_in_message(&server->parser)) {
         message_finished(server);
         return;
@@ -361,10 +357,7 @@ static void encode_1xx(void *encoder, const struct kb_header_map *headers)
         .head_request = server->head_request,
     };
 
-    size_t before = server->hcm->conn->out.len;
-
     kb_h1_encode_response(&server->hcm->conn->out, headers, true, &options);
-    server->stream->info.wire_bytes_sent += server->hcm->conn->out.len - before;
     kb_conn_written(server->hcm->conn);
 }
 
@@ -377,6 +370,7 @@ static void encode_headers(void *encoder, const struct kb_header_map *headers, b
         .settings = server->parser.settings,
         .http_10 = server->http_10,
         .head_request = server->head_request,
+        .connect_request = server->connect_request,
         .upgraded = server->stream->upgraded,
     };
 

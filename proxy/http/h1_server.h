@@ -16,12 +16,18 @@ struct kb_h1_server {
     struct kb_stream *stream; /* NULL between requests */
     enum kb_h1_framing framing;
     unsigned read_disables;
+    /* A read counts for the message it begins in, with all that comes behind it, and what is left
+     * of it for the next message again (Envoy's byte meters). */
+    uint64_t wire_bytes_before; /* of lines before the next message */
+    size_t metered;             /* bytes left in the input that the present message has counted */
+    /* Where in the connection's output the last two responses end, the older one first. */
+    uint64_t response_ends[2];
     bool request_complete;
     bool response_complete;
     bool head_request;
     bool connect_request;
     bool http_10;
-    bool tunnel; /* after a request to upgrade or CONNECT: what comes is not HTTP/1 any more */
+    bool tunnel; /* after a request to upgrade: what comes is not HTTP/1 any more */
     bool failed; /* nothing more is parsed */
 };
 KB_OBJ_MAGIC(kb_h1_server, 0x48315356);

@@ -67,6 +67,7 @@ void *kb_hcm_create(void *config, struct kb_conn *conn)
     kb_deferred_init(&hcm->close_check, close_check);
     kb_stat_gauge_add(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_RX_BYTES_BUFFERED, 0);
     conn->early_close_detected = true;
+    conn->close_told_late = true;
     if (conn->in.high > 0) {
         /* A head has its own limit and must be able to reach it. */
         conn->in.high = KB_MAX(conn->in.high, (size_t)c->h1.max_head_bytes + 1);
@@ -129,6 +130,45 @@ static void codec_make(struct kb_hcm *hcm)
     kb_stat_gauge_add(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_HTTP1_ACTIVE, 1);
 }
 
+/* Whether a stream is not ended; those that are wait for the end of the event. */
+static bool stream_active(struct kb_hcm *hcm)
+{
+    KB_LIST_FOREACH (link, &hcm->streams) {
+        if (!KB_LIST_ENTRY(link, struct kb_stream, link)->ended) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Takes nothing more, and ends what is under way. */
+static void streams_end(struct kb_hcm *hcm, bool by_peer)
+{
+    struct kb_loop *loop = &hcm->worker->loop;
+
+    if (hcm->closed) {
+        return;
+    }
+    hcm->closed = true;
+    kb_loop_timer_cancel(loop, &hcm->idle_timer);
+    kb_loop_timer_cancel(loop, &hcm->duration_timer);
+    kb_loop_timer_cancel(loop, &hcm->drain_timer);
+    if (stream_active(hcm)) {
+        kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_DESTROY_ACTIVE_RQ);
+        kb_stat_inc(hcm->stats, by_peer ? KB_STAT_HTTP_DOWNSTREAM_CX_DESTROY_REMOTE_ACTIVE_RQ
+                                        : KB_STAT_HTTP_DOWNSTREAM_CX_DESTROY_LOCAL_ACTIVE_RQ);
+    }
+    KB_LIST_FOREACH (link, &hcm->streams) {
+        kb_stream_on_disconnect(KB_LIST_ENTRY(link, struct kb_stream, link), by_peer);
+    }
+}
+
+static void connection_close(struct kb_hcm *hcm, enum kb_conn_close how)
+{
+    streams_end(hcm, false);
+    kb_conn_close(hcm->conn, how);
+}
+
 static enum kb_network_filter_status hcm_on_data(void *filter, struct kb_buf *in, bool end_stream)
 {
     struct kb_hcm *hcm = KB_CAST(filter, kb_hcm);
@@ -138,43 +178,34 @@ static enum kb_network_filter_status hcm_on_data(void *filter, struct kb_buf *in
         codec_make(hcm);
     }
     kb_h1_server_dispatch(&hcm->h1, in);
+    if (KB_UNLIKELY(hcm->drain == KB_HCM_CLOSING) && !hcm->closed && !stream_active(hcm)) {
+        /* Answered while its request was read: the client may not be done writing. */
+        kb_hcm_streams_reap(hcm);
+        connection_close(hcm, KB_CONN_FLUSH_WRITE_AND_DELAY);
+    }
     return KB_NETWORK_FILTER_STOP;
 }
 
-static void closed_count(struct kb_hcm *hcm, bool by_peer)
+/* The end of the connection; where we closed it, after what was left to send and to wait for. */
+static void hcm_on_event(void *filter, enum kb_conn_event event)
 {
+    struct kb_hcm *hcm = KB_CAST(filter, kb_hcm);
     struct kb_stat_block *stats = hcm->stats;
-    bool active = hcm->stream_count > 0;
+    bool by_peer = event == KB_CONN_REMOTE_CLOSE;
 
+    if (event == KB_CONN_CONNECTED) {
+        return;
+    }
+    streams_end(hcm, by_peer);
     kb_stat_inc(stats, KB_STAT_HTTP_DOWNSTREAM_CX_DESTROY);
     kb_stat_inc(stats, by_peer ? KB_STAT_HTTP_DOWNSTREAM_CX_DESTROY_REMOTE
                                : KB_STAT_HTTP_DOWNSTREAM_CX_DESTROY_LOCAL);
-    if (active) {
-        kb_stat_inc(stats, KB_STAT_HTTP_DOWNSTREAM_CX_DESTROY_ACTIVE_RQ);
-        kb_stat_inc(stats, by_peer ? KB_STAT_HTTP_DOWNSTREAM_CX_DESTROY_REMOTE_ACTIVE_RQ
-                                   : KB_STAT_HTTP_DOWNSTREAM_CX_DESTROY_LOCAL_ACTIVE_RQ);
-    }
     kb_stat_gauge_add(stats, KB_STAT_HTTP_DOWNSTREAM_CX_ACTIVE, -1);
     if (hcm->codec_made) {
         kb_stat_gauge_add(stats, KB_STAT_HTTP_DOWNSTREAM_CX_HTTP1_ACTIVE, -1);
     }
     kb_stat_record(stats, KB_STAT_HTTP_DOWNSTREAM_CX_LENGTH_MS,
                    (kb_loop_now_ns(&hcm->worker->loop) - hcm->conn->info.start_ns) / 1000000);
-}
-
-static void hcm_on_event(void *filter, enum kb_conn_event event)
-{
-    struct kb_hcm *hcm = KB_CAST(filter, kb_hcm);
-    bool by_peer = event == KB_CONN_REMOTE_CLOSE;
-
-    if (event == KB_CONN_CONNECTED || hcm->closed) {
-        return;
-    }
-    hcm->closed = true;
-    closed_count(hcm, by_peer);
-    KB_LIST_FOREACH (link, &hcm->streams) {
-        kb_stream_on_disconnect(KB_LIST_ENTRY(link, struct kb_stream, link), by_peer);
-    }
 }
 
 static void hcm_on_above_high(void *filter)
@@ -224,8 +255,14 @@ static void close_check(struct kb_deferred *deferred)
     if (hcm->closed || hcm->drain != KB_HCM_CLOSING || hcm->stream_count > 0) {
         return;
     }
-    kb_conn_close(hcm->conn,
-                  hcm->close_delayed ? KB_CONN_FLUSH_WRITE_AND_DELAY : KB_CONN_FLUSH_WRITE);
+    connection_close(hcm, hcm->close_delayed ? KB_CONN_FLUSH_WRITE_AND_DELAY : KB_CONN_FLUSH_WRITE);
+}
+
+void kb_hcm_close_codec_error(struct kb_stream *stream, struct kb_str details)
+{
+    kb_stream_info_set_flag(&stream->info, KB_RF_DOWNSTREAM_PROTOCOL_ERROR);
+    stream->info.response_code_details = details;
+    connection_close(stream->hcm, KB_CONN_FLUSH_WRITE_AND_DELAY);
 }
 
 void kb_hcm_drain_start(struct kb_hcm *hcm)
@@ -240,6 +277,7 @@ void kb_hcm_drain_start(struct kb_hcm *hcm)
 void kb_hcm_close_when_idle(struct kb_hcm *hcm)
 {
     hcm->drain = KB_HCM_CLOSING;
+    hcm->close_delayed = true;
     if (hcm->stream_count == 0) {
         kb_loop_defer(&hcm->worker->loop, &hcm->close_check);
     }
@@ -276,7 +314,7 @@ static void idle_timer_fired(struct kb_timer *timer)
     }
     kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_IDLE_TIMEOUT);
     if (!hcm->codec_made) {
-        kb_conn_close(hcm->conn, KB_CONN_FLUSH_WRITE);
+        connection_close(hcm, KB_CONN_FLUSH_WRITE);
         return;
     }
     kb_hcm_drain_start(hcm);
@@ -289,7 +327,7 @@ static void duration_timer_fired(struct kb_timer *timer)
     KB_ASSERT(hcm->kb_magic == (uint32_t)KB_MAGIC_kb_hcm);
     kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_MAX_DURATION_REACHED);
     if (!hcm->codec_made) {
-        kb_conn_close(hcm->conn, KB_CONN_FLUSH_WRITE);
+        connection_close(hcm, KB_CONN_FLUSH_WRITE);
         return;
     }
     kb_hcm_drain_start(hcm);
@@ -305,8 +343,10 @@ static void hcm_on_drain(void *filter)
 
 /* ---- streams ---- */
 
-void kb_hcm_stream_count(struct kb_hcm *hcm)
+void kb_hcm_stream_count(struct kb_stream *stream)
 {
+    struct kb_hcm *hcm = stream->hcm;
+
     hcm->requests++;
     hcm->conn->info.requests++;
     kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_TOTAL);
@@ -314,6 +354,7 @@ void kb_hcm_stream_count(struct kb_hcm *hcm)
     if (hcm->config->max_requests_per_connection > 0 &&
         hcm->requests >= hcm->config->max_requests_per_connection) {
         kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_MAX_REQUESTS_REACHED);
+        stream->saw_connection_close = true;
         hcm->drain = KB_HCM_CLOSING;
     }
 }
@@ -327,7 +368,7 @@ struct kb_stream *kb_hcm_stream_begin(struct kb_hcm *hcm, const struct kb_respon
     kb_list_push_back(&hcm->streams, &stream->link);
     hcm->stream_count++;
     kb_stat_gauge_add(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_ACTIVE, 1);
-    kb_hcm_stream_count(hcm);
+    kb_hcm_stream_count(stream);
     return stream;
 }
 

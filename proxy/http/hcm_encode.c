@@ -51,11 +51,6 @@ bool kb_stream_response_started(struct kb_stream *stream)
     return stream->response_started;
 }
 
-bool kb_stream_is_connect(struct kb_stream *stream)
-{
-    return stream->connect_request;
-}
-
 bool kb_stream_is_grpc(struct kb_stream *stream)
 {
     return stream->grpc_request;
@@ -88,15 +83,22 @@ void kb_stream_read_disable(struct kb_stream *stream, bool disable)
 
 /* ---- encoding ---- */
 
+/* How a connection that ends with this stream is closed: at once where both sides agreed on the end
+ * and the client has nothing left to send, else delayed (Envoy doEndStream). */
+static void close_kind_set(struct kb_stream *stream)
+{
+    bool until_close = stream->info.protocol == KB_PROTOCOL_HTTP10 &&
+                       (stream->response == NULL ||
+                        kb_header_map_get_id(stream->response, KB_HDR_CONTENT_LENGTH) == NULL);
+
+    stream->hcm->close_delayed =
+        !(stream->saw_connection_close && (stream->remote_complete || until_close));
+}
+
 /* The whole answer was given to the codec. */
 static void local_completed(struct kb_stream *stream)
 {
     struct kb_hcm *hcm = stream->hcm;
-    bool request_complete = stream->remote_complete && !hcm->dispatching;
-    bool http_10_until_close =
-        stream->info.protocol == KB_PROTOCOL_HTTP10 &&
-        (stream->response == NULL ||
-         kb_header_map_get_id(stream->response, KB_HDR_CONTENT_LENGTH) == NULL);
 
     stream->local_complete = true;
     stream->info.last_tx_ns = kb_loop_now_ns(&hcm->worker->loop);
@@ -104,10 +106,7 @@ static void local_completed(struct kb_stream *stream)
         /* The rest of the request is refused. */
         kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_RX_RESET);
     }
-    /* Closing at once could take the answer away from a client that still writes (Envoy's delayed
-     * close). */
-    hcm->close_delayed =
-        !(stream->saw_connection_close && (request_complete || http_10_until_close));
+    close_kind_set(stream);
     kb_stream_end(stream);
 }
 
@@ -120,30 +119,26 @@ static bool server_drains(struct kb_hcm *hcm)
                           kb_loop_now_ms(&hcm->worker->loop), kb_rand_u64(&hcm->worker->rand));
 }
 
-/* The connection is not HTTP any more after this answer. */
-static bool is_tunnel(const struct kb_stream *stream, const struct kb_header_map *headers)
-{
-    return stream->connect_request ? headers->status == 200 : stream->upgraded;
-}
-
 static void connection_header_set(struct kb_stream *stream, struct kb_header_map *headers)
 {
     struct kb_hcm *hcm = stream->hcm;
 
-    if (!stream->remote_complete) {
-        hcm->drain = KB_HCM_CLOSING;
-        kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_RESPONSE_BEFORE_RQ_COMPLETE);
-    }
-    if (stream->info.protocol == KB_PROTOCOL_HTTP10 &&
-        (!stream->http_10_keep_alive ||
-         kb_header_map_get_id(headers, KB_HDR_CONTENT_LENGTH) == NULL)) {
-        hcm->drain = KB_HCM_CLOSING;
-    }
     if (hcm->drain == KB_HCM_NOT_DRAINING && server_drains(hcm)) {
         kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_DRAIN_CLOSE);
         kb_hcm_drain_start(hcm);
     }
-    if (hcm->drain != KB_HCM_NOT_DRAINING && !is_tunnel(stream, headers)) {
+    if (stream->info.protocol == KB_PROTOCOL_HTTP10 &&
+        kb_header_map_get_id(headers, KB_HDR_CONTENT_LENGTH) == NULL) {
+        stream->saw_connection_close = true; /* the end of the connection is that of the body */
+    }
+    if (hcm->drain == KB_HCM_NOT_DRAINING && stream->saw_connection_close) {
+        hcm->drain = KB_HCM_CLOSING;
+    }
+    if (!stream->remote_complete) {
+        hcm->drain = KB_HCM_CLOSING;
+        kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_RESPONSE_BEFORE_RQ_COMPLETE);
+    }
+    if (hcm->drain != KB_HCM_NOT_DRAINING && !stream->upgraded) {
         kb_header_map_add_id(headers, KB_HDR_CONNECTION, KB_STR("close"));
     } else if (stream->http_10_keep_alive) {
         kb_header_map_add_id(headers, KB_HDR_CONNECTION, KB_STR("keep-alive"));
@@ -199,10 +194,7 @@ void kb_stream_encode_headers(struct kb_stream *stream, struct kb_header_map *he
     stream->response_started = true;
     stream->response = headers;
     stream->info.response_code = headers->status;
-    if (KB_UNLIKELY(stream->upgrade_asked)) {
-        stream->upgraded =
-            stream->connect_request ? headers->status / 100 == 2 : headers->status == 101;
-    }
+    stream->upgraded = stream->upgrade_asked && headers->status == 101;
     kb_stream_finish_response_headers(stream, headers, end_stream);
     stream->info.first_tx_ns = kb_loop_now_ns(&stream->hcm->worker->loop);
     kb_stream_code_count(stream, headers->status);
@@ -248,11 +240,8 @@ void kb_stream_reset(struct kb_stream *stream)
         return;
     }
     kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_TX_RESET);
-    if (KB_UNLIKELY(stream->upgraded)) {
-        /* Its bytes have no other end: what was sent shall arrive. */
-        kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_RX_RESET);
-        hcm->close_delayed = true;
-    }
+    kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_RX_RESET); /* Envoy's codec tells its own */
     hcm->drain = KB_HCM_CLOSING;
+    close_kind_set(stream);
     kb_stream_end(stream);
 }

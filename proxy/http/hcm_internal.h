@@ -46,9 +46,7 @@ struct kb_hcm {
     enum kb_hcm_drain drain;
     bool codec_made;
     bool closed;        /* the connection's last event came */
-    bool dispatching;   /* inside the codec's parsing */
-    bool close_delayed; /* an answer was given while its request was being parsed: let the client
-                           read it */
+    bool close_delayed; /* the client may still write: closing at once could take the answer away */
 };
 KB_OBJ_MAGIC(kb_hcm, 0x48434d20);
 
@@ -85,20 +83,19 @@ struct kb_stream {
     struct kb_deferred destroy;
     unsigned read_disables; /* taken by this stream and not given back */
     bool route_chosen;
-    bool headers_decoded;  /* the request's head came and was accepted for decoding */
-    bool remote_complete;  /* the whole request came */
-    bool decode_ended;     /* end_stream was passed to the filters */
-    bool response_started; /* the final response's headers were encoded */
-    bool local_complete;   /* the whole response was encoded */
-    bool ended;            /* destroy is queued */
-    bool saw_connection_close;
+    bool headers_decoded;      /* the request's head came and was accepted for decoding */
+    bool remote_complete;      /* the whole request came */
+    bool decode_ended;         /* end_stream was passed to the filters */
+    bool response_started;     /* the final response's headers were encoded */
+    bool local_complete;       /* the whole response was encoded */
+    bool ended;                /* destroy is queued */
+    bool saw_connection_close; /* the connection ends with this stream: the client said so, or we */
     bool head_request;
     bool grpc_request;
     uint8_t grpc_status; /* of the next local reply in gRPC form; 0: from its HTTP status */
     bool http_10_keep_alive;
-    bool connect_request;
-    bool upgrade_asked; /* an upgrade or CONNECT that is enabled: what follows has no end */
-    bool upgraded;      /* it was agreed to: bytes pass both ways as they come */
+    bool upgrade_asked; /* the request asks for an upgrade that is enabled: its bytes have no end */
+    bool upgraded;      /* the upstream agreed (101): bytes pass both ways as they come */
     bool recreated; /* a later pass of an internal redirect: its headers were sanitised already */
     bool edge_request;
 };
@@ -109,10 +106,13 @@ KB_OBJ_MAGIC(kb_stream, 0x5354524d);
 /* A message begins on the connection: a stream for it. Never NULL. */
 struct kb_stream *kb_hcm_stream_begin(struct kb_hcm *hcm, const struct kb_response_encoder_ops *ops,
                                       void *encoder);
-/* Counts one more request of the connection. */
-void kb_hcm_stream_count(struct kb_hcm *hcm);
+/* Counts one more request of the stream's connection, perhaps its last. */
+void kb_hcm_stream_count(struct kb_stream *stream);
 /* The codec could not understand the message: answers and closes. */
 void kb_hcm_stream_codec_error(struct kb_stream *stream, unsigned status, struct kb_str details);
+/* Nothing can be answered any more: the connection closes under its stream, which is logged with
+ * `details` (they live as long as the stream) and the flag DPE. */
+void kb_hcm_close_codec_error(struct kb_stream *stream, struct kb_str details);
 /* Envoy's drain sequence: answers say `connection: close` from now on; after drain_timeout the
  * connection closes when its streams are done. */
 void kb_hcm_drain_start(struct kb_hcm *hcm);
@@ -144,6 +144,9 @@ void kb_stream_decode_trailers(struct kb_stream *stream, struct kb_header_map *t
 void kb_stream_on_disconnect(struct kb_stream *stream, bool by_peer);
 /* Ends the stream: log, statistics, filters, memory; later in this event. */
 void kb_stream_end(struct kb_stream *stream);
+/* Frees, and so logs, the streams that ended in this event: before the next one begins, so that
+ * logs have the order of the requests. Not from within a filter. */
+void kb_hcm_streams_reap(struct kb_hcm *hcm);
 /* Writes the stream's line to the access logs, of this %ACCESS_LOG_TYPE%. */
 void kb_stream_log_write(struct kb_stream *stream, const char *type);
 /* Something moved: puts off the idle timeout. */
@@ -176,8 +179,8 @@ void kb_stream_duration_refresh(struct kb_stream *stream);
 
 /* ---- http_filter_manager.c ---- */
 
-/* Makes the filters; false when the request has a route and asks for an upgrade, or is CONNECT,
- * that is not enabled. */
+/* Makes the filters; false when there is a route and an upgrade was asked for that is not enabled.
+ */
 bool kb_stream_filters_create(struct kb_stream *stream);
 void kb_stream_filters_decode_headers(struct kb_stream *stream, bool end_stream);
 void kb_stream_filters_decode_data(struct kb_stream *stream, struct kb_buf *data, bool end_stream);

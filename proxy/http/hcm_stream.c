@@ -129,6 +129,18 @@ static void destroy_deferred(struct kb_deferred *deferred)
     kb_hcm_stream_ended(hcm);
 }
 
+void kb_hcm_streams_reap(struct kb_hcm *hcm)
+{
+    KB_LIST_FOREACH (link, &hcm->streams) {
+        struct kb_stream *stream = KB_LIST_ENTRY(link, struct kb_stream, link);
+
+        if (stream->ended) {
+            kb_deferred_cancel(&stream->destroy);
+            destroy_deferred(&stream->destroy);
+        }
+    }
+}
+
 void kb_stream_end(struct kb_stream *stream)
 {
     struct kb_hcm *hcm = stream->hcm;
@@ -174,22 +186,19 @@ void kb_hcm_stream_codec_error(struct kb_stream *stream, unsigned status, struct
     struct kb_hcm *hcm = stream->hcm;
 
     kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_PROTOCOL_ERROR);
-    hcm->drain = KB_HCM_CLOSING;
-    hcm->close_delayed = true;
     if (stream->ended) {
         kb_hcm_close_when_idle(hcm);
         return;
     }
-    stream->saw_connection_close = true;
     if (stream->response_started) {
-        kb_stream_info_set_flag(&stream->info, KB_RF_DOWNSTREAM_PROTOCOL_ERROR);
-        stream->info.response_code_details = details;
-        kb_stream_reset(stream);
+        kb_hcm_close_codec_error(stream, details);
         return;
     }
+    stream->saw_connection_close = true;
     kb_stream_send_local_reply(stream, status, kb_h1_status_reason(status), details, NULL, NULL);
     /* After the reply, as Envoy: formats of local_reply_config do not see it, access logs do. */
     kb_stream_info_set_flag(&stream->info, KB_RF_DOWNSTREAM_PROTOCOL_ERROR);
+    hcm->drain = KB_HCM_CLOSING;
 }
 
 /* ---- timeouts ---- */
@@ -197,16 +206,6 @@ void kb_hcm_stream_codec_error(struct kb_stream *stream, unsigned status, struct
 void kb_stream_touch(struct kb_stream *stream)
 {
     stream->idle_deadline_ms = kb_loop_now_ms(&stream->hcm->worker->loop) + stream->idle_timeout_ms;
-}
-
-/* Answers to requests that have a route carry its headers, whoever gives them. */
-static void route_headers_add(void *arg, struct kb_header_map *headers)
-{
-    struct kb_stream *stream = KB_CAST(arg, kb_stream);
-
-    if (stream->route != NULL) {
-        kb_route_finalize_response(stream->route, NULL, &stream->request, headers, &stream->info);
-    }
 }
 
 static void idle_timeout(struct kb_stream *stream)
@@ -219,8 +218,7 @@ static void idle_timeout(struct kb_stream *stream)
         return;
     }
     kb_stream_send_local_reply(stream, stream->remote_complete ? 504 : 408,
-                               KB_STR("stream timeout"), KB_STR("stream_idle_timeout"),
-                               route_headers_add, stream);
+                               KB_STR("stream timeout"), KB_STR("stream_idle_timeout"), NULL, NULL);
 }
 
 static void idle_timer_fired(struct kb_timer *timer)
@@ -254,7 +252,7 @@ static void request_timer_fired(struct kb_timer *timer)
     KB_ASSERT(stream->kb_magic == (uint32_t)KB_MAGIC_kb_stream);
     kb_stat_inc(stream->hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_TIMEOUT);
     kb_stream_send_local_reply(stream, 408, KB_STR("request timeout"),
-                               KB_STR("request_overall_timeout"), route_headers_add, stream);
+                               KB_STR("request_overall_timeout"), NULL, NULL);
 }
 
 static void duration_timer_fired(struct kb_timer *timer)
@@ -271,7 +269,7 @@ static void duration_timer_fired(struct kb_timer *timer)
     stream->grpc_status = 4; /* DEADLINE_EXCEEDED */
     kb_stream_send_local_reply(stream, stream->remote_complete ? 504 : 408,
                                KB_STR("downstream duration timeout"),
-                               KB_STR("max_duration_timeout"), route_headers_add, stream);
+                               KB_STR("max_duration_timeout"), NULL, NULL);
 }
 
 /* After routing: the route's own timeouts. */
@@ -329,7 +327,8 @@ static bool head_acceptable(struct kb_stream *stream)
             return false;
         }
     }
-    if (KB_LIKELY(!stream->connect_request) && (map->path.len == 0 || map->path.p[0] != '/')) {
+    if (!kb_str_eq(map->method, KB_STR("CONNECT")) &&
+        (map->path.len == 0 || map->path.p[0] != '/')) {
         kb_stat_inc(stream->hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_NON_RELATIVE_PATH);
         reply_empty(stream, 404, KB_STR("absolute_path_rejected"));
         return false;
@@ -440,16 +439,13 @@ void kb_stream_cluster_refresh(struct kb_stream *stream)
 
 void kb_stream_decode_headers(struct kb_stream *stream, bool end_stream)
 {
+    bool upgradable;
+
     /* What follows CONNECT has no end. */
-    if (KB_UNLIKELY(stream->connect_request)) {
-        end_stream = false;
-    } else if (end_stream) {
+    if (end_stream && !kb_str_eq(stream->request.method, KB_STR("CONNECT"))) {
         remote_completed(stream);
     }
     method_set(stream);
-    if (stream->saw_connection_close && stream->hcm->drain == KB_HCM_NOT_DRAINING) {
-        stream->hcm->drain = KB_HCM_CLOSING;
-    }
     continue_expected(stream);
     if (!head_acceptable(stream) || !target_normalise(stream)) {
         return;
@@ -460,18 +456,16 @@ void kb_stream_decode_headers(struct kb_stream *stream, bool end_stream)
     kb_stream_route(stream);
     stream->headers_decoded = true;
     route_timeouts_apply(stream);
-    if (KB_UNLIKELY(!kb_stream_filters_create(stream))) {
-        kb_stat_inc(stream->hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_WS_ON_NON_WS_ROUTE);
-        /* A request to upgrade has no end that could have come. */
-        stream->remote_complete = false;
-        kb_stream_cluster_refresh(stream);
-        kb_stream_send_local_reply(stream, 403, KB_STR_NULL, KB_STR("upgrade_failed"),
-                                   route_headers_add, stream);
-        return;
-    }
+    upgradable = kb_stream_filters_create(stream);
     if (stream->hcm->config->flush_access_log_on_new_request) {
         kb_stream_cluster_refresh(stream);
         kb_stream_log_write(stream, "DownstreamStart");
+    }
+    if (!upgradable) {
+        kb_stat_inc(stream->hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_WS_ON_NON_WS_ROUTE);
+        kb_stream_cluster_refresh(stream);
+        reply_empty(stream, 403, KB_STR("upgrade_failed"));
+        return;
     }
     if (KB_UNLIKELY(stream->upgrade_asked)) {
         stream->remote_complete = false;

@@ -59,7 +59,7 @@ bool kb_stream_recreate(struct kb_stream *stream, struct kb_header_map *response
     stream->route_chosen = false;
     stream->route = NULL;
     stream->recreated = true;
-    kb_hcm_stream_count(stream->hcm);
+    kb_hcm_stream_count(stream);
     kb_stream_decode_headers(stream, head_only);
     if (!head_only) {
         kb_stream_decode_data(stream, body, true);

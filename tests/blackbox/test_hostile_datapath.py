@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Peers that pause, flood or leave at the wrong moment: memory stays bounded and nothing is lost or left waiting."""
 
+import contextlib
 import socket
 import threading
 
@@ -27,37 +28,32 @@ def limited(limit, **main):
 
 
 def unread(one, count):
-    """A client that asks `count` times and reads nothing; on return the worker has seen what it wants to see."""
+    """A client that asks `count` times and reads nothing: it is given up, others are served."""
     conn = one.connect()
     conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * KIB)
     data = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n" * count
-    sender = threading.Thread(target=conn.sock.sendall, args=(data,), daemon=True)
-    sender.start()
-    one.proxy.wait_stat("http.main.downstream_cx_tx_bytes_buffered", lambda n: n > 0)
-    other = one.get("/")
-    for _ in range(200):
-        one.get("/", conn=other)
+
+    def send():
+        with contextlib.suppress(OSError):
+            conn.sock.sendall(data)
+
+    threading.Thread(target=send, daemon=True).start()
+    one.proxy.wait_stat("http1.response_flood", 1)
     assert gauge(one, "http.main.downstream_cx_tx_bytes_buffered") < 256 * KIB
-    conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * KIB * KIB)
-    conn.methods += ["GET"] * count
-    return conn
+    one.proxy.wait_stat("http.main.downstream_cx_active", 0)
+    assert one.get("/").state == "open"
 
 
-def test_pipelined_answers_wait_for_a_reader(rig):
-    """Requests are not taken while their answers cannot leave; all are answered once the client reads."""
-    one = rig(limited(16 * KIB, routes=[{"match": "/", "direct": [200, "d" * 4000]}]))
-    conn = unread(one, 5000)
-    assert conn.wait_bytes(5000 * 4000, 30)
-    assert conn.wait_responses(5000, 30)
+def test_pipelined_answers_are_not_piled_up(rig):
+    """The third request that comes while no answer has left ends its connection."""
+    unread(rig(limited(16 * KIB, routes=[{"match": "/", "direct": [200, "d" * 4000]}])), 5000)
 
 
-def test_pipelined_proxied_answers_wait_for_a_reader(rig):
-    """An answer is not fetched while those before it cannot leave."""
+def test_pipelined_proxied_answers_are_not_piled_up(rig):
+    """Likewise where an answer comes from an upstream, once the client's sockets are full."""
     one = rig(limited(64 * KIB))
-    one.up.default = lambda head: "bytes:60000"
-    conn = unread(one, 400)
-    assert conn.wait_bytes(400 * 60000, 30)
-    assert conn.wait_responses(400, 30)
+    one.up.default = lambda head: "bytes:20000"
+    unread(one, 5000)
 
 
 def test_informational_answers_have_an_end(rig):
@@ -103,13 +99,11 @@ def test_client_that_leaves_while_its_upload_is_paused(rig):
     sender = threading.Thread(target=conn.send, args=(head + b"y" * size, ["POST"]), daemon=True)
     sender.start()
     one.proxy.wait_stat("cluster.up.upstream_flow_control_backed_up_total", lambda n: n > 0)
-    # A socket that another thread still writes to is not closed yet.
-    conn.sock.shutdown(socket.SHUT_RDWR)
-    sender.join(10)
     conn.reset()
     one.proxy.wait_stat("http.main.downstream_cx_active", 0)
     one.proxy.wait_stat("cluster.up.upstream_rq_active", 0)
     one.up.release()
+    sender.join(10)
 
 
 def test_whole_answer_arrives_when_the_upstream_closes(rig):
@@ -159,7 +153,7 @@ def test_sigterm_while_connections_are_flushed(rig):
     bad.send(b"no request\r\n\r\n")
     slow.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * KIB)
     slow.send(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
-    one.proxy.wait_stat("http.main.downstream_cx_active", 1)
+    one.proxy.wait_stat("http.main.downstream_cx_active", 2)
     one.proxy.wait_stat("http.main.downstream_cx_tx_bytes_buffered", lambda n: n > 0)
     one.proxy.stop()
 
