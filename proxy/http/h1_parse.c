@@ -16,6 +16,11 @@ enum parse_state {
     PARSE_FAILED,
 };
 
+/* Those of llhttp that Envoy knows too: not PRI, M-SEARCH, nor RTSP's. */
+#define METHODS                                                                    \
+    ((((UINT64_C(1) << (HTTP_SOURCE + 1)) - 1) & ~(UINT64_C(1) << HTTP_MSEARCH)) | \
+     UINT64_C(1) << HTTP_QUERY)
+
 _Static_assert(sizeof(llhttp_t) <= KB_H1_LLHTTP_BYTES, "room for llhttp's state");
 
 static int on_url(llhttp_t *llhttp, const char *at, size_t len);
@@ -332,7 +337,7 @@ static int on_headers_complete(llhttp_t *llhttp)
         parser->until_close = llhttp_message_needs_eof(llhttp) != 0;
         return parser->head_response_expected ? 1 : 0;
     }
-    if (KB_UNLIKELY(parser->url.len == 0)) {
+    if (KB_UNLIKELY(parser->url.len == 0 || (METHODS >> llhttp->method & 1) == 0)) {
         return -1; /* llhttp takes "CONNECT \n" for HTTP/0.9 */
     }
     parser->map->method = kb_str_from_cstr(llhttp_method_name((llhttp_method_t)llhttp->method));
@@ -466,7 +471,7 @@ static enum kb_h1_event head_wait(struct kb_h1_parser *parser, struct kb_buf *in
         return fail(parser, KB_H1_HEADERS_TOO_LARGE);
     }
     if (!parser->first_line_checked) {
-        static const char first_bytes[] = "ABCDGHLMNOPRSTU";
+        static const char first_bytes[] = "ABCDGHLMNOPQRSTU";
         ptrdiff_t lf = kb_str_find_char(bytes, '\n');
         enum kb_h1_error error = KB_H1_OK;
 

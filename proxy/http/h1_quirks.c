@@ -49,7 +49,7 @@ static bool method_known(struct kb_str method)
         "CONNECT", "TRACE",     "ACL",        "BIND",       "CHECKOUT", "COPY",        "LINK",
         "LOCK",    "MERGE",     "MKACTIVITY", "MKCALENDAR", "MKCOL",    "MOVE",        "MSEARCH",
         "NOTIFY",  "PROPFIND",  "PROPPATCH",  "PURGE",      "REBIND",   "REPORT",      "SEARCH",
-        "SOURCE",  "SUBSCRIBE", "UNBIND",     "UNLINK",     "UNLOCK",   "UNSUBSCRIBE",
+        "SOURCE",  "SUBSCRIBE", "UNBIND",     "UNLINK",     "UNLOCK",   "UNSUBSCRIBE", "QUERY",
     };
 
     for (size_t i = 0; i < KB_ARRAY_LEN(methods); i++) {

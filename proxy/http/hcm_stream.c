@@ -333,6 +333,11 @@ static bool head_acceptable(struct kb_stream *stream)
         reply_empty(stream, 404, KB_STR("absolute_path_rejected"));
         return false;
     }
+    if (KB_UNLIKELY(kb_str_eq(map->method, KB_STR("QUERY"))) &&
+        kb_header_map_value_id(map, KB_HDR_CONTENT_TYPE).len == 0) {
+        reply_empty(stream, 400, KB_STR("query_missing_content_type"));
+        return false;
+    }
     return true;
 }
 
