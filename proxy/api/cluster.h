@@ -34,8 +34,7 @@ struct kb_cluster {
     struct kb_str observability_name; /* alt_stat_name or name */
     struct kb_str metadata; /* packed envoy.config.core.v3.Metadata; empty when there is none */
     struct kb_stat_group *stats;
-    struct kb_stat_group
-        *http1_stats; /* "cluster.x.http1."; created with the first pool, may be NULL */
+    struct kb_stat_group *http1_stats; /* "cluster.x.http1."; shown from the first connection on */
     uint64_t connect_timeout_ms;
     uint64_t idle_timeout_ms;            /* of pooled connections; 0: none */
     uint64_t max_connection_duration_ms; /* 0: none */

@@ -243,18 +243,6 @@ static void leaf_add(struct kb_prometheus *prometheus, struct kb_json_out *out,
     }
 }
 
-/* A statistic of a schema that only shows after its first use, and was not used. */
-static bool leaf_waits(const struct kb_stat_group *group, unsigned id)
-{
-    const struct kb_stat_def *def = &group->schema->defs[id];
-
-    if (!def->on_first_use) {
-        return false;
-    }
-    return def->kind == KB_STAT_HISTOGRAM ? kb_stat_group_histogram(group, id) == NULL
-                                          : !kb_stat_group_used(group, id);
-}
-
 /* Another shape of the schema may give the same statistic: it is written for the first. */
 static bool member_is_first(const struct kb_prometheus *prometheus,
                             const struct kb_prometheus_family *family,
@@ -282,7 +270,8 @@ static void scope_schema_add(struct kb_prometheus *prometheus, struct kb_json_ou
         struct kb_stat_leaf leaf;
 
         if (prometheus->shapes.items[member->shape].schema != group->schema ||
-            !member_is_first(prometheus, family, member) || leaf_waits(group, member->id)) {
+            !member_is_first(prometheus, family, member) ||
+            kb_stat_group_waits(group, member->id)) {
             continue;
         }
         def = &group->schema->defs[member->id];

@@ -6,6 +6,7 @@
 
 #include "base/mem.h"
 #include "proxy/stats/stat_internal.h"
+#include "proxy/stats/stats_render.h"
 
 static struct kb_stat_codes *block_variant(struct kb_stat_block *block, uint32_t variant)
 {
@@ -269,6 +270,18 @@ void kb_stat_codes_reset(struct kb_stat_group *group)
     each_variant(group, reset_variant, group);
 }
 
+static bool has_times(const struct kb_stat_group *group, uint32_t variant)
+{
+    for (uint32_t i = 0; i <= group->store->worker_count; i++) {
+        const struct kb_stat_codes *codes = codes_find(group_codes(group, i), variant);
+
+        if (codes != NULL && __atomic_load_n(&codes->time, __ATOMIC_ACQUIRE) != NULL) {
+            return true;
+        }
+    }
+    return false;
+}
+
 struct code_visit {
     const struct kb_stat_group *group;
     kb_stat_code_visit_fn visit;
@@ -292,8 +305,9 @@ static void visit_variant(void *arg, uint32_t variant)
         v->visit(v->arg, variant, sums.cells[i].code, sums.cells[i].count - base, NULL);
     }
     free(sums.cells);
-    if (total != NULL && total->time.merged) {
-        v->visit(v->arg, variant, UINT16_MAX, 0, &total->time);
+    if (has_times(v->group, variant)) {
+        v->visit(v->arg, variant, UINT16_MAX, 0,
+                 total != NULL ? &total->time : &kb_stats_no_samples);
     }
 }
 

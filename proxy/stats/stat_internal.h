@@ -24,6 +24,7 @@ struct kb_stat_group {
     void *provide_arg;
     const uint16_t *hidden; /* ids */
     uint16_t hidden_count;
+    bool from_first_block; /* not shown before */
     uint32_t refs;
     char prefix[];
 };
@@ -119,6 +120,8 @@ void kb_stat_store_unpin(struct kb_stat_store *store, uint64_t epoch);
 struct kb_stat_group_totals *kb_stat_group_totals(struct kb_stat_group *group);
 /* Whether a counter was ever raised or a gauge ever set. */
 bool kb_stat_group_used(const struct kb_stat_group *group, unsigned id);
+/* A statistic that only shows after its first use, and was not used. */
+bool kb_stat_group_waits(const struct kb_stat_group *group, unsigned id);
 
 /* Codes (stat_codes.c). */
 void kb_stat_codes_destroy(struct kb_stat_codes *codes);

@@ -37,9 +37,7 @@ static void schema_leaves(struct kb_stat_leaves *leaves, const struct kb_stat_gr
         if (!phase_has(phase, def->kind) || kb_stat_group_hides(group, id)) {
             continue;
         }
-        if (def->on_first_use &&
-            (def->kind == KB_STAT_HISTOGRAM ? kb_stat_group_histogram(group, id) == NULL
-                                            : !kb_stat_group_used(group, id))) {
+        if (kb_stat_group_waits(group, id)) {
             continue;
         }
         kb_vec_push(&leaves->list, leaf);
@@ -85,10 +83,11 @@ static void code_visit(void *arg, uint32_t variant, uint16_t code, uint64_t coun
             struct kb_str suffix =
                 kb_str_printf(&fill->leaves->names, "%.*supstream_rq_time", KB_STR_ARG(prefix));
 
-            kb_vec_push(&fill->leaves->list, ((struct kb_stat_leaf){.suffix = suffix,
-                                                                    .id = KB_STAT_LEAF_CODE,
-                                                                    .kind = KB_STAT_HISTOGRAM,
-                                                                    .histogram = time}));
+            kb_vec_push(&fill->leaves->list,
+                        ((struct kb_stat_leaf){.suffix = suffix,
+                                               .id = KB_STAT_LEAF_CODE,
+                                               .kind = KB_STAT_HISTOGRAM,
+                                               .histogram = time->merged ? time : NULL}));
         }
         return;
     }

@@ -336,8 +336,16 @@ void kb_stat_group_set_hidden(struct kb_stat_group *group, const uint16_t *ids, 
     group->hidden_count = (uint16_t)count;
 }
 
+void kb_stat_group_set_from_first_block(struct kb_stat_group *group)
+{
+    group->from_first_block = true;
+}
+
 bool kb_stat_group_hides(const struct kb_stat_group *group, unsigned id)
 {
+    if (group->from_first_block && !kb_stat_group_has_blocks(group)) {
+        return true;
+    }
     for (unsigned i = 0; i < group->hidden_count; i++) {
         if (group->hidden[i] == id) {
             return true;
@@ -422,6 +430,30 @@ const struct kb_histogram_total *kb_stat_group_histogram(const struct kb_stat_gr
     }
     total = &group->totals->histograms[id - cells];
     return total->merged ? total : NULL;
+}
+
+bool kb_stat_group_waits(const struct kb_stat_group *group, unsigned id)
+{
+    const struct kb_stat_def *def = &group->schema->defs[id];
+    unsigned cells = kb_stat_schema_cells(group->schema);
+
+    if (!def->on_first_use) {
+        return false;
+    }
+    if (def->kind != KB_STAT_HISTOGRAM) {
+        return !kb_stat_group_used(group, id);
+    }
+    for (uint32_t i = 0; kb_stat_group_has_blocks(group) && i <= group->store->worker_count; i++) {
+        const struct kb_stat_block *block = kb_stat_group_peek(group, i);
+        struct kb_histogram **histograms =
+            block == NULL ? NULL : __atomic_load_n(&block->histograms, __ATOMIC_ACQUIRE);
+
+        if (histograms != NULL &&
+            __atomic_load_n(&histograms[id - cells], __ATOMIC_ACQUIRE) != NULL) {
+            return false;
+        }
+    }
+    return true;
 }
 
 /* The recorders of histogram `at` of every worker; returns whether there is one. */

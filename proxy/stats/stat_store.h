@@ -83,6 +83,9 @@ void kb_stat_group_set_provider(struct kb_stat_group *group, kb_stat_provide_fn 
 /* Leaves statistics out of the group. `ids` is borrowed for the life of the group. */
 void kb_stat_group_set_hidden(struct kb_stat_group *group, const uint16_t *ids, size_t count);
 
+/* Leaves the whole group out until some worker has taken its block of it. */
+void kb_stat_group_set_from_first_block(struct kb_stat_group *group);
+
 /* The admin listener's groups have fewer members than others of their schema, as in Envoy. */
 void kb_stat_group_hide_for_admin(struct kb_stat_group *group);
 

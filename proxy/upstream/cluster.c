@@ -7,6 +7,7 @@
 
 #include "base/mem.h"
 #include "proto/any.h"
+#include "proxy/stats/stat_store.h"
 #include "proxy/upstream/circuit_breaker.h"
 #include "proxy/upstream/cluster_manager.h"
 #include "proxy/upstream/config_read.h"
@@ -201,6 +202,10 @@ int kb_cluster_impl_create(const Envoy__Config__Cluster__V3__Cluster *message,
     cluster->policy.locality_weighted = cluster->lb_config->locality_weighted;
     cluster->api.stats =
         kb_stat_group_create(factory->server->stats, prefix, &kb_stat_schema_cluster);
+    cluster->api.http1_stats = kb_stat_group_create(
+        factory->server->stats, kb_str_printf(factory->arena, "%.*shttp1.", KB_STR_ARG(prefix)),
+        &kb_stat_schema_http1);
+    kb_stat_group_set_from_first_block(cluster->api.http1_stats);
     kb_circuit_breakers_start(cluster, factory->server->stats, prefix);
     *out = cluster;
     return 0;

@@ -54,14 +54,14 @@ void kb_cluster_dns_init(struct kb_cluster_dns *dns, struct kb_server_context *s
     dns->server = server;
     dns->defaults.options.servers = dns->defaults.servers;
     kb_vec_init(&dns->resolvers);
-    dns->stats = kb_stat_group_create(server->stats, KB_STR("dns.cares."), &kb_stat_schema_dns);
-    kb_stat_group_set_provider(dns->stats, dns_provide, dns);
 }
 
 void kb_cluster_dns_dispose(struct kb_cluster_dns *dns)
 {
-    kb_stat_group_set_provider(dns->stats, NULL, dns);
-    kb_stat_group_destroy(dns->stats);
+    if (dns->stats != NULL) {
+        kb_stat_group_set_provider(dns->stats, NULL, dns);
+        kb_stat_group_destroy(dns->stats);
+    }
     KB_VEC_FOREACH (resolver, &dns->resolvers) {
         kb_dns_destroy((*resolver)->dns);
         free(*resolver);
@@ -108,6 +108,11 @@ int kb_cluster_dns_get(struct kb_cluster_dns *dns, const struct kb_dns_options *
         return KB_EIO;
     }
     kb_vec_push(&dns->resolvers, made);
+    if (dns->stats == NULL) {
+        dns->stats =
+            kb_stat_group_create(dns->server->stats, KB_STR("dns.cares."), &kb_stat_schema_dns);
+        kb_stat_group_set_provider(dns->stats, dns_provide, dns);
+    }
     *out = made->dns;
     return 0;
 }

@@ -18,7 +18,7 @@ struct kb_cluster_resolver {
 
 struct kb_cluster_dns {
     struct kb_server_context *server;
-    struct kb_stat_group *stats;
+    struct kb_stat_group *stats; /* NULL until there is a resolver */
     KB_VEC(struct kb_cluster_resolver *) resolvers;
     struct kb_cluster_resolver defaults; /* of the bootstrap; without a resolver of its own */
 };

@@ -37,6 +37,7 @@ struct kb_h1_pool {
     uint32_t connecting_count;
     uint32_t waiting_count;
     uint32_t client_count;
+    bool counted;  /* as one of the cluster's pools */
     bool draining; /* the host is gone: no idle connections are kept */
     struct kb_deferred ready_check;
     struct kb_deferred destroy;
@@ -114,8 +115,24 @@ static struct kb_loop *pool_loop(struct kb_h1_pool *pool)
     return &pool->local->worker->loop;
 }
 
+/* Envoy's pools go when nothing is left in them, and those of all priorities of a host together. */
+static void pool_count(struct kb_h1_pool *pool, bool in_use)
+{
+    if (pool->counted == in_use) {
+        return;
+    }
+    pool->counted = in_use;
+    kb_resource_count_pool(pool->local, pool->priority, in_use ? 1 : -1);
+    for (unsigned p = 0; p < KB_PRIORITY_COUNT && !in_use; p++) {
+        kb_resource_count_pool(pool->local, (enum kb_priority)p, 0);
+    }
+}
+
 static void pool_destroy_check(struct kb_h1_pool *pool)
 {
+    if (pool->client_count == 0 && pool->waiting_count == 0) {
+        pool_count(pool, false);
+    }
     if (pool->draining && pool->waiting_count == 0) {
         /* Nobody waits for these any more. */
         KB_LIST_FOREACH (link, &pool->connecting) {
@@ -163,6 +180,7 @@ static void client_create(struct kb_h1_pool *pool)
     pool->connecting_count++;
     pool->client_count++;
     kb_resource_force(local, pool->priority, KB_RESOURCE_CONNECTIONS);
+    (void)kb_stat_group_block(cluster->http1_stats, local->worker->index);
     kb_stat_inc(pool->stats, KB_STAT_CLUSTER_UPSTREAM_CX_TOTAL);
     kb_stat_inc(pool->stats, KB_STAT_CLUSTER_UPSTREAM_CX_HTTP1_TOTAL);
     kb_stat_gauge_add(pool->stats, KB_STAT_CLUSTER_UPSTREAM_CX_ACTIVE, 1);
@@ -319,6 +337,7 @@ void kb_http_pool_new_stream(struct kb_cluster_local *local, struct kb_host *hos
                decoder, owner);
         return;
     }
+    pool_count(pool, true);
     if (!kb_resource_take(local, priority, KB_RESOURCE_PENDING)) {
         kb_stat_inc(pool->stats, KB_STAT_CLUSTER_UPSTREAM_RQ_PENDING_OVERFLOW);
         callbacks->on_failure(owner, KB_RESET_OVERFLOW, KB_STR_NULL, NULL);

@@ -223,10 +223,14 @@ static void test_histogram_shows_after_flush_and_interval_passes(void **state)
     struct kb_stat_group *group = cluster(*state, "cluster.a.");
 
     kb_stat_code_time(kb_stat_group_block(group, 0), KB_STAT_CODE_PLAIN, 0);
-    assert_dump(*state, "rq_time$", false, "");
+    kb_stat_code_time(kb_stat_group_block(group, 0), KB_STAT_CODE_EXTERNAL, 0);
+    assert_dump(*state, "rq_time$", true, "");
+    assert_dump(*state, "rq_time$", false,
+                "cluster.a.external.upstream_rq_time: No recorded values\n"
+                "cluster.a.upstream_rq_time: No recorded values\n");
     kb_stat_store_flush(*state);
     kb_stat_store_flush(*state);
-    assert_dump(*state, "rq_time", true,
+    assert_dump(*state, "a.upstream_rq_time", true,
                 "cluster.a.upstream_rq_time: P0(nan,0) P25(nan,0) P50(nan,0) P75(nan,0) P90(nan,0)"
                 " P95(nan,0) P99(nan,0) P99.5(nan,0) P99.9(nan,0) P100(nan,0)\n");
     kb_stat_group_destroy(group);
