@@ -105,4 +105,9 @@ void kb_router_charge_time(struct kb_router *router)
         router->upstream->host->zone_variant != 0) {
         kb_stat_code_time(stats, router->upstream->host->zone_variant, ms);
     }
+    for (unsigned i = 0; i < KB_ARRAY_LEN(router->vhost_stats); i++) {
+        if (KB_UNLIKELY(router->vhost_stats[i] != NULL)) {
+            kb_stat_code_time(router->vhost_stats[i], KB_STAT_CODE_PLAIN, ms);
+        }
+    }
 }
