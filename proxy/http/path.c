@@ -30,10 +30,38 @@ static bool is_unreserved(int c)
            c == '.' || c == '_' || c == '~';
 }
 
+/* A character was decoded at most two places behind a '%' that began no escape, as in "%%32e":
+ * where the two make an escape now, the '%' itself is written as one, lest the next hop decodes
+ * what this one did not see. `next` is the input behind. Returns the new length of the output. */
+static size_t nested_escape_break(char *out, size_t n, size_t percent, struct kb_str next)
+{
+    bool adjacent = percent == n - 2;
+    char escape[3] = {'%', out[percent + 1], out[n - 1]};
+
+    if (adjacent) {
+        if (next.len == 0) {
+            return n;
+        }
+        escape[2] = next.p[0];
+    }
+    if (escape_value(kb_str_make(escape, 3), 0) < 0) {
+        return n;
+    }
+    out[percent + 1] = '2';
+    out[percent + 2] = '5';
+    out[percent + 3] = escape[1];
+    if (adjacent) {
+        return percent + 4;
+    }
+    out[percent + 4] = escape[2];
+    return percent + 5;
+}
+
 /* Decodes escapes of unreserved characters and turns '\' to '/'. */
 static int unescape_unreserved(struct kb_str path, char *out, size_t *out_len)
 {
     size_t n = 0;
+    size_t percent = SIZE_MAX; /* of the last '%' that began no escape */
 
     for (size_t i = 0; i < path.len; i++) {
         int c = escape_value(path, i);
@@ -44,6 +72,9 @@ static int unescape_unreserved(struct kb_str path, char *out, size_t *out_len)
         if (c > 0 && is_unreserved(c)) {
             out[n++] = (char)c;
             i += 2;
+            if (KB_UNLIKELY(percent != SIZE_MAX && percent + 3 >= n)) {
+                n = nested_escape_break(out, n, percent, kb_str_from(path, i + 1));
+            }
         } else if (memchr("|\"<>`{}^", path.p[i], 8) != NULL && path.p[i] != '\0') {
             /* Not allowed in a path: written as an escape. */
             static const char digits[] = "0123456789ABCDEF";
@@ -52,6 +83,7 @@ static int unescape_unreserved(struct kb_str path, char *out, size_t *out_len)
             out[n++] = digits[(unsigned char)path.p[i] >> 4];
             out[n++] = digits[path.p[i] & 15];
         } else {
+            percent = path.p[i] == '%' && c < 0 ? n : percent;
             out[n++] = path.p[i] == '\\' ? '/' : path.p[i];
         }
     }
