@@ -11,6 +11,13 @@
 
 enum kb_priority { KB_PRIORITY_DEFAULT, KB_PRIORITY_HIGH, KB_PRIORITY_COUNT };
 
+/* What is spoken on a pool's connections. */
+enum kb_pool_kind {
+    KB_POOL_HTTP1,
+    KB_POOL_TCP, /* bytes as they come: one user a connection */
+    KB_POOL_KIND_COUNT
+};
+
 /* Limits of one routing priority (circuit_breakers.thresholds). */
 struct kb_circuit_limits {
     uint32_t connections, pending, requests, retries;
@@ -88,7 +95,7 @@ enum kb_host_stat { /* per host, /clusters order of the text page */
  * pool in it holds a reference to the host and must be gone (NULL) when it lets go of that. */
 struct kb_host_local {
     uint64_t stats[KB_HOST_STAT_COUNT];
-    void *pools[KB_PRIORITY_COUNT]; /* proxy/upstream/pool_h1.c */
+    void *pools[KB_POOL_KIND_COUNT][KB_PRIORITY_COUNT]; /* proxy/upstream/conn_pool.c */
     struct kb_host *host;
     uint32_t refs; /* kb_host_local_ref; while not 0 it holds one reference to the host */
     bool removed;  /* the host left this worker's view */

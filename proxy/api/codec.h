@@ -5,6 +5,7 @@
 
 #include "base/buf.h"
 #include "proxy/api/cluster.h"
+#include "proxy/api/connection.h"
 #include "proxy/api/reset_reason.h"
 #include "proxy/api/stream_info.h"
 
@@ -21,9 +22,6 @@ struct kb_response_encoder_ops {
     void (*read_disable)(void *encoder, bool disable);
 };
 
-/* One request on an upstream connection. */
-struct kb_request_encoder;
-
 /* Hears of the response; `owner` is given to the pool. Headers and trailers live in the arena given
  * with the request; their strings in it or in the head's slice. */
 struct kb_response_decoder_ops {
@@ -36,24 +34,76 @@ struct kb_response_decoder_ops {
     void (*on_reset)(void *owner, enum kb_reset_reason reason, struct kb_str transport_failure);
     void (*on_above_high)(void *owner); /* the upstream write queue */
     void (*on_below_low)(void *owner);
+    void (*on_sent)(void *owner, size_t n); /* TCP connections only; may be NULL */
 };
 
-/* Encodes the request; kb_request_encoder_headers first, once. */
-void kb_request_encoder_headers(struct kb_request_encoder *encoder,
-                                const struct kb_header_map *headers, bool end_stream);
-void kb_request_encoder_data(struct kb_request_encoder *encoder, struct kb_buf *data,
-                             bool end_stream);
-void kb_request_encoder_trailers(struct kb_request_encoder *encoder,
-                                 const struct kb_header_map *trailers);
-/* Gives the request up; no callback comes any more. */
-void kb_request_encoder_reset(struct kb_request_encoder *encoder);
+struct kb_request_encoder;
+
+/* One request on an upstream connection, or one use of a TCP connection (Envoy GenericUpstream):
+ * what each kind of connection implements; called through the functions below. */
+struct kb_request_encoder_ops {
+    void (*headers)(struct kb_request_encoder *encoder, const struct kb_header_map *headers,
+                    bool end_stream);
+    void (*data)(struct kb_request_encoder *encoder, struct kb_buf *data, bool end_stream);
+    void (*trailers)(struct kb_request_encoder *encoder, const struct kb_header_map *trailers);
+    void (*close)(struct kb_request_encoder *encoder, enum kb_conn_close how,
+                  uint64_t flush_timeout_ms);
+    void (*read_disable)(struct kb_request_encoder *encoder, bool disable);
+    struct kb_slice *(*head_slice)(struct kb_request_encoder *encoder);
+    void (*info)(struct kb_request_encoder *encoder, struct kb_upstream_info *info);
+};
+
+struct kb_request_encoder {
+    const struct kb_request_encoder_ops *ops;
+    bool peer_reset; /* in on_reset: the peer sent RST */
+};
+
+/* Encodes the request; first, once. On a TCP connection nothing is sent: a HTTP user gets the 200
+ * that opens its tunnel from within, a user without HTTP does not call it. */
+KB_INLINE void kb_request_encoder_headers(struct kb_request_encoder *encoder,
+                                          const struct kb_header_map *headers, bool end_stream)
+{
+    encoder->ops->headers(encoder, headers, end_stream);
+}
+/* Takes all of data. end_stream half-closes what has no other end: TCP connections and tunnels. */
+KB_INLINE void kb_request_encoder_data(struct kb_request_encoder *encoder, struct kb_buf *data,
+                                       bool end_stream)
+{
+    encoder->ops->data(encoder, data, end_stream);
+}
+KB_INLINE void kb_request_encoder_trailers(struct kb_request_encoder *encoder,
+                                           const struct kb_header_map *trailers)
+{
+    encoder->ops->trailers(encoder, trailers);
+}
+/* Gives the request up; no callback comes any more. Its connection goes as `how` says; when it is
+ * flushed first, the peer may take nothing for flush_timeout_ms (0: for ever). */
+KB_INLINE void kb_request_encoder_close(struct kb_request_encoder *encoder, enum kb_conn_close how,
+                                        uint64_t flush_timeout_ms)
+{
+    encoder->ops->close(encoder, how, flush_timeout_ms);
+}
+KB_INLINE void kb_request_encoder_reset(struct kb_request_encoder *encoder)
+{
+    encoder->ops->close(encoder, KB_CONN_NO_FLUSH, 0);
+}
 /* Counted: stops reading the response. */
-void kb_request_encoder_read_disable(struct kb_request_encoder *encoder, bool disable);
-/* The slice that holds the response's header strings; take a reference in on_headers to keep them.
- */
-struct kb_slice *kb_request_encoder_head_slice(struct kb_request_encoder *encoder);
+KB_INLINE void kb_request_encoder_read_disable(struct kb_request_encoder *encoder, bool disable)
+{
+    encoder->ops->read_disable(encoder, disable);
+}
+/* The slice that holds the response's header strings, or NULL; take a reference in on_headers to
+ * keep them. */
+KB_INLINE struct kb_slice *kb_request_encoder_head_slice(struct kb_request_encoder *encoder)
+{
+    return encoder->ops->head_slice(encoder);
+}
 /* Facts of the connection for the access log. */
-void kb_request_encoder_info(struct kb_request_encoder *encoder, struct kb_upstream_info *info);
+KB_INLINE void kb_request_encoder_info(struct kb_request_encoder *encoder,
+                                       struct kb_upstream_info *info)
+{
+    encoder->ops->info(encoder, info);
+}
 
 /* Who waits for a connection. */
 struct kb_pool_callbacks {
@@ -72,10 +122,10 @@ struct kb_pool_waiter;
 /* Asks the pool of this host on this worker for a stream. Response headers go into `response`
  * (initialised by the codec) in `arena`; both must live until the stream ends. Calls one of
  * `callbacks`, perhaps before returning; then *waiter is NULL. */
-void kb_http_pool_new_stream(struct kb_cluster_local *local, struct kb_host *host,
-                             enum kb_priority priority, struct kb_arena *arena,
-                             const struct kb_pool_callbacks *callbacks,
-                             const struct kb_response_decoder_ops *decoder, void *owner,
-                             struct kb_pool_waiter **waiter);
+void kb_pool_new_stream(struct kb_cluster_local *local, struct kb_host *host,
+                        enum kb_pool_kind kind, enum kb_priority priority, struct kb_arena *arena,
+                        const struct kb_pool_callbacks *callbacks,
+                        const struct kb_response_decoder_ops *decoder, void *owner,
+                        struct kb_pool_waiter **waiter);
 /* The request is not wanted any more. */
-void kb_http_pool_cancel(struct kb_pool_waiter *waiter);
+void kb_pool_cancel(struct kb_pool_waiter *waiter);

@@ -102,6 +102,8 @@ bool kb_stream_request_complete(struct kb_stream *stream);
 bool kb_stream_response_started(struct kb_stream *stream);
 /* The access log names the cluster of the present route, or none, even when no router ran on it. */
 void kb_stream_cluster_refresh(struct kb_stream *stream);
+/* The request's method is CONNECT. */
+bool kb_stream_is_connect(struct kb_stream *stream);
 /* content-type application/grpc */
 bool kb_stream_is_grpc(struct kb_stream *stream);
 /* Cells of "http.<stat_prefix>." on this worker. */

@@ -168,7 +168,7 @@ static enum kb_h1_framing response_framing(char **at, const struct kb_header_map
     unsigned status = headers->status;
     bool bodiless = options->head_request || status == 304 || status == 204 || status < 200;
 
-    if (KB_UNLIKELY(options->upgraded)) {
+    if (KB_UNLIKELY(options->upgraded && !end_stream)) {
         return KB_H1_FRAMING_CLOSE;
     }
     if (kb_header_map_get_id(headers, KB_HDR_CONTENT_LENGTH) != NULL) {
@@ -188,9 +188,6 @@ static enum kb_h1_framing response_framing(char **at, const struct kb_header_map
     }
     if (status < 200 || status == 204) {
         return KB_H1_FRAMING_NONE;
-    }
-    if (options->connect_request && status / 100 == 2) {
-        return KB_H1_FRAMING_CLOSE;
     }
     *at = header_put(*at, KB_STR("transfer-encoding"), KB_STR("chunked"), proper);
     return options->head_request ? KB_H1_FRAMING_NONE : KB_H1_FRAMING_CHUNKED;

@@ -16,10 +16,9 @@ enum kb_h1_framing {
 
 struct kb_h1_response_options {
     const struct kb_h1_settings *settings;
-    bool http_10;         /* the client speaks HTTP/1.0 */
-    bool head_request;    /* the request was HEAD */
-    bool connect_request; /* CONNECT */
-    bool upgraded;        /* a 101 that answers a request to upgrade: bytes follow */
+    bool http_10;      /* the client speaks HTTP/1.0 */
+    bool head_request; /* the request was HEAD */
+    bool upgraded;     /* the answer agrees to an upgrade or CONNECT: bytes follow */
 };
 
 /* Status line, headers, and the framing header that they lack; returns the framing. */

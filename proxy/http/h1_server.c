@@ -105,7 +105,7 @@ static enum kb_h1_error target_set(struct kb_h1_server *server, struct kb_header
 
     if (server->connect_request) {
         map->authority = url;
-        return kb_str_find_char(url, '/') >= 0 ? KB_H1_INVALID_URL : KB_H1_OK;
+        return kb_url_connect_target_valid(url) ? KB_H1_OK : KB_H1_INVALID_URL;
     }
     if (KB_LIKELY(url.len > 0 && url.p[0] == '/')) {
         map->path = url;
@@ -143,6 +143,19 @@ static bool connection_acceptable(struct kb_header_map *map)
     return true;
 }
 
+/* CONNECT has no body that could be framed (RFC 9110 section 9.3.6): what claims one is refused,
+ * so that nobody behind takes its bytes for something else. */
+static enum kb_h1_error connect_check(const struct kb_h1_parser *parser, struct kb_header_map *map)
+{
+    if (parser->has_content_length) {
+        if (!kb_str_eq(kb_header_map_value_id(map, KB_HDR_CONTENT_LENGTH), KB_STR("0"))) {
+            return KB_H1_BODY_DISALLOWED;
+        }
+        kb_header_map_remove_id(map, KB_HDR_CONTENT_LENGTH);
+    }
+    return parser->chunked ? KB_H1_INVALID_TRANSFER_ENCODING : KB_H1_OK;
+}
+
 static void on_head(struct kb_h1_server *server)
 {
     struct kb_h1_parser *parser = &server->parser;
@@ -163,6 +176,7 @@ static void on_head(struct kb_h1_server *server)
     server->head_request = kb_str_eq(map->method, KB_STR("HEAD"));
     server->connect_request = kb_str_eq(map->method, KB_STR("CONNECT"));
     stream->head_request = server->head_request;
+    stream->connect_request = server->connect_request;
     if (server->http_10 && !parser->settings->accept_http_10) {
         fail(server, KB_H1_LOW_VERSION);
         return;
@@ -171,6 +185,13 @@ static void on_head(struct kb_h1_server *server)
         !connection_acceptable(map)) {
         fail(server, KB_H1_CONNECTION_HEADER_REJECTED);
         return;
+    }
+    if (KB_UNLIKELY(server->connect_request)) {
+        error = connect_check(parser, map);
+        if (error != KB_H1_OK) {
+            fail(server, error);
+            return;
+        }
     }
     error = target_set(server, map);
     if (error == KB_H1_OK && map->authority.p != NULL && !authority_valid(map->authority)) {
@@ -182,7 +203,8 @@ static void on_head(struct kb_h1_server *server)
     }
     server->request_complete = parser->message_complete;
     kb_stream_decode_headers(stream, parser->message_complete);
-    if (KB_UNLIKELY(stream->upgrade_asked)) {
+    if (KB_UNLIKELY(stream->upgrade_asked || server->connect_request)) {
+        /* Whatever becomes of it, what follows is no further request. */
         server->tunnel = true;
         server->request_complete = false;
     }
@@ -289,7 +311,7 @@ static bool message_begin(struct kb_h1_server *server, struct kb_buf *in)
     return true;
 }
 
-/* Bytes behind a request to upgrade, to the stream as they are. */
+/* Bytes behind a request to upgrade or CONNECT, to the stream as they are. */
 static void tunnel_pass(struct kb_h1_server *server, struct kb_buf *in)
 {
     if (server->stream == NULL) {
@@ -357,7 +379,10 @@ static void encode_1xx(void *encoder, const struct kb_header_map *headers)
         .head_request = server->head_request,
     };
 
+    size_t before = server->hcm->conn->out.len;
+
     kb_h1_encode_response(&server->hcm->conn->out, headers, true, &options);
+    server->stream->info.wire_bytes_sent += server->hcm->conn->out.len - before;
     kb_conn_written(server->hcm->conn);
 }
 
@@ -370,7 +395,6 @@ static void encode_headers(void *encoder, const struct kb_header_map *headers, b
         .settings = server->parser.settings,
         .http_10 = server->http_10,
         .head_request = server->head_request,
-        .connect_request = server->connect_request,
         .upgraded = server->stream->upgraded,
     };
 

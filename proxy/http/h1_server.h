@@ -27,7 +27,7 @@ struct kb_h1_server {
     bool head_request;
     bool connect_request;
     bool http_10;
-    bool tunnel; /* after a request to upgrade: what comes is not HTTP/1 any more */
+    bool tunnel; /* after a request to upgrade or CONNECT: what comes is not HTTP/1 any more */
     bool failed; /* nothing more is parsed */
 };
 KB_OBJ_MAGIC(kb_h1_server, 0x48315356);

@@ -38,6 +38,19 @@ struct kb_hcm_filter {
     bool disabled;
 };
 
+/* The last is terminal. */
+struct kb_hcm_filter_chain {
+    struct kb_hcm_filter *filters;
+    size_t count;
+};
+
+/* One entry of upgrade_configs. */
+struct kb_hcm_upgrade {
+    struct kb_str name;
+    struct kb_hcm_filter_chain chain; /* empty: that of other requests */
+    bool enabled;
+};
+
 struct kb_local_reply_config; /* proxy/api/local_reply.h */
 
 /* Immutable; made on the main thread, shared by the connections of all workers. */
@@ -53,10 +66,10 @@ struct kb_hcm_config {
     struct kb_h1_settings h1;
     struct kb_route_config *route_config; /* NULL: none yet, every request gets 404 */
     struct kb_access_log_list *access_log;
-    struct kb_hcm_filter *filters; /* the last is terminal */
-    size_t filter_count;
+    struct kb_hcm_filter_chain chain;
     struct kb_local_reply_config *local_reply; /* NULL: default */
-    const struct kb_route_upgrade *upgrades;   /* ends with an empty name; NULL: none */
+    struct kb_hcm_upgrade *upgrades;
+    size_t upgrade_count;
     struct kb_str server_name;
     struct kb_str via;
     struct kb_str user_agent; /* add_user_agent: the local cluster's name; empty: off */

@@ -88,12 +88,20 @@ struct kb_hcm_config *kb_hcm_config_create_default(struct kb_server_context *ser
     return config;
 }
 
+static void chain_dispose(struct kb_hcm_filter_chain *chain)
+{
+    for (size_t i = 0; i < chain->count; i++) {
+        if (chain->filters[i].ops->config_destroy != NULL) {
+            chain->filters[i].ops->config_destroy(chain->filters[i].config);
+        }
+    }
+}
+
 void kb_hcm_config_destroy(struct kb_hcm_config *config)
 {
-    for (size_t i = 0; i < config->filter_count; i++) {
-        if (config->filters[i].ops->config_destroy != NULL) {
-            config->filters[i].ops->config_destroy(config->filters[i].config);
-        }
+    chain_dispose(&config->chain);
+    for (size_t i = 0; i < config->upgrade_count; i++) {
+        chain_dispose(&config->upgrades[i].chain);
     }
     if (config->route_config != NULL) {
         kb_route_config_destroy(config->route_config);
@@ -265,14 +273,23 @@ static void internal_addresses_apply(struct kb_hcm_config *config, const hcm_mes
     kb_diag_pop(diag);
 }
 
-static void filter_apply(struct kb_hcm_config *config, const HCM(HttpFilter) * m, size_t index,
-                         bool last, struct kb_factory_context *factory, struct kb_diag *diag)
+/* Where a chain of filters is built: the words that Envoy's errors have for it. */
+struct chain_build {
+    struct kb_hcm_filter_chain *chain;
+    const char *kind; /* "http" */
+    struct kb_factory_context *factory;
+    struct kb_diag *diag;
+};
+
+static void filter_apply(struct chain_build *build, const HCM(HttpFilter) * m, bool last)
 {
-    struct kb_hcm_filter *filter = &config->filters[index];
+    struct kb_hcm_filter *filter = &build->chain->filters[build->chain->count];
+    struct kb_arena *arena = build->factory->arena;
+    struct kb_diag *diag = build->diag;
     struct kb_str type =
         m->config_type_case ==
                 ENVOY__EXTENSIONS__FILTERS__NETWORK__HTTP_CONNECTION_MANAGER__V3__HTTP_FILTER__CONFIG_TYPE_TYPED_CONFIG
-            ? kb_any_inner_name(m->typed_config, &config->arena)
+            ? kb_any_inner_name(m->typed_config, arena)
             : KB_STR_NULL;
     const struct kb_extension *extension =
         kb_extension_find(KB_EXT_HTTP_FILTER, type, kb_wkt_str(m->name));
@@ -287,41 +304,36 @@ static void filter_apply(struct kb_hcm_config *config, const HCM(HttpFilter) * m
         return;
     }
     filter->ops = extension->ops;
-    filter->name = kb_str_dup(&config->arena, kb_wkt_str(m->name));
+    filter->name = kb_str_dup(arena, kb_wkt_str(m->name));
     filter->disabled = m->disabled;
     if (filter->ops->terminal != last) {
         kb_diag_error(diag,
                       last ? "Error: non-terminal filter named %s of type %s is the last filter in "
-                             "a http filter chain."
+                             "a %s filter chain."
                            : "Error: terminal filter named %s of type %s must be the last filter "
-                             "in a http filter chain.",
-                      m->name, filter->ops->name);
+                             "in a %s filter chain.",
+                      m->name, filter->ops->name, build->kind);
     }
     kb_diag_push(diag, "typed_config");
-    message = type.len > 0 ? kb_any_unpack(m->typed_config, NULL, &config->arena, diag) : NULL;
+    message = type.len > 0 ? kb_any_unpack(m->typed_config, NULL, arena, diag) : NULL;
     if (message != NULL || type.len == 0) {
-        int rc = filter->ops->config_create(message, factory, diag, &filter->config);
+        int rc = filter->ops->config_create(message, build->factory, diag, &filter->config);
 
         KB_ASSERT(rc == 0 || kb_diag_result(diag) != 0);
     }
     kb_diag_pop(diag);
-    config->filter_count = index + 1;
+    build->chain->count++;
 }
 
-static void filters_apply(struct kb_hcm_config *config, const hcm_message *m,
-                          struct kb_factory_context *factory, struct kb_diag *diag)
+static void chain_apply(struct chain_build *build, HCM(HttpFilter) *const *filters, size_t count,
+                        const char *field)
 {
-    size_t at = 0;
-
-    config->filters =
-        kb_arena_calloc(&config->arena, sizeof(*config->filters) * (m->n_http_filters + 1));
-    for (size_t i = 0; i < m->n_http_filters; i++) {
-        size_t before = config->filter_count;
-
-        kb_diag_push_index(diag, "http_filters", i);
-        filter_apply(config, m->http_filters[i], at, i + 1 == m->n_http_filters, factory, diag);
-        kb_diag_pop(diag);
-        at += config->filter_count > before ? 1 : 0;
+    build->chain->filters =
+        kb_arena_calloc(build->factory->arena, sizeof(*build->chain->filters) * (count + 1));
+    for (size_t i = 0; i < count; i++) {
+        kb_diag_push_index(build->diag, field, i);
+        filter_apply(build, filters[i], i + 1 == count);
+        kb_diag_pop(build->diag);
     }
 }
 
@@ -355,34 +367,35 @@ static void codec_check(const hcm_message *m, struct kb_diag *diag)
     }
 }
 
-static void upgrades_apply(struct kb_hcm_config *config, const hcm_message *m, struct kb_diag *diag)
+static void upgrade_apply(struct kb_hcm_config *config,
+                          const HCM(HttpConnectionManager__UpgradeConfig) * m,
+                          struct kb_factory_context *factory, struct kb_diag *diag)
 {
-    struct kb_route_upgrade *upgrades;
+    struct kb_hcm_upgrade *upgrade = &config->upgrades[config->upgrade_count];
+    struct chain_build build = {&upgrade->chain, "http upgrade", factory, diag};
 
-    if (m->n_upgrade_configs == 0) {
-        return;
+    upgrade->name = kb_str_dup(&config->arena, kb_wkt_str(m->upgrade_type));
+    upgrade->enabled = kb_wkt_bool(m->enabled, true);
+    for (size_t i = 0; i < config->upgrade_count; i++) {
+        if (kb_str_ieq(config->upgrades[i].name, upgrade->name)) {
+            kb_diag_error(diag, "Error: multiple upgrade configs with the same name: '%.*s'",
+                          KB_STR_ARG(upgrade->name));
+        }
     }
-    upgrades = kb_arena_calloc(&config->arena, (m->n_upgrade_configs + 1) * sizeof(*upgrades));
+    chain_apply(&build, m->filters, m->n_filters, "filters");
+    config->upgrade_count++;
+}
+
+static void upgrades_apply(struct kb_hcm_config *config, const hcm_message *m,
+                           struct kb_factory_context *factory, struct kb_diag *diag)
+{
+    config->upgrades =
+        kb_arena_calloc(&config->arena, (m->n_upgrade_configs + 1) * sizeof(*config->upgrades));
     for (size_t i = 0; i < m->n_upgrade_configs; i++) {
-        upgrades[i].name =
-            kb_str_dup(&config->arena, kb_wkt_str(m->upgrade_configs[i]->upgrade_type));
-        upgrades[i].enabled = kb_wkt_bool(m->upgrade_configs[i]->enabled, true);
         kb_diag_push_index(diag, "upgrade_configs", i);
-        if (kb_str_istarts_with(upgrades[i].name, KB_STR("CONNECT"))) {
-            unsupported(diag, "upgrade_type", "CONNECT is not supported yet");
-        }
-        for (size_t k = 0; k < i; k++) {
-            if (kb_str_ieq(upgrades[k].name, upgrades[i].name)) {
-                kb_diag_error(diag, "Error: multiple upgrade configs with the same name: '%.*s'",
-                              KB_STR_ARG(upgrades[i].name));
-            }
-        }
-        if (m->upgrade_configs[i]->n_filters > 0) {
-            unsupported(diag, "filters", "filters of an upgrade are not supported yet");
-        }
+        upgrade_apply(config, m->upgrade_configs[i], factory, diag);
         kb_diag_pop(diag);
     }
-    config->upgrades = upgrades;
 }
 
 struct kb_hcm_config *kb_hcm_config_create(const hcm_message *m, struct kb_factory_context *factory,
@@ -404,14 +417,15 @@ struct kb_hcm_config *kb_hcm_config_create(const hcm_message *m, struct kb_facto
     path_apply(config, m);
     internal_addresses_apply(config, m, diag);
     codec_check(m, diag);
-    upgrades_apply(config, m, diag);
     if (m->local_reply_config != NULL) {
         kb_diag_push(diag, "local_reply_config");
         config->local_reply = kb_local_reply_config_create(m->local_reply_config, &inner, diag);
         kb_diag_pop(diag);
     }
     config->access_log = kb_access_log_list_create(m->access_log, m->n_access_log, &inner, diag);
-    filters_apply(config, m, &inner, diag);
+    chain_apply(&(struct chain_build){&config->chain, "http", &inner, diag}, m->http_filters,
+                m->n_http_filters, "http_filters");
+    upgrades_apply(config, m, &inner, diag);
     routes_apply(config, m, &inner, diag);
     if (diag->error_count != errors) {
         kb_hcm_config_destroy(config);

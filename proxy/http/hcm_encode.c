@@ -51,6 +51,11 @@ bool kb_stream_response_started(struct kb_stream *stream)
     return stream->response_started;
 }
 
+bool kb_stream_is_connect(struct kb_stream *stream)
+{
+    return stream->connect_request;
+}
+
 bool kb_stream_is_grpc(struct kb_stream *stream)
 {
     return stream->grpc_request;
@@ -119,6 +124,12 @@ static bool server_drains(struct kb_hcm *hcm)
                           kb_loop_now_ms(&hcm->worker->loop), kb_rand_u64(&hcm->worker->rand));
 }
 
+/* The connection is not HTTP any more after this answer. */
+static bool is_tunnel(const struct kb_stream *stream, const struct kb_header_map *headers)
+{
+    return stream->connect_request ? headers->status == 200 : stream->upgraded;
+}
+
 static void connection_header_set(struct kb_stream *stream, struct kb_header_map *headers)
 {
     struct kb_hcm *hcm = stream->hcm;
@@ -138,7 +149,7 @@ static void connection_header_set(struct kb_stream *stream, struct kb_header_map
         hcm->drain = KB_HCM_CLOSING;
         kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_RESPONSE_BEFORE_RQ_COMPLETE);
     }
-    if (hcm->drain != KB_HCM_NOT_DRAINING && !stream->upgraded) {
+    if (hcm->drain != KB_HCM_NOT_DRAINING && !is_tunnel(stream, headers)) {
         kb_header_map_add_id(headers, KB_HDR_CONNECTION, KB_STR("close"));
     } else if (stream->http_10_keep_alive) {
         kb_header_map_add_id(headers, KB_HDR_CONNECTION, KB_STR("keep-alive"));
@@ -194,7 +205,10 @@ void kb_stream_encode_headers(struct kb_stream *stream, struct kb_header_map *he
     stream->response_started = true;
     stream->response = headers;
     stream->info.response_code = headers->status;
-    stream->upgraded = stream->upgrade_asked && headers->status == 101;
+    if (KB_UNLIKELY(stream->upgrade_asked)) {
+        stream->upgraded =
+            stream->connect_request ? headers->status / 100 == 2 : headers->status == 101;
+    }
     kb_stream_finish_response_headers(stream, headers, end_stream);
     stream->info.first_tx_ns = kb_loop_now_ns(&stream->hcm->worker->loop);
     kb_stream_code_count(stream, headers->status);

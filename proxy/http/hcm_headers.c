@@ -343,7 +343,7 @@ void kb_hcm_mutate_response(struct kb_stream *stream, struct kb_header_map *head
 {
     const struct kb_hcm_config *config = stream->hcm->config;
 
-    if (!stream->upgraded) {
+    if (!stream->upgraded || stream->connect_request) {
         kb_header_map_remove_id(headers, KB_HDR_CONNECTION);
         kb_header_map_remove_id(headers, KB_HDR_UPGRADE);
     }

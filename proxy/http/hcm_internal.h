@@ -94,8 +94,9 @@ struct kb_stream {
     bool grpc_request;
     uint8_t grpc_status; /* of the next local reply in gRPC form; 0: from its HTTP status */
     bool http_10_keep_alive;
-    bool upgrade_asked; /* the request asks for an upgrade that is enabled: its bytes have no end */
-    bool upgraded;      /* the upstream agreed (101): bytes pass both ways as they come */
+    bool connect_request;
+    bool upgrade_asked; /* an upgrade or CONNECT that is enabled: what follows has no end */
+    bool upgraded;      /* it was agreed to: bytes pass both ways as they come */
     bool recreated; /* a later pass of an internal redirect: its headers were sanitised already */
     bool edge_request;
 };
@@ -179,8 +180,8 @@ void kb_stream_duration_refresh(struct kb_stream *stream);
 
 /* ---- http_filter_manager.c ---- */
 
-/* Makes the filters; false when there is a route and an upgrade was asked for that is not enabled.
- */
+/* Makes the filters; false when the request has a route and asks for an upgrade, or is CONNECT,
+ * that is not enabled. */
 bool kb_stream_filters_create(struct kb_stream *stream);
 void kb_stream_filters_decode_headers(struct kb_stream *stream, bool end_stream);
 void kb_stream_filters_decode_data(struct kb_stream *stream, struct kb_buf *data, bool end_stream);

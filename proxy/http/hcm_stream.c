@@ -208,6 +208,16 @@ void kb_stream_touch(struct kb_stream *stream)
     stream->idle_deadline_ms = kb_loop_now_ms(&stream->hcm->worker->loop) + stream->idle_timeout_ms;
 }
 
+/* Answers to requests that have a route carry its headers, whoever gives them. */
+static void route_headers_add(void *arg, struct kb_header_map *headers)
+{
+    struct kb_stream *stream = KB_CAST(arg, kb_stream);
+
+    if (stream->route != NULL) {
+        kb_route_finalize_response(stream->route, NULL, &stream->request, headers, &stream->info);
+    }
+}
+
 static void idle_timeout(struct kb_stream *stream)
 {
     kb_stat_inc(stream->hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_IDLE_TIMEOUT);
@@ -218,7 +228,8 @@ static void idle_timeout(struct kb_stream *stream)
         return;
     }
     kb_stream_send_local_reply(stream, stream->remote_complete ? 504 : 408,
-                               KB_STR("stream timeout"), KB_STR("stream_idle_timeout"), NULL, NULL);
+                               KB_STR("stream timeout"), KB_STR("stream_idle_timeout"),
+                               route_headers_add, stream);
 }
 
 static void idle_timer_fired(struct kb_timer *timer)
@@ -252,7 +263,7 @@ static void request_timer_fired(struct kb_timer *timer)
     KB_ASSERT(stream->kb_magic == (uint32_t)KB_MAGIC_kb_stream);
     kb_stat_inc(stream->hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_TIMEOUT);
     kb_stream_send_local_reply(stream, 408, KB_STR("request timeout"),
-                               KB_STR("request_overall_timeout"), NULL, NULL);
+                               KB_STR("request_overall_timeout"), route_headers_add, stream);
 }
 
 static void duration_timer_fired(struct kb_timer *timer)
@@ -269,7 +280,7 @@ static void duration_timer_fired(struct kb_timer *timer)
     stream->grpc_status = 4; /* DEADLINE_EXCEEDED */
     kb_stream_send_local_reply(stream, stream->remote_complete ? 504 : 408,
                                KB_STR("downstream duration timeout"),
-                               KB_STR("max_duration_timeout"), NULL, NULL);
+                               KB_STR("max_duration_timeout"), route_headers_add, stream);
 }
 
 /* After routing: the route's own timeouts. */
@@ -327,8 +338,7 @@ static bool head_acceptable(struct kb_stream *stream)
             return false;
         }
     }
-    if (!kb_str_eq(map->method, KB_STR("CONNECT")) &&
-        (map->path.len == 0 || map->path.p[0] != '/')) {
+    if (KB_LIKELY(!stream->connect_request) && (map->path.len == 0 || map->path.p[0] != '/')) {
         kb_stat_inc(stream->hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_NON_RELATIVE_PATH);
         reply_empty(stream, 404, KB_STR("absolute_path_rejected"));
         return false;
@@ -447,7 +457,9 @@ void kb_stream_decode_headers(struct kb_stream *stream, bool end_stream)
     bool upgradable;
 
     /* What follows CONNECT has no end. */
-    if (end_stream && !kb_str_eq(stream->request.method, KB_STR("CONNECT"))) {
+    if (KB_UNLIKELY(stream->connect_request)) {
+        end_stream = false;
+    } else if (end_stream) {
         remote_completed(stream);
     }
     method_set(stream);
@@ -469,7 +481,8 @@ void kb_stream_decode_headers(struct kb_stream *stream, bool end_stream)
     if (!upgradable) {
         kb_stat_inc(stream->hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_WS_ON_NON_WS_ROUTE);
         kb_stream_cluster_refresh(stream);
-        reply_empty(stream, 403, KB_STR("upgrade_failed"));
+        kb_stream_send_local_reply(stream, 403, KB_STR_NULL, KB_STR("upgrade_failed"),
+                                   route_headers_add, stream);
         return;
     }
     if (KB_UNLIKELY(stream->upgrade_asked)) {

@@ -4,62 +4,74 @@
 #include "proxy/http/hcm_internal.h"
 #include "proxy/http/local_reply.h"
 
-static const struct kb_route_upgrade *upgrade_find(const struct kb_route_upgrade *list,
-                                                   struct kb_str name)
+static const struct kb_route_upgrade *route_upgrade_find(const struct kb_route *route,
+                                                         struct kb_str name)
 {
-    for (; list != NULL && list->name.len > 0; list++) {
-        if (kb_str_ieq(list->name, name)) {
-            return list;
+    const struct kb_route_upgrade *at = route != NULL ? route->upgrades : NULL;
+
+    for (; at != NULL && at->name.len > 0; at++) {
+        if (kb_str_ieq(at->name, name)) {
+            return at;
         }
     }
     return NULL;
 }
 
-/* What the route says of an upgrade counts before what the connection manager says. */
-static bool upgrade_enabled(struct kb_stream *stream)
+static const struct kb_hcm_upgrade *hcm_upgrade_find(const struct kb_hcm_config *config,
+                                                     struct kb_str name)
 {
-    struct kb_str name = kb_header_map_value_id(&stream->request, KB_HDR_UPGRADE);
-    const struct kb_route_upgrade *found = NULL;
-    struct kb_hcm *hcm = stream->hcm;
+    for (size_t i = 0; i < config->upgrade_count; i++) {
+        if (kb_str_ieq(config->upgrades[i].name, name)) {
+            return &config->upgrades[i];
+        }
+    }
+    return NULL;
+}
 
-    if (KB_LIKELY(name.p == NULL)) {
-        return true;
-    }
-    if (stream->route != NULL) {
-        found = upgrade_find(stream->route->upgrades, name);
-    }
-    if (found == NULL) {
-        found = upgrade_find(hcm->config->upgrades, name);
-    }
-    if (found == NULL || !found->enabled) {
-        return false;
+/* The filters of an upgrade, or NULL when it is not enabled: what the route says of that counts
+ * before what the connection manager says. CONNECT is an upgrade without the header. */
+static const struct kb_hcm_filter_chain *upgrade_chain(struct kb_stream *stream, struct kb_str name)
+{
+    const struct kb_route_upgrade *by_route = route_upgrade_find(stream->route, name);
+    struct kb_hcm *hcm = stream->hcm;
+    const struct kb_hcm_upgrade *by_hcm = hcm_upgrade_find(hcm->config, name);
+    bool enabled = by_route != NULL ? by_route->enabled : by_hcm != NULL && by_hcm->enabled;
+
+    if (!enabled) {
+        return NULL;
     }
     stream->upgrade_asked = true;
     kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_UPGRADES_TOTAL);
     kb_stat_gauge_add(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_UPGRADES_ACTIVE, 1);
-    return true;
+    return by_hcm != NULL && by_hcm->chain.count > 0 ? &by_hcm->chain : &hcm->config->chain;
 }
 
 bool kb_stream_filters_create(struct kb_stream *stream)
 {
-    const struct kb_hcm_config *config = stream->hcm->config;
+    const struct kb_hcm_filter_chain *chain = &stream->hcm->config->chain;
+    struct kb_str upgrade = kb_header_map_value_id(&stream->request, KB_HDR_UPGRADE);
 
-    if (!upgrade_enabled(stream)) {
-        /* A request to upgrade has no end that could have come. */
-        stream->remote_complete = false;
-        if (stream->route != NULL) {
-            return false;
+    if (KB_UNLIKELY(upgrade.p != NULL || stream->connect_request)) {
+        chain = upgrade_chain(stream, upgrade.p != NULL ? upgrade : KB_STR("CONNECT"));
+        if (chain == NULL) {
+            /* A request to upgrade has no end that could have come. */
+            stream->remote_complete = false;
+            if (stream->route != NULL) {
+                return false;
+            }
+            /* The filters will say that there is no route. */
+            chain = &stream->hcm->config->chain;
         }
     }
-    stream->filters = kb_arena_alloc(
-        &stream->arena, config->filter_count * sizeof(*stream->filters), sizeof(void *));
-    for (size_t i = 0; i < config->filter_count; i++) {
-        const struct kb_hcm_filter *filter = &config->filters[i];
+    stream->filters =
+        kb_arena_alloc(&stream->arena, chain->count * sizeof(*stream->filters), sizeof(void *));
+    for (size_t i = 0; i < chain->count; i++) {
+        const struct kb_hcm_filter *filter = &chain->filters[i];
 
         stream->filters[i] = (struct kb_stream_filter){.ops = filter->ops};
         stream->filters[i].self = filter->ops->create(filter->config, stream);
     }
-    stream->filter_count = config->filter_count;
+    stream->filter_count = chain->count;
     return true;
 }
 

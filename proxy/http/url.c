@@ -61,6 +61,12 @@ static bool host_and_port_valid(struct kb_str text)
     return text.len > 0 && only(text, ".-");
 }
 
+bool kb_url_connect_target_valid(struct kb_str text)
+{
+    return host_and_port_valid(text) && kb_str_find_char(text, ':') >= 0 &&
+           text.p[text.len - 1] != ']';
+}
+
 /* Path, query and fragment: anything that is visible ASCII. */
 static bool visible(struct kb_str text)
 {

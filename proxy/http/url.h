@@ -20,5 +20,8 @@ enum kb_url_error {
     KB_URL_SCHEME, /* another scheme than http and https */
 };
 
+/* Whether it is "host:port" or "[address]:port", as a CONNECT has it (RFC 9112 section 3.2.3). */
+bool kb_url_connect_target_valid(struct kb_str text);
+
 /* Takes an absolute URL apart; *out is whole only after KB_URL_OK. No allocation. */
 enum kb_url_error kb_url_parse(struct kb_str text, struct kb_url *out);

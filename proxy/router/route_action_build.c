@@ -329,8 +329,13 @@ static void upgrade_check(struct kb_route_build *build,
             kb_route_build_error(build, "Duplicate upgrade %s", message->upgrade_type);
         }
     }
-    if (message->connect_config != NULL && !kb_str_eq(upgrades[index].name, KB_STR("connect")) &&
-        !kb_str_eq(upgrades[index].name, KB_STR("connect-udp"))) {
+    if (message->connect_config == NULL || kb_str_eq(upgrades[index].name, KB_STR("connect"))) {
+        return;
+    }
+    if (kb_str_eq(upgrades[index].name, KB_STR("connect-udp"))) {
+        kb_route_build_error(build, "connect_config of CONNECT-UDP is not supported; remove it to "
+                                    "pass CONNECT-UDP on");
+    } else {
         kb_route_build_error(build, "Non-CONNECT upgrade type %s has ConnectConfig",
                              message->upgrade_type);
     }

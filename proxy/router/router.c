@@ -317,6 +317,20 @@ static bool maintenance(struct kb_router *router)
     return true;
 }
 
+/* connect_config: CONNECT, and POST where allowed, ends here; its bytes go on as TCP. */
+static bool connect_ends_here(const struct kb_router *router)
+{
+    const struct kb_route_upgrade *upgrade = router->route->upgrades;
+
+    for (; upgrade->name.len > 0; upgrade++) {
+        if (upgrade->connect) {
+            return router->connect ||
+                   (upgrade->allow_post && kb_str_eq(router->request->method, KB_STR("POST")));
+        }
+    }
+    return false;
+}
+
 static enum kb_filter_headers_status
 router_decode_headers(void *filter, struct kb_header_map *headers, bool end_stream)
 {
@@ -344,7 +358,11 @@ router_decode_headers(void *filter, struct kb_header_map *headers, bool end_stre
         kb_retry_state_init(&router->retry, router->route->retry, headers,
                             kb_runtime_get_u64(router->config->server->runtime,
                                                KB_STR("upstream.base_retry_backoff_ms"), 25));
-    router->upgrade = kb_header_map_get_id(headers, KB_HDR_UPGRADE) != NULL;
+    router->connect = kb_stream_is_connect(router->stream);
+    router->upgrade = kb_header_map_get_id(headers, KB_HDR_UPGRADE) != NULL || router->connect;
+    if (KB_UNLIKELY(router->route->upgrades != NULL) && connect_ends_here(router)) {
+        router->pool_kind = KB_POOL_TCP;
+    }
     router->redirect_enabled =
         router->route->policies != NULL && router->route->policies->internal_redirect != NULL;
     kb_router_expected_timeout_set(router);
@@ -446,6 +464,16 @@ static enum kb_filter_trailers_status router_decode_trailers(void *filter,
     return KB_FILTER_TRAILERS_STOP;
 }
 
+/* The log of a stream that ends before its attempt does shows what was carried until then. */
+static void router_on_stream_complete(void *filter)
+{
+    struct kb_router *router = KB_CAST(filter, kb_router);
+
+    if (KB_UNLIKELY(router->upstream != NULL)) {
+        kb_upstream_request_info(router->upstream);
+    }
+}
+
 const struct kb_http_filter_ops kb_ext_http_router = {
     .name = "envoy.filters.http.router",
     .type_url = "envoy.extensions.filters.http.router.v3.Router",
@@ -456,6 +484,7 @@ const struct kb_http_filter_ops kb_ext_http_router = {
     .decode_headers = router_decode_headers,
     .decode_data = router_decode_data,
     .decode_trailers = router_decode_trailers,
+    .on_stream_complete = router_on_stream_complete,
     .on_destroy = kb_router_on_destroy,
     .on_above_high = kb_router_on_above_high,
     .on_below_low = kb_router_on_below_low,

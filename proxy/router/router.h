@@ -38,7 +38,7 @@ struct kb_upstream_request {
     bool end_pending; /* end_stream belongs behind `pending` */
     bool trailers_pending;
     bool paused;        /* an upgrade: bytes wait in `pending` until the upstream agrees */
-    bool refused;       /* it did not: what the client still sends is for nobody */
+    bool refused;       /* the upstream did not agree to an upgrade or CONNECT: no more is sent */
     bool headers_sent;  /* the request's head was given to a connection */
     bool request_ended; /* all of the request was given to the connection */
     bool response_started;
@@ -69,7 +69,9 @@ struct kb_router {
     struct kb_retry_state retry;
     struct kb_shadow *shadows; /* copies that get the rest of the request; see shadow.h */
     bool retry_enabled;
-    bool upgrade;             /* the request asks for an upgrade that is enabled */
+    bool upgrade; /* the request asks for an upgrade that is enabled, or is CONNECT */
+    bool connect; /* the request is CONNECT */
+    enum kb_pool_kind pool_kind;
     bool redirect_enabled;    /* the route has an internal redirect policy */
     struct kb_buf retry_body; /* what must be sent again */
     struct kb_timer retry_timer;
@@ -78,7 +80,9 @@ struct kb_router {
     uint64_t timeout_ms;
     uint64_t per_try_timeout_ms;
     uint64_t per_try_idle_timeout_ms;
-    uint64_t max_duration_ms; /* of an attempt: the client's word, or the cluster's; 0: none */
+    uint64_t max_duration_ms;  /* of an attempt: the client's word, or the cluster's; 0: none */
+    uint64_t wire_sent_before; /* by the attempts before the present one */
+    uint64_t wire_received_before;
     uint32_t attempts;
     uint32_t timeout_status; /* 504, or 204 with x-envoy-upstream-rq-timeout-alt-response */
     const struct kb_host **tried_hosts; /* for previous_hosts */
@@ -142,6 +146,8 @@ void kb_upstream_request_data(struct kb_upstream_request *upstream, struct kb_bu
 void kb_upstream_request_trailers(struct kb_upstream_request *upstream);
 /* Gives the attempt up; no event comes any more. Harmless when it is over. */
 void kb_upstream_request_cancel(struct kb_upstream_request *upstream);
+/* Facts of its connection into the stream's info, while there is one. */
+void kb_upstream_request_info(struct kb_upstream_request *upstream);
 /* Releases what it holds; after the last event or cancel. */
 void kb_upstream_request_dispose(struct kb_upstream_request *upstream);
 

@@ -112,7 +112,7 @@ static void cancel(struct kb_shadow *shadow)
         return;
     }
     if (shadow->waiter != NULL) {
-        kb_http_pool_cancel(shadow->waiter);
+        kb_pool_cancel(shadow->waiter);
         shadow->waiter = NULL;
     }
     shadow->encoder = NULL;
@@ -421,8 +421,8 @@ static void shadow_start(struct kb_shadow *shadow)
     }
     shadow->host_local = kb_host_local_get(shadow->host, shadow->worker->index);
     kb_host_local_ref(shadow->host_local);
-    kb_http_pool_new_stream(shadow->cluster, shadow->host, KB_PRIORITY_DEFAULT, &shadow->arena,
-                            &pool_callbacks, &decoder_ops, shadow, &shadow->waiter);
+    kb_pool_new_stream(shadow->cluster, shadow->host, KB_POOL_HTTP1, KB_PRIORITY_DEFAULT,
+                       &shadow->arena, &pool_callbacks, &decoder_ops, shadow, &shadow->waiter);
 }
 
 /* ---- for the router ---- */

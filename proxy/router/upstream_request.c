@@ -63,10 +63,21 @@ static void on_1xx(void *owner, struct kb_header_map *headers)
     kb_router_on_1xx(KB_CAST(owner, kb_upstream_request)->router, headers);
 }
 
+void kb_upstream_request_info(struct kb_upstream_request *upstream)
+{
+    struct kb_router *router = upstream->router;
+
+    if (upstream->encoder != NULL) {
+        kb_request_encoder_info(upstream->encoder, &router->info->upstream);
+        router->info->upstream.wire_bytes_sent += router->wire_sent_before;
+        router->info->upstream.wire_bytes_received += router->wire_received_before;
+    }
+}
+
 static void answer_ended(struct kb_upstream_request *upstream)
 {
     upstream->done = true;
-    kb_request_encoder_info(upstream->encoder, &upstream->router->info->upstream);
+    kb_upstream_request_info(upstream);
     upstream->encoder = NULL;
     timers_cancel(upstream);
 }
@@ -88,12 +99,15 @@ static void on_headers(void *owner, struct kb_header_map *headers, bool end_stre
 {
     struct kb_upstream_request *upstream = KB_CAST(owner, kb_upstream_request);
     uint64_t now_ns = kb_loop_now_ns(loop_of(upstream));
+    struct kb_slice *slice;
 
     upstream->response_started = true;
     if (KB_UNLIKELY(upstream->paused)) {
-        pause_end(upstream, headers->status == 101);
+        pause_end(upstream,
+                  upstream->router->connect ? headers->status / 100 == 2 : headers->status == 101);
     }
-    upstream->head_slice = kb_slice_ref(kb_request_encoder_head_slice(upstream->encoder));
+    slice = kb_request_encoder_head_slice(upstream->encoder);
+    upstream->head_slice = KB_LIKELY(slice != NULL) ? kb_slice_ref(slice) : NULL;
     upstream->router->info->upstream.first_rx_ns = now_ns;
     kb_loop_timer_cancel(loop_of(upstream), &upstream->per_try_timer);
     idle_touch(upstream);
@@ -110,8 +124,14 @@ static void on_data(void *owner, struct kb_buf *data, bool end_stream)
 
     idle_touch(upstream);
     if (end_stream) {
+        struct kb_request_encoder *encoder = upstream->encoder;
+
         upstream->router->info->upstream.last_rx_ns = kb_loop_now_ns(loop_of(upstream));
         answer_ended(upstream);
+        if (KB_UNLIKELY(upstream->router->pool_kind == KB_POOL_TCP) && !upstream->request_ended) {
+            /* The upstream half-closed; there is no way to tell a HTTP/1 client. */
+            kb_request_encoder_reset(encoder);
+        }
     }
     kb_router_on_data(upstream->router, data, end_stream);
 }
@@ -194,8 +214,8 @@ static void on_ready(void *owner, struct kb_request_encoder *encoder, struct kb_
     }
     if (KB_UNLIKELY(router->upgrade)) {
         upstream->paused = true;
+        kb_upstream_request_info(upstream);
         kb_request_encoder_headers(encoder, router->request, false);
-        kb_request_encoder_info(encoder, info);
         return;
     }
     /* Before anything is sent: the connection may stop the client again at once. */
@@ -205,7 +225,10 @@ static void on_ready(void *owner, struct kb_request_encoder *encoder, struct kb_
                               router->config->suppress_envoy_headers);
     }
     kb_request_encoder_headers(encoder, router->request, head_only);
-    kb_request_encoder_info(encoder, info);
+    if (KB_UNLIKELY(upstream->done)) {
+        return; /* a TCP connection answered at once, and that was the end */
+    }
+    kb_upstream_request_info(upstream);
     if (!head_only && upstream->pending.len > 0) {
         kb_request_encoder_data(encoder, &upstream->pending,
                                 upstream->end_pending && !upstream->trailers_pending);
@@ -262,10 +285,12 @@ void kb_upstream_request_start(struct kb_router *router, struct kb_host *host)
         kb_buf_append_slice(&upstream->pending, s->slice, s->from, s->to - s->from);
     }
     router->upstream = upstream;
+    router->wire_sent_before = info->wire_bytes_sent;
+    router->wire_received_before = info->wire_bytes_received;
     info->host = host;
     info->cluster = host->cluster;
-    kb_http_pool_new_stream(router->cluster, host, router->route->priority, router->arena,
-                            &pool_callbacks, &decoder_ops, upstream, &upstream->waiter);
+    kb_pool_new_stream(router->cluster, host, router->pool_kind, router->route->priority,
+                       router->arena, &pool_callbacks, &decoder_ops, upstream, &upstream->waiter);
 }
 
 void kb_upstream_request_data(struct kb_upstream_request *upstream, struct kb_buf *data,
@@ -306,7 +331,7 @@ void kb_upstream_request_trailers(struct kb_upstream_request *upstream)
 void kb_upstream_request_cancel(struct kb_upstream_request *upstream)
 {
     if (upstream->waiter != NULL) {
-        kb_http_pool_cancel(upstream->waiter);
+        kb_pool_cancel(upstream->waiter);
         upstream->waiter = NULL;
     }
     if (upstream->encoder != NULL) {

@@ -283,8 +283,7 @@ static struct kb_hcm_config *hcm_config_create(struct kb_server_context *server,
     filter->ops = &admin_filter_ops;
     filter->config = config_create(admin, message, diag);
     filter->name = KB_STR("envoy.admin");
-    config->filters = filter;
-    config->filter_count = 1;
+    config->chain = (struct kb_hcm_filter_chain){.filters = filter, .count = 1};
     config->use_remote_address = true;
     config->generate_request_id = false;
     config->normalize_path = true;

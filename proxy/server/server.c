@@ -27,7 +27,7 @@
 #include "proxy/stats/stat_store.h"
 #include "proxy/stats/tag_extract.h"
 #include "proxy/upstream/cluster_manager.h"
-#include "proxy/upstream/pool_h1.h"
+#include "proxy/upstream/conn_pool.h"
 
 /* Threads share heaps: the request path takes no memory from them, and each heap keeps pages that
  * nobody uses. */
@@ -480,7 +480,7 @@ int kb_server_main(const struct kb_options *options)
     }
     extensions_disable(options->disable_extensions);
     kb_header_names_init();
-    kb_host_set_removed_cb(kb_h1_pools_host_removed);
+    kb_host_set_removed_cb(kb_conn_pools_host_removed);
     kb_diag_init(&server.diag);
     kb_unsupported_init(&server.unsupported);
     if (options->mode != KB_MODE_VALIDATE) {

@@ -8,31 +8,47 @@
 /* Informational answers before one final answer; more is no conversation any more. */
 #define INFORMATIONAL_BYTES_MAX (1024 * 1024)
 
-struct kb_request_encoder {
-    struct kb_h1_client client; /* only ever a struct kb_h1_client behind this name */
-};
+static const struct kb_request_encoder_ops encoder_ops;
 
 static struct kb_h1_client *client_of(struct kb_request_encoder *encoder)
 {
-    return KB_CAST(&encoder->client, kb_h1_client);
+    return KB_CONTAINER_OF(
+        KB_CAST(KB_CONTAINER_OF(encoder, struct kb_pool_client, encoder), kb_pool_client),
+        struct kb_h1_client, base);
 }
 
-void kb_h1_client_attach(struct kb_h1_client *client, struct kb_arena *arena,
-                         const struct kb_response_decoder_ops *decoder, void *owner)
+static struct kb_h1_client *client_of_owner(void *owner)
 {
-    client->decoder = decoder;
-    client->owner = owner;
-    client->arena = arena;
+    return KB_CONTAINER_OF(KB_CAST(owner, kb_pool_client), struct kb_h1_client, base);
+}
+
+/* ---- lifecycle ---- */
+
+static void client_init(struct kb_pool_client *base, const struct kb_h1_settings *settings)
+{
+    struct kb_h1_client *client = KB_CONTAINER_OF(base, struct kb_h1_client, base);
+
+    base->encoder.ops = &encoder_ops;
+    kb_h1_parser_init(&client->parser, true, settings, kb_conn_pool_slices(base));
+}
+
+static void client_dispose(struct kb_pool_client *base)
+{
+    kb_h1_parser_dispose(&KB_CONTAINER_OF(base, struct kb_h1_client, base)->parser);
+}
+
+static void client_attach(struct kb_pool_client *base)
+{
+    struct kb_h1_client *client = KB_CONTAINER_OF(base, struct kb_h1_client, base);
+
     client->response = NULL;
     client->informational_bytes = 0;
     client->head_request = false;
     client->upgrade_asked = false;
+    client->connect_asked = false;
     client->tunnel = false;
     client->request_complete = false;
     client->response_started = false;
-    client->answer_ended = false;
-    client->sent_before = client->conn->bytes_sent;
-    client->received_before = client->conn->bytes_received;
     client->header_bytes_sent = 0;
     client->header_bytes_received = 0;
 }
@@ -44,141 +60,126 @@ static void request_ended(struct kb_h1_client *client)
     client->request_complete = true;
 }
 
-void kb_request_encoder_headers(struct kb_request_encoder *encoder,
-                                const struct kb_header_map *headers, bool end_stream)
+static void encode_headers(struct kb_request_encoder *encoder, const struct kb_header_map *headers,
+                           bool end_stream)
 {
     struct kb_h1_client *client = client_of(encoder);
-    size_t before = client->conn->out.len;
+    size_t before = client->base.conn->out.len;
 
     client->head_request = kb_str_eq(headers->method, KB_STR("HEAD"));
     client->upgrade_asked = kb_header_map_get_id(headers, KB_HDR_UPGRADE) != NULL;
+    client->connect_asked = kb_str_eq(headers->method, KB_STR("CONNECT"));
+    if (KB_UNLIKELY(client->connect_asked)) {
+        client->base.conn->half_close_enabled = true;
+    }
     client->framing =
-        kb_h1_encode_request(&client->conn->out, headers, end_stream, client->parser.settings);
-    client->header_bytes_sent = client->conn->out.len - before - headers->method.len -
+        kb_h1_encode_request(&client->base.conn->out, headers, end_stream, client->parser.settings);
+    client->header_bytes_sent = client->base.conn->out.len - before - headers->method.len -
                                 headers->path.len - sizeof("  HTTP/1.1\r\n\r\n") + 1;
-    kb_conn_written(client->conn);
+    kb_conn_written(client->base.conn);
     if (end_stream) {
         request_ended(client);
     }
 }
 
-void kb_request_encoder_data(struct kb_request_encoder *encoder, struct kb_buf *data,
-                             bool end_stream)
+static void encode_data(struct kb_request_encoder *encoder, struct kb_buf *data, bool end_stream)
 {
     struct kb_h1_client *client = client_of(encoder);
 
-    kb_h1_encode_data(&client->conn->out, client->framing, data);
+    kb_h1_encode_data(&client->base.conn->out, client->framing, data);
     if (end_stream) {
-        kb_h1_encode_end(&client->conn->out, client->framing, NULL, false);
+        kb_h1_encode_end(&client->base.conn->out, client->framing, NULL, false);
     }
-    kb_conn_written(client->conn);
+    kb_conn_written(client->base.conn);
     if (end_stream) {
         request_ended(client);
     }
 }
 
-void kb_request_encoder_trailers(struct kb_request_encoder *encoder,
-                                 const struct kb_header_map *trailers)
+static void encode_trailers(struct kb_request_encoder *encoder,
+                            const struct kb_header_map *trailers)
 {
     struct kb_h1_client *client = client_of(encoder);
     const struct kb_h1_settings *settings = client->parser.settings;
 
-    kb_h1_encode_end(&client->conn->out, client->framing,
+    kb_h1_encode_end(&client->base.conn->out, client->framing,
                      settings->enable_trailers ? trailers : NULL, settings->proper_case_words);
-    kb_conn_written(client->conn);
+    kb_conn_written(client->base.conn);
     request_ended(client);
 }
 
-void kb_request_encoder_reset(struct kb_request_encoder *encoder)
-{
-    struct kb_h1_client *client = client_of(encoder);
-
-    if (client->decoder == NULL) {
-        return;
-    }
-    client->decoder = NULL;
-    kb_h1_pool_request_uncount(client);
-    /* An answer may still be under way: the connection cannot be used again. */
-    kb_conn_close(client->conn, KB_CONN_NO_FLUSH);
-}
-
-void kb_request_encoder_read_disable(struct kb_request_encoder *encoder, bool disable)
-{
-    struct kb_h1_client *client = client_of(encoder);
-
-    if (client->state != KB_H1_CLIENT_BUSY) {
-        return;
-    }
-    client->read_disables += disable ? 1 : (unsigned)-1;
-    kb_conn_read_disable(client->conn, disable);
-}
-
-struct kb_slice *kb_request_encoder_head_slice(struct kb_request_encoder *encoder)
+static struct kb_slice *head_slice(struct kb_request_encoder *encoder)
 {
     return client_of(encoder)->parser.head_slice;
 }
 
-void kb_request_encoder_info(struct kb_request_encoder *encoder, struct kb_upstream_info *info)
+static void encoder_info(struct kb_request_encoder *encoder, struct kb_upstream_info *info)
 {
     struct kb_h1_client *client = client_of(encoder);
 
-    if (info->connection_id != client->conn->info.id || info->remote.len == 0) {
-        info->local = client->conn->info.local;
-        info->remote = client->conn->info.remote;
-        info->connection_id = client->conn->info.id;
-    }
-    info->connection_requests = client->requests;
-    info->wire_bytes_sent = client->conn->bytes_sent - client->sent_before + client->conn->out.len;
-    info->wire_bytes_received = client->conn->bytes_received - client->received_before;
+    kb_pool_client_info(encoder, info);
     info->header_bytes_sent = client->header_bytes_sent;
     info->header_bytes_received = client->header_bytes_received;
     info->protocol = KB_PROTOCOL_HTTP11;
 }
 
+static const struct kb_request_encoder_ops encoder_ops = {
+    .headers = encode_headers,
+    .data = encode_data,
+    .trailers = encode_trailers,
+    .close = kb_pool_client_close,
+    .read_disable = kb_pool_client_read_disable,
+    .head_slice = head_slice,
+    .info = encoder_info,
+};
+
 /* ---- response ---- */
-
-/* No answer, or no more of it: tells the owner, ends the connection. */
-static void request_fail(struct kb_h1_client *client, enum kb_reset_reason reason)
-{
-    const struct kb_response_decoder_ops *decoder = client->decoder;
-
-    if (decoder != NULL) {
-        client->decoder = NULL;
-        kb_h1_pool_request_uncount(client);
-        decoder->on_reset(client->owner, reason, client->conn->info.transport_failure_reason);
-    }
-    kb_conn_close(client->conn, KB_CONN_NO_FLUSH);
-}
 
 static void protocol_error(struct kb_h1_client *client)
 {
-    kb_stat_inc(kb_h1_pool_stats(client), KB_STAT_CLUSTER_UPSTREAM_CX_PROTOCOL_ERROR);
-    client->close_after = true;
-    request_fail(client, KB_RESET_PROTOCOL_ERROR);
+    kb_stat_inc(kb_conn_pool_stats(&client->base), KB_STAT_CLUSTER_UPSTREAM_CX_PROTOCOL_ERROR);
+    client->base.close_after = true;
+    kb_pool_client_fail(&client->base, KB_RESET_PROTOCOL_ERROR);
 }
 
 static void response_begin(struct kb_h1_client *client)
 {
     if (client->response == NULL) {
-        client->response = KB_ARENA_NEW(client->arena, struct kb_header_map);
-        kb_header_map_init(client->response, client->arena);
+        client->response = KB_ARENA_NEW(client->base.arena, struct kb_header_map);
+        kb_header_map_init(client->response, client->base.arena);
     } else {
         /* Of an informational answer before: however many come, one map is enough. */
         kb_header_map_clear(client->response);
     }
     client->parser.head_response_expected = client->head_request;
-    kb_h1_parser_begin(&client->parser, client->response, client->arena);
+    kb_h1_parser_begin(&client->parser, client->response, client->base.arena);
 }
 
 /* The answer is complete: the connection goes back to its pool, or closes. */
 static void response_end(struct kb_h1_client *client)
 {
-    client->answer_ended = client->request_complete;
-    client->decoder = NULL;
-    kb_h1_pool_request_uncount(client);
+    client->base.answer_ended = client->request_complete;
+    kb_pool_client_detach(&client->base);
     if (!client->request_complete) {
         /* The rest of the request will never be sent on it. */
-        client->close_after = true;
+        client->base.close_after = true;
+    }
+}
+
+/* Whatever lengths such an answer claims, it has no body: the tunnel follows its head. */
+static bool tunnel_agreed(const struct kb_h1_client *client)
+{
+    unsigned status = client->response->status;
+
+    return client->connect_asked ? status / 100 == 2 : status == 101;
+}
+
+static void tunnel_begin(struct kb_h1_client *client)
+{
+    client->tunnel = true;
+    client->base.close_after = true;
+    if (client->base.decoder != NULL) {
+        client->base.decoder->on_headers(client->base.owner, client->response, false);
     }
 }
 
@@ -218,13 +219,6 @@ static void on_head(struct kb_h1_client *client)
     struct kb_header_map *headers = client->response;
 
     client->header_bytes_received += parser->header_bytes;
-    if (KB_UNLIKELY(headers->status == 101 && client->upgrade_asked && client->decoder != NULL)) {
-        client->tunnel = true;
-        client->response_started = true;
-        client->close_after = true;
-        client->decoder->on_headers(client->owner, headers, false);
-        return;
-    }
     /* 101 that nobody asked for is a final answer without a body. */
     if (headers->status < 200 && headers->status != 101) {
         client->informational_bytes += parser->head_bytes;
@@ -233,8 +227,8 @@ static void on_head(struct kb_h1_client *client)
             return;
         }
         /* Informational: Envoy passes 100 on and drops the others. */
-        if (client->decoder != NULL) {
-            client->decoder->on_1xx(client->owner, headers);
+        if (client->base.decoder != NULL) {
+            client->base.decoder->on_1xx(client->base.owner, headers);
         }
         return;
     }
@@ -245,33 +239,37 @@ static void on_head(struct kb_h1_client *client)
     }
     client->response_started = true;
     if (KB_UNLIKELY(close_announced(parser->http_minor, headers))) {
-        kb_stat_inc(kb_h1_pool_stats(client), KB_STAT_CLUSTER_UPSTREAM_CX_CLOSE_NOTIFY);
-        client->close_after = true;
+        kb_stat_inc(kb_conn_pool_stats(&client->base), KB_STAT_CLUSTER_UPSTREAM_CX_CLOSE_NOTIFY);
+        client->base.close_after = true;
     }
-    if (client->decoder == NULL) {
+    if (KB_UNLIKELY(client->upgrade_asked || client->connect_asked) && tunnel_agreed(client)) {
+        tunnel_begin(client);
+        return;
+    }
+    if (client->base.decoder == NULL) {
         return;
     }
     if (parser->message_complete) {
-        const struct kb_response_decoder_ops *decoder = client->decoder;
+        const struct kb_response_decoder_ops *decoder = client->base.decoder;
 
         response_end(client);
-        decoder->on_headers(client->owner, headers, true);
+        decoder->on_headers(client->base.owner, headers, true);
         return;
     }
-    client->decoder->on_headers(client->owner, headers, false);
+    client->base.decoder->on_headers(client->base.owner, headers, false);
 }
 
 static void on_body(struct kb_h1_client *client)
 {
     struct kb_h1_parser *parser = &client->parser;
-    const struct kb_response_decoder_ops *decoder = client->decoder;
+    const struct kb_response_decoder_ops *decoder = client->base.decoder;
     bool end = parser->message_complete && parser->trailers == NULL;
 
     if (decoder != NULL) {
         if (end) {
             response_end(client);
         }
-        decoder->on_data(client->owner, &parser->body, end);
+        decoder->on_data(client->base.owner, &parser->body, end);
     }
     kb_buf_dispose(&parser->body);
 }
@@ -279,7 +277,7 @@ static void on_body(struct kb_h1_client *client)
 static void on_complete(struct kb_h1_client *client)
 {
     struct kb_h1_parser *parser = &client->parser;
-    const struct kb_response_decoder_ops *decoder = client->decoder;
+    const struct kb_response_decoder_ops *decoder = client->base.decoder;
 
     if (!client->response_started) {
         /* An informational answer; the real one follows. */
@@ -291,13 +289,13 @@ static void on_complete(struct kb_h1_client *client)
 
         response_end(client);
         if (trailers != NULL) {
-            decoder->on_trailers(client->owner, trailers);
+            decoder->on_trailers(client->base.owner, trailers);
         } else {
-            decoder->on_data(client->owner, &parser->body, true);
+            decoder->on_data(client->base.owner, &parser->body, true);
         }
     }
     kb_h1_parser_next(parser);
-    kb_h1_pool_request_done(client);
+    kb_conn_pool_request_done(&client->base);
 }
 
 /* True while parsing may go on. */
@@ -319,14 +317,14 @@ static bool event_handle(struct kb_h1_client *client, enum kb_h1_event event)
         protocol_error(client);
         return false;
     }
-    return client->state == KB_H1_CLIENT_BUSY;
+    return client->base.state == KB_POOL_CLIENT_BUSY;
 }
 
-/* Bytes behind a 101, to the owner as they are. */
+/* Bytes behind an agreement, to the owner as they are. */
 static void tunnel_pass(struct kb_h1_client *client, struct kb_buf *in)
 {
-    if (client->decoder != NULL && client->read_disables == 0 && in->len > 0) {
-        client->decoder->on_data(client->owner, in, false);
+    if (client->base.decoder != NULL && client->base.read_disables == 0 && in->len > 0) {
+        client->base.decoder->on_data(client->base.owner, in, false);
         kb_buf_consume(in, in->len);
     }
 }
@@ -340,27 +338,49 @@ static void unasked_bytes(struct kb_h1_client *client, const struct kb_buf *in)
 
     if (n < sizeof(start) || !kb_str_starts_with(text, KB_STR("HTTP/1.")) ||
         !kb_str_ends_with(text, KB_STR(" 408"))) {
-        kb_stat_inc(kb_h1_pool_stats(client), KB_STAT_CLUSTER_UPSTREAM_CX_PROTOCOL_ERROR);
+        kb_stat_inc(kb_conn_pool_stats(&client->base), KB_STAT_CLUSTER_UPSTREAM_CX_PROTOCOL_ERROR);
     }
-    kb_conn_close(client->conn, KB_CONN_NO_FLUSH);
+    kb_conn_close(client->base.conn, KB_CONN_NO_FLUSH);
+}
+
+/* The peer closed: an answer without length ends here, any other is cut. */
+static void disconnected(struct kb_h1_client *client)
+{
+    bool begun = kb_h1_parser_in_message(&client->parser) &&
+                 (client->parser.parsed_bytes > 0 || client->base.conn->in.len > 0);
+
+    if (client->base.decoder == NULL) {
+        return;
+    }
+    if (!begun || client->tunnel) {
+        kb_pool_client_fail(&client->base, KB_RESET_CONNECTION_TERMINATION);
+        return;
+    }
+    if (kb_h1_parse_eof(&client->parser) == KB_H1_COMPLETE) {
+        const struct kb_response_decoder_ops *decoder = client->base.decoder;
+
+        response_end(client);
+        decoder->on_data(client->base.owner, &client->parser.body, true);
+        return;
+    }
+    protocol_error(client);
 }
 
 static void client_on_data(void *owner, struct kb_buf *in, bool end_stream)
 {
-    struct kb_h1_client *client = KB_CAST(owner, kb_h1_client);
+    struct kb_h1_client *client = client_of_owner(owner);
 
-    (void)end_stream;
-    if (client->state == KB_H1_CLIENT_READY) {
+    if (client->base.state == KB_POOL_CLIENT_READY) {
         unasked_bytes(client, in);
         return;
     }
-    while (client->state == KB_H1_CLIENT_BUSY) {
+    while (client->base.state == KB_POOL_CLIENT_BUSY) {
         if (KB_UNLIKELY(client->tunnel)) {
             tunnel_pass(client, in);
             break;
         }
         /* The reader of the body is full; what is left waits in the connection. */
-        if (client->read_disables > 0 && client->response_started &&
+        if (client->base.read_disables > 0 && client->response_started &&
             !client->parser.message_complete) {
             break;
         }
@@ -374,71 +394,43 @@ static void client_on_data(void *owner, struct kb_buf *in, bool end_stream)
             break;
         }
     }
-}
-
-/* The peer closed: an answer without length ends here, any other is cut. */
-static void disconnected(struct kb_h1_client *client)
-{
-    bool begun = kb_h1_parser_in_message(&client->parser) &&
-                 (client->parser.parsed_bytes > 0 || client->conn->in.len > 0);
-
-    if (client->decoder == NULL) {
-        return;
+    if (KB_UNLIKELY(end_stream) && client->base.read_disables == 0 &&
+        client->base.state == KB_POOL_CLIENT_BUSY) {
+        /* Of a CONNECT: its tunnel knows no half-close, in Envoy neither. */
+        disconnected(client);
+        kb_conn_close(client->base.conn, KB_CONN_NO_FLUSH);
     }
-    if (!begun || client->tunnel) {
-        request_fail(client, KB_RESET_CONNECTION_TERMINATION);
-        return;
-    }
-    if (kb_h1_parse_eof(&client->parser) == KB_H1_COMPLETE) {
-        const struct kb_response_decoder_ops *decoder = client->decoder;
-
-        response_end(client);
-        decoder->on_data(client->owner, &client->parser.body, true);
-        return;
-    }
-    protocol_error(client);
 }
 
 static void client_on_event(void *owner, enum kb_conn_event event)
 {
-    struct kb_h1_client *client = KB_CAST(owner, kb_h1_client);
+    struct kb_h1_client *client = client_of_owner(owner);
 
     if (event == KB_CONN_CONNECTED) {
-        kb_h1_pool_connected(client);
+        kb_conn_pool_connected(&client->base);
         return;
     }
-    if (event == KB_CONN_REMOTE_CLOSE && client->state == KB_H1_CLIENT_BUSY) {
+    if (event == KB_CONN_REMOTE_CLOSE && client->base.state == KB_POOL_CLIENT_BUSY) {
         disconnected(client);
     }
-    if (client->decoder != NULL) {
-        request_fail(client, KB_RESET_CONNECTION_TERMINATION);
+    if (client->base.decoder != NULL) {
+        kb_pool_client_fail(&client->base, KB_RESET_CONNECTION_TERMINATION);
     }
-    kb_h1_pool_closed(client, event);
+    kb_conn_pool_closed(&client->base, event);
 }
 
-static void client_on_above_high(void *owner)
-{
-    struct kb_h1_client *client = KB_CAST(owner, kb_h1_client);
-
-    kb_stat_inc(kb_h1_pool_stats(client), KB_STAT_CLUSTER_UPSTREAM_FLOW_CONTROL_BACKED_UP_TOTAL);
-    if (client->decoder != NULL) {
-        client->decoder->on_above_high(client->owner);
-    }
-}
-
-static void client_on_below_low(void *owner)
-{
-    struct kb_h1_client *client = KB_CAST(owner, kb_h1_client);
-
-    kb_stat_inc(kb_h1_pool_stats(client), KB_STAT_CLUSTER_UPSTREAM_FLOW_CONTROL_DRAINED_TOTAL);
-    if (client->decoder != NULL) {
-        client->decoder->on_below_low(client->owner);
-    }
-}
-
-const struct kb_conn_callbacks kb_h1_client_conn_callbacks = {
+static const struct kb_conn_callbacks conn_callbacks = {
     .on_data = client_on_data,
     .on_event = client_on_event,
-    .on_above_high = client_on_above_high,
-    .on_below_low = client_on_below_low,
+    .on_above_high = kb_pool_client_above_high,
+    .on_below_low = kb_pool_client_below_low,
+};
+
+const struct kb_pool_client_ops kb_h1_client_ops = {
+    .size = sizeof(struct kb_h1_client),
+    .conn_callbacks = &conn_callbacks,
+    .init = client_init,
+    .attach = client_attach,
+    .dispose = client_dispose,
+    .http1 = true,
 };

@@ -80,7 +80,10 @@ static void host_free(struct kb_host *host)
         struct kb_host_local *local = host->locals[i];
 
         if (local != NULL) {
-            KB_BUG_IF(local->refs != 0 || local->pools[0] != NULL || local->pools[1] != NULL);
+            KB_BUG_IF(local->refs != 0);
+            for (unsigned kind = 0; kind < KB_POOL_KIND_COUNT; kind++) {
+                KB_BUG_IF(local->pools[kind][0] != NULL || local->pools[kind][1] != NULL);
+            }
             free(local);
         }
     }

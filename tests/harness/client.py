@@ -71,6 +71,8 @@ def response_end(buf, at, method, closed):
         return end, status
     if method == "HEAD" or status in (101, 204, 304):
         return end, status
+    if method == "CONNECT" and status < 300:
+        return end, status
     if re.search(rb"\r\ntransfer-encoding: *chunked\r\n", head, re.I):
         return chunked_end(buf, end), status
     length = re.search(rb"\r\ncontent-length: *(\d+)\r\n", head, re.I)

@@ -79,11 +79,31 @@ static void test_no_urls(void **state)
     assert_int_equal(kb_url_parse(KB_STR("ftp://a/"), &url), KB_URL_SCHEME);
 }
 
+static void test_targets_of_connect(void **state)
+{
+    static const char *const good[] = {"a.test:443", "a:0",   "a:65535", "a-b.c:00443",
+                                       "[::1]:443",  "..:80", "-:1",     "A.TEST:443"};
+    static const char *const bad[] = {
+        "",        "a",      "a:",      ":443",  "a:x",           "a:65536", "a:1:2",      "[::1]",
+        "[]:1",    "[gg]:1", "[::1]x:", "u@a:1", "a_b:1",         "a%41:1",  "a:443?x",    "a:443/",
+        "a:443#x", "*:443",  "a,b:443", "a:44a", "[::1%25a]:443", "[::1",    "a.test:44 ", "/a",
+    };
+
+    (void)state;
+    for (size_t i = 0; i < KB_ARRAY_LEN(good); i++) {
+        assert_true(kb_url_connect_target_valid(kb_str_from_cstr(good[i])));
+    }
+    for (size_t i = 0; i < KB_ARRAY_LEN(bad); i++) {
+        assert_false(kb_url_connect_target_valid(kb_str_from_cstr(bad[i])));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_parts),
         cmocka_unit_test(test_no_urls),
+        cmocka_unit_test(test_targets_of_connect),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* HTTP/1 connection pools: per worker, host and routing priority (Envoy ConnPoolImplBase). A
- * request takes the most recently used idle connection; without one it waits for a new one, within
- * the circuit breakers. */
-#include "proxy/upstream/pool_h1.h"
+/* Connection pools: per worker, host, routing priority and what is spoken (Envoy ConnPoolImplBase).
+ * A request takes the most recently used idle connection; without one it waits for a new one,
+ * within the circuit breakers. */
+#include "proxy/upstream/conn_pool.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,11 +10,11 @@
 
 #include "base/log.h"
 #include "base/mem.h"
-#include "proxy/upstream/h1_client.h"
+#include "proxy/upstream/pool_client.h"
 
 struct kb_pool_waiter {
     struct kb_list link;
-    struct kb_h1_pool *pool;
+    struct kb_conn_pool *pool;
     struct kb_arena *arena;
     const struct kb_pool_callbacks *callbacks;
     const struct kb_response_decoder_ops *decoder;
@@ -22,13 +22,15 @@ struct kb_pool_waiter {
     struct kb_pool_waiter **handle; /* the owner's pointer, cleared when answered */
 };
 
-struct kb_h1_pool {
+struct kb_conn_pool {
     KB_OBJ;
     struct kb_cluster_local *local;
     struct kb_host_local *host_local;
     struct kb_host *host;
     struct kb_stat_block *stats;
+    enum kb_pool_kind kind;
     enum kb_priority priority;
+    const struct kb_pool_client_ops *client_ops;
     struct kb_h1_settings settings;
     struct kb_list ready; /* most recently used first */
     struct kb_list busy;
@@ -42,7 +44,7 @@ struct kb_h1_pool {
     struct kb_deferred ready_check;
     struct kb_deferred destroy;
 };
-KB_OBJ_MAGIC(kb_h1_pool, 0x48315050);
+KB_OBJ_MAGIC(kb_conn_pool, 0x434e504c);
 
 static void ready_check(struct kb_deferred *deferred);
 static void pool_destroy(struct kb_deferred *deferred);
@@ -50,29 +52,37 @@ static void idle_timer_fired(struct kb_timer *timer);
 static void duration_timer_fired(struct kb_timer *timer);
 static void client_destroy(struct kb_deferred *deferred);
 
-struct client_box { /* a client and its deferred end */
-    struct kb_h1_client client;
-    struct kb_deferred destroy;
+static const struct kb_pool_client_ops *const client_kinds[KB_POOL_KIND_COUNT] = {
+    [KB_POOL_HTTP1] = &kb_h1_client_ops,
+    [KB_POOL_TCP] = &kb_tcp_client_ops,
 };
 
-struct kb_stat_block *kb_h1_pool_stats(struct kb_h1_client *client)
+struct kb_stat_block *kb_conn_pool_stats(struct kb_pool_client *client)
 {
     return client->pool->stats;
 }
 
+struct kb_slice_source *kb_conn_pool_slices(struct kb_pool_client *client)
+{
+    return &client->pool->local->worker->slices;
+}
+
 /* ---- lifecycle ---- */
 
-static struct kb_h1_pool *pool_create(struct kb_cluster_local *local,
-                                      struct kb_host_local *host_local, enum kb_priority priority)
+static struct kb_conn_pool *pool_create(struct kb_cluster_local *local,
+                                        struct kb_host_local *host_local, enum kb_pool_kind kind,
+                                        enum kb_priority priority)
 {
-    struct kb_h1_pool *pool = kb_calloc(1, sizeof(*pool));
+    struct kb_conn_pool *pool = kb_calloc(1, sizeof(*pool));
     const struct kb_cluster *cluster = local->cluster;
 
-    KB_OBJ_SET(pool, kb_h1_pool);
+    KB_OBJ_SET(pool, kb_conn_pool);
     pool->local = local;
     pool->host_local = host_local;
     pool->host = host_local->host;
     pool->stats = local->stats;
+    pool->kind = kind;
+    pool->client_ops = client_kinds[kind];
     pool->priority = priority;
     pool->settings = (struct kb_h1_settings){
         .max_head_bytes = cluster->max_response_headers_bytes,
@@ -89,20 +99,20 @@ static struct kb_h1_pool *pool_create(struct kb_cluster_local *local,
     kb_deferred_init(&pool->destroy, pool_destroy);
     kb_cluster_local_ref(local);
     kb_host_local_ref(host_local);
-    host_local->pools[priority] = pool;
+    host_local->pools[kind][priority] = pool;
     return pool;
 }
 
 static void pool_destroy(struct kb_deferred *deferred)
 {
-    struct kb_h1_pool *pool = KB_CONTAINER_OF(deferred, struct kb_h1_pool, destroy);
+    struct kb_conn_pool *pool = KB_CONTAINER_OF(deferred, struct kb_conn_pool, destroy);
     struct kb_host_local *host_local = pool->host_local;
     struct kb_cluster_local *local = pool->local;
 
     if (pool->client_count > 0 || pool->waiting_count > 0) {
         return;
     }
-    host_local->pools[pool->priority] = NULL;
+    host_local->pools[pool->kind][pool->priority] = NULL;
     kb_deferred_cancel(&pool->ready_check);
     KB_OBJ_CLEAR(pool);
     free(pool);
@@ -110,15 +120,16 @@ static void pool_destroy(struct kb_deferred *deferred)
     kb_cluster_local_unref(local);
 }
 
-static struct kb_loop *pool_loop(struct kb_h1_pool *pool)
+static struct kb_loop *pool_loop(struct kb_conn_pool *pool)
 {
     return &pool->local->worker->loop;
 }
 
-/* Envoy's pools go when nothing is left in them, and those of all priorities of a host together. */
-static void pool_count(struct kb_h1_pool *pool, bool in_use)
+/* Envoy's pools for HTTP go when nothing is left in them, and those of all priorities of a host
+ * together. */
+static void pool_count(struct kb_conn_pool *pool, bool in_use)
 {
-    if (pool->counted == in_use) {
+    if (pool->counted == in_use || !pool->client_ops->http1) {
         return;
     }
     pool->counted = in_use;
@@ -128,7 +139,7 @@ static void pool_count(struct kb_h1_pool *pool, bool in_use)
     }
 }
 
-static void pool_destroy_check(struct kb_h1_pool *pool)
+static void pool_destroy_check(struct kb_conn_pool *pool)
 {
     if (pool->client_count == 0 && pool->waiting_count == 0) {
         pool_count(pool, false);
@@ -136,7 +147,7 @@ static void pool_destroy_check(struct kb_h1_pool *pool)
     if (pool->draining && pool->waiting_count == 0) {
         /* Nobody waits for these any more. */
         KB_LIST_FOREACH (link, &pool->connecting) {
-            kb_conn_close(KB_LIST_ENTRY(link, struct kb_h1_client, link)->conn, KB_CONN_NO_FLUSH);
+            kb_conn_close(KB_LIST_ENTRY(link, struct kb_pool_client, link)->conn, KB_CONN_NO_FLUSH);
         }
     }
     if (pool->draining && pool->client_count == 0 && pool->waiting_count == 0) {
@@ -146,27 +157,26 @@ static void pool_destroy_check(struct kb_h1_pool *pool)
 
 /* ---- connections ---- */
 
-static void client_create(struct kb_h1_pool *pool)
+static void client_create(struct kb_conn_pool *pool)
 {
     struct kb_cluster_local *local = pool->local;
     const struct kb_cluster *cluster = local->cluster;
-    struct client_box *box = kb_calloc(1, sizeof(*box));
-    struct kb_h1_client *client = &box->client;
+    struct kb_pool_client *client = kb_calloc(1, pool->client_ops->size);
     const struct kb_addr *source = cluster->bind_source.len > 0 ? &cluster->bind_source : NULL;
 
-    KB_OBJ_SET(client, kb_h1_client);
+    KB_OBJ_SET(client, kb_pool_client);
     client->pool = pool;
-    client->state = KB_H1_CLIENT_CONNECTING;
+    client->state = KB_POOL_CLIENT_CONNECTING;
     client->connect_start_ns = kb_loop_now_ns(pool_loop(pool));
     kb_timer_init(&client->idle_timer, idle_timer_fired);
     kb_timer_init(&client->duration_timer, duration_timer_fired);
-    kb_deferred_init(&box->destroy, client_destroy);
-    kb_h1_parser_init(&client->parser, true, &pool->settings, &local->worker->slices);
+    kb_deferred_init(&client->destroy, client_destroy);
+    pool->client_ops->init(client, &pool->settings);
     client->conn = kb_conn_create_connecting(local->worker, &pool->host->addr, source,
                                              cluster->connect_timeout_ms,
                                              cluster->per_connection_buffer_limit_bytes);
-    kb_conn_set_owner(client->conn, &kb_h1_client_conn_callbacks, client);
-    if (client->conn->in.high > 0) {
+    kb_conn_set_owner(client->conn, pool->client_ops->conn_callbacks, client);
+    if (pool->client_ops->http1 && client->conn->in.high > 0) {
         /* A head has its own limit and must be able to reach it. */
         client->conn->in.high =
             KB_MAX(client->conn->in.high, (size_t)pool->settings.max_head_bytes + 1);
@@ -180,9 +190,11 @@ static void client_create(struct kb_h1_pool *pool)
     pool->connecting_count++;
     pool->client_count++;
     kb_resource_force(local, pool->priority, KB_RESOURCE_CONNECTIONS);
-    (void)kb_stat_group_block(cluster->http1_stats, local->worker->index);
     kb_stat_inc(pool->stats, KB_STAT_CLUSTER_UPSTREAM_CX_TOTAL);
-    kb_stat_inc(pool->stats, KB_STAT_CLUSTER_UPSTREAM_CX_HTTP1_TOTAL);
+    if (pool->client_ops->http1) {
+        (void)kb_stat_group_block(cluster->http1_stats, local->worker->index);
+        kb_stat_inc(pool->stats, KB_STAT_CLUSTER_UPSTREAM_CX_HTTP1_TOTAL);
+    }
     kb_stat_gauge_add(pool->stats, KB_STAT_CLUSTER_UPSTREAM_CX_ACTIVE, 1);
     kb_stat_gauge_add(pool->stats, KB_STAT_CLUSTER_UPSTREAM_CX_RX_BYTES_BUFFERED, 0);
     kb_host_stat_add(pool->host_local, KB_HOST_CX_TOTAL, 1);
@@ -191,18 +203,18 @@ static void client_create(struct kb_h1_pool *pool)
 
 static void client_destroy(struct kb_deferred *deferred)
 {
-    struct client_box *box = KB_CONTAINER_OF(deferred, struct client_box, destroy);
-    struct kb_h1_pool *pool = box->client.pool;
+    struct kb_pool_client *client = KB_CONTAINER_OF(deferred, struct kb_pool_client, destroy);
+    struct kb_conn_pool *pool = client->pool;
 
-    kb_h1_parser_dispose(&box->client.parser);
-    KB_OBJ_CLEAR(&box->client);
-    free(box);
+    pool->client_ops->dispose(client);
+    KB_OBJ_CLEAR(client);
+    free(client);
     pool->client_count--;
     pool_destroy_check(pool);
 }
 
 /* Another connection if the waiting requests need one; Envoy always allows a host its first. */
-static void connect_more(struct kb_h1_pool *pool)
+static void connect_more(struct kb_conn_pool *pool)
 {
     bool first = kb_list_empty(&pool->ready) && kb_list_empty(&pool->busy) &&
                  kb_list_empty(&pool->connecting);
@@ -219,19 +231,19 @@ static void connect_more(struct kb_h1_pool *pool)
     client_create(pool);
 }
 
-static void duration_closed_check(struct kb_h1_client *client)
+static void duration_closed_check(struct kb_pool_client *client)
 {
-    if (client->close_after && client->state == KB_H1_CLIENT_READY) {
+    if (client->close_after && client->state == KB_POOL_CLIENT_READY) {
         kb_conn_close(client->conn, KB_CONN_NO_FLUSH);
     }
 }
 
 /* Puts a request on this connection. */
-static void attach(struct kb_h1_client *client, struct kb_arena *arena,
+static void attach(struct kb_pool_client *client, struct kb_arena *arena,
                    const struct kb_pool_callbacks *callbacks,
                    const struct kb_response_decoder_ops *decoder, void *owner)
 {
-    struct kb_h1_pool *pool = client->pool;
+    struct kb_conn_pool *pool = client->pool;
 
     if (!kb_resource_take(pool->local, pool->priority, KB_RESOURCE_REQUESTS)) {
         kb_stat_inc(pool->stats, KB_STAT_CLUSTER_UPSTREAM_RQ_ACTIVE_OVERFLOW);
@@ -240,7 +252,7 @@ static void attach(struct kb_h1_client *client, struct kb_arena *arena,
     }
     kb_list_unlink(&client->link);
     kb_list_push_front(&pool->busy, &client->link);
-    client->state = KB_H1_CLIENT_BUSY;
+    client->state = KB_POOL_CLIENT_BUSY;
     client->requests++;
     kb_stat_inc(pool->stats, KB_STAT_CLUSTER_UPSTREAM_RQ_TOTAL);
     kb_stat_gauge_add(pool->stats, KB_STAT_CLUSTER_UPSTREAM_RQ_ACTIVE, 1);
@@ -251,13 +263,19 @@ static void attach(struct kb_h1_client *client, struct kb_arena *arena,
         kb_stat_inc(pool->stats, KB_STAT_CLUSTER_UPSTREAM_CX_MAX_REQUESTS);
         client->close_after = true;
     }
-    kb_h1_client_attach(client, arena, decoder, owner);
-    callbacks->on_ready(owner, (struct kb_request_encoder *)(void *)client, pool->host);
+    client->decoder = decoder;
+    client->owner = owner;
+    client->arena = arena;
+    client->answer_ended = false;
+    client->sent_before = client->conn->bytes_sent;
+    client->received_before = client->conn->bytes_received;
+    pool->client_ops->attach(client);
+    callbacks->on_ready(owner, &client->encoder, pool->host);
 }
 
-void kb_h1_pool_request_uncount(struct kb_h1_client *client)
+void kb_conn_pool_request_uncount(struct kb_pool_client *client)
 {
-    struct kb_h1_pool *pool = client->pool;
+    struct kb_conn_pool *pool = client->pool;
 
     kb_resource_give(pool->local, pool->priority, KB_RESOURCE_REQUESTS);
     kb_stat_gauge_add(pool->stats, KB_STAT_CLUSTER_UPSTREAM_RQ_ACTIVE, -1);
@@ -268,7 +286,7 @@ void kb_h1_pool_request_uncount(struct kb_h1_client *client)
 
 static void waiter_remove(struct kb_pool_waiter *waiter)
 {
-    struct kb_h1_pool *pool = waiter->pool;
+    struct kb_conn_pool *pool = waiter->pool;
 
     kb_list_unlink(&waiter->link);
     pool->waiting_count--;
@@ -281,13 +299,14 @@ static void waiter_remove(struct kb_pool_waiter *waiter)
 /* Gives ready connections to waiting requests, oldest first. */
 static void ready_check(struct kb_deferred *deferred)
 {
-    struct kb_h1_pool *pool = KB_CONTAINER_OF(deferred, struct kb_h1_pool, ready_check);
+    struct kb_conn_pool *pool = KB_CONTAINER_OF(deferred, struct kb_conn_pool, ready_check);
 
-    KB_ASSERT(pool->kb_magic == (uint32_t)KB_MAGIC_kb_h1_pool);
+    KB_ASSERT(pool->kb_magic == (uint32_t)KB_MAGIC_kb_conn_pool);
     while (pool->waiting_count > 0 && !kb_list_empty(&pool->ready)) {
         struct kb_pool_waiter *waiter =
             KB_LIST_ENTRY(pool->waiting.next, struct kb_pool_waiter, link);
-        struct kb_h1_client *client = KB_LIST_ENTRY(pool->ready.next, struct kb_h1_client, link);
+        struct kb_pool_client *client =
+            KB_LIST_ENTRY(pool->ready.next, struct kb_pool_client, link);
         struct kb_pool_waiter taken = *waiter;
 
         waiter_remove(waiter);
@@ -296,7 +315,7 @@ static void ready_check(struct kb_deferred *deferred)
     connect_more(pool);
 }
 
-static void waiting_fail(struct kb_h1_pool *pool, enum kb_reset_reason reason, struct kb_str text)
+static void waiting_fail(struct kb_conn_pool *pool, enum kb_reset_reason reason, struct kb_str text)
 {
     struct kb_list failed;
 
@@ -317,23 +336,23 @@ static void waiting_fail(struct kb_h1_pool *pool, enum kb_reset_reason reason, s
     }
 }
 
-void kb_http_pool_new_stream(struct kb_cluster_local *local, struct kb_host *host,
-                             enum kb_priority priority, struct kb_arena *arena,
-                             const struct kb_pool_callbacks *callbacks,
-                             const struct kb_response_decoder_ops *decoder, void *owner,
-                             struct kb_pool_waiter **waiter)
+void kb_pool_new_stream(struct kb_cluster_local *local, struct kb_host *host,
+                        enum kb_pool_kind kind, enum kb_priority priority, struct kb_arena *arena,
+                        const struct kb_pool_callbacks *callbacks,
+                        const struct kb_response_decoder_ops *decoder, void *owner,
+                        struct kb_pool_waiter **waiter)
 {
     struct kb_host_local *host_local = kb_host_local_get(host, local->worker->index);
-    struct kb_h1_pool *pool = host_local->pools[priority];
+    struct kb_conn_pool *pool = host_local->pools[kind][priority];
     struct kb_pool_waiter *w;
 
     *waiter = NULL;
     if (KB_UNLIKELY(pool == NULL)) {
-        pool = pool_create(local, host_local, priority);
+        pool = pool_create(local, host_local, kind, priority);
     }
-    KB_DASSERT(pool->kb_magic == (uint32_t)KB_MAGIC_kb_h1_pool);
+    KB_DASSERT(pool->kb_magic == (uint32_t)KB_MAGIC_kb_conn_pool);
     if (KB_LIKELY(!kb_list_empty(&pool->ready))) {
-        attach(KB_LIST_ENTRY(pool->ready.next, struct kb_h1_client, link), arena, callbacks,
+        attach(KB_LIST_ENTRY(pool->ready.next, struct kb_pool_client, link), arena, callbacks,
                decoder, owner);
         return;
     }
@@ -359,26 +378,31 @@ void kb_http_pool_new_stream(struct kb_cluster_local *local, struct kb_host *hos
     connect_more(pool);
 }
 
-void kb_http_pool_cancel(struct kb_pool_waiter *waiter)
+void kb_pool_cancel(struct kb_pool_waiter *waiter)
 {
-    struct kb_h1_pool *pool = waiter->pool;
+    struct kb_conn_pool *pool = waiter->pool;
 
     waiter_remove(waiter);
     kb_stat_inc(pool->stats, KB_STAT_CLUSTER_UPSTREAM_RQ_CANCELLED);
+    if (!pool->client_ops->http1 && pool->connecting_count > pool->waiting_count) {
+        /* A TCP connection is made for one user, and would hear bytes that are for nobody. */
+        kb_conn_close(KB_LIST_ENTRY(pool->connecting.prev, struct kb_pool_client, link)->conn,
+                      KB_CONN_NO_FLUSH);
+    }
     pool_destroy_check(pool);
 }
 
 /* ---- events of connections ---- */
 
 /* Idle now: to the next waiting request, or to the ready list. */
-static void client_ready(struct kb_h1_client *client)
+static void client_ready(struct kb_pool_client *client)
 {
-    struct kb_h1_pool *pool = client->pool;
+    struct kb_conn_pool *pool = client->pool;
     uint64_t idle_ms = pool->local->cluster->idle_timeout_ms;
 
     kb_list_unlink(&client->link);
     kb_list_push_front(&pool->ready, &client->link);
-    client->state = KB_H1_CLIENT_READY;
+    client->state = KB_POOL_CLIENT_READY;
     if (pool->draining && pool->waiting_count == 0) {
         kb_conn_close(client->conn, KB_CONN_NO_FLUSH);
         return;
@@ -391,9 +415,9 @@ static void client_ready(struct kb_h1_client *client)
     }
 }
 
-void kb_h1_pool_connected(struct kb_h1_client *client)
+void kb_conn_pool_connected(struct kb_pool_client *client)
 {
-    struct kb_h1_pool *pool = client->pool;
+    struct kb_conn_pool *pool = client->pool;
     const struct kb_cluster *cluster = pool->local->cluster;
 
     kb_stat_record(pool->stats, KB_STAT_CLUSTER_UPSTREAM_CX_CONNECT_MS,
@@ -412,13 +436,13 @@ void kb_h1_pool_connected(struct kb_h1_client *client)
     client_ready(client);
 }
 
-void kb_h1_pool_request_done(struct kb_h1_client *client)
+void kb_conn_pool_request_done(struct kb_pool_client *client)
 {
     while (client->read_disables > 0) {
         client->read_disables--;
         kb_conn_read_disable(client->conn, false);
     }
-    if (client->state != KB_H1_CLIENT_BUSY) {
+    if (client->state != KB_POOL_CLIENT_BUSY) {
         return;
     }
     /* One that still has much of the last request to send would not tell the next one to stop. */
@@ -434,7 +458,7 @@ void kb_h1_pool_request_done(struct kb_h1_client *client)
     client_ready(client);
 }
 
-static struct kb_str failure_text(struct kb_h1_client *client, char *out, size_t cap)
+static struct kb_str failure_text(struct kb_pool_client *client, char *out, size_t cap)
 {
     size_t n;
 
@@ -446,9 +470,9 @@ static struct kb_str failure_text(struct kb_h1_client *client, char *out, size_t
     return kb_str_make(out, KB_MIN(n, cap - 1));
 }
 
-static void connect_failed(struct kb_h1_client *client, enum kb_conn_event event)
+static void connect_failed(struct kb_pool_client *client, enum kb_conn_event event)
 {
-    struct kb_h1_pool *pool = client->pool;
+    struct kb_conn_pool *pool = client->pool;
     enum kb_reset_reason reason = KB_RESET_REMOTE_CONNECTION_FAILURE;
     char text[160];
 
@@ -465,16 +489,16 @@ static void connect_failed(struct kb_h1_client *client, enum kb_conn_event event
     waiting_fail(pool, reason, failure_text(client, text, sizeof(text)));
 }
 
-static void close_count(struct kb_h1_client *client, enum kb_conn_event event)
+static void close_count(struct kb_pool_client *client, enum kb_conn_event event)
 {
-    struct kb_h1_pool *pool = client->pool;
+    struct kb_conn_pool *pool = client->pool;
     struct kb_stat_block *stats = pool->stats;
     bool by_peer = event == KB_CONN_REMOTE_CLOSE && !client->conn->connect_timed_out;
 
     kb_stat_inc(stats, KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY);
     kb_stat_inc(stats, by_peer ? KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_REMOTE
                                : KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_LOCAL);
-    if (client->state == KB_H1_CLIENT_BUSY && (!client->answer_ended || client->upgrade_asked)) {
+    if (client->state == KB_POOL_CLIENT_BUSY && !client->answer_ended) {
         kb_stat_inc(stats, KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_WITH_ACTIVE_RQ);
         kb_stat_inc(stats, by_peer ? KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_REMOTE_WITH_ACTIVE_RQ
                                    : KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_LOCAL_WITH_ACTIVE_RQ);
@@ -487,22 +511,21 @@ static void close_count(struct kb_h1_client *client, enum kb_conn_event event)
     kb_resource_give(pool->local, pool->priority, KB_RESOURCE_CONNECTIONS);
 }
 
-void kb_h1_pool_closed(struct kb_h1_client *client, enum kb_conn_event event)
+void kb_conn_pool_closed(struct kb_pool_client *client, enum kb_conn_event event)
 {
-    struct kb_h1_pool *pool = client->pool;
-    struct client_box *box = KB_CONTAINER_OF(client, struct client_box, client);
-    enum kb_h1_client_state before = client->state;
+    struct kb_conn_pool *pool = client->pool;
+    enum kb_pool_client_state before = client->state;
 
-    if (before == KB_H1_CLIENT_CLOSED) {
+    if (before == KB_POOL_CLIENT_CLOSED) {
         return;
     }
     close_count(client, event);
-    client->state = KB_H1_CLIENT_CLOSED;
+    client->state = KB_POOL_CLIENT_CLOSED;
     kb_list_unlink(&client->link);
     kb_loop_timer_cancel(pool_loop(pool), &client->idle_timer);
     kb_loop_timer_cancel(pool_loop(pool), &client->duration_timer);
-    kb_loop_defer(pool_loop(pool), &box->destroy);
-    if (before == KB_H1_CLIENT_CONNECTING) {
+    kb_loop_defer(pool_loop(pool), &client->destroy);
+    if (before == KB_POOL_CLIENT_CONNECTING) {
         connect_failed(client, event);
     }
     if (pool->waiting_count > 0) {
@@ -512,10 +535,10 @@ void kb_h1_pool_closed(struct kb_h1_client *client, enum kb_conn_event event)
 
 static void idle_timer_fired(struct kb_timer *timer)
 {
-    struct kb_h1_client *client = KB_CONTAINER_OF(timer, struct kb_h1_client, idle_timer);
+    struct kb_pool_client *client = KB_CONTAINER_OF(timer, struct kb_pool_client, idle_timer);
 
-    KB_ASSERT(client->kb_magic == (uint32_t)KB_MAGIC_kb_h1_client);
-    if (client->state == KB_H1_CLIENT_READY) {
+    KB_ASSERT(client->kb_magic == (uint32_t)KB_MAGIC_kb_pool_client);
+    if (client->state == KB_POOL_CLIENT_READY) {
         kb_stat_inc(client->pool->stats, KB_STAT_CLUSTER_UPSTREAM_CX_IDLE_TIMEOUT);
         kb_conn_close(client->conn, KB_CONN_NO_FLUSH);
     }
@@ -523,29 +546,31 @@ static void idle_timer_fired(struct kb_timer *timer)
 
 static void duration_timer_fired(struct kb_timer *timer)
 {
-    struct kb_h1_client *client = KB_CONTAINER_OF(timer, struct kb_h1_client, duration_timer);
+    struct kb_pool_client *client = KB_CONTAINER_OF(timer, struct kb_pool_client, duration_timer);
 
-    KB_ASSERT(client->kb_magic == (uint32_t)KB_MAGIC_kb_h1_client);
+    KB_ASSERT(client->kb_magic == (uint32_t)KB_MAGIC_kb_pool_client);
     kb_stat_inc(client->pool->stats, KB_STAT_CLUSTER_UPSTREAM_CX_MAX_DURATION_REACHED);
     client->close_after = true;
     duration_closed_check(client);
 }
 
-static void pool_drain(struct kb_h1_pool *pool)
+static void pool_drain(struct kb_conn_pool *pool)
 {
     pool->draining = true;
     KB_LIST_FOREACH (link, &pool->ready) {
-        kb_conn_close(KB_LIST_ENTRY(link, struct kb_h1_client, link)->conn, KB_CONN_NO_FLUSH);
+        kb_conn_close(KB_LIST_ENTRY(link, struct kb_pool_client, link)->conn, KB_CONN_NO_FLUSH);
     }
     pool_destroy_check(pool);
 }
 
-void kb_h1_pools_host_removed(struct kb_worker *worker, struct kb_host_local *local)
+void kb_conn_pools_host_removed(struct kb_worker *worker, struct kb_host_local *local)
 {
     (void)worker;
-    for (unsigned priority = 0; priority < KB_PRIORITY_COUNT; priority++) {
-        if (local->pools[priority] != NULL) {
-            pool_drain(KB_CAST(local->pools[priority], kb_h1_pool));
+    for (unsigned kind = 0; kind < KB_POOL_KIND_COUNT; kind++) {
+        for (unsigned priority = 0; priority < KB_PRIORITY_COUNT; priority++) {
+            if (local->pools[kind][priority] != NULL) {
+                pool_drain(KB_CAST(local->pools[kind][priority], kb_conn_pool));
+            }
         }
     }
 }
