@@ -124,7 +124,7 @@ kb_header_mutations_create(Envoy__Config__Core__V3__HeaderValueOption *const *ad
     if (add_count == 0 && remove_count == 0) {
         return NULL;
     }
-    snprintf(add_field, sizeof(add_field), "%s_headers_to_add", kind);
+    snprintf(add_field, sizeof(add_field), "%s%sheaders_to_add", kind, kind[0] != '\0' ? "_" : "");
     snprintf(remove_field, sizeof(remove_field), "%s_headers_to_remove", kind);
     mutations = KB_ARENA_NEW(build->arena, struct kb_header_mutations);
     additions_create(mutations, add, add_count, add_field, build, failed);

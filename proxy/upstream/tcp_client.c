@@ -5,6 +5,7 @@
 
 struct tcp_client {
     struct kb_pool_client base;
+    bool http;     /* the user is a HTTP stream, which is over when both directions are */
     bool ended;    /* the user half-closed */
     bool up_ended; /* the upstream half-closed */
 };
@@ -43,7 +44,7 @@ static void client_dispose(struct kb_pool_client *base)
 static void end_stream_send(struct tcp_client *client)
 {
     client->ended = true;
-    client->base.answer_ended = client->up_ended;
+    client->base.answer_ended = client->http && client->up_ended;
     kb_conn_end_stream(client->base.conn);
 }
 
@@ -55,6 +56,7 @@ static void encode_headers(struct kb_request_encoder *encoder, const struct kb_h
     struct kb_header_map *response = KB_ARENA_NEW(client->base.arena, struct kb_header_map);
 
     (void)headers;
+    client->http = true;
     if (end_stream) {
         end_stream_send(client);
     }
@@ -118,7 +120,7 @@ static void client_on_data(void *owner, struct kb_buf *in, bool end_stream)
     client->up_ended = end_stream;
     if (end_stream && client->ended) {
         /* Nothing more in either direction: the connection ends by itself. */
-        client->base.answer_ended = true;
+        client->base.answer_ended = client->http;
         kb_pool_client_detach(&client->base);
     }
     decoder->on_data(client->base.owner, in, end_stream);

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* envoy.filters.network.tcp_proxy: bytes of one connection to a host of a cluster and back, with
- * half-close, back-pressure and idle timeout (Envoy TcpProxy::Filter). */
+ * half-close, back-pressure and idle timeout (Envoy TcpProxy::Filter). The way to the host is a TCP
+ * connection, or a tunnel in a HTTP/1 request of our own; both are a request encoder of a pool. */
 #include "proxy/ext/network/tcp_proxy.h"
 
-#include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/mem.h"
@@ -15,7 +14,8 @@ struct tcp_proxy {
     const struct kb_tcp_proxy_config *config;
     struct kb_worker *worker;
     struct kb_conn *down;
-    struct kb_conn *up; /* NULL: none */
+    struct kb_request_encoder *up; /* NULL: none */
+    struct kb_pool_waiter *waiter;
     struct kb_stat_block *stats;
     struct kb_cluster_local *cluster; /* holds a reference */
     struct kb_host_local *host_local; /* of `up`; holds a reference */
@@ -24,9 +24,9 @@ struct tcp_proxy {
     struct kb_timer idle_timer;
     struct kb_timer duration_timer;
     uint64_t idle_deadline_ms;
-    uint64_t connect_start_ns;
     uint32_t attempts;
-    bool connected;
+    bool connected; /* bytes pass: TCP is up, or the tunnel was agreed to */
+    bool up_ended;  /* the client's end was passed on */
     bool down_closed;
     bool down_stopped; /* reading of the client is disabled until the upstream is there */
     bool ended;        /* logged and counted */
@@ -36,7 +36,6 @@ KB_OBJ_MAGIC(tcp_proxy, 0x54435050);
 static void idle_timer_fired(struct kb_timer *timer);
 static void duration_timer_fired(struct kb_timer *timer);
 static void connect_attempt(struct tcp_proxy *proxy);
-static const struct kb_conn_callbacks upstream_callbacks;
 
 static struct kb_loop *loop_of(struct tcp_proxy *proxy)
 {
@@ -96,6 +95,15 @@ static void log_write(struct tcp_proxy *proxy, const char *type)
     }
 }
 
+static void upstream_info(struct tcp_proxy *proxy)
+{
+    if (proxy->up != NULL) {
+        kb_request_encoder_info(proxy->up, &proxy->info.upstream);
+        /* Nobody here speaks HTTP, even when a tunnel does. */
+        proxy->info.upstream.protocol = KB_PROTOCOL_NONE;
+    }
+}
+
 /* The connection is over: one log line. */
 static void end(struct tcp_proxy *proxy)
 {
@@ -103,6 +111,7 @@ static void end(struct tcp_proxy *proxy)
         return;
     }
     proxy->ended = true;
+    upstream_info(proxy);
     kb_loop_timer_cancel(loop_of(proxy), &proxy->idle_timer);
     kb_loop_timer_cancel(loop_of(proxy), &proxy->duration_timer);
     proxy->info.end_ns = kb_loop_now_ns(loop_of(proxy));
@@ -118,7 +127,7 @@ static void tcp_proxy_destroy(void *filter)
     struct tcp_proxy *proxy = KB_CAST(filter, tcp_proxy);
 
     end(proxy);
-    KB_ASSERT(proxy->up == NULL);
+    KB_ASSERT(proxy->up == NULL && proxy->waiter == NULL);
     host_release(proxy);
     if (proxy->cluster != NULL) {
         kb_cluster_local_unref(proxy->cluster);
@@ -154,65 +163,190 @@ static const struct kb_tcp_proxy_cluster *cluster_pick(struct tcp_proxy *proxy)
     return config->clusters;
 }
 
-static void upstream_counts_begin(struct tcp_proxy *proxy)
-{
-    struct kb_stat_block *stats = proxy->cluster->stats;
+/* ---- the upstream's side of it ---- */
 
-    kb_resource_force(proxy->cluster, KB_PRIORITY_DEFAULT, KB_RESOURCE_CONNECTIONS);
-    kb_stat_inc(stats, KB_STAT_CLUSTER_UPSTREAM_CX_TOTAL);
-    kb_stat_gauge_add(stats, KB_STAT_CLUSTER_UPSTREAM_CX_ACTIVE, 1);
-    kb_stat_inc(stats, KB_STAT_CLUSTER_UPSTREAM_RQ_PENDING_TOTAL);
-    kb_host_stat_add(proxy->host_local, KB_HOST_CX_TOTAL, 1);
-    kb_host_stat_add(proxy->host_local, KB_HOST_CX_ACTIVE, 1);
+static void connected(struct tcp_proxy *proxy)
+{
+    proxy->connected = true;
+    upstream_info(proxy);
+    proxy->info.upstream.connection_pool_ready_ns = kb_loop_now_ns(loop_of(proxy));
+    if (proxy->config->idle_timeout_ms > 0) {
+        idle_touch(proxy);
+        kb_loop_timer_arm(loop_of(proxy), &proxy->idle_timer, proxy->config->idle_timeout_ms);
+    }
+    if (proxy->config->log_on_connected) {
+        log_write(proxy, "TcpUpstreamConnected");
+    }
+    proxy->down_stopped = false;
+    kb_conn_read_disable(proxy->down, false);
 }
 
-static void upstream_counts_end(struct tcp_proxy *proxy, bool by_peer)
+/* No way to the host: the next attempt, if there is one. */
+static void attempt_failed(struct tcp_proxy *proxy, enum kb_reset_reason reason, struct kb_str text)
 {
-    struct kb_stat_block *stats = proxy->cluster->stats;
-    uint64_t now_ns = kb_loop_now_ns(loop_of(proxy));
-
-    kb_resource_give(proxy->cluster, KB_PRIORITY_DEFAULT, KB_RESOURCE_CONNECTIONS);
-    kb_stat_gauge_add(stats, KB_STAT_CLUSTER_UPSTREAM_CX_ACTIVE, -1);
-    kb_stat_inc(stats, KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY);
-    kb_stat_inc(stats, by_peer ? KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_REMOTE
-                               : KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_LOCAL);
-    kb_stat_record(stats, KB_STAT_CLUSTER_UPSTREAM_CX_LENGTH_MS,
-                   (now_ns - proxy->connect_start_ns) / 1000000);
-    kb_host_stat_add(proxy->host_local, KB_HOST_CX_ACTIVE, -1);
-    if (proxy->connected) {
-        kb_stat_inc(stats, KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_WITH_ACTIVE_RQ);
-        kb_stat_inc(stats, by_peer ? KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_REMOTE_WITH_ACTIVE_RQ
-                                   : KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_LOCAL_WITH_ACTIVE_RQ);
-        kb_resource_give(proxy->cluster, KB_PRIORITY_DEFAULT, KB_RESOURCE_REQUESTS);
-        kb_stat_gauge_add(stats, KB_STAT_CLUSTER_UPSTREAM_RQ_ACTIVE, -1);
-        kb_host_stat_add(proxy->host_local, KB_HOST_RQ_ACTIVE, -1);
+    proxy->up = NULL;
+    proxy->info.upstream.transport_failure_reason = kb_str_dup(&proxy->arena, text);
+    if (reason != KB_RESET_OVERFLOW) {
+        kb_stream_info_set_flag(&proxy->info, KB_RF_UPSTREAM_CONNECTION_FAILURE);
+    }
+    if (!proxy->down_closed) {
+        connect_attempt(proxy);
     }
 }
 
-static void upstream_connect(struct tcp_proxy *proxy, struct kb_host *host)
+/* The way to the host is gone: what came of it is still given to the client. */
+static void upstream_ended(struct tcp_proxy *proxy, bool reset)
 {
-    const struct kb_cluster *cluster = proxy->cluster->cluster;
-    const struct kb_addr *source = cluster->bind_source.len > 0 ? &cluster->bind_source : NULL;
-
-    host_release(proxy);
-    proxy->host_local = kb_host_local_get(host, proxy->worker->index);
-    kb_host_local_ref(proxy->host_local);
-    proxy->connect_start_ns = kb_loop_now_ns(loop_of(proxy));
-    proxy->info.upstream.host = host;
-    proxy->info.upstream.cluster = cluster;
-    proxy->info.upstream.remote = host->addr;
-    proxy->up =
-        kb_conn_create_connecting(proxy->worker, &host->addr, source, cluster->connect_timeout_ms,
-                                  cluster->per_connection_buffer_limit_bytes);
-    kb_conn_set_owner(proxy->up, &upstream_callbacks, proxy);
-    proxy->up->half_close_enabled = true;
-    proxy->up->stat_block = proxy->cluster->stats;
-    proxy->up->stat_rx_total = KB_STAT_CLUSTER_UPSTREAM_CX_RX_BYTES_TOTAL;
-    proxy->up->stat_rx_buffered = KB_STAT_CLUSTER_UPSTREAM_CX_RX_BYTES_BUFFERED;
-    proxy->up->stat_tx_total = KB_STAT_CLUSTER_UPSTREAM_CX_TX_BYTES_TOTAL;
-    proxy->up->stat_tx_buffered = KB_STAT_CLUSTER_UPSTREAM_CX_TX_BYTES_BUFFERED;
-    upstream_counts_begin(proxy);
+    proxy->up = NULL;
+    proxy->connected = false;
+    if (proxy->down_closed) {
+        return;
+    }
+    if (reset) {
+        kb_stream_info_set_flag(&proxy->info, KB_RF_UPSTREAM_REMOTE_RESET);
+    }
+    kb_conn_close(proxy->down, reset ? KB_CONN_ABORT_RESET : KB_CONN_FLUSH_WRITE);
 }
+
+static void upstream_on_ready(void *owner, struct kb_request_encoder *encoder, struct kb_host *host)
+{
+    struct tcp_proxy *proxy = KB_CAST(owner, tcp_proxy);
+
+    (void)host;
+    proxy->waiter = NULL;
+    proxy->up = encoder;
+    if (proxy->config->tunnel == NULL) {
+        connected(proxy);
+    } else {
+        kb_request_encoder_headers(
+            encoder, kb_tcp_tunnel_head(proxy->config->tunnel, &proxy->info, &proxy->arena), false);
+    }
+}
+
+static void upstream_on_failure(void *owner, enum kb_reset_reason reason, struct kb_str text,
+                                struct kb_host *host)
+{
+    struct tcp_proxy *proxy = KB_CAST(owner, tcp_proxy);
+
+    (void)host;
+    proxy->waiter = NULL;
+    attempt_failed(proxy, reason, text);
+}
+
+static const struct kb_pool_callbacks pool_callbacks = {
+    .on_ready = upstream_on_ready,
+    .on_failure = upstream_on_failure,
+};
+
+static void upstream_on_1xx(void *owner, struct kb_header_map *headers)
+{
+    (void)owner;
+    (void)headers;
+}
+
+/* Of a tunnel: does its far end agree? */
+static void upstream_on_headers(void *owner, struct kb_header_map *headers, bool end_stream)
+{
+    struct tcp_proxy *proxy = KB_CAST(owner, tcp_proxy);
+    struct kb_request_encoder *encoder = proxy->up;
+
+    if (headers->status / 100 == 2 && !end_stream) {
+        connected(proxy);
+        return;
+    }
+    upstream_info(proxy);
+    if (!end_stream) {
+        kb_request_encoder_reset(encoder);
+    }
+    attempt_failed(proxy, KB_RESET_CONNECT_ERROR,
+                   kb_str_printf(&proxy->arena, "tunnel_response:%u", headers->status));
+}
+
+static void upstream_on_data(void *owner, struct kb_buf *in, bool end_stream)
+{
+    struct tcp_proxy *proxy = KB_CAST(owner, tcp_proxy);
+    /* The last of it: when both sides have ended, or of an answer that has an end. */
+    bool over = end_stream && (proxy->up_ended || proxy->config->tunnel != NULL);
+
+    if (proxy->down_closed || proxy->up == NULL) {
+        kb_buf_consume(in, in->len);
+        return;
+    }
+    idle_touch(proxy);
+    if (over) {
+        upstream_info(proxy);
+    }
+    kb_buf_move(&proxy->down->out, in);
+    if (end_stream && !proxy->down->end_wanted) {
+        kb_conn_end_stream(proxy->down);
+    } else {
+        kb_conn_written(proxy->down);
+    }
+    if (over) {
+        upstream_ended(proxy, false);
+    }
+}
+
+static void upstream_on_trailers(void *owner, struct kb_header_map *trailers)
+{
+    struct tcp_proxy *proxy = KB_CAST(owner, tcp_proxy);
+
+    (void)trailers;
+    upstream_info(proxy);
+    upstream_ended(proxy, false);
+}
+
+static void upstream_on_reset(void *owner, enum kb_reset_reason reason, struct kb_str failure)
+{
+    struct tcp_proxy *proxy = KB_CAST(owner, tcp_proxy);
+
+    (void)reason;
+    upstream_info(proxy);
+    if (!proxy->connected) {
+        attempt_failed(proxy, KB_RESET_REMOTE_CONNECTION_FAILURE, failure);
+        return;
+    }
+    upstream_ended(proxy, proxy->up->peer_reset && proxy->config->tunnel == NULL);
+}
+
+static void upstream_on_above_high(void *owner)
+{
+    struct tcp_proxy *proxy = KB_CAST(owner, tcp_proxy);
+
+    if (!proxy->down_closed) {
+        kb_stat_inc(proxy->stats, KB_STAT_TCP_DOWNSTREAM_FLOW_CONTROL_PAUSED_READING_TOTAL);
+        kb_conn_read_disable(proxy->down, true);
+    }
+}
+
+static void upstream_on_below_low(void *owner)
+{
+    struct tcp_proxy *proxy = KB_CAST(owner, tcp_proxy);
+
+    if (!proxy->down_closed) {
+        kb_stat_inc(proxy->stats, KB_STAT_TCP_DOWNSTREAM_FLOW_CONTROL_RESUMED_READING_TOTAL);
+        kb_conn_read_disable(proxy->down, false);
+    }
+}
+
+static void upstream_on_sent(void *owner, size_t n)
+{
+    (void)n;
+    idle_touch(KB_CAST(owner, tcp_proxy));
+}
+
+static const struct kb_response_decoder_ops decoder_ops = {
+    .on_1xx = upstream_on_1xx,
+    .on_headers = upstream_on_headers,
+    .on_data = upstream_on_data,
+    .on_trailers = upstream_on_trailers,
+    .on_reset = upstream_on_reset,
+    .on_above_high = upstream_on_above_high,
+    .on_below_low = upstream_on_below_low,
+    .on_sent = upstream_on_sent,
+};
+
+/* ---- connecting ---- */
 
 static void connect_attempt(struct tcp_proxy *proxy)
 {
@@ -237,7 +371,15 @@ static void connect_attempt(struct tcp_proxy *proxy)
     }
     proxy->attempts++;
     proxy->info.attempt_count = proxy->attempts;
-    upstream_connect(proxy, host);
+    host_release(proxy);
+    proxy->host_local = kb_host_local_get(host, proxy->worker->index);
+    kb_host_local_ref(proxy->host_local);
+    proxy->info.upstream.host = host;
+    proxy->info.upstream.cluster = proxy->cluster->cluster;
+    proxy->info.upstream.remote = host->addr;
+    kb_pool_new_stream(
+        proxy->cluster, host, proxy->config->tunnel != NULL ? KB_POOL_HTTP1 : KB_POOL_TCP,
+        KB_PRIORITY_DEFAULT, &proxy->arena, &pool_callbacks, &decoder_ops, proxy, &proxy->waiter);
 }
 
 static enum kb_network_filter_status tcp_proxy_on_new_connection(void *filter)
@@ -264,65 +406,7 @@ static enum kb_network_filter_status tcp_proxy_on_new_connection(void *filter)
     return KB_NETWORK_FILTER_CONTINUE;
 }
 
-static void connected(struct tcp_proxy *proxy)
-{
-    struct kb_stat_block *stats = proxy->cluster->stats;
-    uint64_t now_ns = kb_loop_now_ns(loop_of(proxy));
-
-    proxy->connected = true;
-    proxy->info.upstream.local = proxy->up->info.local;
-    proxy->info.upstream.connection_id = proxy->up->info.id;
-    proxy->info.upstream.connection_pool_ready_ns = now_ns;
-    kb_stat_record(stats, KB_STAT_CLUSTER_UPSTREAM_CX_CONNECT_MS,
-                   (now_ns - proxy->connect_start_ns) / 1000000);
-    kb_resource_force(proxy->cluster, KB_PRIORITY_DEFAULT, KB_RESOURCE_REQUESTS);
-    kb_stat_inc(stats, KB_STAT_CLUSTER_UPSTREAM_RQ_TOTAL);
-    kb_stat_gauge_add(stats, KB_STAT_CLUSTER_UPSTREAM_RQ_ACTIVE, 1);
-    kb_host_stat_add(proxy->host_local, KB_HOST_RQ_TOTAL, 1);
-    kb_host_stat_add(proxy->host_local, KB_HOST_RQ_ACTIVE, 1);
-    if (proxy->config->idle_timeout_ms > 0) {
-        idle_touch(proxy);
-        kb_loop_timer_arm(loop_of(proxy), &proxy->idle_timer, proxy->config->idle_timeout_ms);
-    }
-    if (proxy->config->log_on_connected) {
-        log_write(proxy, "TcpUpstreamConnected");
-    }
-    kb_conn_start(proxy->up);
-    proxy->down_stopped = false;
-    kb_conn_read_disable(proxy->down, false);
-}
-
-static void connect_failed(struct tcp_proxy *proxy, struct kb_conn *up)
-{
-    struct kb_stat_block *stats = proxy->cluster->stats;
-
-    kb_stat_inc(stats, KB_STAT_CLUSTER_UPSTREAM_CX_CONNECT_FAIL);
-    kb_stat_inc(stats, KB_STAT_CLUSTER_UPSTREAM_RQ_PENDING_FAILURE_EJECT);
-    kb_host_stat_add(proxy->host_local, KB_HOST_CX_CONNECT_FAIL, 1);
-    if (up->connect_timed_out) {
-        kb_stat_inc(stats, KB_STAT_CLUSTER_UPSTREAM_CX_CONNECT_TIMEOUT);
-    }
-    if (up->connect_errno != 0) {
-        proxy->info.upstream.transport_failure_reason =
-            kb_str_printf(&proxy->arena, "delayed connect error: %s", strerror(up->connect_errno));
-    }
-    kb_stream_info_set_flag(&proxy->info, KB_RF_UPSTREAM_CONNECTION_FAILURE);
-    if (!proxy->down_closed) {
-        connect_attempt(proxy);
-    }
-}
-
-/* ---- relaying ---- */
-
-static void relay(struct kb_conn *to, struct kb_buf *in, bool end_stream)
-{
-    kb_buf_move(&to->out, in);
-    if (end_stream && !to->end_wanted) {
-        kb_conn_end_stream(to);
-    } else {
-        kb_conn_written(to);
-    }
-}
+/* ---- downstream events ---- */
 
 static enum kb_network_filter_status tcp_proxy_on_data(void *filter, struct kb_buf *in,
                                                        bool end_stream)
@@ -333,89 +417,20 @@ static enum kb_network_filter_status tcp_proxy_on_data(void *filter, struct kb_b
         return KB_NETWORK_FILTER_STOP;
     }
     idle_touch(proxy);
-    relay(proxy->up, in, end_stream);
+    end_stream = end_stream && !proxy->up_ended;
+    proxy->up_ended = proxy->up_ended || end_stream;
+    kb_request_encoder_data(proxy->up, in, end_stream);
+    if (KB_UNLIKELY(end_stream) && proxy->config->tunnel != NULL && proxy->up != NULL) {
+        /* A tunnel in HTTP/1 knows no half-close: Envoy ends it in both directions. */
+        struct kb_request_encoder *up = proxy->up;
+
+        upstream_info(proxy);
+        proxy->up = NULL;
+        kb_request_encoder_close(up, KB_CONN_FLUSH_WRITE, proxy->config->idle_timeout_ms);
+        upstream_ended(proxy, false);
+    }
     return KB_NETWORK_FILTER_STOP;
 }
-
-static void upstream_on_data(void *owner, struct kb_buf *in, bool end_stream)
-{
-    struct tcp_proxy *proxy = KB_CAST(owner, tcp_proxy);
-
-    idle_touch(proxy);
-    if (!proxy->down_closed) {
-        relay(proxy->down, in, end_stream);
-    } else {
-        kb_buf_consume(in, in->len);
-    }
-}
-
-static void upstream_on_event(void *owner, enum kb_conn_event event)
-{
-    struct tcp_proxy *proxy = KB_CAST(owner, tcp_proxy);
-    struct kb_conn *up = proxy->up;
-    bool was_connected = proxy->connected;
-
-    if (event == KB_CONN_CONNECTED) {
-        connected(proxy);
-        return;
-    }
-    proxy->up = NULL;
-    upstream_counts_end(proxy, event == KB_CONN_REMOTE_CLOSE && !up->connect_timed_out);
-    proxy->connected = false;
-    if (!was_connected) {
-        if (event == KB_CONN_REMOTE_CLOSE) {
-            connect_failed(proxy, up);
-        }
-        return;
-    }
-    if (event != KB_CONN_REMOTE_CLOSE || proxy->down_closed) {
-        return;
-    }
-    if (up->reset_detected) {
-        kb_stream_info_set_flag(&proxy->info, KB_RF_UPSTREAM_REMOTE_RESET);
-        kb_conn_close(proxy->down, KB_CONN_ABORT_RESET);
-    } else {
-        kb_conn_close(proxy->down, KB_CONN_FLUSH_WRITE);
-    }
-}
-
-static void upstream_on_above_high(void *owner)
-{
-    struct tcp_proxy *proxy = KB_CAST(owner, tcp_proxy);
-
-    kb_stat_inc(proxy->cluster->stats, KB_STAT_CLUSTER_UPSTREAM_FLOW_CONTROL_BACKED_UP_TOTAL);
-    if (!proxy->down_closed) {
-        kb_stat_inc(proxy->stats, KB_STAT_TCP_DOWNSTREAM_FLOW_CONTROL_PAUSED_READING_TOTAL);
-        kb_conn_read_disable(proxy->down, true);
-    }
-}
-
-static void upstream_on_below_low(void *owner)
-{
-    struct tcp_proxy *proxy = KB_CAST(owner, tcp_proxy);
-
-    kb_stat_inc(proxy->cluster->stats, KB_STAT_CLUSTER_UPSTREAM_FLOW_CONTROL_DRAINED_TOTAL);
-    if (!proxy->down_closed) {
-        kb_stat_inc(proxy->stats, KB_STAT_TCP_DOWNSTREAM_FLOW_CONTROL_RESUMED_READING_TOTAL);
-        kb_conn_read_disable(proxy->down, false);
-    }
-}
-
-static void upstream_on_sent(void *owner, size_t n)
-{
-    (void)n;
-    idle_touch(KB_CAST(owner, tcp_proxy));
-}
-
-static const struct kb_conn_callbacks upstream_callbacks = {
-    .on_data = upstream_on_data,
-    .on_event = upstream_on_event,
-    .on_above_high = upstream_on_above_high,
-    .on_below_low = upstream_on_below_low,
-    .on_sent = upstream_on_sent,
-};
-
-/* ---- downstream events ---- */
 
 static void tcp_proxy_on_event(void *filter, enum kb_conn_event event)
 {
@@ -426,14 +441,20 @@ static void tcp_proxy_on_event(void *filter, enum kb_conn_event event)
     }
     proxy->down_closed = true;
     end(proxy);
+    if (proxy->waiter != NULL) {
+        kb_pool_cancel(proxy->waiter);
+    }
     if (proxy->up != NULL) {
         /* What the client sent before it went is still delivered, to a host that takes it. */
-        enum kb_conn_close how = proxy->down->reset_detected     ? KB_CONN_ABORT_RESET
-                                 : event == KB_CONN_REMOTE_CLOSE ? KB_CONN_FLUSH_WRITE
-                                                                 : KB_CONN_NO_FLUSH;
+        enum kb_conn_close how = proxy->config->tunnel != NULL || event != KB_CONN_REMOTE_CLOSE
+                                     ? KB_CONN_NO_FLUSH
+                                 : proxy->down->reset_detected ? KB_CONN_ABORT_RESET
+                                                               : KB_CONN_FLUSH_WRITE;
+        struct kb_request_encoder *up = proxy->up;
 
-        proxy->up->delayed_close_ms = proxy->config->idle_timeout_ms;
-        kb_conn_close(proxy->up, how);
+        proxy->up = NULL;
+        proxy->connected = false;
+        kb_request_encoder_close(up, how, proxy->config->idle_timeout_ms);
     }
 }
 
@@ -444,7 +465,7 @@ static void tcp_proxy_on_above_high(void *filter)
     if (proxy->up != NULL) {
         kb_stat_inc(proxy->cluster->stats,
                     KB_STAT_CLUSTER_UPSTREAM_FLOW_CONTROL_PAUSED_READING_TOTAL);
-        kb_conn_read_disable(proxy->up, true);
+        kb_request_encoder_read_disable(proxy->up, true);
     }
 }
 
@@ -455,7 +476,7 @@ static void tcp_proxy_on_below_low(void *filter)
     if (proxy->up != NULL) {
         kb_stat_inc(proxy->cluster->stats,
                     KB_STAT_CLUSTER_UPSTREAM_FLOW_CONTROL_RESUMED_READING_TOTAL);
-        kb_conn_read_disable(proxy->up, false);
+        kb_request_encoder_read_disable(proxy->up, false);
     }
 }
 

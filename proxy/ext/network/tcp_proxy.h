@@ -3,14 +3,34 @@
 #pragma once
 
 #include "proxy/api/access_logger.h"
-#include "proxy/api/cluster.h"
+#include "proxy/api/codec.h"
 #include "proxy/api/network_filter.h"
+#include "proxy/router/header_mutation.h"
 
 struct kb_tcp_proxy_cluster {
     struct kb_str name;
     uint32_t slot;
     uint32_t weight;
 };
+
+/* tunneling_config: the head of the request that carries the bytes. Lives in the configuration's
+ * arena. */
+struct kb_tcp_tunnel {
+    const struct kb_formatter *hostname;
+    const struct kb_header_mutations *headers; /* NULL: none */
+    struct kb_str path;                        /* of a POST */
+    bool post;
+};
+
+struct Envoy__Extensions__Filters__Network__TcpProxy__V3__TcpProxy__TunnelingConfig;
+/* NULL after an error was reported. Main thread. */
+struct kb_tcp_tunnel *kb_tcp_tunnel_create(
+    const struct Envoy__Extensions__Filters__Network__TcpProxy__V3__TcpProxy__TunnelingConfig
+        *message,
+    struct kb_arena *arena, struct kb_diag *diag);
+/* The request's head, in the arena. */
+struct kb_header_map *kb_tcp_tunnel_head(const struct kb_tcp_tunnel *tunnel,
+                                         const struct kb_stream_info *info, struct kb_arena *arena);
 
 /* Immutable. */
 struct kb_tcp_proxy_config {
@@ -22,8 +42,9 @@ struct kb_tcp_proxy_config {
     struct kb_tcp_proxy_cluster *clusters;
     size_t cluster_count;
     uint64_t total_weight;
-    uint64_t idle_timeout_ms; /* 0: none */
-    uint64_t max_duration_ms; /* 0: none */
+    struct kb_tcp_tunnel *tunnel; /* NULL: plain TCP */
+    uint64_t idle_timeout_ms;     /* 0: none */
+    uint64_t max_duration_ms;     /* 0: none */
     uint32_t max_connect_attempts;
     bool log_on_connected;
 };

@@ -53,9 +53,6 @@ static void clusters_create(struct kb_tcp_proxy_config *config, const tcp_proxy_
 
 static void unsupported_check(const tcp_proxy_message *m, struct kb_diag *diag)
 {
-    if (m->tunneling_config != NULL) {
-        unsupported(diag, "tunneling_config", "tunnels over HTTP CONNECT are not supported yet");
-    }
     if (m->on_demand != NULL) {
         unsupported(diag, "on_demand", "on-demand cluster discovery is not supported");
     }
@@ -93,6 +90,11 @@ int kb_tcp_proxy_config_create(const void *message, struct kb_factory_context *f
         (m->access_log_options != NULL && m->access_log_options->flush_access_log_on_connected);
     clusters_create(config, m, diag);
     unsupported_check(m, diag);
+    if (m->tunneling_config != NULL) {
+        kb_diag_push(diag, "tunneling_config");
+        config->tunnel = kb_tcp_tunnel_create(m->tunneling_config, &config->arena, diag);
+        kb_diag_pop(diag);
+    }
     config->access_log = kb_access_log_list_create(m->access_log, m->n_access_log, &inner, diag);
     if (diag->error_count != errors) {
         kb_tcp_proxy_config_destroy(config);
