@@ -18,6 +18,8 @@ struct kb_post {
 
 /* Deferred work may queue more of it; this many rounds later that waits for the next event. */
 #define DEFERRED_ROUNDS 1000
+/* So many late ones are run at once, whatever else is ready: the first shall not wait long. */
+#define LATE_MAX        32
 #define WALL_REFRESH_NS UINT64_C(1000000000)
 
 static void time_update(struct kb_loop *loop)
@@ -30,25 +32,59 @@ static void time_update(struct kb_loop *loop)
     }
 }
 
+/* Runs what is queued now; what that queues waits for the next call. */
+static void queue_run(struct kb_list *queue)
+{
+    struct kb_list end;
+    struct kb_list *link;
+
+    kb_list_push_back(queue, &end);
+    while ((link = kb_list_pop_front(queue)) != &end) {
+        struct kb_deferred *deferred = KB_LIST_ENTRY(link, struct kb_deferred, link);
+
+        deferred->cb(deferred);
+    }
+}
+
 /* All that is queued runs within its event, however much it is (thousands of connections end in one
  * when a listener does): what it refers to may be gone with the next. */
 static void deferred_run(struct kb_loop *loop)
 {
     for (unsigned i = 0; i < DEFERRED_ROUNDS; i++) {
-        struct kb_list end;
-        struct kb_list *link;
-
         if (kb_list_empty(&loop->deferred)) {
             return;
         }
-        kb_list_push_back(&loop->deferred, &end);
-        while ((link = kb_list_pop_front(&loop->deferred)) != &end) {
-            struct kb_deferred *deferred = KB_LIST_ENTRY(link, struct kb_deferred, link);
-
-            deferred->cb(deferred);
-        }
+        queue_run(&loop->deferred);
     }
     uv_async_send(&loop->uv_async);
+}
+
+static void late_run(struct kb_loop *loop)
+{
+    for (unsigned i = 0; i < DEFERRED_ROUNDS; i++) {
+        if (kb_list_empty(&loop->late)) {
+            return;
+        }
+        loop->late_count = 0;
+        queue_run(&loop->late);
+        deferred_run(loop);
+    }
+    uv_async_send(&loop->uv_async);
+}
+
+/* What every callback of libuv ends with. */
+static void event_end(struct kb_loop *loop)
+{
+    deferred_run(loop);
+    if (KB_UNLIKELY(loop->late_count >= LATE_MAX)) {
+        late_run(loop);
+    }
+}
+
+/* All that was ready is handled; the loop is about to wait. */
+static void round_end(uv_prepare_t *handle)
+{
+    late_run(KB_CAST(handle->data, kb_loop));
 }
 
 static void uv_timer_fired(uv_timer_t *handle);
@@ -72,7 +108,7 @@ static void uv_timer_fired(uv_timer_t *handle)
     time_update(loop);
     loop->uv_timer_at_ms = UINT64_MAX;
     kb_timer_wheel_advance(&loop->wheel, kb_loop_now_ms(loop));
-    deferred_run(loop);
+    event_end(loop);
     uv_timer_rearm(loop);
 }
 
@@ -94,7 +130,7 @@ static void posts_run(uv_async_t *handle)
         free(post);
         post = next;
     }
-    deferred_run(loop);
+    event_end(loop);
 }
 
 int kb_loop_init(struct kb_loop *loop)
@@ -112,7 +148,12 @@ int kb_loop_init(struct kb_loop *loop)
         return KB_EIO;
     }
     loop->uv_async.data = loop;
+    uv_prepare_init(&loop->uv, &loop->uv_prepare);
+    loop->uv_prepare.data = loop;
+    uv_prepare_start(&loop->uv_prepare, round_end);
+    uv_unref((uv_handle_t *)&loop->uv_prepare);
     kb_list_init(&loop->deferred);
+    kb_list_init(&loop->late);
     pthread_mutex_init(&loop->posts_lock, NULL);
     loop->posts_last = &loop->posts_first;
     loop->uv_timer_at_ms = UINT64_MAX;
@@ -138,6 +179,7 @@ void kb_loop_dispose(struct kb_loop *loop)
     /* A kb_loop_stop that nobody waited for ends the first round at once. */
     while (uv_run(&loop->uv, UV_RUN_DEFAULT) != 0) {
     }
+    late_run(loop);
     deferred_run(loop);
     KB_BUG_IF(uv_loop_close(&loop->uv) != 0);
     pthread_mutex_destroy(&loop->posts_lock);
@@ -149,11 +191,13 @@ void kb_loop_run(struct kb_loop *loop)
     while (!loop->stopping) {
         uv_run(&loop->uv, UV_RUN_DEFAULT);
     }
+    late_run(loop);
 }
 
 void kb_loop_run_once(struct kb_loop *loop, bool wait)
 {
     uv_run(&loop->uv, wait ? UV_RUN_ONCE : UV_RUN_NOWAIT);
+    late_run(loop);
 }
 
 void kb_loop_stop(struct kb_loop *loop)
@@ -173,6 +217,14 @@ void kb_loop_post(struct kb_loop *loop, kb_post_cb cb, void *arg)
     loop->posts_last = &post->next;
     pthread_mutex_unlock(&loop->posts_lock);
     uv_async_send(&loop->uv_async);
+}
+
+void kb_loop_defer_late(struct kb_loop *loop, struct kb_deferred *deferred)
+{
+    if (!kb_list_linked(&deferred->link)) {
+        kb_list_push_back(&loop->late, &deferred->link);
+        loop->late_count++;
+    }
 }
 
 void kb_loop_timer_arm(struct kb_loop *loop, struct kb_timer *timer, uint64_t delay_ms)
@@ -202,7 +254,7 @@ static void poll_ready(uv_poll_t *handle, int status, int events)
     }
     time_update(loop);
     io->cb(io, ready);
-    deferred_run(loop);
+    event_end(loop);
 }
 
 int kb_io_open(struct kb_loop *loop, struct kb_io *io, int fd, kb_io_cb cb)
@@ -260,7 +312,7 @@ static void signal_caught(uv_signal_t *handle, int number)
 
     time_update(KB_CAST(handle->loop->data, kb_loop));
     signal->cb(signal, number);
-    deferred_run(KB_CAST(handle->loop->data, kb_loop));
+    event_end(KB_CAST(handle->loop->data, kb_loop));
 }
 
 int kb_loop_signal_open(struct kb_loop *loop, struct kb_signal *signal, int number,

@@ -33,7 +33,7 @@ struct kb_io {
     unsigned watched; /* KB_IO_READ | KB_IO_WRITE | KB_IO_HANGUP */
 };
 
-/* Runs once, after the event being handled, in the order queued. */
+/* Runs once, after the event being handled or at the end of the round, in the order queued. */
 struct kb_deferred {
     struct kb_list link;
     void (*cb)(struct kb_deferred *deferred);
@@ -46,11 +46,14 @@ struct kb_loop {
     uv_loop_t uv;
     uv_timer_t uv_timer;
     uv_async_t uv_async;
+    uv_prepare_t uv_prepare;
     struct kb_timer_wheel wheel;
     uint64_t uv_timer_at_ms; /* when the uv timer fires; UINT64_MAX: not started */
     uint64_t now_ns;         /* monotonic, read once per event */
     uint64_t wall_offset_ns; /* wall clock = now_ns + this; refreshed every second */
     struct kb_list deferred;
+    struct kb_list late;
+    unsigned late_count; /* queued since they ran; some may be cancelled */
     pthread_mutex_t posts_lock;
     struct kb_post *posts_first; /* under posts_lock */
     struct kb_post **posts_last;
@@ -81,11 +84,20 @@ KB_INLINE void kb_loop_defer(struct kb_loop *loop, struct kb_deferred *deferred)
     }
 }
 
+/* Calls deferred->cb before the loop waits again, or after a bounded number of others was queued.
+ * For writing to sockets: that of many events in one go keeps each kind of code in the caches. */
+void kb_loop_defer_late(struct kb_loop *loop, struct kb_deferred *deferred);
+
 KB_INLINE void kb_deferred_init(struct kb_deferred *deferred, void (*cb)(struct kb_deferred *))
 {
     deferred->link.next = NULL;
     deferred->link.prev = NULL;
     deferred->cb = cb;
+}
+
+KB_INLINE bool kb_deferred_queued(const struct kb_deferred *deferred)
+{
+    return kb_list_linked(&deferred->link);
 }
 
 /* Forgets it when queued. */

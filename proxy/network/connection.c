@@ -210,7 +210,10 @@ static void watch_update(struct kb_conn *conn)
         } else if (conn->early_close_detected) {
             events |= KB_IO_HANGUP;
         }
-        events |= conn->out.len > 0 ? KB_IO_WRITE : 0;
+        /* What the flush is yet to try needs no watching. */
+        if (conn->out.len > 0 && !kb_deferred_queued(&conn->flush)) {
+            events |= KB_IO_WRITE;
+        }
         break;
     case CONN_FLUSHING:
         events = KB_IO_WRITE;
@@ -366,7 +369,7 @@ void kb_conn_read_disable(struct kb_conn *conn, bool disable)
         conn->read_disable_count--;
         if (conn->read_disable_count == 0 && conn->state == CONN_OPEN &&
             (conn->in.len > 0 || (conn->end_received && !conn->end_reported))) {
-            kb_loop_defer(&conn->worker->loop, &conn->flush);
+            kb_loop_defer_late(&conn->worker->loop, &conn->flush);
         }
     }
     if (conn->state == CONN_OPEN) {
@@ -437,7 +440,7 @@ static void write_ready(struct kb_conn *conn)
     }
 }
 
-/* Runs once at the end of an event in which something was written or reading was enabled again. */
+/* Runs at the end of a round in which something was written or reading was enabled again. */
 static void flush_deferred(struct kb_deferred *deferred)
 {
     struct kb_conn *conn = KB_CONTAINER_OF(deferred, struct kb_conn, flush);
@@ -468,7 +471,7 @@ static void flush_deferred(struct kb_deferred *deferred)
 void kb_conn_written(struct kb_conn *conn)
 {
     if (conn->state == CONN_OPEN) {
-        kb_loop_defer(&conn->worker->loop, &conn->flush);
+        kb_loop_defer_late(&conn->worker->loop, &conn->flush);
         if (KB_UNLIKELY(kb_buf_above_high(&conn->out))) {
             watermarks_check(conn);
         }
@@ -567,7 +570,7 @@ static void flush_then_close(struct kb_conn *conn, bool delay)
         arrived_drop(conn);
     }
     kb_buf_dispose(&conn->in);
-    kb_loop_defer(&conn->worker->loop, &conn->flush);
+    kb_loop_defer_late(&conn->worker->loop, &conn->flush);
 }
 
 /* What the socket takes at once still goes: its peer sees how far a message came. */
