@@ -21,7 +21,7 @@ enum kb_conn_close {
     KB_CONN_FLUSH_WRITE,           /* send what is buffered, then close */
     KB_CONN_FLUSH_WRITE_AND_DELAY, /* then FIN, and wait for the peer's FIN for the delayed close
                                       timeout */
-    KB_CONN_NO_FLUSH,              /* send what the socket takes at once, close */
+    KB_CONN_NO_FLUSH,              /* write what the socket takes at once, drop the rest, close */
     KB_CONN_ABORT_RESET,           /* RST */
 };
 

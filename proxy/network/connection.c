@@ -406,16 +406,25 @@ static void flushed_detached(struct kb_conn *conn)
     conn_destroy(conn);
 }
 
-static void write_ready(struct kb_conn *conn)
+/* Writes what the socket takes, and counts it. */
+static int out_write(struct kb_conn *conn, bool end, size_t *sent)
 {
     uint64_t before = conn->bytes_sent;
-    bool end = conn->end_wanted && conn->state == CONN_OPEN;
     int rc = conn->transport->do_write(conn, end);
-    size_t sent = (size_t)(conn->bytes_sent - before);
 
-    if (conn->stat_block != NULL && sent > 0) {
-        kb_stat_add(conn->stat_block, conn->stat_tx_total, sent);
+    *sent = (size_t)(conn->bytes_sent - before);
+    if (conn->stat_block != NULL && *sent > 0) {
+        kb_stat_add(conn->stat_block, conn->stat_tx_total, *sent);
     }
+    return rc;
+}
+
+static void write_ready(struct kb_conn *conn)
+{
+    bool end = conn->end_wanted && conn->state == CONN_OPEN;
+    size_t sent;
+    int rc = out_write(conn, end, &sent);
+
     if (rc != 0) {
         conn->reset_detected = rc == KB_ERESET || rc == KB_ECLOSED;
         remote_closed(conn);
@@ -573,17 +582,6 @@ static void flush_then_close(struct kb_conn *conn, bool delay)
     kb_loop_defer_late(&conn->worker->loop, &conn->flush);
 }
 
-/* What the socket takes at once still goes: its peer sees how far a message came. */
-static void last_write(struct kb_conn *conn)
-{
-    uint64_t before = conn->bytes_sent;
-
-    if (conn->out.len > 0 && conn->transport->do_write(conn, false) == 0 &&
-        conn->stat_block != NULL) {
-        kb_stat_add(conn->stat_block, conn->stat_tx_total, conn->bytes_sent - before);
-    }
-}
-
 void kb_conn_close(struct kb_conn *conn, enum kb_conn_close how)
 {
     bool was_open = conn->state == CONN_OPEN;
@@ -615,8 +613,11 @@ void kb_conn_close(struct kb_conn *conn, enum kb_conn_close how)
         flush_then_close(conn, true);
         break;
     case KB_CONN_NO_FLUSH:
-        if (was_open) {
-            last_write(conn);
+        if (was_open && conn->out.len > 0) {
+            /* As Envoy: one try, and no waiting for the rest. */
+            size_t sent;
+
+            (void)out_write(conn, false, &sent);
         }
         conn_destroy(conn);
         break;

@@ -99,11 +99,13 @@ def test_client_that_leaves_while_its_upload_is_paused(rig):
     sender = threading.Thread(target=conn.send, args=(head + b"y" * size, ["POST"]), daemon=True)
     sender.start()
     one.proxy.wait_stat("cluster.up.upstream_flow_control_backed_up_total", lambda n: n > 0)
+    # A socket that another thread still writes to is not closed yet.
+    conn.sock.shutdown(socket.SHUT_RDWR)
+    sender.join(10)
     conn.reset()
     one.proxy.wait_stat("http.main.downstream_cx_active", 0)
     one.proxy.wait_stat("cluster.up.upstream_rq_active", 0)
     one.up.release()
-    sender.join(10)
 
 
 def test_whole_answer_arrives_when_the_upstream_closes(rig):
