@@ -59,7 +59,9 @@ struct kb_cluster {
     struct {
         bool enable_trailers;
         bool proper_case_words; /* header_key_format */
-        bool preserve_case;
+        bool preserve_case;     /* as in struct kb_h1_settings */
+        bool proper_case_otherwise;
+        bool forward_reason_phrase;
         bool override_stream_error;
         bool allow_chunked_length;
     } http1;

@@ -31,6 +31,7 @@ struct kb_header_map {
     uint32_t live; /* without removed ones */
     bool repeated; /* some well-known name stands more than once, or did */
     struct kb_arena *arena;
+    struct kb_header_spellings *spellings; /* proxy/http/header_spelling.h; NULL: lower case */
     /* Pseudo headers; p NULL: absent. HTTP/1 keeps Host in `authority` only. */
     struct kb_str method;
     struct kb_str path; /* with query */

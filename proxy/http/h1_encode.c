@@ -3,6 +3,8 @@
  * connection's queue. */
 #include "proxy/http/h1_encode.h"
 
+#include "proxy/http/header_spelling.h"
+
 struct status_name {
     uint16_t status;
     const char *reason;
@@ -87,28 +89,36 @@ KB_INLINE char *put(char *at, const char *p, size_t len)
 
 #define PUT(at, literal) put((at), "" literal, sizeof(literal) - 1)
 
-/* "x-envoy-foo" to "X-Envoy-Foo". */
-static void proper_case(char *name, size_t len)
+/* How names are written; NULL: as they are, which is in lower case. */
+struct name_style {
+    const struct kb_header_spellings *spellings; /* of the message; NULL: proper case */
+};
+
+/* What the message remembers counts before what the connection is told. */
+static const struct name_style *style_of(struct name_style *style,
+                                         const struct kb_header_map *headers, bool proper)
 {
-    bool start = true;
+    style->spellings = headers->spellings;
+    return style->spellings != NULL || proper ? style : NULL;
+}
 
-    for (size_t i = 0; i < len; i++) {
-        char c = name[i];
-
-        if (start && c >= 'a' && c <= 'z') {
-            name[i] = (char)(c - 32);
-        }
-        start = !((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9'));
+static KB_COLD void name_style(const struct name_style *style, char *name, size_t len)
+{
+    if (style->spellings != NULL) {
+        kb_header_spelling_apply(style->spellings, name, len);
+    } else {
+        kb_header_proper_case(name, len);
     }
 }
 
-KB_INLINE char *header_put(char *at, struct kb_str name, struct kb_str value, bool proper)
+KB_INLINE char *header_put(char *at, struct kb_str name, struct kb_str value,
+                           const struct name_style *style)
 {
     char *start = at;
 
     at = put(at, name.p, name.len);
-    if (KB_UNLIKELY(proper)) {
-        proper_case(start, name.len);
+    if (KB_UNLIKELY(style != NULL)) {
+        name_style(style, start, name.len);
     }
     at = PUT(at, ": ");
     if (value.len > 0) {
@@ -128,24 +138,35 @@ static size_t headers_size(const struct kb_header_map *headers)
     return size;
 }
 
-static char *headers_put(char *at, const struct kb_header_map *headers, bool proper)
+static char *headers_put(char *at, const struct kb_header_map *headers,
+                         const struct name_style *style)
 {
     for (const struct kb_header *h = headers->items; h < headers->items + headers->count; h++) {
         if (KB_LIKELY(h->name.len > 0)) {
-            at = header_put(at, h->name, h->value, proper);
+            at = header_put(at, h->name, h->value, style);
         }
     }
     return at;
 }
 
-static char *status_line_put(char *at, unsigned status, bool http_10)
+/* Of the message, where it shall be forwarded, or the usual one. */
+static struct kb_str reason_of(const struct kb_header_map *headers)
 {
+    if (headers->spellings != NULL && headers->spellings->reason.len > 0) {
+        return headers->spellings->reason;
+    }
+    return kb_h1_status_reason(headers->status);
+}
+
+static char *status_line_put(char *at, const struct kb_header_map *headers, bool http_10)
+{
+    unsigned status = headers->status;
     struct kb_str reason;
 
-    if (KB_LIKELY(status == 200 && !http_10)) {
+    if (KB_LIKELY(status == 200 && !http_10 && headers->spellings == NULL)) {
         return PUT(at, "HTTP/1.1 200 OK\r\n");
     }
-    reason = kb_h1_status_reason(status);
+    reason = reason_of(headers);
     at = http_10 ? PUT(at, "HTTP/1.0 ") : PUT(at, "HTTP/1.1 ");
     at += kb_u64_to_str(status, at);
     at = PUT(at, " ");
@@ -153,18 +174,21 @@ static char *status_line_put(char *at, unsigned status, bool http_10)
     return PUT(at, "\r\n");
 }
 
-size_t kb_h1_header_bytes(size_t head_bytes, unsigned status)
+size_t kb_h1_header_bytes(size_t head_bytes, const struct kb_header_map *headers)
 {
     /* "HTTP/1.1 200 " reason CRLF, and the final CRLF */
-    return head_bytes - (status == 200 ? 19 : 17 + kb_h1_status_reason(status).len);
+    if (KB_LIKELY(headers->status == 200 && headers->spellings == NULL)) {
+        return head_bytes - 19;
+    }
+    return head_bytes - (17 + reason_of(headers).len);
 }
 
 /* Adds the framing header that is missing; as Envoy's StreamEncoderImpl::encodeHeadersBase. */
 static enum kb_h1_framing response_framing(char **at, const struct kb_header_map *headers,
                                            bool end_stream,
-                                           const struct kb_h1_response_options *options)
+                                           const struct kb_h1_response_options *options,
+                                           const struct name_style *style)
 {
-    bool proper = options->settings->proper_case_words;
     unsigned status = headers->status;
     bool bodiless = options->head_request || status == 304 || status == 204 || status < 200;
 
@@ -176,7 +200,7 @@ static enum kb_h1_framing response_framing(char **at, const struct kb_header_map
     }
     if (end_stream && !options->head_request) {
         if (status >= 200 && status != 204 && status != 304) {
-            *at = header_put(*at, KB_STR("content-length"), KB_STR("0"), proper);
+            *at = header_put(*at, KB_STR("content-length"), KB_STR("0"), style);
         }
         return KB_H1_FRAMING_NONE;
     }
@@ -189,7 +213,7 @@ static enum kb_h1_framing response_framing(char **at, const struct kb_header_map
     if (status < 200 || status == 204) {
         return KB_H1_FRAMING_NONE;
     }
-    *at = header_put(*at, KB_STR("transfer-encoding"), KB_STR("chunked"), proper);
+    *at = header_put(*at, KB_STR("transfer-encoding"), KB_STR("chunked"), style);
     return options->head_request ? KB_H1_FRAMING_NONE : KB_H1_FRAMING_CHUNKED;
 }
 
@@ -197,12 +221,16 @@ enum kb_h1_framing kb_h1_encode_response(struct kb_buf *out, const struct kb_hea
                                          bool end_stream,
                                          const struct kb_h1_response_options *options)
 {
-    char *start = kb_buf_reserve(out, headers_size(headers));
-    char *at = status_line_put(start, headers->status, options->http_10);
+    size_t reason_len = headers->spellings != NULL ? headers->spellings->reason.len : 0;
+    char *start = kb_buf_reserve(out, headers_size(headers) + reason_len);
+    char *at = status_line_put(start, headers, options->http_10);
+    struct name_style storage;
+    const struct name_style *style =
+        style_of(&storage, headers, options->settings->proper_case_words);
     enum kb_h1_framing framing;
 
-    at = headers_put(at, headers, options->settings->proper_case_words);
-    framing = response_framing(&at, headers, end_stream, options);
+    at = headers_put(at, headers, style);
+    framing = response_framing(&at, headers, end_stream, options, style);
     at = PUT(at, "\r\n");
     kb_buf_commit(out, (size_t)(at - start));
     return framing;
@@ -218,14 +246,14 @@ static bool method_bodiless(struct kb_str method)
 }
 
 static enum kb_h1_framing request_framing(char **at, const struct kb_header_map *headers,
-                                          bool end_stream, bool proper)
+                                          bool end_stream, const struct name_style *style)
 {
     if (kb_header_map_get_id(headers, KB_HDR_CONTENT_LENGTH) != NULL) {
         return KB_H1_FRAMING_LENGTH;
     }
     if (end_stream) {
         if (!method_bodiless(headers->method)) {
-            *at = header_put(*at, KB_STR("content-length"), KB_STR("0"), proper);
+            *at = header_put(*at, KB_STR("content-length"), KB_STR("0"), style);
         }
         return KB_H1_FRAMING_LENGTH;
     }
@@ -233,7 +261,7 @@ static enum kb_h1_framing request_framing(char **at, const struct kb_header_map 
         kb_header_map_get_id(headers, KB_HDR_UPGRADE) != NULL) {
         return KB_H1_FRAMING_CLOSE;
     }
-    *at = header_put(*at, KB_STR("transfer-encoding"), KB_STR("chunked"), proper);
+    *at = header_put(*at, KB_STR("transfer-encoding"), KB_STR("chunked"), style);
     return KB_H1_FRAMING_CHUNKED;
 }
 
@@ -246,7 +274,8 @@ enum kb_h1_framing kb_h1_encode_request(struct kb_buf *out, const struct kb_head
         headers_size(headers) + headers->method.len + target.len + headers->authority.len + 32;
     char *start = kb_buf_reserve(out, size);
     char *at = put(start, headers->method.p, headers->method.len);
-    bool proper = settings->proper_case_words;
+    struct name_style storage;
+    const struct name_style *style = style_of(&storage, headers, settings->proper_case_words);
     enum kb_h1_framing framing;
 
     at = PUT(at, " ");
@@ -255,10 +284,10 @@ enum kb_h1_framing kb_h1_encode_request(struct kb_buf *out, const struct kb_head
     }
     at = PUT(at, " HTTP/1.1\r\n");
     if (headers->authority.p != NULL) {
-        at = header_put(at, KB_STR("host"), headers->authority, proper);
+        at = header_put(at, KB_STR("host"), headers->authority, style);
     }
-    at = headers_put(at, headers, proper);
-    framing = request_framing(&at, headers, end_stream, proper);
+    at = headers_put(at, headers, style);
+    framing = request_framing(&at, headers, end_stream, style);
     at = PUT(at, "\r\n");
     kb_buf_commit(out, (size_t)(at - start));
     return framing;
@@ -315,8 +344,9 @@ void kb_h1_encode_end(struct kb_buf *out, enum kb_h1_framing framing,
     {
         char *start = kb_buf_reserve(out, headers_size(trailers) + 8);
         char *at = PUT(start, "0\r\n");
+        struct name_style storage;
 
-        at = headers_put(at, trailers, proper_case_words);
+        at = headers_put(at, trailers, style_of(&storage, trailers, proper_case_words));
         at = PUT(at, "\r\n");
         kb_buf_commit(out, (size_t)(at - start));
     }

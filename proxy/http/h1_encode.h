@@ -37,7 +37,7 @@ void kb_h1_encode_end(struct kb_buf *out, enum kb_h1_framing framing,
                       const struct kb_header_map *trailers, bool proper_case_words);
 
 /* Of the `head_bytes` of an encoded response those of its header lines. */
-size_t kb_h1_header_bytes(size_t head_bytes, unsigned status);
+size_t kb_h1_header_bytes(size_t head_bytes, const struct kb_header_map *headers);
 
 /* "OK"; "Unknown" where there is no name. */
 struct kb_str kb_h1_status_reason(unsigned status);

@@ -7,6 +7,7 @@
 
 #include "proxy/http/h1_head.h"
 #include "proxy/http/h1_quirks.h"
+#include "proxy/http/header_spelling.h"
 
 enum parse_state {
     PARSE_IDLE, /* between messages */
@@ -24,6 +25,7 @@ enum parse_state {
 _Static_assert(sizeof(llhttp_t) <= KB_H1_LLHTTP_BYTES, "room for llhttp's state");
 
 static int on_url(llhttp_t *llhttp, const char *at, size_t len);
+static int on_status(llhttp_t *llhttp, const char *at, size_t len);
 static int on_field(llhttp_t *llhttp, const char *at, size_t len);
 static int on_value(llhttp_t *llhttp, const char *at, size_t len);
 static int on_value_complete(llhttp_t *llhttp);
@@ -33,6 +35,7 @@ static int on_message_complete(llhttp_t *llhttp);
 
 static const llhttp_settings_t llhttp_callbacks = {
     .on_url = on_url,
+    .on_status = on_status,
     .on_header_field = on_field,
     .on_header_value = on_value,
     .on_header_value_complete = on_value_complete,
@@ -187,6 +190,17 @@ static void span_extend(struct kb_str *whole, struct kb_str piece)
     }
 }
 
+static int on_status(llhttp_t *llhttp, const char *at, size_t len)
+{
+    struct kb_h1_parser *parser = parser_of(llhttp);
+
+    if (KB_UNLIKELY(parser->settings->forward_reason_phrase)) {
+        kb_header_spelling_reason(parser->map, kb_str_make(at, len),
+                                  parser->settings->proper_case_otherwise);
+    }
+    return 0;
+}
+
 static int on_field(llhttp_t *llhttp, const char *at, size_t len)
 {
     struct kb_h1_parser *parser = parser_of(llhttp);
@@ -293,6 +307,9 @@ static int on_value_complete(llhttp_t *llhttp)
     if (++parser->header_count > parser->settings->max_headers_count) {
         parser->error = KB_H1_TOO_MANY_HEADERS;
         return -1;
+    }
+    if (KB_UNLIKELY(parser->settings->preserve_case)) {
+        kb_header_spelling_add(parser->map, name, parser->settings->proper_case_otherwise);
     }
     if (name_lower(name) && parser->settings->underscores != KB_H1_UNDERSCORES_ALLOW) {
         return underscore_found(parser);
@@ -436,6 +453,7 @@ static KB_COLD enum kb_h1_event head_retry(struct kb_h1_parser *parser, struct k
     struct kb_str bytes = kb_buf_first(in);
     size_t len = kb_h1_quirks_head_end(bytes);
     struct kb_slice *slice;
+    struct kb_str method;
     size_t canonical_len;
     enum kb_h1_error error = parser->error;
 
@@ -459,6 +477,11 @@ static KB_COLD enum kb_h1_event head_retry(struct kb_h1_parser *parser, struct k
     if (error != KB_H1_OK) {
         return fail(parser, error);
     }
+    method =
+        kb_h1_quirks_custom_method(kb_str_first(bytes, len), parser->response, parser->settings);
+    if (method.len > 0) {
+        parser->map->method = kb_str_dup(parser->arena, method);
+    }
     header_bytes_count(parser, kb_str_first(bytes, len));
     return head_taken(parser, in, len);
 }
@@ -471,11 +494,10 @@ static enum kb_h1_event head_wait(struct kb_h1_parser *parser, struct kb_buf *in
         return fail(parser, KB_H1_HEADERS_TOO_LARGE);
     }
     if (!parser->first_line_checked) {
-        static const char first_bytes[] = "ABCDGHLMNOPQRSTU";
         ptrdiff_t lf = kb_str_find_char(bytes, '\n');
         enum kb_h1_error error = KB_H1_OK;
 
-        if (!parser->response && memchr(first_bytes, bytes.p[0], sizeof(first_bytes) - 1) == NULL) {
+        if (!parser->response && !kb_h1_quirks_method_begins(bytes.p[0], parser->settings)) {
             error = KB_H1_CODEC_ERROR;
         }
         if (error == KB_H1_OK && lf >= 0) {
@@ -540,7 +562,7 @@ static enum kb_h1_event head_parse(struct kb_h1_parser *parser, struct kb_buf *i
         return KB_H1_NEED_MORE;
     }
     /* Tried once, with the first bytes: a head in many pieces is not read again for each. */
-    len = parser->scanned == 0 ? head_usual(parser, bytes) : 0;
+    len = parser->scanned == 0 && !parser->settings->preserve_case ? head_usual(parser, bytes) : 0;
     if (KB_LIKELY(len > 0)) {
         parser->head_slice = kb_slice_ref(in->first->slice);
         return head_taken(parser, in, len);

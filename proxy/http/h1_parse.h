@@ -35,10 +35,12 @@ struct kb_h1_settings {
     bool accept_http_10;
     bool enable_trailers;
     bool allow_chunked_length; /* CL with chunked: the length is ignored */
-    bool allow_custom_methods; /* not implemented by the verdict engine: kept for the configuration
-                                  check */
+    bool allow_custom_methods; /* any token is a method */
     bool allow_absolute_url;
-    bool proper_case_words; /* when encoding */
+    bool proper_case_words;     /* when encoding */
+    bool preserve_case;         /* remember how names were spelled, for who writes the message on */
+    bool proper_case_otherwise; /* with it: names that the message does not have */
+    bool forward_reason_phrase; /* with it: of responses */
     bool send_fully_qualified_url;
     bool validate_scheme; /* no https:// URL on a plain connection */
 };

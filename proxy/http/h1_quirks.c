@@ -60,6 +60,49 @@ static bool method_known(struct kb_str method)
     return false;
 }
 
+/* RFC 9110 section 5.6.2 */
+static bool is_token(struct kb_str word)
+{
+    for (size_t i = 0; i < word.len; i++) {
+        char c = word.p[i];
+
+        if (!kb_ascii_is_digit(c) && !(kb_ascii_lower(c) >= 'a' && kb_ascii_lower(c) <= 'z') &&
+            (c == '\0' || strchr("!#$%&'*+-.^_`|~", c) == NULL)) {
+            return false;
+        }
+    }
+    return word.len > 0;
+}
+
+bool kb_h1_quirks_method_begins(char c, const struct kb_h1_settings *settings)
+{
+    static const char first_bytes[] = "ABCDGHLMNOPQRSTU";
+
+    return settings->allow_custom_methods ? is_token(kb_str_make(&c, 1))
+                                          : memchr(first_bytes, c, sizeof(first_bytes) - 1) != NULL;
+}
+
+/* A method that Envoy takes and llhttp does not. */
+static bool method_custom(struct kb_str method, const struct kb_h1_settings *settings)
+{
+    if (kb_str_eq(method, KB_STR("MSEARCH"))) {
+        return true;
+    }
+    return settings->allow_custom_methods && !method_known(method) && is_token(method);
+}
+
+struct kb_str kb_h1_quirks_custom_method(struct kb_str head, bool response,
+                                         const struct kb_h1_settings *settings)
+{
+    struct kb_str method;
+
+    if (response) {
+        return KB_STR_NULL;
+    }
+    method = word_next(&head);
+    return method_custom(method, settings) ? method : KB_STR_NULL;
+}
+
 /* "HTTP/<digit>.<digit>" */
 static bool version_form(struct kb_str version)
 {
@@ -78,7 +121,7 @@ static enum kb_h1_error request_line(struct kb_str line, const struct kb_h1_sett
     if (line.len > 0 && is_space(line.p[0])) {
         return KB_H1_CODEC_ERROR;
     }
-    if (!method_known(method) && !settings->allow_custom_methods) {
+    if (!method_known(method) && !method_custom(method, settings)) {
         return KB_H1_CODEC_ERROR;
     }
     if (target.len == 0 || word_next(&rest).len > 0) {
@@ -115,9 +158,10 @@ static size_t put(char *out, size_t at, struct kb_str text)
     return at + text.len;
 }
 
-static size_t request_line_put(char *out, struct kb_str line)
+static size_t request_line_put(char *out, struct kb_str line, const struct kb_h1_settings *settings)
 {
-    size_t at = put(out, 0, word_next(&line));
+    struct kb_str method = word_next(&line);
+    size_t at = put(out, 0, method_custom(method, settings) ? KB_STR("POST") : method);
     struct kb_str version;
 
     out[at++] = ' ';
@@ -244,7 +288,7 @@ enum kb_h1_error kb_h1_quirks_canonicalise(struct kb_str head, bool response,
             if (error != KB_H1_OK) {
                 return error;
             }
-            at = response ? put(out, 0, line) : request_line_put(out, line);
+            at = response ? put(out, 0, line) : request_line_put(out, line, settings);
             at = put(out, at, KB_STR("\r\n"));
             first = false;
             continue;

@@ -15,6 +15,15 @@ size_t kb_h1_quirks_head_end(struct kb_str bytes);
 enum kb_h1_error kb_h1_quirks_first_line(struct kb_str line, bool response,
                                          const struct kb_h1_settings *settings);
 
+/* Whether a method may begin with that character. */
+bool kb_h1_quirks_method_begins(char c, const struct kb_h1_settings *settings);
+
+/* The method of a request's head when it is one that only allow_custom_methods allows (the
+ * canonical form of the head has POST in its place: both have a body only when they say so); else
+ * empty. */
+struct kb_str kb_h1_quirks_custom_method(struct kb_str head, bool response,
+                                         const struct kb_h1_settings *settings);
+
 /* Writes the canonical form of a complete head to `out` (room of at least 2 * head.len + 4) and its
  * length to *out_len. Returns KB_H1_OK when the result is worth another parse, or the error that
  * Envoy reports. */

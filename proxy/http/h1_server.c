@@ -399,8 +399,7 @@ static void encode_headers(void *encoder, const struct kb_header_map *headers, b
     };
 
     server->framing = kb_h1_encode_response(&conn->out, headers, end_stream, &options);
-    server->stream->info.header_bytes_sent +=
-        kb_h1_header_bytes(conn->out.len - before, headers->status);
+    server->stream->info.header_bytes_sent += kb_h1_header_bytes(conn->out.len - before, headers);
     server->stream->info.wire_bytes_sent += conn->out.len - before;
     kb_conn_written(conn);
     if (end_stream) {

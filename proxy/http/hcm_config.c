@@ -10,6 +10,7 @@
 #include "proxy/api/extension.h"
 #include "proxy/api/local_reply.h"
 #include "proxy/http/hcm_internal.h"
+#include "proxy/http/header_key_format.h"
 
 #define HCM(name) Envoy__Extensions__Filters__Network__HttpConnectionManager__V3__##name
 #define HCM_ENUM(name) \
@@ -133,6 +134,8 @@ static void http1_apply(struct kb_hcm_config *config,
                         const Envoy__Config__Core__V3__Http1ProtocolOptions *options,
                         struct kb_diag *diag)
 {
+    struct kb_header_key_format format;
+
     if (options == NULL) {
         return;
     }
@@ -148,18 +151,12 @@ static void http1_apply(struct kb_hcm_config *config,
         config->stream_error_on_invalid_http_message =
             options->override_stream_error_on_invalid_http_message->value;
     }
-    if (options->allow_custom_methods) {
-        unsupported(diag, "allow_custom_methods",
-                    "methods outside of Envoy's list are not supported");
-    }
-    if (options->header_key_format != NULL) {
-        if (options->header_key_format->header_format_case ==
-            ENVOY__CONFIG__CORE__V3__HTTP1_PROTOCOL_OPTIONS__HEADER_KEY_FORMAT__HEADER_FORMAT_PROPER_CASE_WORDS) {
-            config->h1.proper_case_words = true;
-        } else {
-            unsupported(diag, "header_key_format", "only proper_case_words is supported");
-        }
-    }
+    config->h1.allow_custom_methods = options->allow_custom_methods;
+    kb_header_key_format_read(options->header_key_format, &format, &config->arena, diag);
+    config->h1.proper_case_words = format.proper_case_words;
+    config->h1.preserve_case = format.preserve_case;
+    config->h1.proper_case_otherwise = format.proper_case_otherwise;
+    config->h1.forward_reason_phrase = format.forward_reason_phrase;
     kb_diag_pop(diag);
 }
 

@@ -5,6 +5,7 @@
 #include "envoy/extensions/upstreams/http/v3/http_protocol_options.pb-c.h"
 
 #include "proto/any.h"
+#include "proxy/http/header_key_format.h"
 #include "proxy/upstream/cluster.h"
 #include "proxy/upstream/config_read.h"
 
@@ -23,43 +24,23 @@
 typedef Envoy__Extensions__Upstreams__Http__V3__HttpProtocolOptions HttpOptions;
 
 static void http1_read(const Envoy__Config__Core__V3__Http1ProtocolOptions *message,
-                       struct kb_cluster *cluster, struct kb_diag *diag)
+                       struct kb_cluster *cluster, struct kb_arena *arena, struct kb_diag *diag)
 {
-    const Envoy__Config__Core__V3__Http1ProtocolOptions__HeaderKeyFormat *format;
+    struct kb_header_key_format format;
 
     if (message == NULL) {
         return;
     }
-    format = message->header_key_format;
     cluster->http1.enable_trailers = message->enable_trailers != 0;
     cluster->http1.allow_chunked_length = message->allow_chunked_length != 0;
     cluster->http1.override_stream_error =
         message->override_stream_error_on_invalid_http_message != NULL &&
         message->override_stream_error_on_invalid_http_message->value != 0;
-    if (format == NULL) {
-        return;
-    }
-    switch (format->header_format_case) {
-    case ENVOY__CONFIG__CORE__V3__HTTP1_PROTOCOL_OPTIONS__HEADER_KEY_FORMAT__HEADER_FORMAT_PROPER_CASE_WORDS:
-        cluster->http1.proper_case_words = true;
-        break;
-    case ENVOY__CONFIG__CORE__V3__HTTP1_PROTOCOL_OPTIONS__HEADER_KEY_FORMAT__HEADER_FORMAT_STATEFUL_FORMATTER:
-        /* The one that Envoy has. */
-        if (kb_str_eq(kb_any_type_name(format->stateful_formatter->typed_config == NULL
-                                           ? ""
-                                           : format->stateful_formatter->typed_config->type_url),
-                      KB_STR("envoy.extensions.http.header_formatters.preserve_case.v3."
-                             "PreserveCaseFormatterConfig"))) {
-            cluster->http1.preserve_case = true;
-        } else {
-            kb_diag_error(diag, "Didn't find a registered implementation for name: '%s'",
-                          format->stateful_formatter->name);
-        }
-        break;
-    case ENVOY__CONFIG__CORE__V3__HTTP1_PROTOCOL_OPTIONS__HEADER_KEY_FORMAT__HEADER_FORMAT__NOT_SET:
-    default:
-        break;
-    }
+    kb_header_key_format_read(message->header_key_format, &format, arena, diag);
+    cluster->http1.proper_case_words = format.proper_case_words;
+    cluster->http1.preserve_case = format.preserve_case;
+    cluster->http1.proper_case_otherwise = format.proper_case_otherwise;
+    cluster->http1.forward_reason_phrase = format.forward_reason_phrase;
 }
 
 static void common_read(const Envoy__Config__Core__V3__HttpProtocolOptions *message,
@@ -98,13 +79,13 @@ static void http2_refuse(const char *field, struct kb_diag *diag)
 
 static void explicit_read(
     const Envoy__Extensions__Upstreams__Http__V3__HttpProtocolOptions__ExplicitHttpConfig *config,
-    struct kb_cluster *cluster, struct kb_diag *diag)
+    struct kb_cluster *cluster, struct kb_arena *arena, struct kb_diag *diag)
 {
     kb_diag_push(diag, "explicit_http_config");
     switch (config->protocol_config_case) {
     case EXPLICIT(HTTP_PROTOCOL_OPTIONS):
         kb_diag_push(diag, "http_protocol_options");
-        http1_read(config->http_protocol_options, cluster, diag);
+        http1_read(config->http_protocol_options, cluster, arena, diag);
         kb_diag_pop(diag);
         break;
     case EXPLICIT(HTTP2_PROTOCOL_OPTIONS):
@@ -122,7 +103,7 @@ static void explicit_read(
 }
 
 static void options_read(const HttpOptions *options, struct kb_cluster *cluster,
-                         struct kb_diag *diag)
+                         struct kb_arena *arena, struct kb_diag *diag)
 {
     common_read(options->common_http_protocol_options, cluster, diag);
     if (options->n_http_filters > 0) {
@@ -132,11 +113,12 @@ static void options_read(const HttpOptions *options, struct kb_cluster *cluster,
     }
     switch (options->upstream_protocol_options_case) {
     case OPTIONS(EXPLICIT_HTTP_CONFIG):
-        explicit_read(options->explicit_http_config, cluster, diag);
+        explicit_read(options->explicit_http_config, cluster, arena, diag);
         break;
     case OPTIONS(USE_DOWNSTREAM_PROTOCOL_CONFIG):
         /* Downstream speaks HTTP/1 only, so the other protocols' options are never used. */
-        http1_read(options->use_downstream_protocol_config->http_protocol_options, cluster, diag);
+        http1_read(options->use_downstream_protocol_config->http_protocol_options, cluster, arena,
+                   diag);
         break;
     case OPTIONS(AUTO_CONFIG):
         kb_diag_push(diag, "auto_config");
@@ -154,7 +136,8 @@ static void options_read(const HttpOptions *options, struct kb_cluster *cluster,
 
 /* The fields that HttpProtocolOptions replaced. */
 static void deprecated_read(const Envoy__Config__Cluster__V3__Cluster *message,
-                            struct kb_cluster *cluster, struct kb_diag *diag)
+                            struct kb_cluster *cluster, struct kb_arena *arena,
+                            struct kb_diag *diag)
 {
     bool downstream =
         message->protocol_selection ==
@@ -170,7 +153,7 @@ static void deprecated_read(const Envoy__Config__Cluster__V3__Cluster *message,
         http2_refuse("http2_protocol_options", diag);
     }
     kb_diag_push(diag, "http_protocol_options");
-    http1_read(message->http_protocol_options, cluster, diag);
+    http1_read(message->http_protocol_options, cluster, arena, diag);
     kb_diag_pop(diag);
 }
 
@@ -223,13 +206,13 @@ void kb_cluster_http_read(const Envoy__Config__Cluster__V3__Cluster *message,
     }
     if (options == NULL) {
         if (!failed) {
-            deprecated_read(message, cluster, diag);
+            deprecated_read(message, cluster, arena, diag);
         }
         return;
     }
     kb_diag_push(diag, "typed_extension_protocol_options");
     kb_diag_push_key(diag, KB_STR(HTTP_OPTIONS_NAME));
-    options_read(options, cluster, diag);
+    options_read(options, cluster, arena, diag);
     kb_diag_pop(diag);
     kb_diag_pop(diag);
 }

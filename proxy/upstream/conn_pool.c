@@ -90,6 +90,9 @@ static struct kb_conn_pool *pool_create(struct kb_cluster_local *local,
         .enable_trailers = cluster->http1.enable_trailers,
         .allow_chunked_length = cluster->http1.allow_chunked_length,
         .proper_case_words = cluster->http1.proper_case_words,
+        .preserve_case = cluster->http1.preserve_case,
+        .proper_case_otherwise = cluster->http1.proper_case_otherwise,
+        .forward_reason_phrase = cluster->http1.forward_reason_phrase,
     };
     kb_list_init(&pool->ready);
     kb_list_init(&pool->busy);

@@ -4,10 +4,12 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include <cmocka.h>
 
 #include "proxy/http/h1_parse.h"
+#include "proxy/http/header_spelling.h"
 
 struct fixture {
     struct kb_slice_source source;
@@ -109,6 +111,57 @@ static void test_chunked_body_and_trailers(void **state)
     feed(&f, "w\r\n\r\n");
     assert_int_equal(kb_h1_parse(&f.parser, &f.in), KB_H1_COMPLETE);
     assert_str(kb_header_map_get(f.parser.trailers, KB_STR("x-trailer"))->value, "vw");
+    fixture_dispose(&f);
+}
+
+static void test_custom_methods_where_they_are_allowed(void **state)
+{
+    static const char *const methods[] = {"BREW", "connect", "GETX", "!#$%&'*+-.^_`|~", "1"};
+    static const char *const no_methods[] = {"A:B", "(A)", "A\"B", "\x01A"};
+    char head[128];
+
+    (void)state;
+    for (int i = 0; i < (int)(KB_ARRAY_LEN(methods) + KB_ARRAY_LEN(no_methods)); i++) {
+        bool good = i < (int)KB_ARRAY_LEN(methods);
+        const char *method = good ? methods[i] : no_methods[i - (int)KB_ARRAY_LEN(methods)];
+        struct fixture f;
+
+        fixture_init(&f, false);
+        f.settings.allow_custom_methods = true;
+        snprintf(head, sizeof(head), "%s / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc",
+                 method);
+        begin(&f, head);
+        assert_int_equal(kb_h1_parse(&f.parser, &f.in), good ? KB_H1_HEAD : KB_H1_ERROR);
+        if (good) {
+            assert_str(f.map.method, method);
+            assert_int_equal(kb_h1_parse(&f.parser, &f.in), KB_H1_BODY);
+            assert_str(kb_buf_first(&f.parser.body), "abc");
+            kb_buf_dispose(&f.parser.body);
+            assert_int_equal(kb_h1_parse(&f.parser, &f.in), KB_H1_COMPLETE);
+        }
+        fixture_dispose(&f);
+    }
+}
+
+static void test_spelling_of_names_is_kept_when_asked(void **state)
+{
+    struct fixture f;
+    char name[16] = "x-one";
+
+    (void)state;
+    fixture_init(&f, true);
+    f.settings.preserve_case = true;
+    f.settings.forward_reason_phrase = true;
+    f.settings.proper_case_otherwise = true;
+    begin(&f, "HTTP/1.1 200 So It Is\r\nX-oNe: 1\r\nX-ONE: 2\r\ncontent-length: 0\r\n\r\n");
+    assert_int_equal(kb_h1_parse(&f.parser, &f.in), KB_H1_HEAD);
+    assert_str(kb_header_map_get(&f.map, KB_STR("x-one"))->value, "1");
+    assert_str(f.map.spellings->reason, "So It Is");
+    kb_header_spelling_apply(f.map.spellings, name, 5);
+    assert_string_equal(name, "X-oNe");
+    memcpy(name, "x-two", 6);
+    kb_header_spelling_apply(f.map.spellings, name, 5);
+    assert_string_equal(name, "X-Two");
     fixture_dispose(&f);
 }
 
@@ -246,6 +299,8 @@ int main(void)
         cmocka_unit_test(test_response_without_length_ends_with_the_connection),
         cmocka_unit_test(test_cut_response_is_an_error),
         cmocka_unit_test(test_answer_to_head_has_no_body),
+        cmocka_unit_test(test_custom_methods_where_they_are_allowed),
+        cmocka_unit_test(test_spelling_of_names_is_kept_when_asked),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
