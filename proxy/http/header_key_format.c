@@ -9,8 +9,6 @@
 
 #define FORMAT(name) \
     ENVOY__CONFIG__CORE__V3__HTTP1_PROTOCOL_OPTIONS__HEADER_KEY_FORMAT__HEADER_FORMAT_##name
-#define OTHERWISE_PROPER_CASE \
-    ENVOY__EXTENSIONS__HTTP__HEADER_FORMATTERS__PRESERVE_CASE__V3__PRESERVE_CASE_FORMATTER_CONFIG__FORMATTER_TYPE_ON_ENVOY_HEADERS__PROPER_CASE
 
 typedef Envoy__Extensions__Http__HeaderFormatters__PreserveCase__V3__PreserveCaseFormatterConfig
     PreserveCase;
@@ -40,8 +38,8 @@ static void stateful_read(const Envoy__Config__Core__V3__TypedExtensionConfig *m
     }
     format->preserve_case = true;
     format->forward_reason_phrase = preserve->forward_reason_phrase;
-    format->proper_case_otherwise =
-        (int)preserve->formatter_type_on_envoy_headers == OTHERWISE_PROPER_CASE;
+    /* DEFAULT is 0, PROPER_CASE the other one; their generated names do not fit a line. */
+    format->proper_case_otherwise = preserve->formatter_type_on_envoy_headers != 0;
 }
 
 void kb_header_key_format_read(
