@@ -158,12 +158,23 @@ static bool retry_apply(struct kb_router *router, enum kb_retry_status status, u
     return true;
 }
 
+/* The byte counts of all attempts are added up; why one could not connect is forgotten. */
+static void attempt_remember(struct kb_router *router)
+{
+    struct kb_upstream_info *earlier = KB_ARENA_NEW(router->arena, struct kb_upstream_info);
+
+    *earlier = router->info->upstream;
+    router->earlier = earlier;
+    router->info->upstream.transport_failure_reason = KB_STR_NULL;
+}
+
 void kb_router_retry_timer_fired(struct kb_timer *timer)
 {
     struct kb_router *router = KB_CONTAINER_OF(timer, struct kb_router, retry_timer);
 
     KB_ASSERT(router->kb_magic == (uint32_t)KB_MAGIC_kb_router);
     router->attempts++;
+    attempt_remember(router);
     if (router->route->include_attempt_count_request) {
         kb_router_number_header_set(router, KB_HDR_X_ENVOY_ATTEMPT_COUNT, router->attempts);
     }

@@ -68,9 +68,16 @@ void kb_upstream_request_info(struct kb_upstream_request *upstream)
     struct kb_router *router = upstream->router;
 
     if (upstream->encoder != NULL) {
-        kb_request_encoder_info(upstream->encoder, &router->info->upstream);
-        router->info->upstream.wire_bytes_sent += router->wire_sent_before;
-        router->info->upstream.wire_bytes_received += router->wire_received_before;
+        struct kb_upstream_info *info = &router->info->upstream;
+        const struct kb_upstream_info *earlier = router->earlier;
+
+        kb_request_encoder_info(upstream->encoder, info);
+        if (KB_UNLIKELY(earlier != NULL)) {
+            info->wire_bytes_sent += earlier->wire_bytes_sent;
+            info->wire_bytes_received += earlier->wire_bytes_received;
+            info->header_bytes_sent += earlier->header_bytes_sent;
+            info->header_bytes_received += earlier->header_bytes_received;
+        }
     }
 }
 
@@ -285,8 +292,6 @@ void kb_upstream_request_start(struct kb_router *router, struct kb_host *host)
         kb_buf_append_slice(&upstream->pending, s->slice, s->from, s->to - s->from);
     }
     router->upstream = upstream;
-    router->wire_sent_before = info->wire_bytes_sent;
-    router->wire_received_before = info->wire_bytes_received;
     info->host = host;
     info->cluster = host->cluster;
     kb_pool_new_stream(router->cluster, host, router->pool_kind, router->route->priority,
