@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The request that opens a tunnel of tcp_proxy: its head, and the configurations that are refused.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "envoy/extensions/filters/network/tcp_proxy/v3/tcp_proxy.pb-c.h"
+#include "proto/pb_json.h"
+#include "proxy/ext/network/tcp_proxy.h"
+
+struct fixture {
+    struct kb_arena arena;
+    struct kb_diag diag;
+    struct kb_stream_info info;
+    struct kb_connection_info connection;
+};
+
+static int setup(void **state)
+{
+    static struct fixture fixture;
+
+    memset(&fixture, 0, sizeof(fixture));
+    kb_header_names_init();
+    kb_arena_init(&fixture.arena, NULL);
+    kb_diag_init(&fixture.diag);
+    fixture.info.connection = &fixture.connection;
+    *state = &fixture;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *fixture = *state;
+
+    kb_diag_dispose(&fixture->diag);
+    kb_arena_dispose(&fixture->arena);
+    return 0;
+}
+
+static struct kb_tcp_tunnel *tunnel_of(struct fixture *fixture, const char *yaml)
+{
+    ProtobufCMessage *message = NULL;
+    struct kb_doc doc;
+
+    kb_doc_init(&doc);
+    if (kb_doc_parse_yaml(&doc, KB_STR("t.yaml"), kb_str_from_cstr(yaml), &fixture->diag) == 0) {
+        message = kb_pb_from_doc(
+            &envoy__extensions__filters__network__tcp_proxy__v3__tcp_proxy__tunneling_config__descriptor,
+            &doc, KB_PB_UNKNOWN_ERROR, &fixture->arena, &fixture->diag);
+    }
+    kb_doc_dispose(&doc);
+    assert_non_null(message);
+    return kb_tcp_tunnel_create((const void *)message, &fixture->arena, &fixture->diag);
+}
+
+static void head_is(struct fixture *fixture, const char *yaml, const char *expected)
+{
+    struct kb_tcp_tunnel *tunnel = tunnel_of(fixture, yaml);
+    struct kb_header_map *head;
+    struct kb_str text;
+
+    assert_non_null(tunnel);
+    head = kb_tcp_tunnel_head(tunnel, &fixture->info, &fixture->arena);
+    text = kb_str_printf(&fixture->arena, "%.*s %.*s %.*s", KB_STR_ARG(head->method),
+                         KB_STR_ARG(head->authority), KB_STR_ARG(head->path));
+    for (size_t i = 0; i < head->count; i++) {
+        text = kb_str_printf(&fixture->arena, "%.*s %.*s=%.*s", KB_STR_ARG(text),
+                             KB_STR_ARG(head->items[i].name), KB_STR_ARG(head->items[i].value));
+    }
+    assert_string_equal(text.p, expected);
+}
+
+static void refused(struct fixture *fixture, const char *yaml, const char *why)
+{
+    assert_null(tunnel_of(fixture, yaml));
+    assert_non_null(fixture->diag.first);
+    assert_non_null(strstr(fixture->diag.first->text.p, why));
+    kb_diag_dispose(&fixture->diag);
+    kb_diag_init(&fixture->diag);
+}
+
+static void test_heads(void **state)
+{
+    struct fixture *fixture = *state;
+
+    fixture->connection.requested_server_name = KB_STR("sni.test");
+    head_is(fixture, "{hostname: 'a.test:443'}", "CONNECT a.test:443 ");
+    head_is(fixture, "{hostname: '%REQUESTED_SERVER_NAME%:443'}", "CONNECT sni.test:443 ");
+    head_is(fixture, "{hostname: a, use_post: true}", "POST a /");
+    head_is(fixture, "{hostname: a, use_post: true, post_path: '/b?c'}", "POST a /b?c");
+    head_is(fixture,
+            "{hostname: a, headers_to_add: [{header: {key: X-A, value: b}}, {header: {key: x-n, "
+            "value: '%REQUESTED_SERVER_NAME%'}}]}",
+            "CONNECT a  x-a=b x-n=sni.test");
+}
+
+static void test_no_value_ends_the_line(void **state)
+{
+    struct fixture *fixture = *state;
+
+    fixture->connection.requested_server_name = KB_STR("a\r\nx-b: c");
+    head_is(fixture, "{hostname: '%REQUESTED_SERVER_NAME%:1'}", "CONNECT a__x-b__c:1 ");
+    fixture->connection.termination_details = KB_STR("a\r\nx-b: c\x7f\t");
+    head_is(fixture, "{hostname: '%CONNECTION_TERMINATION_DETAILS%:1'}", "CONNECT a__x-b: c__:1 ");
+}
+
+static void test_refused(void **state)
+{
+    struct fixture *fixture = *state;
+
+    refused(fixture, "{hostname: a, post_path: /b}",
+            "Can't set a post path when POST method isn't used");
+    refused(fixture, "{hostname: '%NOPE%'}", "Not supported field in StreamInfo: NOPE");
+    refused(fixture, "{hostname: a, headers_to_add: [{header: {key: host, value: b}}]}",
+            ":-prefixed or host headers may not be modified");
+    refused(fixture, "{hostname: a, headers_to_add: [{header: {key: ':path', value: b}}]}",
+            ":-prefixed or host headers may not be modified");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_heads, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_no_value_ends_the_line, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_refused, setup, teardown),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
