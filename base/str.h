@@ -71,6 +71,11 @@ KB_INLINE bool kb_ascii_is_digit(char c)
     return c >= '0' && c <= '9';
 }
 
+KB_INLINE bool kb_ascii_is_alpha(char c)
+{
+    return kb_ascii_lower(c) >= 'a' && kb_ascii_lower(c) <= 'z';
+}
+
 /* Equal when ASCII case is ignored. */
 bool kb_str_ieq(struct kb_str a, struct kb_str b);
 bool kb_str_istarts_with(struct kb_str s, struct kb_str prefix);

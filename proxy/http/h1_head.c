@@ -286,12 +286,13 @@ size_t kb_h1_head_usual(struct kb_h1_parser *parser, struct kb_str bytes)
     }
     for (p = first; end - p >= 2 && *p != '\r'; count++) {
         p = header_line(parser, start + (p - bytes.p), end);
-        if (p == NULL || count >= parser->settings->max_headers_count) {
+        if (p == NULL) {
             return 0;
         }
     }
     if (end - p < 2 || p[0] != '\r' || p[1] != '\n' ||
-        (parser->response && !parser->has_content_length)) {
+        (parser->response && !parser->has_content_length) ||
+        kb_h1_head_headers(parser) > parser->settings->max_headers_count) {
         return 0;
     }
     p += 2;

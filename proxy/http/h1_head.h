@@ -7,6 +7,12 @@
 
 #include "proxy/http/h1_parse.h"
 
+/* Headers of the head so far, Host among them. */
+KB_INLINE uint32_t kb_h1_head_headers(const struct kb_h1_parser *parser)
+{
+    return parser->map->live + (parser->map->authority.p != NULL ? 1 : 0);
+}
+
 /* Reads a head at the front of `bytes` into the parser's map and fields. Returns its length, empty
  * line included. 0: not complete, or not of the usual form; the map then may hold a part of it, and
  * names in `bytes` may have been made lower case. */

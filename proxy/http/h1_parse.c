@@ -238,7 +238,7 @@ static bool name_lower(struct kb_str name)
     return underscore;
 }
 
-static int host_add(struct kb_h1_parser *parser, struct kb_str value)
+static void host_add(struct kb_h1_parser *parser, struct kb_str value)
 {
     struct kb_str before = parser->map->authority;
 
@@ -248,7 +248,6 @@ static int host_add(struct kb_h1_parser *parser, struct kb_str value)
         parser->map->authority =
             kb_str_printf(parser->arena, "%.*s,%.*s", KB_STR_ARG(before), KB_STR_ARG(value));
     }
-    return 0;
 }
 
 static int underscore_found(struct kb_h1_parser *parser)
@@ -281,13 +280,25 @@ static int trailer_add(struct kb_h1_parser *parser, struct kb_str name, struct k
     if (!parser->settings->enable_trailers) {
         return 0;
     }
+    if (name_lower(name) && parser->settings->underscores != KB_H1_UNDERSCORES_ALLOW) {
+        return underscore_found(parser);
+    }
     if (parser->trailers == NULL) {
         parser->trailers = KB_ARENA_NEW(parser->arena, struct kb_header_map);
         kb_header_map_init(parser->trailers, parser->arena);
     }
-    name_lower(name);
     kb_header_map_append(parser->trailers, name, value);
     return 0;
+}
+
+/* The limit is one of headers, not of lines: what is joined counts once. */
+static bool headers_few(struct kb_h1_parser *parser)
+{
+    if (kb_h1_head_headers(parser) <= parser->settings->max_headers_count) {
+        return true;
+    }
+    parser->error = KB_H1_TOO_MANY_HEADERS;
+    return false;
 }
 
 static int on_value_complete(llhttp_t *llhttp)
@@ -304,10 +315,7 @@ static int on_value_complete(llhttp_t *llhttp)
     if (KB_UNLIKELY(parser->head_complete)) {
         return trailer_add(parser, name, value);
     }
-    if (++parser->header_count > parser->settings->max_headers_count) {
-        parser->error = KB_H1_TOO_MANY_HEADERS;
-        return -1;
-    }
+    parser->header_count++;
     if (KB_UNLIKELY(parser->settings->preserve_case)) {
         kb_header_spelling_add(parser->map, name, parser->settings->proper_case_otherwise);
     }
@@ -319,7 +327,8 @@ static int on_value_complete(llhttp_t *llhttp)
     }
     id = kb_header_id_find(name);
     if (id == KB_HDR_HOST && !parser->response) {
-        return host_add(parser, value);
+        host_add(parser, value);
+        return headers_few(parser) ? 0 : -1;
     }
     if (id == KB_HDR_TRANSFER_ENCODING && transfer_encoding_check(parser, value) != 0) {
         return -1;
@@ -328,7 +337,7 @@ static int on_value_complete(llhttp_t *llhttp)
         parser->has_content_length = true;
     }
     kb_header_map_append_id(parser->map, id, name, value);
-    return 0;
+    return headers_few(parser) ? 0 : -1;
 }
 
 static int on_headers_complete(llhttp_t *llhttp)

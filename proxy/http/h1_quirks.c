@@ -111,6 +111,26 @@ static bool version_form(struct kb_str version)
            kb_ascii_is_digit(version.p[7]);
 }
 
+/* A path, "*", or the scheme of an absolute URL; CONNECT's authority has no form of its own here.
+ */
+static bool target_form(struct kb_str method, struct kb_str target)
+{
+    size_t n = 0;
+
+    if (target.p[0] == '/' || target.p[0] == '*' || kb_str_eq(method, KB_STR("CONNECT"))) {
+        return true;
+    }
+    while (n < target.len && target.p[n] != ':') {
+        if (!kb_ascii_is_alpha(target.p[n]) &&
+            (n == 0 ||
+             (!kb_ascii_is_digit(target.p[n]) && memchr("+-.", target.p[n], 3) == NULL))) {
+            return false;
+        }
+        n++;
+    }
+    return n > 0 && kb_str_starts_with(kb_str_from(target, n), KB_STR("://"));
+}
+
 static enum kb_h1_error request_line(struct kb_str line, const struct kb_h1_settings *settings)
 {
     struct kb_str rest = line;
@@ -124,7 +144,7 @@ static enum kb_h1_error request_line(struct kb_str line, const struct kb_h1_sett
     if (!method_known(method) && !method_custom(method, settings)) {
         return KB_H1_CODEC_ERROR;
     }
-    if (target.len == 0 || word_next(&rest).len > 0) {
+    if (target.len == 0 || word_next(&rest).len > 0 || !target_form(method, target)) {
         return KB_H1_CODEC_ERROR;
     }
     if (version.len == 0) {

@@ -50,7 +50,7 @@ static void te_sanitise(struct kb_header_map *map)
     struct kb_str te = kb_header_map_value_id(map, KB_HDR_TE);
     struct kb_str token;
 
-    if (KB_LIKELY(te.p == NULL)) {
+    if (KB_LIKELY(te.len == 0)) {
         return;
     }
     while (kb_str_next_token(&te, ',', &token)) {

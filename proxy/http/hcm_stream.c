@@ -316,6 +316,22 @@ static void reply_empty(struct kb_stream *stream, unsigned status, struct kb_str
     kb_stream_send_local_reply(stream, status, KB_STR_NULL, details, NULL, NULL);
 }
 
+/* The request is refused before it is routed. Its log line names the cluster all the same when
+ * x-forwarded-proto came with it: without, no route of Envoy's matches. */
+static void early_reply_prepare(struct kb_stream *stream)
+{
+    if (kb_header_map_get_id(&stream->request, KB_HDR_X_FORWARDED_PROTO) != NULL) {
+        kb_stream_route(stream);
+        kb_stream_cluster_refresh(stream);
+    }
+}
+
+static void reply_early(struct kb_stream *stream, unsigned status, struct kb_str details)
+{
+    early_reply_prepare(stream);
+    reply_empty(stream, status, details);
+}
+
 static void location_add(void *arg, struct kb_header_map *headers)
 {
     const struct kb_str *location = arg;
@@ -334,18 +350,18 @@ static bool head_acceptable(struct kb_stream *stream)
             config->default_host_for_http_10.len > 0) {
             map->authority = config->default_host_for_http_10;
         } else {
-            reply_empty(stream, 400, KB_STR("missing_host_header"));
+            reply_early(stream, 400, KB_STR("missing_host_header"));
             return false;
         }
     }
     if (KB_LIKELY(!stream->connect_request) && (map->path.len == 0 || map->path.p[0] != '/')) {
         kb_stat_inc(stream->hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_NON_RELATIVE_PATH);
-        reply_empty(stream, 404, KB_STR("absolute_path_rejected"));
+        reply_early(stream, 404, KB_STR("absolute_path_rejected"));
         return false;
     }
     if (KB_UNLIKELY(kb_str_eq(map->method, KB_STR("QUERY"))) &&
         kb_header_map_value_id(map, KB_HDR_CONTENT_TYPE).len == 0) {
-        reply_empty(stream, 400, KB_STR("query_missing_content_type"));
+        reply_early(stream, 400, KB_STR("query_missing_content_type"));
         return false;
     }
     return true;
@@ -361,9 +377,10 @@ static bool target_normalise(struct kb_stream *stream)
         break;
     case KB_PATH_REJECT:
         kb_stat_inc(stream->hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_FAILED_PATH_NORMALIZATION);
-        reply_empty(stream, 400, KB_STR("path_normalization_failed"));
+        reply_early(stream, 400, KB_STR("path_normalization_failed"));
         return false;
     case KB_PATH_REDIRECT:
+        early_reply_prepare(stream);
         kb_stat_inc(stream->hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_REDIRECTED_WITH_NORMALIZED_PATH);
         kb_stream_send_local_reply(stream, 307, KB_STR_NULL, KB_STR("path_normalization_failed"),
                                    location_add, &location);

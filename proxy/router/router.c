@@ -377,6 +377,7 @@ router_decode_headers(void *filter, struct kb_header_map *headers, bool end_stre
         headers->scheme = KB_STR("http"); /* no upstream has TLS yet */
     }
     router->request_complete = end_stream;
+    router->head_only = end_stream;
     kb_router_attempt_start(router);
     if (KB_UNLIKELY(router->route->policies != NULL) && !router->done && !router->upgrade) {
         kb_shadows_start(router, end_stream);

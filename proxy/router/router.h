@@ -88,6 +88,7 @@ struct kb_router {
     uint32_t tried_count;
     uint32_t tried_cap;
     bool request_complete;
+    bool head_only; /* the request ended with its head: no body follows, not even an empty one */
     bool response_started;
     bool response_complete;
     bool done;              /* answered: nothing more to do */

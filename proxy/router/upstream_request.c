@@ -208,8 +208,7 @@ static void on_ready(void *owner, struct kb_request_encoder *encoder, struct kb_
     struct kb_upstream_request *upstream = KB_CAST(owner, kb_upstream_request);
     struct kb_router *router = upstream->router;
     struct kb_upstream_info *info = &router->info->upstream;
-    bool head_only =
-        upstream->end_pending && upstream->pending.len == 0 && !upstream->trailers_pending;
+    bool head_only = router->head_only;
 
     upstream->encoder = encoder;
     upstream->waiter = NULL;
@@ -236,7 +235,7 @@ static void on_ready(void *owner, struct kb_request_encoder *encoder, struct kb_
         return; /* a TCP connection answered at once, and that was the end */
     }
     kb_upstream_request_info(upstream);
-    if (!head_only && upstream->pending.len > 0) {
+    if (!head_only && (upstream->pending.len > 0 || upstream->end_pending)) {
         kb_request_encoder_data(encoder, &upstream->pending,
                                 upstream->end_pending && !upstream->trailers_pending);
     }
