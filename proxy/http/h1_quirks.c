@@ -150,12 +150,9 @@ static enum kb_h1_error request_line(struct kb_str line, const struct kb_h1_sett
     if (version.len == 0) {
         return settings->accept_http_10 ? KB_H1_OK : KB_H1_LOW_VERSION;
     }
-    if (!version_form(version)) {
-        return KB_H1_CODEC_ERROR;
-    }
-    /* Whatever is not 1.1 counts as 1.0, where that is accepted. */
-    return kb_str_eq(version, KB_STR("HTTP/1.1")) || settings->accept_http_10 ? KB_H1_OK
-                                                                              : KB_H1_LOW_VERSION;
+    /* Whatever is not 1.1 counts as 1.0; whether that is accepted is asked when the head is whole.
+     */
+    return version_form(version) ? KB_H1_OK : KB_H1_CODEC_ERROR;
 }
 
 enum kb_h1_error kb_h1_quirks_first_line(struct kb_str line, bool response,

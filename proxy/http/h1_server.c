@@ -51,7 +51,6 @@ static void fail(struct kb_h1_server *server, enum kb_h1_error error)
         stream->info.protocol = KB_PROTOCOL_HTTP11;
         stream->head_request = false;
         stream->http_10_keep_alive = false;
-        server->http_10 = false;
         server->head_request = false;
     }
     kb_hcm_stream_codec_error(stream, kb_h1_error_status(error), kb_h1_error_details(error));
@@ -156,6 +155,20 @@ static enum kb_h1_error connect_check(const struct kb_h1_parser *parser, struct 
     return parser->chunked ? KB_H1_INVALID_TRANSFER_ENCODING : KB_H1_OK;
 }
 
+/* llhttp heeds Proxy-Connection too; for HTTP/1.0 Envoy does not. */
+static bool asks_to_keep(const struct kb_header_map *map)
+{
+    struct kb_str rest = kb_header_map_value_id(map, KB_HDR_CONNECTION);
+    struct kb_str token;
+
+    while (kb_str_next_token(&rest, ',', &token)) {
+        if (kb_str_ieq(kb_str_trim(token), KB_STR("keep-alive"))) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void on_head(struct kb_h1_server *server)
 {
     struct kb_h1_parser *parser = &server->parser;
@@ -170,14 +183,16 @@ static void on_head(struct kb_h1_server *server)
     stream->head_slice = kb_slice_ref(parser->head_slice);
     stream->info.protocol = parser->http_minor == 0 ? KB_PROTOCOL_HTTP10 : KB_PROTOCOL_HTTP11;
     stream->info.header_bytes_received = parser->header_bytes;
-    stream->saw_connection_close |= !parser->keep_alive;
     server->http_10 = parser->http_minor == 0;
-    stream->http_10_keep_alive = server->http_10 && parser->keep_alive;
+    stream->http_10_keep_alive = server->http_10 && parser->keep_alive && asks_to_keep(map);
+    stream->saw_connection_close |=
+        server->http_10 ? !stream->http_10_keep_alive : !parser->keep_alive;
     server->head_request = kb_str_eq(map->method, KB_STR("HEAD"));
     server->connect_request = kb_str_eq(map->method, KB_STR("CONNECT"));
     stream->head_request = server->head_request;
     stream->connect_request = server->connect_request;
     if (server->http_10 && !parser->settings->accept_http_10) {
+        server->http_10 = false;
         fail(server, KB_H1_LOW_VERSION);
         return;
     }
@@ -269,6 +284,7 @@ static bool event_handle(struct kb_h1_server *server, enum kb_h1_event event)
                         KB_STAT_HTTP1_REQUESTS_REJECTED_WITH_UNDERSCORES_IN_HEADERS);
         }
         server->stream->info.header_bytes_received = server->parser.header_bytes;
+        server->http_10 = false;
         fail(server, server->parser.error);
         return false;
     }

@@ -341,6 +341,7 @@ void kb_hcm_mutate_request(struct kb_stream *stream)
 
 void kb_hcm_mutate_response(struct kb_stream *stream, struct kb_header_map *headers)
 {
+    const struct kb_header_map *request = &stream->request;
     const struct kb_hcm_config *config = stream->hcm->config;
 
     if (!stream->upgraded || stream->connect_request) {
@@ -348,8 +349,13 @@ void kb_hcm_mutate_response(struct kb_stream *stream, struct kb_header_map *head
         kb_header_map_remove_id(headers, KB_HDR_UPGRADE);
     }
     kb_header_map_remove_id(headers, KB_HDR_TRANSFER_ENCODING);
-    if (config->always_set_request_id_in_response && stream->info.request_id.len > 0) {
-        kb_header_map_set_id(headers, KB_HDR_X_REQUEST_ID, stream->info.request_id);
+    if (KB_UNLIKELY(config->always_set_request_id_in_response ||
+                    kb_header_map_get_id(request, KB_HDR_X_ENVOY_FORCE_TRACE) != NULL)) {
+        const struct kb_header *id = kb_header_map_get_id(request, KB_HDR_X_REQUEST_ID);
+
+        if (id != NULL) {
+            kb_header_map_set_id(headers, KB_HDR_X_REQUEST_ID, id->value);
+        }
     }
     kb_header_map_remove_id(headers, KB_HDR_KEEP_ALIVE);
     kb_header_map_remove_id(headers, KB_HDR_PROXY_CONNECTION);
