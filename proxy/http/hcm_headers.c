@@ -19,8 +19,11 @@ static void nominated_remove(struct kb_header_map *map, struct kb_str connection
 
         token = kb_str_trim(token);
         if (token.len == 0 || token.len > sizeof(name) || kb_str_ieq(token, KB_STR("close")) ||
-            kb_str_ieq(token, KB_STR("keep-alive")) || kb_str_ieq(token, KB_STR("te"))) {
+            kb_str_ieq(token, KB_STR("keep-alive"))) {
             continue;
+        }
+        if (kb_str_ieq(token, KB_STR("te")) && kb_header_map_value_id(map, KB_HDR_TE).len > 0) {
+            continue; /* te_sanitise keeps what may stay of it */
         }
         for (size_t i = 0; i < token.len; i++) {
             name[i] = kb_ascii_lower(token.p[i]);
