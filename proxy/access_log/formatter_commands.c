@@ -248,6 +248,8 @@ static bool syntax_check(const struct kb_format_entry *entry, struct kb_str args
     return true;
 }
 
+bool kb_route_resolution_timed;
+
 int kb_format_command_make(struct kb_format_command *command, struct kb_str name,
                            struct kb_str args, size_t max_len, unsigned extensions,
                            struct kb_arena *arena, struct kb_diag *diag)
@@ -264,6 +266,9 @@ int kb_format_command_make(struct kb_format_command *command, struct kb_str name
     command->eval = entry->eval;
     command->max_len = max_len;
     command->param = entry->param;
+    if (kb_str_eq(name, KB_STR("ROUTE_RESOLUTION_TIME_US"))) {
+        __atomic_store_n(&kb_route_resolution_timed, true, __ATOMIC_RELAXED);
+    }
     if (entry->make != NULL) {
         return entry->make(command, args, arena, diag) ? 0 : KB_EINVALID;
     }

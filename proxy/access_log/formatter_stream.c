@@ -510,8 +510,7 @@ static void value_upstream(const struct kb_upstream_info *upstream, int param,
         kb_format_value_filled(value, attempted.len > 0 ? without_port(host_name(upstream->host))
                                                         : attempted);
         return;
-    default: /* KB_FORMAT_UPSTREAM_CLOSE_TYPE */
-        kb_format_value_text(value, KB_STR("Normal"));
+    default:
         return;
     }
 }
@@ -590,6 +589,10 @@ void kb_format_eval_text(const struct kb_format_command *command, struct kb_form
         kb_format_value_filled(value, info->request_id);
         return;
     case KB_FORMAT_UPSTREAM_CLOSE_TYPE:
+        if (upstream->host != NULL || upstream->connection_pool_ready_ns != 0) {
+            kb_format_value_text(value, KB_STR("Normal"));
+        }
+        return;
     case KB_FORMAT_UPSTREAM_HOST:
     case KB_FORMAT_UPSTREAM_HOST_NAME:
     case KB_FORMAT_UPSTREAM_HOST_NAME_NO_PORT:

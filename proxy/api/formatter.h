@@ -15,6 +15,10 @@ struct kb_formatter_input {
     const char *access_log_type; /* "DownstreamEnd" */
 };
 
+/* Whether some format shows %ROUTE_RESOLUTION_TIME_US%: only then is the time taken. Set while a
+ * configuration is read, never cleared; atomic. */
+extern bool kb_route_resolution_timed;
+
 struct kb_formatter; /* immutable after creation, shared by workers */
 
 /* Parses; NULL after reporting to diag (Envoy's text). `omit_empty`: a missing value gives ""

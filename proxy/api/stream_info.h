@@ -50,7 +50,7 @@ struct kb_upstream_info {
     struct kb_str transport_failure_reason;
     struct kb_str local_close_reason; /* why this side closed the upstream connection */
     uint64_t connection_id;           /* 0: none */
-    uint64_t connect_start_ns; /* of the connection that served; 0 when it was there already */
+    uint64_t connect_start_ns;        /* of the connection that served; 0: there was none */
     uint64_t connect_end_ns;
     uint64_t handshake_end_ns;         /* TLS */
     uint64_t connection_pool_asked_ns; /* this attempt asked its pool; 0: as the stream's start */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One downstream stream: from its first byte to its access log line (Envoy
  * ConnectionManagerImpl::ActiveStream). */
+#include "base/clock.h"
 #include "base/log.h"
 #include "proxy/api/access_logger.h"
 #include "proxy/http/hcm_internal.h"
@@ -419,11 +420,18 @@ static void method_set(struct kb_stream *stream)
 const struct kb_route *kb_stream_route(struct kb_stream *stream)
 {
     if (!stream->route_chosen) {
+        bool timed = KB_UNLIKELY(__atomic_load_n(&kb_route_resolution_timed, __ATOMIC_RELAXED));
+        uint64_t start_ns = timed ? kb_clock_mono_ns() : 0;
+
         stream->route_chosen = true;
+        stream->info.route_resolutions++;
         if (stream->hcm->config->route_config != NULL) {
             stream->route =
                 kb_route_config_match(stream->hcm->config->route_config, &stream->request,
                                       &stream->info, kb_rand_u64(&stream->hcm->worker->rand));
+        }
+        if (timed) {
+            stream->info.route_resolution_ns += kb_clock_mono_ns() - start_ns;
         }
         stream->info.route = stream->route;
         stream->info.route_name = stream->route != NULL ? stream->route->name : KB_STR_NULL;

@@ -105,6 +105,9 @@ void kb_stream_send_local_reply(struct kb_stream *stream, unsigned status, struc
     if (details.p != NULL) {
         stream->info.response_code_details = details;
     }
+    if (!stream->route_chosen && stream->head_slice != NULL && stream->request.method.len > 0) {
+        stream->info.route_resolutions++; /* Envoy looks for a route now, and finds none so early */
+    }
     /* A bad request is a messaging error: what follows on the connection cannot be trusted. */
     if (status == 400 && !stream->hcm->config->stream_error_on_invalid_http_message) {
         stream->saw_connection_close = true;

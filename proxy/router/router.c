@@ -90,10 +90,10 @@ static void reply_modify_overloaded(void *arg, struct kb_header_map *headers)
 {
     struct kb_router *router = KB_CAST(arg, kb_router);
 
+    reply_modify(arg, headers);
     if (!router->config->suppress_envoy_headers) {
         kb_header_map_add_id(headers, KB_HDR_X_ENVOY_OVERLOADED, KB_STR("true"));
     }
-    reply_modify(arg, headers);
 }
 
 void kb_router_reply(struct kb_router *router, unsigned status, struct kb_str body,

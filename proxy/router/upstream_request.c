@@ -130,6 +130,9 @@ static void on_data(void *owner, struct kb_buf *data, bool end_stream)
     struct kb_upstream_request *upstream = KB_CAST(owner, kb_upstream_request);
 
     idle_touch(upstream);
+    if (upstream->router->info->upstream.first_body_rx_ns == 0) {
+        upstream->router->info->upstream.first_body_rx_ns = kb_loop_now_ns(loop_of(upstream));
+    }
     if (end_stream) {
         struct kb_request_encoder *encoder = upstream->encoder;
 
@@ -255,10 +258,8 @@ static void on_failure(void *owner, enum kb_reset_reason reason, struct kb_str t
 
     if (host == NULL) {
         upstream->router->info->upstream.host = NULL;
-    } else {
-        upstream->router->info->upstream.connection_pool_ready_ns =
-            kb_loop_now_ns(loop_of(upstream));
     }
+    upstream->router->info->upstream.connection_pool_ready_ns = kb_loop_now_ns(loop_of(upstream));
     upstream->waiter = NULL;
     upstream->done = true;
     timers_cancel(upstream);
@@ -293,6 +294,7 @@ void kb_upstream_request_start(struct kb_router *router, struct kb_host *host)
     router->upstream = upstream;
     info->host = host;
     info->cluster = host->cluster;
+    router->info->upstream.connection_pool_asked_ns = kb_loop_now_ns(loop_of(upstream));
     kb_pool_new_stream(router->cluster, host, router->pool_kind, router->route->priority,
                        router->arena, &pool_callbacks, &decoder_ops, upstream, &upstream->waiter);
 }

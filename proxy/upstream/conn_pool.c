@@ -423,8 +423,9 @@ void kb_conn_pool_connected(struct kb_pool_client *client)
     struct kb_conn_pool *pool = client->pool;
     const struct kb_cluster *cluster = pool->local->cluster;
 
+    client->connect_end_ns = kb_loop_now_ns(pool_loop(pool));
     kb_stat_record(pool->stats, KB_STAT_CLUSTER_UPSTREAM_CX_CONNECT_MS,
-                   (kb_loop_now_ns(pool_loop(pool)) - client->connect_start_ns) / 1000000);
+                   (client->connect_end_ns - client->connect_start_ns) / 1000000);
     pool->connecting_count--;
     if (cluster->keepalive.set &&
         kb_sock_set_keepalive(client->conn->io.fd, cluster->keepalive.probes,

@@ -46,6 +46,8 @@ void kb_pool_client_info(struct kb_request_encoder *encoder, struct kb_upstream_
         info->local = client->conn->info.local;
         info->remote = client->conn->info.remote;
         info->connection_id = client->conn->info.id;
+        info->connect_start_ns = client->connect_start_ns;
+        info->connect_end_ns = client->connect_end_ns;
     }
     info->connection_requests = client->requests;
     info->wire_bytes_sent = client->conn->bytes_sent - client->sent_before + client->conn->out.len;

@@ -27,6 +27,7 @@ struct kb_pool_client {
     enum kb_pool_client_state state;
     uint64_t requests;
     uint64_t connect_start_ns;
+    uint64_t connect_end_ns;
     struct kb_timer idle_timer;
     struct kb_timer duration_timer;
     struct kb_deferred destroy;
