@@ -241,6 +241,9 @@ static void test_upstream_names(void **state)
     fixture_expect(&f,
                    "%UPSTREAM_HOST% %UPSTREAM_HOST_NAME% %UPSTREAM_CLUSTER% %UPSTREAM_CLUSTER_RAW%",
                    "- - - -");
+    /* A pool was asked and had nothing to give. */
+    fixture_expect(&f, "%UPSTREAM_PROTOCOL% %UPSTREAM_DETECTED_CLOSE_TYPE%", "- Normal");
+    f.info.upstream.connection_pool_ready_ns = 0;
     fixture_expect(&f, "%UPSTREAM_PROTOCOL% %UPSTREAM_DETECTED_CLOSE_TYPE%", "- -");
     fixture_dispose(&f);
 }
