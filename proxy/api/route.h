@@ -131,6 +131,7 @@ struct kb_route {
     bool include_is_timeout_retry;
     bool auto_host_rewrite;
     bool append_x_forwarded_host;
+    bool filters_switched; /* kb_route_filter_disabled may say something */
 };
 
 /* Builds a table; NULL only after an error was reported. `validate_clusters`: unknown clusters are

@@ -297,6 +297,14 @@ static void filter_apply(struct chain_build *build, const HCM(HttpFilter) * m, b
             kb_diag_error(diag,
                           "Didn't find a registered implementation for '%s' with type URL: '%.*s'",
                           m->name, KB_STR_ARG(type));
+        } else if (type.len > 0 && kb_any_type(m->typed_config) != NULL) {
+            /* Envoy would run it, and it may be there to keep somebody out. */
+            kb_diag_error(
+                diag,
+                "the filter '%s' with type URL '%.*s' is not implemented yet; is_optional "
+                "leaves out only filters that Envoy does not know: remove it to go on "
+                "without it",
+                m->name, KB_STR_ARG(type));
         }
         return;
     }
@@ -310,6 +318,12 @@ static void filter_apply(struct chain_build *build, const HCM(HttpFilter) * m, b
                            : "Error: terminal filter named %s of type %s must be the last filter "
                              "in a %s filter chain.",
                       m->name, filter->ops->name, build->kind);
+    }
+    if (filter->ops->terminal && m->disabled) {
+        kb_diag_error(diag,
+                      "Error: the last (terminal) filter (%s) in the chain cannot be disabled by "
+                      "default.",
+                      m->name);
     }
     kb_diag_push(diag, "typed_config");
     message = type.len > 0 ? kb_any_unpack(m->typed_config, NULL, arena, diag) : NULL;

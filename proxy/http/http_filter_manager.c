@@ -46,8 +46,20 @@ static const struct kb_hcm_filter_chain *upgrade_chain(struct kb_stream *stream,
     return by_hcm != NULL && by_hcm->chain.count > 0 ? &by_hcm->chain : &hcm->config->chain;
 }
 
+/* What the route says of a filter counts before how it stands in the chain. Without any filter a
+ * request waits for its timeout, as in Envoy. */
+static bool filter_off(const struct kb_route *route, const struct kb_hcm_filter *filter)
+{
+    int off = route != NULL && route->filters_switched
+                  ? kb_route_filter_disabled(route, NULL, filter->name)
+                  : -1;
+
+    return off >= 0 ? off != 0 : filter->disabled;
+}
+
 bool kb_stream_filters_create(struct kb_stream *stream)
 {
+    size_t count = 0;
     const struct kb_hcm_filter_chain *chain = &stream->hcm->config->chain;
     struct kb_str upgrade = kb_header_map_value_id(&stream->request, KB_HDR_UPGRADE);
 
@@ -68,10 +80,17 @@ bool kb_stream_filters_create(struct kb_stream *stream)
     for (size_t i = 0; i < chain->count; i++) {
         const struct kb_hcm_filter *filter = &chain->filters[i];
 
-        stream->filters[i] = (struct kb_stream_filter){.ops = filter->ops};
-        stream->filters[i].self = filter->ops->create(filter->config, stream);
+        if (KB_UNLIKELY(filter_off(stream->route, filter))) {
+            continue;
+        }
+        stream->filters[count] = (struct kb_stream_filter){.ops = filter->ops};
+        stream->filters[count].self = filter->ops->create(filter->config, stream);
+        count++;
     }
-    stream->filter_count = chain->count;
+    stream->filter_count = count;
+    if (KB_UNLIKELY(count == 0)) {
+        kb_stream_cluster_refresh(stream);
+    }
     return true;
 }
 

@@ -243,6 +243,9 @@ static void changes_build(struct kb_route_build *build,
         &build->match, &build->failed);
     changes.filters = kb_route_build_filters(build, (void *const *)message->typed_per_filter_config,
                                              message->n_typed_per_filter_config);
+    entry->route.filters_switched = changes.filters != NULL ||
+                                    entry->route.virtual_host->filters != NULL ||
+                                    build->config->filters != NULL;
     entry->changes = &kb_route_no_changes;
     if (changes.request != NULL || changes.response != NULL || changes.rewrite != NULL ||
         changes.filters != NULL) {
