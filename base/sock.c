@@ -43,6 +43,11 @@ static const char *listen_options_set(int fd, const struct kb_addr *addr,
     return NULL;
 }
 
+int kb_sock_start_listening(int fd, int backlog)
+{
+    return listen(fd, backlog > 0 ? backlog : SOMAXCONN) != 0 ? last_error() : 0;
+}
+
 static int listen_on(int fd, const struct kb_addr *addr,
                      const struct kb_sock_listen_options *options, const char **what)
 {
@@ -64,10 +69,7 @@ static int listen_on(int fd, const struct kb_addr *addr,
         }
     }
     *what = "listen";
-    if (listen(fd, options->backlog > 0 ? options->backlog : SOMAXCONN) != 0) {
-        return last_error();
-    }
-    return 0;
+    return options->bind_only ? 0 : kb_sock_start_listening(fd, options->backlog);
 }
 
 int kb_sock_listen(const struct kb_addr *addr, const struct kb_sock_listen_options *options,

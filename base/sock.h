@@ -12,6 +12,7 @@ struct kb_sock_listen_options {
     bool transparent;
     bool freebind;
     bool ipv4_compat; /* an IPv6 socket accepts IPv4 too */
+    bool bind_only;   /* kb_sock_start_listening comes later */
     int backlog;      /* 0: the system's maximum */
     uint32_t unix_mode;
 };
@@ -20,6 +21,9 @@ struct kb_sock_listen_options {
  * that failed. */
 int kb_sock_listen(const struct kb_addr *addr, const struct kb_sock_listen_options *options,
                    int *fd, struct kb_addr *bound, const char **what) KB_MUST_USE;
+
+/* For a socket made with bind_only. */
+int kb_sock_start_listening(int fd, int backlog) KB_MUST_USE;
 
 /* The next waiting connection, TCP_NODELAY set. KB_EAGAIN: none; KB_ENOMEM: out of descriptors or
  * memory. */

@@ -367,6 +367,7 @@ int kb_listener_bind(struct kb_listener *listener, const char **what)
         .transparent = listener->transparent,
         .freebind = listener->freebind,
         .ipv4_compat = listener->ipv4_compat,
+        .bind_only = true,
         .backlog = listener->backlog,
         .unix_mode = listener->unix_mode,
     };
@@ -390,6 +391,14 @@ int kb_listener_bind(struct kb_listener *listener, const char **what)
         KB_TRY(kb_sock_listen(&addr, &options, &lw->fd, &listener->bound, what));
         /* Port 0: the others take the port that the first one got. */
         addr = listener->bound;
+    }
+    return 0;
+}
+
+int kb_listener_listen(struct kb_listener *listener)
+{
+    for (uint32_t i = 0; listener->bind_to_port && i < listener->worker_count; i++) {
+        KB_TRY(kb_sock_start_listening(listener->workers[i].fd, listener->backlog));
     }
     return 0;
 }

@@ -103,6 +103,8 @@ struct kb_listener *kb_listener_create_admin(struct kb_server_context *server,
                                              const struct kb_network_filter_ops *ops, void *config);
 /* Makes the sockets; KB_EADDRINUSE and others, with *what naming the call that failed. */
 int kb_listener_bind(struct kb_listener *listener, const char **what) KB_MUST_USE;
+/* From now on the kernel takes connections; errno says why not. */
+int kb_listener_listen(struct kb_listener *listener) KB_MUST_USE;
 /* When no worker has a connection of it. */
 void kb_listener_destroy(struct kb_listener *listener);
 

@@ -86,6 +86,8 @@ int kb_listener_manager_bind(struct kb_listener_manager *manager, struct kb_diag
             kb_diag_error(diag, "%.*s", KB_STR_ARG(error));
         }
     }
+    kb_stat_gauge_set(stats_of(manager), KB_STAT_LISTENER_MANAGER_TOTAL_LISTENERS_ACTIVE,
+                      manager->listeners.len);
     return kb_diag_result(diag);
 }
 
@@ -96,7 +98,7 @@ int kb_listener_manager_add_admin(struct kb_listener_manager *manager, struct kb
 
     KB_ASSERT(manager->admin == NULL);
     manager->admin = listener;
-    if (kb_listener_bind(listener, &what) != 0) {
+    if (kb_listener_bind(listener, &what) != 0 || kb_listener_listen(listener) != 0) {
         *error = bind_error(arena, listener, errno, what);
         return KB_ECONFIG;
     }
@@ -114,10 +116,17 @@ static void worker_stop_posted(void *arg)
     kb_listener_worker_stop(KB_CAST(arg, kb_listener_worker));
 }
 
-void kb_listener_manager_start(struct kb_listener_manager *manager)
+int kb_listener_manager_start(struct kb_listener_manager *manager, struct kb_arena *arena,
+                              struct kb_str *error)
 {
     struct kb_stat_block *stats = stats_of(manager);
 
+    KB_VEC_FOREACH (at, &manager->listeners) {
+        if (kb_listener_listen(*at) != 0) {
+            *error = bind_error(arena, *at, errno, "listen");
+            return KB_EADDRINUSE;
+        }
+    }
     manager->started = true;
     KB_VEC_FOREACH (at, &manager->listeners) {
         for (uint32_t i = 0; i < (*at)->worker_count; i++) {
@@ -125,9 +134,8 @@ void kb_listener_manager_start(struct kb_listener_manager *manager)
             kb_stat_inc(stats, KB_STAT_LISTENER_MANAGER_LISTENER_CREATE_SUCCESS);
         }
     }
-    kb_stat_gauge_set(stats, KB_STAT_LISTENER_MANAGER_TOTAL_LISTENERS_ACTIVE,
-                      manager->listeners.len);
     kb_stat_gauge_set(stats, KB_STAT_LISTENER_MANAGER_WORKERS_STARTED, 1);
+    return 0;
 }
 
 void kb_listener_manager_stop_accepting(struct kb_listener_manager *manager, bool inbound_only)

@@ -23,8 +23,10 @@ int kb_listener_manager_add_admin(struct kb_listener_manager *manager, struct kb
 
 /* Binds every listener's sockets; KB_ECONFIG after "cannot bind 'A:P': ..." was reported. */
 int kb_listener_manager_bind(struct kb_listener_manager *manager, struct kb_diag *diag) KB_MUST_USE;
-/* The workers begin to accept. */
-void kb_listener_manager_start(struct kb_listener_manager *manager);
+/* The workers begin to accept; until then connections are refused. KB_EADDRINUSE with *error set
+ * (in `arena`) when a socket cannot listen. */
+int kb_listener_manager_start(struct kb_listener_manager *manager, struct kb_arena *arena,
+                              struct kb_str *error) KB_MUST_USE;
 /* Closes the listening sockets; connections go on. */
 void kb_listener_manager_stop_accepting(struct kb_listener_manager *manager, bool inbound_only);
 /* On the worker's own thread (for the main one: the admin listener): closes sockets and

@@ -354,6 +354,7 @@ static int workers_start(struct kb_server *server)
 static void clusters_initialized(void *arg)
 {
     struct kb_server *server = KB_CAST(arg, kb_server);
+    struct kb_str error;
 
     KB_LOG(UPSTREAM, INFO, "cm init: all clusters initialized");
     if (server->options->mode == KB_MODE_INIT_ONLY) {
@@ -362,7 +363,12 @@ static void clusters_initialized(void *arg)
     }
     KB_LOG(MAIN, INFO, "all clusters initialized. initializing init manager");
     KB_LOG(CONFIG, INFO, "all dependencies initialized. starting workers");
-    kb_listener_manager_start(server->listeners);
+    kb_lifecycle_set_stage(&server->lifecycle, KB_INIT_STARTED);
+    if (kb_listener_manager_start(server->listeners, &server->diag.arena, &error) != 0) {
+        server->exit_code = exit_code_fail(server->options, error.p);
+        kb_lifecycle_shut_down(&server->lifecycle);
+        return;
+    }
     if (workers_start(server) != 0) {
         server->exit_code =
             exit_code_fail(server->options, "the worker threads could not be started");
@@ -405,7 +411,6 @@ static int admin_start(struct kb_server *server)
 /* Opens sockets and runs until somebody ends it. */
 static void server_run(struct kb_server *server)
 {
-    kb_lifecycle_set_stage(&server->lifecycle, KB_INIT_STARTED);
     base_id_write(server->options);
     if (kb_lifecycle_open_signals(&server->lifecycle) != 0) {
         server->exit_code =

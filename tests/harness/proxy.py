@@ -151,7 +151,8 @@ class Proxy:
             time.sleep(pause)
             pause = min(pause * 1.5, 0.05)
 
-    def wait_ready(self, deadline=30.0):
+    def wait_admin(self, deadline=30.0):
+        """The admin port answers; the listeners may not yet."""
         def address():
             try:
                 text = self.admin_file.read_text()
@@ -160,6 +161,9 @@ class Proxy:
             match = re.search(r":(\d+)\s*$", text)
             return int(match.group(1)) if match else None
         self.admin_port = self.wait_for("admin address file", address, deadline)
+
+    def wait_ready(self, deadline=30.0):
+        self.wait_admin(deadline)
 
         def live():
             try:
