@@ -7,11 +7,23 @@
 
 #include "base/mem.h"
 
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define KB_ADDRESS_SANITIZER 1
+#endif
+#elif defined(__SANITIZE_ADDRESS__)
+#define KB_ADDRESS_SANITIZER 1
+#endif
+#ifndef KB_ADDRESS_SANITIZER
+#define KB_ADDRESS_SANITIZER 0
+#endif
+
 void kb_pool_init(struct kb_pool *pool, size_t object_size, size_t idle_max)
 {
     memset(pool, 0, sizeof(*pool));
     pool->object_size = (uint32_t)KB_MAX(object_size, sizeof(struct kb_pool_item));
-    pool->idle_max = (uint32_t)idle_max;
+    /* What is reused hides from AddressSanitizer that it was released. */
+    pool->idle_max = KB_ADDRESS_SANITIZER ? 0 : (uint32_t)idle_max;
 }
 
 void kb_pool_trim(struct kb_pool *pool)

@@ -122,20 +122,47 @@ static enum kb_h1_error target_set(struct kb_h1_server *server, struct kb_header
         map, url, !server->parser.settings->validate_scheme || server->hcm->conn->info.tls);
 }
 
+/* Each header that `connection` names costs a search. */
+#define NOMINATED_MAX 10
+#define TE_BYTES_MAX  256
+
+/* An upgrade needs its connection header. */
+static bool upgrade_named(const struct kb_header_map *map)
+{
+    struct kb_str upgrade = kb_header_map_value_id(map, KB_HDR_UPGRADE);
+    struct kb_str rest = kb_header_map_value_id(map, KB_HDR_CONNECTION);
+    struct kb_str token;
+
+    while (upgrade.p != NULL && !kb_str_ieq(upgrade, KB_STR("h2c")) &&
+           kb_str_next_token(&rest, ',', &token)) {
+        if (kb_str_ieq(kb_str_trim(token), KB_STR("upgrade"))) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Envoy's Http::Utility::sanitizeConnectionHeader: a client may not have these removed. */
 static bool connection_acceptable(struct kb_header_map *map)
 {
     struct kb_str rest = kb_header_map_value_id(map, KB_HDR_CONNECTION);
     struct kb_str token;
+    unsigned count = 0;
 
     while (kb_str_next_token(&rest, ',', &token)) {
+        count += token.len > 0;
         token = kb_str_trim(token);
         if (kb_str_ieq(token, KB_STR("host"))) {
             map->authority = KB_STR_NULL;
         }
-        if ((token.len > 0 && token.p[0] == ':') || kb_str_ieq(token, KB_STR("x-forwarded-for")) ||
+        if (count >= NOMINATED_MAX || (token.len > 0 && token.p[0] == ':') ||
+            kb_str_ieq(token, KB_STR("x-forwarded-for")) ||
             kb_str_ieq(token, KB_STR("x-forwarded-host")) ||
             kb_str_ieq(token, KB_STR("x-forwarded-proto"))) {
+            return false;
+        }
+        if (kb_str_ieq(token, KB_STR("te")) &&
+            kb_header_map_value_id(map, KB_HDR_TE).len >= TE_BYTES_MAX) {
             return false;
         }
     }
@@ -196,7 +223,7 @@ static void on_head(struct kb_h1_server *server)
         fail(server, KB_H1_LOW_VERSION);
         return;
     }
-    if (KB_UNLIKELY(kb_header_map_get_id(map, KB_HDR_CONNECTION) != NULL) &&
+    if (KB_UNLIKELY(kb_header_map_get_id(map, KB_HDR_CONNECTION) != NULL) && !upgrade_named(map) &&
         !connection_acceptable(map)) {
         fail(server, KB_H1_CONNECTION_HEADER_REJECTED);
         return;
@@ -344,6 +371,12 @@ void kb_h1_server_dispatch(struct kb_h1_server *server, struct kb_buf *in)
 {
     struct kb_hcm *hcm = server->hcm;
 
+    if (KB_UNLIKELY(server->stream == NULL && kb_h1_parser_in_message(&server->parser) &&
+                    !server->parser.message_complete)) {
+        /* The stream was answered and is gone, and with it the memory for the rest of its request.
+         */
+        server->failed = true;
+    }
     if (server->stream != NULL && (server->tunnel || kb_h1_parser_in_message(&server->parser))) {
         server->stream->info.wire_bytes_received += in->len - server->metered;
     }
@@ -364,7 +397,8 @@ void kb_h1_server_dispatch(struct kb_h1_server *server, struct kb_buf *in)
             break;
         }
     }
-    if (server->failed || (hcm->drain == KB_HCM_CLOSING && !server->tunnel)) {
+    if (server->failed || (hcm->drain == KB_HCM_CLOSING && !server->tunnel &&
+                           !kb_h1_parser_in_message(&server->parser))) {
         kb_buf_consume(in, in->len);
     }
     server->metered = server->tunnel || kb_h1_parser_in_message(&server->parser) ? in->len : 0;

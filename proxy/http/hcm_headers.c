@@ -7,6 +7,20 @@
 
 /* ---- hop-by-hop ---- */
 
+/* "trailers" alone keeps a `te` that `connection` names. */
+static bool te_has_trailers(const struct kb_header_map *map)
+{
+    struct kb_str te = kb_header_map_value_id(map, KB_HDR_TE);
+    struct kb_str token;
+
+    while (kb_str_next_token(&te, ',', &token)) {
+        if (kb_str_ieq(kb_str_trim(token), KB_STR("trailers"))) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Removes the headers that `connection` names, except those that mean something to the proxy
  * itself. */
 static void nominated_remove(struct kb_header_map *map, struct kb_str connection)

@@ -194,3 +194,38 @@ def test_bytes_behind_a_refused_upgrade(rig):
         conn.close()
     wait_until(one.at_rest, "rest")
     assert all(b"inner" not in seen.raw for seen in one.up.take_seen())
+
+
+def test_trailers_behind_the_end_of_their_stream(rig):
+    """The request waits for its mirror, and is answered before its trailers were looked at."""
+    spec = limited(16 * KIB, hcm=TRAILERS, routes=[{"match": "/", "route": {
+        "cluster": "up", "request_mirror_policies": [{"cluster": "hole"}]}}])
+    spec["clusters"]["hole"] = {"endpoints": ["blackhole"], "connect_timeout": "3s"}
+    one = rig(spec)
+    body = b"%x\r\n%s\r\n0\r\n" % (40 * KIB, b"t" * 40 * KIB) + b"x-end: yes\r\n" * 20 + b"\r\n"
+    for n in range(3):
+        one.up.expect([Behaviour([None, b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"], deaf=True)])
+        conn = one.connect()
+        conn.send(b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n" + body, ["POST"])
+        one.proxy.wait_stat("http.main.downstream_flow_control_paused_reading_total", n + 1)
+        one.up.release()
+        assert conn.wait_responses(1)
+        assert conn.received.endswith(b"ok")
+        conn.wait_end()
+        conn.close()
+
+
+def test_last_request_of_a_connection_is_paused(rig):
+    """Nothing of a body is lost because the connection will close behind it."""
+    one = rig(limited(16 * KIB))
+    one.up.expect(["lazy"])
+    conn = one.connect()
+    body = bytes(range(256)) * 64 * KIB
+    head = b"POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
+    sender = threading.Thread(target=conn.send, args=(head + body, ["POST"]), daemon=True)
+    sender.start()
+    one.proxy.wait_stat("cluster.up.upstream_flow_control_backed_up_total", lambda n: n > 0)
+    one.up.release()
+    assert conn.wait_responses(1, 60)
+    sender.join(60)
+    assert one.up.take_seen()[0].raw.endswith(body)
