@@ -7,7 +7,7 @@
 
 /* ---- hop-by-hop ---- */
 
-/* "trailers" alone keeps a `te` that `connection` names. */
+/* Nothing else keeps a `te`. */
 static bool te_has_trailers(const struct kb_header_map *map)
 {
     struct kb_str te = kb_header_map_value_id(map, KB_HDR_TE);
@@ -64,25 +64,14 @@ static bool is_upgrade(const struct kb_header_map *map)
 
 static void te_sanitise(struct kb_header_map *map)
 {
-    struct kb_str te = kb_header_map_value_id(map, KB_HDR_TE);
-    struct kb_str token;
-
-    if (KB_LIKELY(te.len == 0)) {
+    if (KB_LIKELY(kb_header_map_value_id(map, KB_HDR_TE).len == 0)) {
         return;
     }
-    while (kb_str_next_token(&te, ',', &token)) {
-        struct kb_str value = kb_str_trim(token);
-        ptrdiff_t parameters = kb_str_find_char(value, ';');
-
-        if (parameters >= 0) {
-            value = kb_str_trim(kb_str_first(value, (size_t)parameters));
-        }
-        if (kb_str_ieq(value, KB_STR("trailers"))) {
-            kb_header_map_set_id(map, KB_HDR_TE, KB_STR("trailers"));
-            return;
-        }
+    if (te_has_trailers(map)) {
+        kb_header_map_set_id(map, KB_HDR_TE, KB_STR("trailers"));
+    } else {
+        kb_header_map_remove_id(map, KB_HDR_TE);
     }
-    kb_header_map_remove_id(map, KB_HDR_TE);
 }
 
 static void hop_by_hop_remove(struct kb_stream *stream)
