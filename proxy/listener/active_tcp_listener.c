@@ -225,6 +225,10 @@ static void accepted(struct kb_listener_worker *lw, int fd, const struct kb_addr
     if (kb_addr_is_any(&local)) {
         kb_sock_local_addr(fd, &local);
     }
+    if (!kb_addr_is_ip(&local)) {
+        remote =
+            &local; /* clients of a path have no name of their own; Envoy shows the listener's */
+    }
     kb_stat_gauge_add(lw->stats, KB_STAT_LISTENER_DOWNSTREAM_PRE_CX_ACTIVE, 0);
     conn = kb_conn_create_accepted(lw->worker, fd, remote, &local, listener->buffer_limit);
     if (conn != NULL) {
