@@ -202,6 +202,7 @@ static void on_head(struct kb_h1_server *server)
     struct kb_stream *stream = server->stream;
     struct kb_header_map *map = &stream->request;
     enum kb_h1_error error;
+    bool low_version;
 
     if (KB_UNLIKELY(parser->dropped_underscores)) {
         parser->dropped_underscores = false;
@@ -210,7 +211,8 @@ static void on_head(struct kb_h1_server *server)
     stream->head_slice = kb_slice_ref(parser->head_slice);
     stream->info.protocol = parser->http_minor == 0 ? KB_PROTOCOL_HTTP10 : KB_PROTOCOL_HTTP11;
     stream->info.header_bytes_received = parser->header_bytes;
-    server->http_10 = parser->http_minor == 0;
+    low_version = parser->http_minor == 0 && !parser->settings->accept_http_10;
+    server->http_10 = parser->http_minor == 0 && !low_version;
     stream->http_10_keep_alive = server->http_10 && parser->keep_alive && asks_to_keep(map);
     stream->saw_connection_close |=
         server->http_10 ? !stream->http_10_keep_alive : !parser->keep_alive;
@@ -218,11 +220,6 @@ static void on_head(struct kb_h1_server *server)
     server->connect_request = kb_str_eq(map->method, KB_STR("CONNECT"));
     stream->head_request = server->head_request;
     stream->connect_request = server->connect_request;
-    if (server->http_10 && !parser->settings->accept_http_10) {
-        server->http_10 = false;
-        fail(server, KB_H1_LOW_VERSION);
-        return;
-    }
     if (KB_UNLIKELY(kb_header_map_get_id(map, KB_HDR_CONNECTION) != NULL) && !upgrade_named(map) &&
         !connection_acceptable(map)) {
         fail(server, KB_H1_CONNECTION_HEADER_REJECTED);
@@ -238,6 +235,9 @@ static void on_head(struct kb_h1_server *server)
     error = target_set(server, map);
     if (error == KB_H1_OK && map->authority.p != NULL && !authority_valid(map->authority)) {
         error = KB_H1_INVALID_AUTHORITY;
+    }
+    if (error == KB_H1_OK && low_version) {
+        error = KB_H1_LOW_VERSION;
     }
     if (error != KB_H1_OK) {
         fail(server, error);
