@@ -5,6 +5,7 @@ import pytest
 
 from tests.harness import Layout, Proxy, bootstrap, subject_path
 from tests.harness.client import Connection
+from tests.harness.proxy import sanitizer_env
 from tests.harness.upstream import wait_until
 
 
@@ -14,6 +15,14 @@ def binary():
     if path is None:
         pytest.fail("no kobune binary: ./dev build, or set KOBUNE_BIN")
     return path
+
+
+@pytest.fixture
+def memory_measured(monkeypatch):
+    """AddressSanitizer keeps what was released for a while: little of it where memory is measured."""
+    options = sanitizer_env()["ASAN_OPTIONS"]
+    monkeypatch.setenv("ASAN_OPTIONS", options + ":quarantine_size_mb=1"
+                       ":thread_local_quarantine_size_kb=64")
 
 
 class Rig:

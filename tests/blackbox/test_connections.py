@@ -53,7 +53,7 @@ def test_thousand_pipelined_requests(rig):
     assert paths == [b"/%d" % n for n in range(1000)]
 
 
-def test_memory_is_bounded_with_a_slow_reader(rig):
+def test_memory_is_bounded_with_a_slow_reader(rig, memory_measured):
     """A client that does not read must stop the upstream, not fill the proxy (8 MiB answer)."""
     small = {"listener": {"per_connection_buffer_limit_bytes": 16 * KIB}}
     one = rig({"listeners": {"main": small},
@@ -72,7 +72,7 @@ def test_memory_is_bounded_with_a_slow_reader(rig):
     assert conn.received.endswith(b"x" * 1000) and len(conn.received) > size
 
 
-def test_memory_is_bounded_with_a_slow_upstream(rig):
+def test_memory_is_bounded_with_a_slow_upstream(rig, memory_measured):
     """An upstream that does not read must stop the client (8 MiB request)."""
     small = {"listener": {"per_connection_buffer_limit_bytes": 16 * KIB}}
     one = rig({"listeners": {"main": small},
@@ -163,7 +163,7 @@ def test_tcp_many_connections(rig):
     one.proxy.wait_stat("cluster.up.upstream_cx_active", 0)
 
 
-def test_tcp_slow_reader_is_bounded(rig):
+def test_tcp_slow_reader_is_bounded(rig, memory_measured):
     one = tcp_rig(rig, "echo")
     conn = one.connect()
     conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * KIB)

@@ -99,7 +99,7 @@ def flooded(one, sock, total):
     return sent
 
 
-def test_unread_upgrade_is_bounded(rig):
+def test_unread_upgrade_is_bounded(rig, memory_measured):
     """30 MB into an upgraded connection whose other side does not read, both ways: some buffers, no more."""
     held = []
 
@@ -124,7 +124,7 @@ def test_unread_upgrade_is_bounded(rig):
     conn.reset()
 
 
-def test_unread_mirror_is_bounded(rig):
+def test_unread_mirror_is_bounded(rig, memory_measured):
     """30 MB streamed to a host that reads and to a mirror that does not."""
     held = []
 

@@ -77,7 +77,7 @@ def test_bytes_arrive_unchanged_both_ways(rig, kind):
 
 
 @pytest.mark.parametrize("kind", SPECS)
-def test_memory_is_bounded_when_neither_end_reads(rig, kind):
+def test_memory_is_bounded_when_neither_end_reads(rig, kind, memory_measured):
     """The client sends 8 MiB and reads nothing, the upstream begins late: both have to wait."""
     one = rig(SPECS[kind])
     one.up.default = "hold"
@@ -98,7 +98,7 @@ def test_memory_is_bounded_when_neither_end_reads(rig, kind):
     assert len(conn.received) == size and set(conn.received) == set(b"y")
 
 
-def test_memory_is_bounded_before_a_tunnel_stands(rig):
+def test_memory_is_bounded_before_a_tunnel_stands(rig, memory_measured):
     """What a client sends behind CONNECT waits until the upstream has agreed, within limits."""
     one = rig({"clusters": {"up": SMALL}, "listeners": {"main": tunnels()}})
     one.up.expect([{"raw": [None, "HTTP/1.1 200 OK\r\n\r\nhello", None], "then": "close"}])
