@@ -32,8 +32,8 @@ struct kb_header_mutations {
 
 struct Envoy__Config__Core__V3__HeaderValueOption;
 
-/* The lists of one level. `kind` is "request", "response" or "" and makes the field names of errors.
- * *failed is set after an error. NULL when there is nothing to do. */
+/* The lists of one level. `kind` is "request", "response" or "" and makes the field names of
+ * errors. *failed is set after an error. NULL when there is nothing to do. */
 const struct kb_header_mutations *
 kb_header_mutations_create(struct Envoy__Config__Core__V3__HeaderValueOption *const *add,
                            size_t add_count, char *const *remove, size_t remove_count,

@@ -80,10 +80,10 @@ struct kb_router {
     uint64_t timeout_ms;
     uint64_t per_try_timeout_ms;
     uint64_t per_try_idle_timeout_ms;
-    uint64_t max_duration_ms;  /* of an attempt: the client's word, or the cluster's; 0: none */
+    uint64_t max_duration_ms; /* of an attempt: the client's word, or the cluster's; 0: none */
     uint32_t attempts;
     uint32_t timeout_status; /* 504, or 204 with x-envoy-upstream-rq-timeout-alt-response */
-    const struct kb_host **tried_hosts; /* for previous_hosts */
+    const struct kb_host **tried_hosts;     /* for previous_hosts */
     const struct kb_upstream_info *earlier; /* as the attempts before left it; NULL: none */
     uint32_t tried_count;
     uint32_t tried_cap;

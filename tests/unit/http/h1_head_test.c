@@ -10,35 +10,7 @@
 #include <cmocka.h>
 
 #include "proxy/http/h1_head.h"
-
-struct fixture {
-    struct kb_slice_source source;
-    struct kb_h1_settings settings;
-    struct kb_h1_parser parser;
-    struct kb_buf in;
-    struct kb_arena arena;
-    struct kb_header_map map;
-};
-
-static void fixture_init(struct fixture *f, bool response)
-{
-    kb_header_names_init();
-    kb_slice_source_init(&f->source, 8);
-    f->settings = (struct kb_h1_settings){.max_head_bytes = 1024, .max_headers_count = 8};
-    kb_h1_parser_init(&f->parser, response, &f->settings, &f->source);
-    kb_buf_init(&f->in, &f->source, 0);
-    kb_arena_init(&f->arena, NULL);
-    kb_header_map_init(&f->map, &f->arena);
-    kb_h1_parser_begin(&f->parser, &f->map, &f->arena);
-}
-
-static void fixture_dispose(struct fixture *f)
-{
-    kb_h1_parser_dispose(&f->parser);
-    kb_buf_dispose(&f->in);
-    kb_arena_dispose(&f->arena);
-    kb_slice_source_dispose(&f->source);
-}
+#include "tests/unit/http/h1_fixture.h"
 
 static size_t usual_length(bool response, const char *text)
 {
@@ -49,6 +21,7 @@ static size_t usual_length(bool response, const char *text)
     assert_true(len < sizeof(bytes));
     memcpy(bytes, text, len + 1);
     fixture_init(&f, response);
+    kb_h1_parser_begin(&f.parser, &f.map, &f.arena);
     len = kb_h1_head_usual(&f.parser, kb_str_make(bytes, len));
     fixture_dispose(&f);
     return len;
@@ -137,6 +110,7 @@ static void describe(bool response, const char *text, size_t first, char *out, s
     size_t at;
 
     fixture_init(&f, response);
+    kb_h1_parser_begin(&f.parser, &f.map, &f.arena);
     kb_buf_append(&f.in, text, first);
     if (first < strlen(text)) {
         assert_int_equal(kb_h1_parse(&f.parser, &f.in), KB_H1_NEED_MORE);
@@ -201,6 +175,7 @@ static void test_values_of_a_head_that_is_left_keep_their_case(void **state)
 
     (void)state;
     fixture_init(&f, false);
+    kb_h1_parser_begin(&f.parser, &f.map, &f.arena);
     kb_buf_append(&f.in, text, sizeof(text) - 1);
     assert_int_equal(kb_h1_parse(&f.parser, &f.in), KB_H1_HEAD);
     assert_false(f.parser.counted);
@@ -215,6 +190,7 @@ static void test_counted_body_ends_at_its_length(void **state)
 
     (void)state;
     fixture_init(&f, false);
+    kb_h1_parser_begin(&f.parser, &f.map, &f.arena);
     kb_buf_append(&f.in, "POST / HTTP/1.1\r\ncontent-length: 5\r\n\r\nab", 40);
     assert_int_equal(kb_h1_parse(&f.parser, &f.in), KB_H1_HEAD);
     assert_int_equal(kb_h1_parse(&f.parser, &f.in), KB_H1_BODY);
@@ -234,6 +210,7 @@ static void test_a_counted_body_that_is_cut_is_an_error(void **state)
 
     (void)state;
     fixture_init(&f, true);
+    kb_h1_parser_begin(&f.parser, &f.map, &f.arena);
     kb_buf_append(&f.in, "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nab", 40);
     assert_int_equal(kb_h1_parse(&f.parser, &f.in), KB_H1_HEAD);
     assert_int_equal(kb_h1_parse(&f.parser, &f.in), KB_H1_BODY);
