@@ -419,6 +419,18 @@ static int out_write(struct kb_conn *conn, bool end, size_t *sent)
     return rc;
 }
 
+/* The peer takes no more. What it said before, an early answer perhaps, still counts. */
+static void write_failed(struct kb_conn *conn, int rc)
+{
+    if (conn->state == CONN_OPEN && conn->read_disable_count == 0 && !conn->end_received) {
+        read_ready(conn);
+    }
+    if (conn->state == CONN_OPEN || conn->state == CONN_FLUSHING) {
+        conn->reset_detected = rc == KB_ERESET || rc == KB_ECLOSED;
+        remote_closed(conn);
+    }
+}
+
 static void write_ready(struct kb_conn *conn)
 {
     bool end = conn->end_wanted && conn->state == CONN_OPEN;
@@ -426,8 +438,7 @@ static void write_ready(struct kb_conn *conn)
     int rc = out_write(conn, end, &sent);
 
     if (rc != 0) {
-        conn->reset_detected = rc == KB_ERESET || rc == KB_ECLOSED;
-        remote_closed(conn);
+        write_failed(conn, rc);
         return;
     }
     if (conn->state == CONN_FLUSHING) {
