@@ -233,11 +233,11 @@ static void on_head(struct kb_h1_server *server)
         }
     }
     error = target_set(server, map);
-    if (error == KB_H1_OK && map->authority.p != NULL && !authority_valid(map->authority)) {
-        error = KB_H1_INVALID_AUTHORITY;
-    }
     if (error == KB_H1_OK && low_version) {
         error = KB_H1_LOW_VERSION;
+    }
+    if (error == KB_H1_OK && map->authority.p != NULL && !authority_valid(map->authority)) {
+        error = KB_H1_INVALID_AUTHORITY;
     }
     if (error != KB_H1_OK) {
         fail(server, error);

@@ -305,9 +305,13 @@ static void scheme_set(struct kb_stream *stream)
         return;
     }
     if (map->scheme.p == NULL) {
-        bool known = kb_str_ieq(proto, KB_STR("http")) || kb_str_ieq(proto, KB_STR("https"));
-
-        map->scheme = known ? proto : transport_scheme(stream);
+        if (kb_str_ieq(proto, KB_STR("http"))) {
+            map->scheme = KB_STR("http");
+        } else if (kb_str_ieq(proto, KB_STR("https"))) {
+            map->scheme = KB_STR("https");
+        } else {
+            map->scheme = transport_scheme(stream);
+        }
     }
 }
 

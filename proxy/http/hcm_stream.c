@@ -312,11 +312,6 @@ static void route_timeouts_apply(struct kb_stream *stream)
 
 /* ---- decoding ---- */
 
-static void reply_empty(struct kb_stream *stream, unsigned status, struct kb_str details)
-{
-    kb_stream_send_local_reply(stream, status, KB_STR_NULL, details, NULL, NULL);
-}
-
 /* The request is refused before it is routed. Its log line names the cluster all the same when
  * x-forwarded-proto came with it: without, no route of Envoy's matches. */
 static void early_reply_prepare(struct kb_stream *stream)
@@ -330,7 +325,7 @@ static void early_reply_prepare(struct kb_stream *stream)
 static void reply_early(struct kb_stream *stream, unsigned status, struct kb_str details)
 {
     early_reply_prepare(stream);
-    reply_empty(stream, status, details);
+    kb_stream_send_local_reply(stream, status, KB_STR_NULL, details, route_headers_add, stream);
 }
 
 static void location_add(void *arg, struct kb_header_map *headers)
