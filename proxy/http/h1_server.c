@@ -130,16 +130,9 @@ static enum kb_h1_error target_set(struct kb_h1_server *server, struct kb_header
 static bool upgrade_named(const struct kb_header_map *map)
 {
     struct kb_str upgrade = kb_header_map_value_id(map, KB_HDR_UPGRADE);
-    struct kb_str rest = kb_header_map_value_id(map, KB_HDR_CONNECTION);
-    struct kb_str token;
 
-    while (upgrade.p != NULL && !kb_str_ieq(upgrade, KB_STR("h2c")) &&
-           kb_str_next_token(&rest, ',', &token)) {
-        if (kb_str_ieq(kb_str_trim(token), KB_STR("upgrade"))) {
-            return true;
-        }
-    }
-    return false;
+    return upgrade.p != NULL && !kb_str_ieq(upgrade, KB_STR("h2c")) &&
+           kb_connection_names(map, KB_STR("upgrade"));
 }
 
 /* Envoy's Http::Utility::sanitizeConnectionHeader: a client may not have these removed. */
@@ -182,20 +175,6 @@ static enum kb_h1_error connect_check(const struct kb_h1_parser *parser, struct 
     return parser->chunked ? KB_H1_INVALID_TRANSFER_ENCODING : KB_H1_OK;
 }
 
-/* llhttp heeds Proxy-Connection too; for HTTP/1.0 Envoy does not. */
-static bool asks_to_keep(const struct kb_header_map *map)
-{
-    struct kb_str rest = kb_header_map_value_id(map, KB_HDR_CONNECTION);
-    struct kb_str token;
-
-    while (kb_str_next_token(&rest, ',', &token)) {
-        if (kb_str_ieq(kb_str_trim(token), KB_STR("keep-alive"))) {
-            return true;
-        }
-    }
-    return false;
-}
-
 static void on_head(struct kb_h1_server *server)
 {
     struct kb_h1_parser *parser = &server->parser;
@@ -213,7 +192,9 @@ static void on_head(struct kb_h1_server *server)
     stream->info.header_bytes_received = parser->header_bytes;
     low_version = parser->http_minor == 0 && !parser->settings->accept_http_10;
     server->http_10 = parser->http_minor == 0 && !low_version;
-    stream->http_10_keep_alive = server->http_10 && parser->keep_alive && asks_to_keep(map);
+    /* llhttp heeds Proxy-Connection too; for HTTP/1.0 Envoy does not. */
+    stream->http_10_keep_alive =
+        server->http_10 && parser->keep_alive && kb_connection_names(map, KB_STR("keep-alive"));
     stream->saw_connection_close |=
         server->http_10 ? !stream->http_10_keep_alive : !parser->keep_alive;
     server->head_request = kb_str_eq(map->method, KB_STR("HEAD"));

@@ -46,20 +46,23 @@ static void nominated_remove(struct kb_header_map *map, struct kb_str connection
     }
 }
 
-static bool is_upgrade(const struct kb_header_map *map)
+bool kb_connection_names(const struct kb_header_map *map, struct kb_str option)
 {
-    struct kb_str connection = kb_header_map_value_id(map, KB_HDR_CONNECTION);
+    struct kb_str rest = kb_header_map_value_id(map, KB_HDR_CONNECTION);
     struct kb_str token;
 
-    if (KB_LIKELY(kb_header_map_get_id(map, KB_HDR_UPGRADE) == NULL)) {
-        return false;
-    }
-    while (kb_str_next_token(&connection, ',', &token)) {
-        if (kb_str_ieq(kb_str_trim(token), KB_STR("upgrade"))) {
+    while (kb_str_next_token(&rest, ',', &token)) {
+        if (kb_str_ieq(kb_str_trim(token), option)) {
             return true;
         }
     }
     return false;
+}
+
+static bool is_upgrade(const struct kb_header_map *map)
+{
+    return KB_UNLIKELY(kb_header_map_get_id(map, KB_HDR_UPGRADE) != NULL) &&
+           kb_connection_names(map, KB_STR("upgrade"));
 }
 
 static void te_sanitise(struct kb_header_map *map)

@@ -164,6 +164,8 @@ void kb_stream_finish_response_headers(struct kb_stream *stream, struct kb_heade
 
 /* ---- hcm_headers.c ---- */
 
+/* Whether Connection has this option among its tokens (RFC 9110 section 7.6.1), in any case. */
+bool kb_connection_names(const struct kb_header_map *map, struct kb_str option);
 /* Sanitises and completes the request's headers as Envoy's
  * ConnectionManagerUtility::mutateRequestHeaders. */
 void kb_hcm_mutate_request(struct kb_stream *stream);
