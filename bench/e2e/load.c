@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The load generator of the benchmark: HTTP/1.1 keep-alive GETs over a fixed set of connections,
  * one thread. Closed loop (every connection always has one request under way) or open loop (--rate:
- * requests are due on a fixed grid, and latency counts from when a request was due, so that a slow
- * answer also counts against those that had to wait behind it).
+ * requests are due on a fixed grid, --burst of them at each point of it, and latency counts from
+ * when a request was due, so that a slow answer also counts against those that had to wait behind
+ * it).
  *
  * With --sync it prints "warm" after the warm-up and "done" after the measured part, and each time
  * waits for a line on standard input: whoever measures reads his counters there, with all the
@@ -47,7 +48,8 @@ struct connection {
 struct options {
     struct sockaddr_in address;
     unsigned connections;
-    double rate; /* requests a second; 0: closed loop */
+    double rate;       /* requests a second; 0: closed loop */
+    uint64_t burst;    /* how many of them are due at one time */
     double seconds, warmup;
     uint64_t requests; /* 0: until the time is over */
     bool sync;
@@ -62,7 +64,7 @@ struct phase {
     uint64_t max_us;
 };
 
-static struct options opt = {.connections = 1, .seconds = 1};
+static struct options opt = {.connections = 1, .burst = 1, .seconds = 1};
 static struct connection *connections;
 static unsigned *idle; /* stack of the numbers of idle connections */
 static unsigned idle_count;
@@ -272,7 +274,8 @@ static void connection_read(unsigned number)
 static uint64_t rate_start_due(uint64_t now)
 {
     for (;;) {
-        uint64_t due = phase.begin_ns + (uint64_t)((double)phase.started * 1000000000.0 / opt.rate);
+        uint64_t first = phase.started - phase.started % opt.burst;
+        uint64_t due = phase.begin_ns + (uint64_t)((double)first * 1000000000.0 / opt.rate);
 
         if (due > now) {
             return due;
@@ -390,6 +393,8 @@ static void options_read(int argc, char **argv)
             opt.connections = (unsigned)strtoul(argv[i], NULL, 10);
         } else if (strcmp(name, "--rate") == 0) {
             opt.rate = strtod(argv[i], NULL);
+        } else if (strcmp(name, "--burst") == 0) {
+            opt.burst = strtoull(argv[i], NULL, 10);
         } else if (strcmp(name, "--seconds") == 0) {
             opt.seconds = strtod(argv[i], NULL);
         } else if (strcmp(name, "--warmup") == 0) {
@@ -401,9 +406,10 @@ static void options_read(int argc, char **argv)
             exit(2);
         }
     }
-    if (port == NULL || opt.connections == 0 || opt.connections > CONNECTIONS_MAX) {
-        fprintf(stderr, "usage: load --port PORT [--connections N] [--rate N] [--seconds S] "
-                        "[--warmup S] [--requests N] [--path PATH] [--sync]\n");
+    if (port == NULL || opt.connections == 0 || opt.connections > CONNECTIONS_MAX ||
+        opt.burst == 0) {
+        fprintf(stderr, "usage: load --port PORT [--connections N] [--rate N [--burst N]] "
+                        "[--seconds S] [--warmup S] [--requests N] [--path PATH] [--sync]\n");
         exit(2);
     }
     opt.address.sin_family = AF_INET;

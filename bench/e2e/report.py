@@ -7,7 +7,8 @@ import statistics
 ORDER = ["floor", "kobune", "haproxy", "nginx", "envoy"]
 TITLES = {
     "plain": "HTTP/1.1 keep-alive, 32 connections, closed loop",
-    "rate": "HTTP/1.1 keep-alive, 2,000 requests/s over 16 connections",
+    "bursts": "HTTP/1.1 keep-alive, 2,000 requests/s, 16 connections at a time",
+    "rate": "HTTP/1.1 keep-alive, 2,000 requests/s, evenly spaced over 16 connections",
     "tcp": "TCP proxy (the same requests), 32 connections, closed loop",
     "start": "at start: one listener, one cluster, two workers",
     "clusters_1000": "with 1,000 static clusters",
@@ -56,7 +57,7 @@ def goals(results):
         return None if value is None else value / MIB
 
     rows = []
-    for scenario, words in (("plain", "32 connections"), ("rate", "2,000 requests/s")):
+    for scenario, words in (("plain", "32 connections"), ("bursts", "2,000 requests/s")):
         rows.append(goal(f"CPU a request, {words}, x HAProxy", 0.92, ratio(results, scenario, "kobune", "haproxy", "cpu_us")))
         rows.append(goal(f"CPU a request, {words}, x Envoy", 0.36, ratio(results, scenario, "kobune", "envoy", "cpu_us")))
     rows.append(goal("RSS at start, MiB", 9, mib(median(results, "start", "kobune", "rss_kib"))))
@@ -151,7 +152,7 @@ def markdown(results):
     if results["quick"]:
         out.append("**A quick run: it shows that everything works; its figures are not to be quoted.**\n")
     out.append(table(["goal (Kobune)", "at most", "measured", ""], [[g["what"], g["most"], g["value"], g["verdict"]] for g in goals(results)]))
-    out += [load_table(results, s) for s in ("plain", "rate", "tcp") if names(results, s)]
+    out += [load_table(results, s) for s in ("plain", "bursts", "rate", "tcp") if names(results, s)]
     out += [t for t in (memory_table(results), calls_table(results)) if t]
     for name in ("kobune", "envoy"):
         size = median(results, "size", name, "stripped_bytes")
@@ -167,7 +168,7 @@ def svg(results):
     """Bars of CPU time a request, one group a scenario."""
     bar, gap, left, width = 20, 6, 130, 520
     body, y = [], 46
-    for scenario in ("plain", "rate", "tcp"):
+    for scenario in ("plain", "bursts", "rate", "tcp"):
         values = [(n, median(results, scenario, n, "cpu_us")) for n in names(results, scenario)]
         values = [(n, v) for n, v in values if v is not None]
         if not values:

@@ -23,7 +23,7 @@ import subjects
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILT = ROOT / "build" / "bench"
-SCENARIOS = ["plain", "rate", "tcp", "start", "clusters", "calls", "size"]
+SCENARIOS = ["plain", "bursts", "rate", "tcp", "start", "clusters", "calls", "size"]
 
 
 def options():
@@ -141,6 +141,9 @@ class Bench:
 
     def run_plain(self):
         self.load_scenario("plain", "http", connections=32)
+
+    def run_bursts(self):
+        self.load_scenario("bursts", "http", connections=16, rate=2000, burst=16)
 
     def run_rate(self):
         self.load_scenario("rate", "http", connections=16, rate=2000)
