@@ -11,6 +11,7 @@ struct kb_stat_store;
 struct kb_cluster_manager;
 struct kb_runtime;
 struct kb_listener;
+struct kb_init_manager;
 
 /* The process as rooms see it; owned by proxy/server, lives until exit. */
 struct kb_server_context {
@@ -41,7 +42,9 @@ struct kb_server_context {
 
 struct kb_factory_context {
     struct kb_server_context *server;
-    struct kb_arena *arena;  /* lives as long as the object being built */
+    struct kb_arena *arena;       /* lives as long as the object being built */
+    struct kb_init_manager *init; /* of the listener or cluster being built: what has to be fetched
+                                     adds a target; NULL: nobody waits */
     const char *stat_prefix; /* of the enclosing listener: "listener.127.0.0.1_80."; NULL outside of
                                 listeners */
     struct kb_str listener_name;

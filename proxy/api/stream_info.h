@@ -11,6 +11,7 @@ struct kb_host;
 struct kb_cluster;
 struct kb_route;
 struct kb_worker;
+struct kb_ssl_connection_info;
 
 enum kb_response_flag {
 #define X(id, brief, text) KB_RF_##id,
@@ -34,6 +35,7 @@ struct kb_connection_info {
     struct kb_str termination_details;      /* %CONNECTION_TERMINATION_DETAILS% */
     struct kb_str transport_failure_reason; /* %DOWNSTREAM_TRANSPORT_FAILURE_REASON% */
     struct kb_str local_close_reason;
+    const struct kb_ssl_connection_info *ssl; /* ssl_connection_info.h; NULL: plain text */
     uint64_t id;
     uint64_t start_ns;
     uint32_t requests; /* streams so far */
@@ -47,6 +49,7 @@ struct kb_upstream_info {
     const struct kb_cluster *cluster;
     struct kb_addr local;
     struct kb_addr remote;
+    const struct kb_ssl_connection_info *ssl; /* lives as long as the attempt; NULL: plain text */
     struct kb_str transport_failure_reason;
     struct kb_str local_close_reason; /* why this side closed the upstream connection */
     uint64_t connection_id;           /* 0: none */

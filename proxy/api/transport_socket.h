@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What makes transport sockets: configuration of a filter chain's or a cluster's transport_socket,
+ * and the socket of one connection (struct kb_transport_socket_ops of connection.h). The registry's
+ * categories KB_EXT_TRANSPORT_SOCKET_DOWNSTREAM and _UPSTREAM hold these. */
+#pragma once
+
+#include "proxy/api/connection.h"
+#include "proxy/api/factory_context.h"
+
+/* What the data path wants of one upstream connection beyond the configuration (Envoy
+ * TransportSocketOptions). Connections with different options never share a pool. */
+struct kb_transport_socket_options {
+    struct kb_str server_name; /* auto_sni and the like; empty: as configured */
+    const struct kb_str *alpn; /* instead of the configured list; NULL: as configured */
+    size_t alpn_count;
+    const struct kb_str *verify_sans; /* auto_san_validation; any must match; NULL: as configured */
+    size_t verify_san_count;
+};
+
+struct kb_transport_socket_factory_ops {
+    const char *name; /* "envoy.transport_sockets.tls" */
+    const char *type_url;
+    bool secure; /* %DOWNSTREAM_TLS..%, x-forwarded-proto https, filter chain match "tls" */
+    /* From the typed_config message. Where secrets have to be fetched, adds an init target to
+     * factory->init. Main thread. */
+    int (*config_create)(const void *message, struct kb_factory_context *factory,
+                         struct kb_diag *diag, void **config);
+    /* When no connection uses it. Main thread. */
+    void (*config_destroy)(void *config);
+    /* Puts the transport socket on a connection that was just created, before its first event; sets
+     * conn->transport, conn->transport_state and conn->info.ssl. `options` may be NULL and is
+     * borrowed. With its secrets missing the connection fails later, as with Envoy's
+     * NotReadySslSocket. On the connection's worker. */
+    void (*create)(void *config, struct kb_conn *conn,
+                   const struct kb_transport_socket_options *options);
+    /* ALPN names that this configuration offers, for choosing a codec before connecting; may be
+     * NULL. */
+    const struct kb_str *(*alpn)(const void *config, size_t *count);
+};
+
+/* A configured transport socket: what filter chains and clusters hold. */
+struct kb_transport_socket_factory {
+    const struct kb_transport_socket_factory_ops *ops; /* NULL: raw */
+    void *config;
+};
