@@ -56,8 +56,8 @@ def memory_kib(pid):
 class Load:
     """The load generator, stopped before and after the measured part so that counters can be read."""
 
-    def __init__(self, binary, port, **options):
-        argv = [str(binary), "--port", str(port), "--sync"]
+    def __init__(self, binary, port, flags=(), **options):
+        argv = [str(binary), "--port", str(port), "--sync", *flags]
         for name, value in options.items():
             argv += ["--" + name, str(value)]
         self.popen = subprocess.Popen(
@@ -80,7 +80,7 @@ class Load:
         if self.popen.returncode != 0:
             raise RuntimeError(f"load generator: {err.strip()}")
         result = json.loads(out.strip().split("\n")[-1])
-        if result["errors"] or result["reconnects"]:
+        if result.get("errors") or result.get("reconnects"):
             raise RuntimeError(f"not every request was answered with 200 on a kept connection: {result}")
         return result
 
@@ -96,14 +96,43 @@ def under_load(load, process, before, after):
 
 
 def cpu_per_request(binary, process, **options):
+    """Of all the processes behind the port; of two, each as well."""
     marks = []
-    load = Load(binary, process.listen, **options)
-    result = under_load(
-        load, process, lambda: marks.append(cpu_ns(process.pid)), lambda: marks.append(cpu_ns(process.pid))
-    )
-    result["cpu_us"] = (marks[1] - marks[0]) / 1000 / result["requests"]
-    result["pss_kib"] = memory_kib(process.pid)["pss"]
+
+    def mark():
+        marks.append([cpu_ns(pid) for pid in process.pids])
+
+    result = under_load(Load(binary, process.listen, **options), process, mark, mark)
+    each = [(after - before) / 1000 / result["requests"] for before, after in zip(*marks)]
+    result["cpu_us"] = sum(each)
+    if len(each) == 2:
+        result["cpu_a_us"], result["cpu_b_us"] = each
+    result["pss_kib"] = sum(memory_kib(pid)["pss"] for pid in process.pids)
     return result
+
+
+def cpu_per_handshake(binary, process, certificates, count, resume):
+    marks = []
+    load = Load(binary, process.listen, **client_of(certificates), count=count, flags=["--resume"] if resume else [])
+    under_load(load, process, lambda: marks.append(cpu_ns(process.pid)), lambda: marks.append(cpu_ns(process.pid)))
+    return (marks[1] - marks[0]) / 1000 / count
+
+
+def idle_connections_kib(binary, process, certificates, count):
+    """Memory that each of `count` open and idle TLS connections takes."""
+    marks = []
+    load = Load(binary, process.listen, **client_of(certificates), hold=count)
+
+    def mark():
+        time.sleep(0.5)  # what is done behind the handshake is over; nothing is asserted on this
+        marks.append(memory_kib(process.pid)["rss"])
+
+    under_load(load, process, mark, mark)
+    return (marks[1] - marks[0]) / count
+
+
+def client_of(certificates):
+    return {"certificate": certificates / "client.pem", "key": certificates / "client.key", "ca": certificates / "ca.pem"}
 
 
 class HeapCounters:

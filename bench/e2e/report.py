@@ -10,10 +10,12 @@ TITLES = {
     "bursts": "HTTP/1.1 keep-alive, 2,000 requests/s, 16 connections at a time",
     "rate": "HTTP/1.1 keep-alive, 2,000 requests/s, evenly spaced over 16 connections",
     "tcp": "TCP proxy (the same requests), 32 connections, closed loop",
+    "chain": "two sidecars, mutual TLS between them, 32 connections, closed loop",
     "start": "at start: one listener, one cluster, two workers",
     "clusters_1000": "with 1,000 static clusters",
     "clusters_5000": "with 5,000 static clusters",
 }
+LOADS = ["plain", "bursts", "rate", "tcp", "chain"]
 MIB = 1024
 ZERO_HEAP_CALLS = 0.001  # a request; what a timer does once a second is not a request's
 
@@ -57,9 +59,16 @@ def goals(results):
         return None if value is None else value / MIB
 
     rows = []
-    for scenario, words in (("plain", "32 connections"), ("bursts", "2,000 requests/s")):
-        rows.append(goal(f"CPU a request, {words}, x HAProxy", 0.92, ratio(results, scenario, "kobune", "haproxy", "cpu_us")))
-        rows.append(goal(f"CPU a request, {words}, x Envoy", 0.36, ratio(results, scenario, "kobune", "envoy", "cpu_us")))
+    for scenario, words, haproxy, envoy in (
+        ("plain", "32 connections", 0.92, 0.36), ("bursts", "2,000 requests/s", 0.92, 0.36),
+        ("chain", "two sidecars with mutual TLS", 0.88, 0.32),
+    ):
+        rows.append(goal(f"CPU a request, {words}, x HAProxy", haproxy, ratio(results, scenario, "kobune", "haproxy", "cpu_us")))
+        rows.append(goal(f"CPU a request, {words}, x Envoy", envoy, ratio(results, scenario, "kobune", "envoy", "cpu_us")))
+    rows.append(goal("CPU a full mTLS handshake, x nginx", 0.9, ratio(results, "handshake", "kobune", "nginx", "full_us")))
+    full, resumed = (median(results, "handshake", "kobune", key) for key in ("full_us", "resumed_us"))
+    rows.append(goal("CPU a resumed handshake, x full", 0.35, resumed / full if full else None))
+    rows.append(goal("memory of an idle TLS connection, KiB", 24, median(results, "idle_tls", "kobune", "idle_kib"), "{:.1f}"))
     rows.append(goal("RSS at start, MiB", 9, mib(median(results, "start", "kobune", "rss_kib"))))
     rows.append(goal("its anonymous part, MiB", 2.5, mib(median(results, "start", "kobune", "anonymous_kib"))))
     rows.append(goal("start to ready, ms", 50, median(results, "start", "kobune", "ready_ms"), "{:.0f}"))
@@ -109,6 +118,20 @@ def load_table(results, scenario):
     return table(head, rows)
 
 
+def tls_table(results):
+    rows = []
+    for name in names(results, "handshake"):
+        rows.append([
+            title(results, name),
+            cell(median(results, "handshake", name, "full_us"), "{:,.0f}"),
+            cell(median(results, "handshake", name, "resumed_us"), "{:,.0f}"),
+            cell(ratio(results, "handshake", name, "nginx", "full_us"), "{:.2f}"),
+            cell(median(results, "idle_tls", name, "idle_kib"), "{:.1f}"),
+        ])
+    head = ["mutual TLS 1.3, the terminating side", "CPU µs/full handshake", "resumed", "full × nginx", "KiB/idle connection"]
+    return table(head, rows) if rows else ""
+
+
 def memory_table(results):
     rows = []
     for scenario in ("start", "clusters_1000", "clusters_5000"):
@@ -152,8 +175,8 @@ def markdown(results):
     if results["quick"]:
         out.append("**A quick run: it shows that everything works; its figures are not to be quoted.**\n")
     out.append(table(["goal (Kobune)", "at most", "measured", ""], [[g["what"], g["most"], g["value"], g["verdict"]] for g in goals(results)]))
-    out += [load_table(results, s) for s in ("plain", "bursts", "rate", "tcp") if names(results, s)]
-    out += [t for t in (memory_table(results), calls_table(results)) if t]
+    out += [load_table(results, s) for s in LOADS if names(results, s)]
+    out += [t for t in (tls_table(results), memory_table(results), calls_table(results)) if t]
     for name in ("kobune", "envoy"):
         size = median(results, "size", name, "stripped_bytes")
         if size is not None:
@@ -168,7 +191,7 @@ def svg(results):
     """Bars of CPU time a request, one group a scenario."""
     bar, gap, left, width = 20, 6, 130, 520
     body, y = [], 46
-    for scenario in ("plain", "bursts", "rate", "tcp"):
+    for scenario in LOADS:
         values = [(n, median(results, scenario, n, "cpu_us")) for n in names(results, scenario)]
         values = [(n, v) for n, v in values if v is not None]
         if not values:

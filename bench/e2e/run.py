@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 
+import certificates
 import measure
 import report
 import subjects
@@ -26,7 +27,7 @@ BUILT = ROOT / "build" / "bench"
 WARMUP_SECONDS = 0.3
 ROUNDS_A_START = 5
 STARTS_MAX = 5
-SCENARIOS = ["plain", "bursts", "rate", "tcp", "start", "clusters", "calls", "size"]
+SCENARIOS = ["plain", "bursts", "rate", "tcp", "chain", "handshake", "idle_tls", "start", "clusters", "calls", "size"]
 
 
 def options():
@@ -62,13 +63,14 @@ def compile_tools():
     here = pathlib.Path(__file__).resolve().parent
     made = {}
     for name, out, flags in (
-        ("floor.c", "floor", []), ("load.c", "load", []), ("malloc_count.c", "malloc_count.so", ["-shared", "-fPIC"]),
+        ("floor.c", "floor", []), ("load.c", "load", []), ("handshake.c", "handshake", ["-lssl", "-lcrypto"]),
+        ("malloc_count.c", "malloc_count.so", ["-shared", "-fPIC"]),
     ):
         target = BUILT / out
         made[target.stem] = target
         if not target.exists() or target.stat().st_mtime < (here / name).stat().st_mtime:
             subprocess.run(
-                ["gcc", "-std=gnu11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-Werror", *flags, "-o", target, here / name],
+                ["gcc", "-std=gnu11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-Werror", "-o", target, here / name, *flags],
                 check=True,
             )
     return made
@@ -131,7 +133,7 @@ class Bench:
                 number = len(self.results["scenarios"][scenario][subject.name])
                 say(f"round {number}: {subject.name}: {brief(sample)}")
 
-    def load_scenario(self, scenario, kind, **load):
+    def load_scenario(self, scenario, kind, who=None, **load):
         """All subjects stand there at once, and short loads go round them: what else the machine does in a second weighs on
         all alike. Now and then all are started anew, because no two starts place their memory alike."""
         warmup = min(WARMUP_SECONDS, self.chosen.seconds)
@@ -139,7 +141,7 @@ class Bench:
 
         def one(subject):
             if subject.name not in running:
-                running[subject.name] = subject.start(kind, self.work, self.backend.port)
+                running[subject.name] = self.start(subject, kind)
             return measure.cpu_per_request(
                 self.tools["load"], running[subject.name], warmup=warmup, seconds=self.chosen.seconds, **load
             )
@@ -148,12 +150,23 @@ class Bench:
         out = set()
         while left > 0:
             try:
-                self.each_round(scenario, self.subjects, one, min(left, ROUNDS_A_START), out)
+                self.each_round(scenario, who or self.subjects, one, min(left, ROUNDS_A_START), out)
             finally:
                 for process in running.values():
                     process.end()
                 running.clear()
             left -= ROUNDS_A_START
+
+    def start(self, subject, kind):
+        if kind == "chain":
+            return subjects.Chain(subject, self.work, self.backend.port)
+        return subject.start(kind, self.work, self.backend.port, probe=kind != "tls-in")
+
+    def who_speaks_tls(self):
+        """All but the floor relay; their certificates are made when they are first wanted."""
+        if not (self.work / "certificates").exists():
+            certificates.make(self.work / "certificates")
+        return [s for s in self.subjects if s.name != "floor"]
 
     def run_plain(self):
         self.load_scenario("plain", "http", connections=32)
@@ -166,6 +179,36 @@ class Bench:
 
     def run_tcp(self):
         self.load_scenario("tcp", "tcp", connections=32)
+
+    def run_chain(self):
+        self.load_scenario("chain", "chain", self.who_speaks_tls(), connections=32)
+
+    def run_handshake(self):
+        count = 200 if self.chosen.quick else 1000
+
+        def one(subject):
+            process = self.start(subject, "tls-in")
+            try:
+                full, resumed = (
+                    measure.cpu_per_handshake(self.tools["handshake"], process, self.work / "certificates", count, resume)
+                    for resume in (False, True)
+                )
+                return {"full_us": full, "resumed_us": resumed}
+            finally:
+                process.end()
+
+        self.each_round("handshake", self.who_speaks_tls(), one, min(self.chosen.rounds, STARTS_MAX))
+
+    def run_idle_tls(self):
+        def one(subject):
+            process = self.start(subject, "tls-in")
+            try:
+                each = measure.idle_connections_kib(self.tools["handshake"], process, self.work / "certificates", 1000)
+                return {"idle_kib": each}
+            finally:
+                process.end()
+
+        self.each_round("idle_tls", self.who_speaks_tls(), one, rounds=1)
 
     def started(self, subject, **how):
         process = subject.start("http", self.work, self.backend.port, workers=2, core=None, probe=False, **how)
@@ -228,7 +271,8 @@ def brief(sample):
         "ready_ms": "ready {:.0f} ms", "rss_kib": "RSS {} KiB", "anonymous_kib": "anonymous {} KiB", "pss_kib": "PSS {} KiB",
         "malloc": "malloc {:.4f}", "calloc": "calloc {:.4f}", "realloc": "realloc {:.4f}", "free": "free {:.4f} a request",
         "connections_32": "{:.2f} system calls a request at 32 connections", "connections_1": "{:.2f} at one",
-        "stripped_bytes": "{} bytes",
+        "stripped_bytes": "{} bytes", "full_us": "{:.0f} us a full handshake", "resumed_us": "{:.0f} us a resumed one",
+        "idle_kib": "{:.1f} KiB an idle connection",
     }
     return ", ".join(form.format(sample[key]) for key, form in words.items() if key in sample)
 

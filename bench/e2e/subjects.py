@@ -68,9 +68,9 @@ def get(port, path, timeout=2.0):
 class Process:
     """A started program; ends with end(), by its own process id."""
 
-    def __init__(self, name, argv, work, core=None, env=None):
+    def __init__(self, name, argv, work, core=None, env=None, log=None):
         self.name = name
-        self.log = work / f"{name}.out"
+        self.log = work / f"{log or name}.out"
         self.started_ns = time.monotonic_ns()
         with open(self.log, "wb") as out:
             self.popen = subprocess.Popen(
@@ -81,6 +81,10 @@ class Process:
     @property
     def pid(self):
         return self.popen.pid
+
+    @property
+    def pids(self):
+        return [self.pid]
 
     def wait_ready(self, port, path="/", status=200):
         """Milliseconds from the start to the first answer with this status."""
@@ -96,6 +100,16 @@ class Process:
             time.sleep(0.0005)
         raise RuntimeError(f"{self.name} is not ready after {READY_SECONDS_MAX} s: {self.tail()}")
 
+    def wait_listening(self, port):
+        """Until something takes connections there, whatever it speaks."""
+        limit = time.monotonic() + READY_SECONDS_MAX
+        while time.monotonic() < limit and self.popen.poll() is None:
+            with socket.socket() as s:
+                if s.connect_ex(("127.0.0.1", port)) == 0:
+                    return
+            time.sleep(0.005)
+        raise RuntimeError(f"{self.name} does not listen on {port}: {self.tail()}")
+
     def tail(self):
         return self.log.read_text(errors="replace")[-600:].strip() or "(it printed nothing)"
 
@@ -107,6 +121,27 @@ class Process:
             except subprocess.TimeoutExpired:
                 self.popen.kill()
                 self.popen.wait()
+
+
+class Chain:
+    """Two sidecars of one subject: plain text -> A -> mutual TLS -> B -> plain text. Looks like one process."""
+
+    def __init__(self, subject, work, upstream):
+        self.b = subject.start("tls-in", work, upstream, probe=False)
+        try:
+            self.a = subject.start("tls-out", work, self.b.listen)
+        except Exception:
+            self.b.end()
+            raise
+        self.name, self.listen, self.pid = subject.name, self.a.listen, self.a.pid
+
+    @property
+    def pids(self):
+        return [self.a.pid, self.b.pid]
+
+    def end(self):
+        self.a.end()
+        self.b.end()
 
 
 class Backend:
@@ -125,6 +160,11 @@ def need(program):
     if found is None:
         raise Skip(f"{program} is not installed (./dev setup bench)")
     return found
+
+
+def suffix(kind):
+    """Of the files of a kind of proxy in conf/: "http" is the plain one."""
+    return "" if kind == "http" else f"-{kind}"
 
 
 class Subject:
@@ -152,13 +192,15 @@ class Subject:
             "nginx_modules": NGINX_MODULES, "more_clusters": more_clusters,
         }
         argv = self.argv(kind, work, values)
-        process = Process(self.name, argv, work, core, env)
+        process = Process(self.name, argv, work, core, env, self.name + suffix(kind))
         process.listen, process.admin = values["listen"], values["admin"]
         try:
             if self.has_admin:
                 process.ready_ms = process.wait_ready(process.admin, "/ready")
                 if probe:
                     process.wait_ready(process.listen)
+            elif kind == "tls-in":
+                process.wait_listening(process.listen)
             else:
                 process.ready_ms = process.wait_ready(process.listen)
         except Exception:
@@ -197,7 +239,7 @@ class Nginx(Subject):
     def argv(self, kind, work, values):
         if kind == "tcp" and not pathlib.Path(NGINX_MODULES, "ngx_stream_module.so").exists():
             raise Skip("nginx has no stream module (Debian: libnginx-mod-stream)")
-        conf = render("nginx-tcp.conf" if kind == "tcp" else "nginx.conf", work / "nginx.conf", **values)
+        conf = render(f"nginx{suffix(kind)}.conf", work / f"nginx{suffix(kind)}.conf", **values)
         return [need("nginx"), "-c", str(conf), "-e", str(work / "nginx.log")]
 
 
@@ -212,7 +254,7 @@ class Haproxy(Subject):
         return re.sub(r"^HAProxy version (\S+?)-.*", r"\1", first_line([need("haproxy"), "-v"]))
 
     def argv(self, kind, work, values):
-        conf = render("haproxy-tcp.cfg" if kind == "tcp" else "haproxy.cfg", work / "haproxy.cfg", **values)
+        conf = render(f"haproxy{suffix(kind)}.cfg", work / f"haproxy{suffix(kind)}.cfg", **values)
         return [need("haproxy"), "-db", "-f", str(conf)]
 
 
@@ -234,7 +276,7 @@ class Envoy(Subject):
         return found.group(1) if found else first_line([self.binary, "--version"])[:40]
 
     def argv(self, kind, work, values):
-        conf = render("envoy-tcp.yaml" if kind == "tcp" else "envoy.yaml", work / f"{self.name}.yaml", **values)
+        conf = render(f"envoy{suffix(kind)}.yaml", work / f"{self.name}{suffix(kind)}.yaml", **values)
         return [str(self.binary), "-c", str(conf), "--concurrency", str(values["workers"]), "-l", "warning", *self.flags]
 
 
