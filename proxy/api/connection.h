@@ -10,6 +10,7 @@
 #include "proxy/api/stream_info.h"
 
 struct kb_conn;
+struct kb_sniffed;
 
 enum kb_conn_event {
     KB_CONN_CONNECTED,    /* upstream: ready for data; transport handshake done */
@@ -64,6 +65,7 @@ struct kb_conn {
     void *owner;
     const struct kb_transport_socket_ops *transport;
     void *transport_state;
+    struct kb_sniffed *sniffed; /* see listener_filter.h; freed with the connection, mostly NULL */
     struct kb_connection_info info;
     struct kb_deferred flush;
     struct kb_list detached_link; /* in the worker's list while flushed without an owner */
@@ -89,6 +91,7 @@ struct kb_conn {
     bool close_due;            /* closed by the owner, who still has to hear of the end */
     bool closed_by_peer;       /* while it was due */
     bool above_high;
+    bool early_input;    /* bytes were read before the transport socket was there */
     bool reset_detected; /* the peer sent RST */
     bool connect_timed_out;
     int connect_errno; /* why connecting failed */
@@ -112,7 +115,7 @@ struct kb_conn *kb_conn_create_connecting(struct kb_worker *worker, const struct
 /* Sets who hears of it; before the first event. */
 void kb_conn_set_owner(struct kb_conn *conn, const struct kb_conn_callbacks *callbacks,
                        void *owner);
-/* Begins to read. */
+/* Begins to read. What listener filters have left in `in` is delivered at the end of the round. */
 void kb_conn_start(struct kb_conn *conn);
 
 /* The queue to write to: append to conn->out with the kb_buf functions, then call this. What is

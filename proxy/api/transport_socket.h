@@ -30,7 +30,10 @@ struct kb_transport_socket_factory_ops {
     /* Puts the transport socket on a connection that was just created, before its first event; sets
      * conn->transport, conn->transport_state and conn->info.ssl. `options` may be NULL and is
      * borrowed. With its secrets missing the connection fails later, as with Envoy's
-     * NotReadySslSocket. On the connection's worker. */
+     * NotReadySslSocket. On the connection's worker.
+     * Listener filters may have read from the descriptor already: what is in conn->in at this
+     * moment is the first input of the transport socket, which takes it out (kb_buf_move) and reads
+     * it before the descriptor. do_read is then called without the descriptor being readable. */
     void (*create)(void *config, struct kb_conn *conn,
                    const struct kb_transport_socket_options *options);
     /* ALPN names that this configuration offers, for choosing a codec before connecting; may be

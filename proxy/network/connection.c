@@ -99,6 +99,7 @@ static void conn_freed(struct kb_io *io)
     struct kb_worker *worker = conn->worker;
 
     worker->connections_open--;
+    free(conn->sniffed);
     KB_OBJ_CLEAR(conn);
     kb_pool_release(conn_pool(worker), conn);
 }
@@ -287,7 +288,7 @@ static void deliver(struct kb_conn *conn)
  * rest when it goes on. */
 static void end_check(struct kb_conn *conn)
 {
-    if (conn->state != CONN_OPEN || !conn->end_received) {
+    if (conn->state != CONN_OPEN || !conn->end_received || conn->early_input) {
         return;
     }
     if (conn->half_close_enabled) {
@@ -338,7 +339,19 @@ static void delayed_hangup(struct kb_conn *conn)
 
 void kb_conn_start(struct kb_conn *conn)
 {
+    if (KB_UNLIKELY(conn->early_input)) {
+        kb_loop_defer_late(&conn->worker->loop, &conn->flush);
+    }
     watch_update(conn);
+}
+
+/* What listener filters read is the transport socket's first input. */
+static void early_input_read(struct kb_conn *conn)
+{
+    conn->early_input = false;
+    if (conn->in.len == 0) {
+        read_ready(conn); /* it has taken it */
+    }
 }
 
 static void connect_ready(struct kb_conn *conn)
@@ -469,6 +482,9 @@ static void flush_deferred(struct kb_deferred *deferred)
                  (conn->in.len > 0 || (conn->end_received && !conn->end_reported));
 
     KB_ASSERT(conn->kb_magic == (uint32_t)KB_MAGIC_kb_conn);
+    if (KB_UNLIKELY(conn->early_input) && conn->state == CONN_OPEN) {
+        early_input_read(conn);
+    }
     if (input) {
         deliver(conn); /* before what is written leaves, in Envoy's order */
     }
