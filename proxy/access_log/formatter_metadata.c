@@ -146,7 +146,7 @@ static struct kb_str source_metadata(const struct kb_stream_info *info, int sour
     case KB_FORMAT_METADATA_VIRTUAL_HOST:
         return info->route != NULL ? info->route->virtual_host_metadata : KB_STR("");
     case KB_FORMAT_METADATA_HOST:
-        return info->upstream.host != NULL ? info->upstream.host->metadata : KB_STR("");
+        return info->upstream.host != NULL ? kb_host_metadata(info->upstream.host) : KB_STR("");
     case KB_FORMAT_METADATA_LISTENER:
         return info->connection != NULL ? info->connection->listener_metadata : KB_STR("");
     default: /* dynamic */

@@ -15,7 +15,7 @@
 #define KB_ADMIN_PIECE_BYTES 65536
 
 struct kb_admin_host {
-    const struct kb_addr *addr;
+    struct kb_addr addr;
     struct kb_str addr_text; /* "127.0.0.1:80" */
     struct kb_str hostname, region, zone, sub_zone;
     uint32_t weight, priority;

@@ -196,7 +196,7 @@ static Envoy__Admin__V3__HostStatus *host_message(const struct kb_admin_host *ho
     Envoy__Config__Core__V3__Locality *locality =
         NEW(Envoy__Config__Core__V3__Locality, envoy__config__core__v3__locality, arena);
 
-    status->address = kb_admin_address(host->addr, arena);
+    status->address = kb_admin_address(&host->addr, arena);
     stats_message_add(status, host, arena);
     health->failed_active_health_check = (host->health_flags & KB_HOST_FAILED_ACTIVE_HC) != 0;
     health->failed_outlier_check = (host->health_flags & KB_HOST_FAILED_OUTLIER) != 0;

@@ -113,9 +113,11 @@ static Envoy__Config__Endpoint__V3__LbEndpoint *endpoint_message(const struct kb
     Envoy__Config__Endpoint__V3__Endpoint *endpoint =
         NEW(Envoy__Config__Endpoint__V3__Endpoint, envoy__config__endpoint__v3__endpoint, arena);
     uint32_t flags = __atomic_load_n(&host->health_flags, __ATOMIC_RELAXED);
+    struct kb_addr addr = kb_host_addr(host);
+    struct kb_str packed = kb_host_metadata(host);
     ProtobufCMessage *metadata;
 
-    endpoint->address = kb_admin_address(&host->addr, arena);
+    endpoint->address = kb_admin_address(&addr, arena);
     endpoint->hostname = kb_admin_text(host->hostname, arena);
     endpoint->health_check_config =
         NEW(Envoy__Config__Endpoint__V3__Endpoint__HealthCheckConfig,
@@ -130,8 +132,8 @@ static Envoy__Config__Endpoint__V3__LbEndpoint *endpoint_message(const struct kb
     lb_endpoint->load_balancing_weight =
         NEW(Google__Protobuf__UInt32Value, google__protobuf__uint32_value, arena);
     lb_endpoint->load_balancing_weight->value = host->weight;
-    if (host->metadata.len > 0 && kb_pb_unpack(&envoy__config__core__v3__metadata__descriptor,
-                                               host->metadata, arena, &metadata) == 0) {
+    if (packed.len > 0 && kb_pb_unpack(&envoy__config__core__v3__metadata__descriptor, packed,
+                                       arena, &metadata) == 0) {
         lb_endpoint->metadata = (Envoy__Config__Core__V3__Metadata *)(void *)metadata;
     }
     return lb_endpoint;
@@ -139,8 +141,9 @@ static Envoy__Config__Endpoint__V3__LbEndpoint *endpoint_message(const struct kb
 
 static bool same_locality(const struct kb_host *a, const struct kb_host *b)
 {
-    return kb_str_eq(a->region, b->region) && kb_str_eq(a->zone, b->zone) &&
-           kb_str_eq(a->sub_zone, b->sub_zone);
+    return kb_str_eq(a->locality->region, b->locality->region) &&
+           kb_str_eq(a->locality->zone, b->locality->zone) &&
+           kb_str_eq(a->locality->sub_zone, b->locality->sub_zone);
 }
 
 /* Hosts that stand together with one locality: list->hosts[*from] and on; moves *from behind them.
@@ -155,9 +158,9 @@ locality_message(const struct kb_host_list *list, uint32_t *from, struct kb_aren
 
     message->locality =
         NEW(Envoy__Config__Core__V3__Locality, envoy__config__core__v3__locality, arena);
-    message->locality->region = kb_admin_text(first->region, arena);
-    message->locality->zone = kb_admin_text(first->zone, arena);
-    message->locality->sub_zone = kb_admin_text(first->sub_zone, arena);
+    message->locality->region = kb_admin_text(first->locality->region, arena);
+    message->locality->zone = kb_admin_text(first->locality->zone, arena);
+    message->locality->sub_zone = kb_admin_text(first->locality->sub_zone, arena);
     message->priority = first->priority;
     message->load_balancing_weight =
         NEW(Google__Protobuf__UInt32Value, google__protobuf__uint32_value, arena);

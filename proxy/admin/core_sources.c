@@ -37,18 +37,18 @@ void kb_admin_entries_init(struct kb_admin_entries *entries,
 static void host_read(struct kb_admin_host *out, const struct kb_host *host)
 {
     *out = (struct kb_admin_host){
-        .addr = &host->addr,
+        .addr = kb_host_addr(host),
         .addr_text = host->addr_text,
         .hostname = host->hostname,
-        .region = host->region,
-        .zone = host->zone,
-        .sub_zone = host->sub_zone,
-        .weight = host->weight,
+        .region = host->locality->region,
+        .zone = host->locality->zone,
+        .sub_zone = host->locality->sub_zone,
+        .weight = kb_host_weight(host),
         .priority = host->priority,
         .health_flags = __atomic_load_n(&host->health_flags, __ATOMIC_RELAXED),
         .canary = host->canary,
     };
-    for (uint32_t i = 0; host->locals != NULL && i < host->local_count; i++) {
+    for (uint32_t i = 0; i < host->local_count; i++) {
         const struct kb_host_local *local = __atomic_load_n(&host->locals[i], __ATOMIC_ACQUIRE);
 
         for (int k = 0; local != NULL && k < KB_HOST_STAT_COUNT; k++) {

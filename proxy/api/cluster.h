@@ -103,26 +103,60 @@ struct kb_host_local {
     bool removed;  /* the host left this worker's view */
 };
 
+/* Text that several hosts share; proxy/upstream/host.c. */
+struct kb_shared_text {
+    uint32_t refs; /* atomic */
+    uint32_t len;
+    char text[];
+};
+
+/* Where hosts are, shared by those that are there. */
+struct kb_locality {
+    uint32_t refs; /* atomic */
+    uint32_t zone_variant;
+    struct kb_str region, zone, sub_zone;
+};
+
+/* What the main thread may change while workers read is marked "changing": relaxed atomics. The
+ * rest stays as it was made. */
 struct kb_host {
     KB_OBJ;
-    const struct kb_cluster *cluster;
-    struct kb_addr addr;
-    struct kb_str addr_text; /* "127.0.0.1:80" */
-    struct kb_str hostname;  /* endpoint hostname or DNS name; may be empty */
-    struct kb_str metadata;  /* packed envoy.config.core.v3.Metadata; empty when there is none */
-    struct kb_str region, zone, sub_zone;
-    uint32_t zone_variant; /* kb_stat_zone_key of the node's zone and this one; 0: one of them is
-                              unknown */
-    uint32_t weight;
-    uint32_t priority;
-    uint32_t health_flags; /* relaxed atomics */
-    bool canary;
     uint32_t refs; /* atomic: host sets of main, plus one per worker view that holds it */
-    uint32_t local_count;
-    struct kb_host_local *
-        *locals; /* [local_count]: by worker index, the last is the main thread's */
+    const struct kb_cluster *cluster;
+    struct kb_locality *locality;    /* never NULL */
+    struct kb_shared_text *metadata; /* changing; kb_host_metadata */
+    struct kb_outlier_host *outlier; /* NULL: not watched for outliers */
+    struct kb_str addr_text;         /* "127.0.0.1:80" */
+    struct kb_str hostname;          /* endpoint hostname or DNS name; may be empty */
+    uint32_t zone_variant;           /* kb_stat_zone_key of the node's zone and this one; 0: one
+                                        of them is unknown */
+    uint32_t weight;                 /* changing */
+    uint32_t health_flags;           /* changing */
+    uint16_t local_count;
+    uint16_t socket;  /* changing: which transport socket of the cluster; 0: the cluster's own */
+    uint8_t priority; /* changing */
+    uint8_t addr_len; /* of the address, which stands in front of the texts; kb_host_addr */
+    bool canary;      /* changing */
+    struct kb_host_local *locals[]; /* by worker index, the last is the main thread's */
 };
 KB_OBJ_MAGIC(kb_host, 0x484f5354);
+
+/* Where it is reached. */
+struct kb_addr kb_host_addr(const struct kb_host *host);
+
+/* Packed envoy.config.core.v3.Metadata; empty when there is none. Borrowed until the present event
+ * ends. */
+KB_INLINE struct kb_str kb_host_metadata(const struct kb_host *host)
+{
+    const struct kb_shared_text *text = __atomic_load_n(&host->metadata, __ATOMIC_ACQUIRE);
+
+    return text == NULL ? KB_STR("") : kb_str_make(text->text, text->len);
+}
+
+KB_INLINE uint32_t kb_host_weight(const struct kb_host *host)
+{
+    return __atomic_load_n(&host->weight, __ATOMIC_RELAXED);
+}
 
 struct kb_cluster_manager;
 struct kb_lb; /* a worker's load balancer of one cluster */

@@ -166,6 +166,7 @@ static void client_create(struct kb_conn_pool *pool)
     const struct kb_cluster *cluster = local->cluster;
     struct kb_pool_client *client = kb_calloc(1, pool->client_ops->size);
     const struct kb_addr *source = cluster->bind_source.len > 0 ? &cluster->bind_source : NULL;
+    struct kb_addr addr = kb_host_addr(pool->host);
 
     KB_OBJ_SET(client, kb_pool_client);
     client->pool = pool;
@@ -175,9 +176,9 @@ static void client_create(struct kb_conn_pool *pool)
     kb_timer_init(&client->duration_timer, duration_timer_fired);
     kb_deferred_init(&client->destroy, client_destroy);
     pool->client_ops->init(client, &pool->settings);
-    client->conn = kb_conn_create_connecting(local->worker, &pool->host->addr, source,
-                                             cluster->connect_timeout_ms,
-                                             cluster->per_connection_buffer_limit_bytes);
+    client->conn =
+        kb_conn_create_connecting(local->worker, &addr, source, cluster->connect_timeout_ms,
+                                  cluster->per_connection_buffer_limit_bytes);
     kb_conn_set_owner(client->conn, pool->client_ops->conn_callbacks, client);
     if (pool->client_ops->http1 && client->conn->in.high > 0) {
         /* A head has its own limit and must be able to reach it. */

@@ -76,7 +76,7 @@ static void hosts_publish(struct kb_dns_cluster *cluster)
 static struct kb_host *host_find(struct kb_host **hosts, uint32_t count, const struct kb_addr *addr)
 {
     for (uint32_t i = 0; i < count; i++) {
-        if (kb_addr_eq(&hosts[i]->addr, addr)) {
+        if (kb_host_is_at(hosts[i], addr)) {
             return hosts[i];
         }
     }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Host memory: the struct, its texts and its table of worker parts are one allocation. A worker's
+/* Host memory: the struct, its table of worker parts, its address and its texts are one
+ * allocation; what equal hosts have in common is shared. A worker's
  * part is written by that worker only and read by the main thread for /clusters, and by least
  * request of other workers. */
 #include "proxy/upstream/host.h"
@@ -29,43 +30,151 @@ static struct kb_str text_put(char **at, struct kb_str text)
     return copy;
 }
 
+/* ---- what hosts share ---- */
+
+struct kb_shared_text *kb_shared_text_create(struct kb_str text)
+{
+    struct kb_shared_text *shared;
+
+    if (text.len == 0) {
+        return NULL;
+    }
+    shared = kb_malloc(sizeof(*shared) + text.len);
+    shared->refs = 1;
+    shared->len = (uint32_t)text.len;
+    memcpy(shared->text, text.p, text.len);
+    return shared;
+}
+
+void kb_shared_text_unref(struct kb_shared_text *text)
+{
+    if (text != NULL && __atomic_fetch_sub(&text->refs, 1, __ATOMIC_ACQ_REL) == 1) {
+        free(text);
+    }
+}
+
+static struct kb_shared_text *metadata_of(const struct kb_host_params *params)
+{
+    const struct kb_host *like = params->like;
+
+    if (like != NULL && params->metadata.len > 0 &&
+        kb_str_eq(kb_host_metadata(like), params->metadata)) {
+        __atomic_fetch_add(&like->metadata->refs, 1, __ATOMIC_RELAXED);
+        return like->metadata;
+    }
+    return kb_shared_text_create(params->metadata);
+}
+
+bool kb_host_same_locality(const struct kb_host *host, const struct kb_host_params *params)
+{
+    return kb_str_eq(host->locality->region, params->region) &&
+           kb_str_eq(host->locality->zone, params->zone) &&
+           kb_str_eq(host->locality->sub_zone, params->sub_zone);
+}
+
+/* Hosts without a locality share this one, for ever. */
+static struct kb_locality locality_none;
+
+static struct kb_locality *locality_of(const struct kb_host_params *params,
+                                       const struct kb_cluster_impl *cluster)
+{
+    struct kb_locality *locality;
+    char *at;
+
+    if (params->region.len + params->zone.len + params->sub_zone.len == 0) {
+        return &locality_none;
+    }
+    if (params->like != NULL && kb_host_same_locality(params->like, params)) {
+        __atomic_fetch_add(&params->like->locality->refs, 1, __ATOMIC_RELAXED);
+        return params->like->locality;
+    }
+    locality = kb_calloc(1, sizeof(*locality) + params->region.len + params->zone.len +
+                                params->sub_zone.len);
+    at = (char *)(locality + 1);
+    locality->refs = 1;
+    locality->region = text_put(&at, params->region);
+    locality->zone = text_put(&at, params->zone);
+    locality->sub_zone = text_put(&at, params->sub_zone);
+    if (cluster != NULL) {
+        const struct kb_server_context *server = kb_cluster_manager_server(cluster->manager);
+
+        if (server->node_zone.len > 0 && locality->zone.len > 0) {
+            locality->zone_variant =
+                kb_stat_zone_key(server->stats, server->node_zone, locality->zone);
+        }
+    }
+    return locality;
+}
+
+static void locality_unref(struct kb_locality *locality)
+{
+    if (locality != &locality_none &&
+        __atomic_fetch_sub(&locality->refs, 1, __ATOMIC_ACQ_REL) == 1) {
+        free(locality);
+    }
+}
+
+/* ---- hosts ---- */
+
 struct kb_host *kb_host_create(struct kb_cluster_impl *cluster, const struct kb_host_params *params,
                                uint32_t worker_count)
 {
     char addr_text[KB_ADDR_TEXT_MAX];
     struct kb_str text = kb_addr_text(&params->addr, addr_text);
-    size_t texts = text.len + params->hostname.len + params->region.len + params->zone.len +
-                   params->sub_zone.len + params->metadata.len;
+    size_t bytes = params->addr.len + text.len + params->hostname.len;
     struct kb_host *host =
-        kb_calloc(1, sizeof(*host) + (worker_count + 1) * sizeof(host->locals[0]) + texts);
+        kb_calloc(1, sizeof(*host) + (worker_count + 1) * sizeof(host->locals[0]) + bytes);
     char *at;
 
     KB_OBJ_SET(host, kb_host);
     host->refs = 1;
     host->cluster = cluster == NULL ? NULL : &cluster->api;
-    host->locals = (struct kb_host_local **)(void *)(host + 1);
-    host->local_count = worker_count + 1;
-    at = (char *)(host->locals + worker_count + 1);
-    host->addr = params->addr;
+    host->local_count = (uint16_t)(worker_count + 1);
+    at = (char *)&host->locals[worker_count + 1];
+    host->addr_len = (uint8_t)params->addr.len;
+    (void)text_put(&at, kb_str_make((const char *)&params->addr.sa, params->addr.len));
     host->addr_text = text_put(&at, text);
     host->hostname = text_put(&at, params->hostname);
-    host->region = text_put(&at, params->region);
-    host->zone = text_put(&at, params->zone);
-    host->sub_zone = text_put(&at, params->sub_zone);
-    host->metadata = text_put(&at, params->metadata);
+    host->locality = locality_of(params, cluster);
+    host->zone_variant = host->locality->zone_variant;
+    host->metadata = metadata_of(params);
     host->weight = KB_MAX(params->weight, 1);
-    host->priority = params->priority;
+    host->priority = (uint8_t)params->priority;
     host->health_flags = params->health_flags;
     host->canary = params->canary;
     if (cluster != NULL) {
-        const struct kb_server_context *server = kb_cluster_manager_server(cluster->manager);
-
-        if (server->node_zone.len > 0 && host->zone.len > 0) {
-            host->zone_variant = kb_stat_zone_key(server->stats, server->node_zone, host->zone);
-        }
         kb_cluster_impl_ref(cluster);
     }
     return host;
+}
+
+static const char *addr_bytes(const struct kb_host *host)
+{
+    return (const char *)&host->locals[host->local_count];
+}
+
+struct kb_addr kb_host_addr(const struct kb_host *host)
+{
+    struct kb_addr addr;
+
+    memset(&addr, 0, sizeof(addr));
+    addr.len = host->addr_len;
+    memcpy(&addr.sa, addr_bytes(host), host->addr_len);
+    return addr;
+}
+
+bool kb_host_is_at(const struct kb_host *host, const struct kb_addr *addr)
+{
+    struct kb_addr own = kb_host_addr(host);
+
+    return kb_addr_eq(&own, addr);
+}
+
+uint16_t kb_host_port(const struct kb_host *host)
+{
+    struct kb_addr own = kb_host_addr(host);
+
+    return kb_addr_port(&own);
 }
 
 struct kb_host *kb_host_ref(struct kb_host *host)
@@ -87,6 +196,8 @@ static void host_free(struct kb_host *host)
             free(local);
         }
     }
+    locality_unref(host->locality);
+    kb_shared_text_unref(host->metadata);
     KB_OBJ_CLEAR(host);
     free(host);
 }

@@ -13,7 +13,9 @@ struct kb_host_params {
     struct kb_str hostname;
     struct kb_str region, zone, sub_zone;
     struct kb_str metadata;
-    uint32_t weight; /* 0: 1 */
+    const struct kb_host *like; /* shares locality and metadata with it when they are equal; NULL:
+                                   nothing to share */
+    uint32_t weight;            /* 0: 1 */
     uint32_t priority;
     uint32_t health_flags;
     bool canary;
@@ -23,6 +25,18 @@ struct kb_host_params {
  * parts, and one for the main thread. */
 struct kb_host *kb_host_create(struct kb_cluster_impl *cluster, const struct kb_host_params *params,
                                uint32_t worker_count);
+
+/* Whether its address is this one. */
+bool kb_host_is_at(const struct kb_host *host, const struct kb_addr *addr);
+/* The port of its address. */
+uint16_t kb_host_port(const struct kb_host *host);
+/* Whether it is in the locality of the params. */
+bool kb_host_same_locality(const struct kb_host *host, const struct kb_host_params *params);
+
+/* A text with one reference; NULL for the empty one. */
+struct kb_shared_text *kb_shared_text_create(struct kb_str text);
+/* Any thread; NULL is allowed. */
+void kb_shared_text_unref(struct kb_shared_text *text);
 
 /* The sum over all workers, at this moment. Main thread. */
 uint64_t kb_host_stat_sum(const struct kb_host *host, enum kb_host_stat stat);

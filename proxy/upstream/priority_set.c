@@ -68,7 +68,7 @@ static void list_append(struct kb_host_list *list, const struct kb_host_group *g
 bool kb_host_list_weights_differ(const struct kb_host_list *list)
 {
     for (uint32_t i = 1; i < list->count; i++) {
-        if (list->hosts[i]->weight != list->hosts[0]->weight) {
+        if (kb_host_weight(list->hosts[i]) != kb_host_weight(list->hosts[0])) {
             return true;
         }
     }
@@ -81,8 +81,10 @@ static bool group_same_locality(const struct kb_host_group *a, const struct kb_h
     const struct kb_host *y = b->count > 0 ? b->hosts[0] : NULL;
 
     return a->priority == b->priority && x != NULL && y != NULL &&
-           kb_str_eq(x->region, y->region) && kb_str_eq(x->zone, y->zone) &&
-           kb_str_eq(x->sub_zone, y->sub_zone);
+           (x->locality == y->locality ||
+            (kb_str_eq(x->locality->region, y->locality->region) &&
+             kb_str_eq(x->locality->zone, y->locality->zone) &&
+             kb_str_eq(x->locality->sub_zone, y->locality->sub_zone)));
 }
 
 /* The first group of the same locality stands for all of them. */

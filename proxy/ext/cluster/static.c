@@ -17,7 +17,8 @@ typedef Envoy__Config__Endpoint__V3__LocalityLbEndpoints LocalityLbEndpoints;
 /* A host of one endpoint, or NULL after a report. */
 static struct kb_host *host_read(struct kb_cluster_entry *entry,
                                  const LocalityLbEndpoints *locality, size_t at,
-                                 struct kb_factory_context *factory, struct kb_diag *diag)
+                                 const struct kb_host *like, struct kb_factory_context *factory,
+                                 struct kb_diag *diag)
 {
     const Envoy__Config__Endpoint__V3__LbEndpoint *endpoint = locality->lb_endpoints[at];
     struct kb_host_params params;
@@ -33,6 +34,7 @@ static struct kb_host *host_read(struct kb_cluster_entry *entry,
         kb_diag_pop(diag);
     }
     kb_lb_endpoint_read(locality, endpoint, factory->arena, &params);
+    params.like = like;
     kb_diag_push(diag, "address");
     if (kb_config_address(kb_lb_endpoint_address(endpoint), ADDRESS_HINT, &params.addr, diag) ==
         0) {
@@ -54,7 +56,9 @@ static void group_read(struct kb_cluster_entry *entry, const LocalityLbEndpoints
         locality->load_balancing_weight == NULL ? 0 : locality->load_balancing_weight->value;
     group->hosts = kb_calloc(locality->n_lb_endpoints + 1, sizeof(group->hosts[0]));
     for (size_t i = 0; i < locality->n_lb_endpoints; i++) {
-        struct kb_host *host = host_read(entry, locality, i, factory, diag);
+        struct kb_host *host =
+            host_read(entry, locality, i, group->count > 0 ? group->hosts[group->count - 1] : NULL,
+                      factory, diag);
 
         if (host != NULL) {
             group->hosts[group->count++] = host;

@@ -110,9 +110,9 @@ static double least_request_weight(const struct kb_lb_base *base, const struct k
     double active = (double)kb_host_stat_sum(host, KB_HOST_RQ_ACTIVE) + 1;
 
     if (bias == 1.0) {
-        return host->weight / active;
+        return kb_host_weight(host) / active;
     }
-    return bias == 0.0 ? host->weight : host->weight / pow(active, bias);
+    return bias == 0.0 ? kb_host_weight(host) : kb_host_weight(host) / pow(active, bias);
 }
 
 static const struct kb_lb_picks least_request_picks = {.pick = least_request_pick,

@@ -37,7 +37,7 @@ static struct kb_host *round_robin_pick(struct kb_lb_base *base, struct kb_lb_so
 static double round_robin_weight(const struct kb_lb_base *base, const struct kb_host *host)
 {
     (void)base;
-    return host->weight;
+    return kb_host_weight(host);
 }
 
 static const struct kb_lb_picks round_robin_picks = {.pick = round_robin_pick,

@@ -376,7 +376,7 @@ static void connect_attempt(struct tcp_proxy *proxy)
     kb_host_local_ref(proxy->host_local);
     proxy->info.upstream.host = host;
     proxy->info.upstream.cluster = proxy->cluster->cluster;
-    proxy->info.upstream.remote = host->addr;
+    proxy->info.upstream.remote = kb_host_addr(host);
     kb_pool_new_stream(
         proxy->cluster, host, proxy->config->tunnel != NULL ? KB_POOL_HTTP1 : KB_POOL_TCP,
         KB_PRIORITY_DEFAULT, &proxy->arena, &pool_callbacks, &decoder_ops, proxy, &proxy->waiter);

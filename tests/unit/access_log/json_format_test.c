@@ -7,6 +7,7 @@
 #include "proto/pb_json.h"
 #include "proxy/access_log/format_value.h"
 #include "proxy/api/route.h"
+#include "proxy/upstream/host.h"
 
 static const Google__Protobuf__Struct *struct_of(struct fixture *f, const char *json)
 {
@@ -234,7 +235,8 @@ static void test_metadata(void **state)
     route.virtual_host_metadata =
         metadata_of(&f, "{\"filter_metadata\":{\"ns\":{\"key\":\"vv\"}}}");
     f.cluster.metadata = metadata_of(&f, "{\"filter_metadata\":{\"ns\":{\"key\":\"cv\"}}}");
-    f.host.metadata = metadata_of(&f, "{\"filter_metadata\":{\"ns\":{\"key\":\"uv\"}}}");
+    f.host.metadata =
+        kb_shared_text_create(metadata_of(&f, "{\"filter_metadata\":{\"ns\":{\"key\":\"uv\"}}}"));
     f.connection.listener_metadata =
         metadata_of(&f, "{\"filter_metadata\":{\"ns\":{\"key\":\"lv\"}}}");
     fixture_expect(&f, "%METADATA(ROUTE:ns:key)% %METADATA(LISTENER:ns:key)%", "- lv");
@@ -265,6 +267,7 @@ static void test_metadata(void **state)
            "\"b\":\"r\\\"v\",\"c\":1.25,\"d\":\"x[1,\\\"x\\\"\",\"e\":null}");
     expect(&f, true, "{\"a\":\"%METADATA(ROUTE:other)%\",\"e\":\"%METADATA(ROUTE:ns:nul)%\"}",
            "{\"a\":{}}");
+    kb_shared_text_unref(f.host.metadata);
     fixture_dispose(&f);
 }
 

@@ -65,16 +65,15 @@ static void memory(void *arg, struct kb_admin_memory *out)
 
 static void visit_clusters(void *arg, kb_admin_cluster_fn visit, void *visit_arg)
 {
-    struct kb_addr addr;
     struct kb_admin_host host = {
-        .addr = &addr, .addr_text = KB_STR("127.0.0.1:31905"), .zone = KB_STR("z1"), .weight = 1};
+        .addr_text = KB_STR("127.0.0.1:31905"), .zone = KB_STR("z1"), .weight = 1};
     struct kb_admin_cluster cluster = {.name = KB_STR("c_up"),
                                        .observability_name = KB_STR("c_up"),
                                        .hosts = &host,
                                        .host_count = 1};
 
     (void)arg;
-    assert_int_equal(kb_addr_from_ip(&addr, KB_STR("127.0.0.1"), 31905), 0);
+    assert_int_equal(kb_addr_from_ip(&host.addr, KB_STR("127.0.0.1"), 31905), 0);
     for (int i = 0; i < KB_PRIORITY_COUNT; i++) {
         cluster.limits[i].connections = 1024;
         cluster.limits[i].pending = 1024;

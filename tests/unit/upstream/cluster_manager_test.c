@@ -49,7 +49,7 @@ static void start_publishes_to_all_workers(void **state)
         assert_non_null(local);
         assert_ptr_equal(local, local_find(up, i, "a"));
         assert_ptr_equal(local->worker, &up->workers[i]);
-        assert_int_equal(kb_addr_port(&choose(local)->addr), 1);
+        assert_int_equal(kb_host_port(choose(local)), 1);
         assert_null(kb_cluster_local_get(&up->workers[i], missing));
         assert_null(local_find(up, i, "none"));
         assert_null(local_find(up, i, "never heard of"));
@@ -112,7 +112,7 @@ static void removed_cluster_lives_on_with_its_streams(void **state)
     assert_int_equal(removed_count, 1); /* worker 0 never used it */
     assert_ptr_equal(removed_worker, &up->workers[1]);
     assert_true(kb_str_eq(local->cluster->name, KB_STR("a")));
-    assert_int_equal(kb_addr_port(&host->host->addr), 1);
+    assert_int_equal(kb_host_port(host->host), 1);
     kb_host_local_unref(host);
     kb_cluster_local_unref(local);
     assert_int_equal(stat_value(up, "cluster_manager.cluster_removed"), 1);
@@ -135,7 +135,7 @@ static void newer_one_takes_the_name(void **state)
     workers_turn(up);
     new = local_find(up, 0, "a");
     assert_ptr_not_equal(old, new);
-    assert_int_equal(kb_addr_port(&choose(new)->addr), 2);
+    assert_int_equal(kb_host_port(choose(new)), 2);
     assert_true(old->removed);
     kb_cluster_local_unref(old);
     assert_int_equal(stat_value(up, "cluster_manager.cluster_modified"), 1);
@@ -173,12 +173,12 @@ static void changes_of_hosts_reach_workers_once_each_event(void **state)
      */
     kb_cluster_entry_set_hosts(entry, &(struct kb_host_group){.hosts = hosts, .count = 2}, 1);
     kb_cluster_entry_set_hosts(entry, &(struct kb_host_group){.hosts = hosts + 2, .count = 2}, 1);
-    assert_int_equal(kb_addr_port(&choose(local)->addr), 1);
+    assert_int_equal(kb_host_port(choose(local)), 1);
     workers_turn(up);
     assert_ptr_equal(local_find(up, 0, "a"), local);
     assert_int_equal(removed_count, 1);
     for (unsigned i = 0; i < 4; i++) {
-        assert_in_range(kb_addr_port(&choose(local)->addr), 12, 13);
+        assert_in_range(kb_host_port(choose(local)), 12, 13);
     }
     assert_int_equal(stat_value(up, "cluster_manager.cluster_updated"), 2);
     assert_int_equal(stat_value(up, "cluster.a.membership_change"), 3);
@@ -206,8 +206,8 @@ static void names_are_remembered_for_clusters_to_come(void **state)
     assert_int_equal(add_via_api(up, CLUSTER("later", "5")), 0);
     assert_int_equal(add_via_api(up, CLUSTER("n99", "6")), 0);
     workers_turn(up);
-    assert_int_equal(kb_addr_port(&choose(local_find(up, 0, "later"))->addr), 5);
-    assert_int_equal(kb_addr_port(&choose(local_find(up, 1, "n99"))->addr), 6);
+    assert_int_equal(kb_host_port(choose(local_find(up, 0, "later"))), 5);
+    assert_int_equal(kb_host_port(choose(local_find(up, 1, "n99"))), 6);
 }
 
 int main(void)

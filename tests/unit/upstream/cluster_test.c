@@ -239,9 +239,9 @@ static void hosts_are_read(void **state)
     assert_int_equal(entry->set->count, 2);
     assert_int_equal(all->count, 3);
     assert_true(kb_str_eq(all->hosts[0]->addr_text, KB_STR("[::1]:81")));
-    assert_true(kb_str_eq(all->hosts[0]->region, KB_STR("r")));
-    assert_true(kb_str_eq(all->hosts[0]->zone, KB_STR("z")));
-    assert_true(kb_str_eq(all->hosts[0]->sub_zone, KB_STR("s")));
+    assert_true(kb_str_eq(all->hosts[0]->locality->region, KB_STR("r")));
+    assert_true(kb_str_eq(all->hosts[0]->locality->zone, KB_STR("z")));
+    assert_true(kb_str_eq(all->hosts[0]->locality->sub_zone, KB_STR("s")));
     assert_int_equal(all->hosts[0]->weight, 7);
     assert_int_equal(all->hosts[1]->weight, 1);
     assert_true(
@@ -251,7 +251,7 @@ static void hosts_are_read(void **state)
     assert_true(kb_str_eq(kb_host_health_text(all->hosts[2], text), KB_STR("/failed_eds_health")));
     assert_false(all->hosts[0]->canary);
     assert_true(all->hosts[2]->canary);
-    assert_true(all->hosts[2]->metadata.len > 0);
+    assert_true(kb_host_metadata(all->hosts[2]).len > 0);
     all = &entry->set->sets[1].all;
     assert_true(kb_str_eq(all->hosts[0]->addr_text, KB_STR("/tmp/x")));
     assert_true(kb_str_eq(all->hosts[0]->hostname, KB_STR("h")));

@@ -75,7 +75,7 @@ static void strict_has_a_host_for_each_address(void **state)
     host = hosts(up)->hosts[1];
     assert_true(kb_str_eq(host->addr_text, KB_STR("10.0.0.2:90")));
     assert_true(kb_str_eq(host->hostname, KB_STR("four.test")));
-    assert_true(kb_str_eq(host->zone, KB_STR("z")));
+    assert_true(kb_str_eq(host->locality->zone, KB_STR("z")));
     assert_int_equal(host->weight, 4);
     assert_true(host->cluster->auto_host_rewrite_capable);
     assert_int_equal(STAT("membership_change"), 1);

@@ -36,7 +36,7 @@ static int pick(struct kb_cluster_local *local)
 {
     struct kb_host *host = kb_cluster_local_choose_host(local, NULL);
 
-    return host == NULL ? -1 : kb_addr_port(&host->addr);
+    return host == NULL ? -1 : kb_host_port(host);
 }
 
 static struct kb_host *host_at(struct upstream *up, unsigned priority, unsigned at)

@@ -162,7 +162,7 @@ static void lists_keep_configuration_order(void **state)
     assert_int_equal(set->degraded_count, 1);
     assert_int_equal(set->excluded_count, 1);
     for (uint32_t i = 0; i < 5; i++) {
-        assert_int_equal(kb_addr_port(&hosts->all.hosts[i]->addr), i + 1);
+        assert_int_equal(kb_host_port(hosts->all.hosts[i]), i + 1);
     }
     assert_ptr_equal(hosts->healthy.hosts[1], hosts->all.hosts[1]);
     assert_ptr_equal(hosts->degraded.hosts[0], hosts->all.hosts[2]);
