@@ -99,7 +99,9 @@ struct kb_hcm_config {
     bool append_x_forwarded_port;
     bool proxy_100_continue;
     bool stream_error_on_invalid_http_message;
+    uint64_t access_log_flush_interval_ms; /* 0: logs are written at the end */
     bool flush_access_log_on_new_request;
+    bool flush_log_on_tunnel_established;
     bool never_drains; /* the admin port: a draining server leaves its connections open */
     bool inbound, drain_modify_only;     /* of the listener: see kb_drain_close */
     uint64_t idle_timeout_ms;            /* connection; 0: none */

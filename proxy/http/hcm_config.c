@@ -215,9 +215,29 @@ static void identity_apply(struct kb_hcm_config *config, const hcm_message *m)
     config->proxy_100_continue = m->proxy_100_continue;
     config->stream_error_on_invalid_http_message =
         kb_wkt_bool(m->stream_error_on_invalid_http_message, false);
-    config->flush_access_log_on_new_request =
-        m->flush_access_log_on_new_request ||
-        (m->access_log_options != NULL && m->access_log_options->flush_access_log_on_new_request);
+}
+
+static void access_log_options_apply(struct kb_hcm_config *config, const hcm_message *m,
+                                     struct kb_diag *diag)
+{
+    if (m->access_log_options != NULL && m->flush_access_log_on_new_request) {
+        kb_diag_error(diag, "Only one of flush_access_log_on_new_request or access_log_options can "
+                            "be specified.");
+    }
+    if (m->access_log_options != NULL && m->access_log_flush_interval != NULL) {
+        kb_diag_error(
+            diag, "Only one of access_log_flush_interval or access_log_options can be specified.");
+    }
+    config->flush_access_log_on_new_request = m->flush_access_log_on_new_request;
+    config->access_log_flush_interval_ms = kb_wkt_duration_ms(m->access_log_flush_interval, 0);
+    if (m->access_log_options != NULL) {
+        config->flush_access_log_on_new_request =
+            m->access_log_options->flush_access_log_on_new_request;
+        config->access_log_flush_interval_ms =
+            kb_wkt_duration_ms(m->access_log_options->access_log_flush_interval, 0);
+        config->flush_log_on_tunnel_established =
+            m->access_log_options->flush_log_on_tunnel_successfully_established;
+    }
 }
 
 static void path_apply(struct kb_hcm_config *config, const hcm_message *m)
@@ -424,6 +444,7 @@ struct kb_hcm_config *kb_hcm_config_create(const hcm_message *m, struct kb_facto
     common_apply(config, m->common_http_protocol_options);
     timeouts_apply(config, m);
     identity_apply(config, m);
+    access_log_options_apply(config, m, diag);
     http1_apply(config, m->http_protocol_options, diag);
     path_apply(config, m);
     internal_addresses_apply(config, m, diag);

@@ -214,6 +214,9 @@ void kb_stream_encode_headers(struct kb_stream *stream, struct kb_header_map *he
     kb_stream_code_count(stream, headers->status);
     kb_stream_touch(stream);
     stream->encoder_ops->encode_headers(stream->encoder, headers, end_stream);
+    if (KB_UNLIKELY(stream->upgraded) && stream->hcm->config->flush_log_on_tunnel_established) {
+        kb_stream_log_write(stream, "DownstreamTunnelSuccessfullyEstablished");
+    }
     if (end_stream) {
         stream->encoder = NULL;
         local_completed(stream);

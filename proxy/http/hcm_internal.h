@@ -50,6 +50,8 @@ struct kb_hcm {
 };
 KB_OBJ_MAGIC(kb_hcm, 0x48434d20);
 
+struct kb_stream_log_timer;
+
 struct kb_stream_filter {
     const struct kb_http_filter_ops *ops;
     void *self;
@@ -78,6 +80,7 @@ struct kb_stream {
     struct kb_timer headers_timer; /* request_headers_timeout, then stream idle */
     struct kb_timer request_timer; /* request_timeout */
     struct kb_timer duration_timer;
+    struct kb_stream_log_timer *log_timer; /* NULL: it logs at its end only */
     uint64_t idle_timeout_ms;
     uint64_t idle_deadline_ms; /* the idle timer is re-armed lazily: activity only moves this */
     struct kb_deferred destroy;
@@ -148,8 +151,6 @@ void kb_stream_end(struct kb_stream *stream);
 /* Frees, and so logs, the streams that ended in this event: before the next one begins, so that
  * logs have the order of the requests. Not from within a filter. */
 void kb_hcm_streams_reap(struct kb_hcm *hcm);
-/* Writes the stream's line to the access logs, of this %ACCESS_LOG_TYPE%. */
-void kb_stream_log_write(struct kb_stream *stream, const char *type);
 /* Something moved: puts off the idle timeout. */
 void kb_stream_touch(struct kb_stream *stream);
 
@@ -173,6 +174,15 @@ void kb_hcm_mutate_request(struct kb_stream *stream);
 void kb_hcm_mutate_response(struct kb_stream *stream, struct kb_header_map *headers);
 /* The Date line of now. */
 struct kb_str kb_http_date(struct kb_worker *worker);
+
+/* ---- stream_access_log.c ---- */
+
+/* Writes the stream's line to the access logs, of this %ACCESS_LOG_TYPE%. */
+void kb_stream_log_write(struct kb_stream *stream, const char *type);
+/* Writes one every access_log_flush_interval from now on. */
+void kb_stream_log_timer_start(struct kb_stream *stream);
+/* Ends that; stream->log_timer is there. */
+void kb_stream_log_timer_stop(struct kb_stream *stream);
 
 /* ---- stream_duration.c ---- */
 

@@ -61,20 +61,8 @@ void kb_stream_init(struct kb_stream *stream, struct kb_hcm *hcm,
         kb_stream_touch(stream);
         kb_loop_timer_arm(&hcm->worker->loop, &stream->headers_timer, stream->idle_timeout_ms);
     }
-}
-
-void kb_stream_log_write(struct kb_stream *stream, const char *type)
-{
-    struct kb_formatter_input input = {
-        .request = &stream->request,
-        .response = stream->response,
-        .response_trailers = stream->response_trailers,
-        .access_log_type = type,
-    };
-    const struct kb_access_log_list *log = stream->hcm->config->access_log;
-
-    if (log != NULL && !kb_access_log_list_empty(log)) {
-        kb_access_log_list_log(log, &input, &stream->info, &stream->arena);
+    if (KB_UNLIKELY(config->access_log_flush_interval_ms > 0)) {
+        kb_stream_log_timer_start(stream);
     }
 }
 
@@ -154,6 +142,9 @@ void kb_stream_end(struct kb_stream *stream)
     kb_loop_timer_cancel(loop, &stream->headers_timer);
     kb_loop_timer_cancel(loop, &stream->request_timer);
     kb_loop_timer_cancel(loop, &stream->duration_timer);
+    if (KB_UNLIKELY(stream->log_timer != NULL)) {
+        kb_stream_log_timer_stop(stream);
+    }
     if (stream->encoder != NULL) {
         stream->encoder_ops->reset(stream->encoder);
         stream->encoder = NULL;

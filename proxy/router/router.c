@@ -104,6 +104,35 @@ void kb_router_reply(struct kb_router *router, unsigned status, struct kb_str bo
                                overloaded ? reply_modify_overloaded : reply_modify, router);
 }
 
+struct handshake_reply {
+    struct kb_router *router;
+    const struct kb_header_map *answer;
+};
+
+static void handshake_modify(void *arg, struct kb_header_map *headers)
+{
+    struct handshake_reply *reply = arg;
+    struct kb_arena *arena = reply->router->arena;
+
+    reply_modify(reply->router, headers);
+    KB_HEADER_FOREACH(h, reply->answer)
+    {
+        /* Envoy's removal of hop-by-hop headers does not find a copied keep-alive. */
+        kb_header_map_append_id(headers, h->id == KB_HDR_KEEP_ALIVE ? KB_HDR_NONE : h->id,
+                                kb_str_dup(arena, h->name), kb_str_dup(arena, h->value));
+    }
+}
+
+void kb_router_reply_handshake(struct kb_router *router, const struct kb_header_map *answer)
+{
+    struct handshake_reply reply = {router, answer};
+
+    router->done = true;
+    kb_stream_send_local_reply(router->stream, answer->status, KB_STR_NULL,
+                               KB_STR("websocket_handshake_unsuccessful"), handshake_modify,
+                               &reply);
+}
+
 struct direct_reply {
     struct kb_router *router;
     struct kb_str location;

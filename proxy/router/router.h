@@ -105,6 +105,9 @@ KB_OBJ_MAGIC(kb_router, 0x52545220);
  * when asked. */
 void kb_router_reply(struct kb_router *router, unsigned status, struct kb_str body,
                      struct kb_str details, bool overloaded);
+/* The upstream refused a WebSocket handshake by an answer that is no error: its status and headers
+ * without its body. `answer` is copied. */
+void kb_router_reply_handshake(struct kb_router *router, const struct kb_header_map *answer);
 /* 503 "no healthy upstream". */
 void kb_router_reply_no_host(struct kb_router *router);
 /* x-envoy-attempt-count of the response, where the route asks for it. */

@@ -216,18 +216,18 @@ static bool headers_retried(struct kb_router *router, const struct kb_header_map
     return true;
 }
 
-/* A WebSocket client was answered neither with an agreement nor with an error: it gets the status
+/* A WebSocket client was answered neither with an agreement nor with an error: it gets the head
  * alone. */
-static bool handshake_refused(struct kb_router *router, unsigned status)
+static bool handshake_refused(struct kb_router *router, const struct kb_header_map *headers)
 {
+    unsigned status = headers->status;
     struct kb_str name = kb_header_map_value_id(router->request, KB_HDR_UPGRADE);
 
     if (status == 101 || status >= 400 || !kb_str_ieq(name, KB_STR("websocket"))) {
         return false;
     }
-    router->done = true;
+    kb_router_reply_handshake(router, headers);
     attempt_dispose(router);
-    kb_router_reply(router, status, KB_STR_NULL, KB_STR("websocket_handshake_unsuccessful"), false);
     return true;
 }
 
@@ -289,7 +289,7 @@ void kb_router_on_headers(struct kb_router *router, struct kb_header_map *header
     if (headers_retried(router, headers)) {
         return;
     }
-    if (KB_UNLIKELY(router->upgrade) && handshake_refused(router, headers->status)) {
+    if (KB_UNLIKELY(router->upgrade) && handshake_refused(router, headers)) {
         return;
     }
     if (KB_UNLIKELY(router->redirect_enabled) && kb_internal_redirect(router, headers)) {

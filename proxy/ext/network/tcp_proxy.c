@@ -23,6 +23,7 @@ struct tcp_proxy {
     struct kb_arena arena;
     struct kb_timer idle_timer;
     struct kb_timer duration_timer;
+    struct kb_timer log_timer;
     uint64_t idle_deadline_ms;
     uint32_t attempts;
     bool connected; /* bytes pass: TCP is up, or the tunnel was agreed to */
@@ -35,6 +36,7 @@ KB_OBJ_MAGIC(tcp_proxy, 0x54435050);
 
 static void idle_timer_fired(struct kb_timer *timer);
 static void duration_timer_fired(struct kb_timer *timer);
+static void log_timer_fired(struct kb_timer *timer);
 static void connect_attempt(struct tcp_proxy *proxy);
 
 static struct kb_loop *loop_of(struct tcp_proxy *proxy)
@@ -62,6 +64,7 @@ static void *tcp_proxy_create(void *arg, struct kb_conn *conn)
     kb_arena_init(&proxy->arena, &conn->worker->arena_blocks);
     kb_timer_init(&proxy->idle_timer, idle_timer_fired);
     kb_timer_init(&proxy->duration_timer, duration_timer_fired);
+    kb_timer_init(&proxy->log_timer, log_timer_fired);
     proxy->info.connection = &conn->info;
     proxy->info.worker = conn->worker;
     proxy->info.start_ns = kb_loop_now_ns(loop_of(proxy));
@@ -91,7 +94,11 @@ static void log_write(struct tcp_proxy *proxy, const char *type)
     struct kb_formatter_input input = {.access_log_type = type};
 
     if (proxy->config->access_log != NULL && !kb_access_log_list_empty(proxy->config->access_log)) {
-        kb_access_log_list_log(proxy->config->access_log, &input, &proxy->info, &proxy->arena);
+        struct kb_arena arena; /* of this line: a connection may last for days */
+
+        kb_arena_init(&arena, &proxy->worker->arena_blocks);
+        kb_access_log_list_log(proxy->config->access_log, &input, &proxy->info, &arena);
+        kb_arena_dispose(&arena);
     }
 }
 
@@ -104,6 +111,14 @@ static void upstream_info(struct tcp_proxy *proxy)
     }
 }
 
+static void byte_counts_set(struct tcp_proxy *proxy)
+{
+    proxy->info.bytes_received = proxy->down->bytes_received;
+    proxy->info.bytes_sent = proxy->down->bytes_sent;
+    proxy->info.wire_bytes_received = proxy->down->bytes_received;
+    proxy->info.wire_bytes_sent = proxy->down->bytes_sent;
+}
+
 /* The connection is over: one log line. */
 static void end(struct tcp_proxy *proxy)
 {
@@ -114,11 +129,9 @@ static void end(struct tcp_proxy *proxy)
     upstream_info(proxy);
     kb_loop_timer_cancel(loop_of(proxy), &proxy->idle_timer);
     kb_loop_timer_cancel(loop_of(proxy), &proxy->duration_timer);
+    kb_loop_timer_cancel(loop_of(proxy), &proxy->log_timer);
     proxy->info.end_ns = kb_loop_now_ns(loop_of(proxy));
-    proxy->info.bytes_received = proxy->down->bytes_received;
-    proxy->info.bytes_sent = proxy->down->bytes_sent;
-    proxy->info.wire_bytes_received = proxy->down->bytes_received;
-    proxy->info.wire_bytes_sent = proxy->down->bytes_sent;
+    byte_counts_set(proxy);
     log_write(proxy, "TcpConnectionEnd");
 }
 
@@ -388,6 +401,9 @@ static enum kb_network_filter_status tcp_proxy_on_new_connection(void *filter)
     const struct kb_tcp_proxy_cluster *cluster = cluster_pick(proxy);
 
     kb_stat_inc(proxy->stats, KB_STAT_TCP_DOWNSTREAM_CX_TOTAL);
+    if (proxy->config->log_interval_ms > 0) {
+        kb_loop_timer_arm(loop_of(proxy), &proxy->log_timer, proxy->config->log_interval_ms);
+    }
     proxy->cluster = kb_cluster_local_get(proxy->worker, cluster->slot);
     if (proxy->cluster == NULL) {
         kb_stat_inc(proxy->stats, KB_STAT_TCP_DOWNSTREAM_CX_NO_ROUTE);
@@ -498,6 +514,17 @@ static void idle_timer_fired(struct kb_timer *timer)
     }
     kb_stat_inc(proxy->stats, KB_STAT_TCP_IDLE_TIMEOUT);
     kb_conn_close(proxy->down, KB_CONN_NO_FLUSH);
+}
+
+static void log_timer_fired(struct kb_timer *timer)
+{
+    struct tcp_proxy *proxy = KB_CONTAINER_OF(timer, struct tcp_proxy, log_timer);
+
+    KB_ASSERT(proxy->kb_magic == (uint32_t)KB_MAGIC_tcp_proxy);
+    upstream_info(proxy);
+    byte_counts_set(proxy);
+    log_write(proxy, "TcpPeriodic");
+    kb_loop_timer_arm(loop_of(proxy), timer, proxy->config->log_interval_ms);
 }
 
 static void duration_timer_fired(struct kb_timer *timer)

@@ -46,6 +46,7 @@ struct kb_tcp_proxy_config {
     uint64_t idle_timeout_ms;     /* 0: none */
     uint64_t max_duration_ms;     /* 0: none */
     uint32_t max_connect_attempts;
+    uint64_t log_interval_ms; /* access_log_flush_interval; 0: none */
     bool log_on_connected;
 };
 KB_OBJ_MAGIC(kb_tcp_proxy_config, 0x54435043);

@@ -61,6 +61,30 @@ static void unsupported_check(const tcp_proxy_message *m, struct kb_diag *diag)
     }
 }
 
+static void access_log_options_apply(struct kb_tcp_proxy_config *config, const tcp_proxy_message *m,
+                                     struct kb_diag *diag)
+{
+    const Envoy__Extensions__Filters__Network__TcpProxy__V3__TcpProxy__TcpAccessLogOptions
+        *options = m->access_log_options;
+
+    config->log_on_connected = m->flush_access_log_on_connected;
+    config->log_interval_ms = kb_wkt_duration_ms(m->access_log_flush_interval, 0);
+    if (options == NULL) {
+        return;
+    }
+    if (m->flush_access_log_on_connected) {
+        kb_diag_error(
+            diag,
+            "Only one of flush_access_log_on_connected or access_log_options can be specified.");
+    }
+    if (m->access_log_flush_interval != NULL) {
+        kb_diag_error(
+            diag, "Only one of access_log_flush_interval or access_log_options can be specified.");
+    }
+    config->log_on_connected = options->flush_access_log_on_connected;
+    config->log_interval_ms = kb_wkt_duration_ms(options->access_log_flush_interval, 0);
+}
+
 int kb_tcp_proxy_config_create(const void *message, struct kb_factory_context *factory,
                                struct kb_diag *diag, void **out)
 {
@@ -85,9 +109,7 @@ int kb_tcp_proxy_config_create(const void *message, struct kb_factory_context *f
     config->idle_timeout_ms = kb_wkt_duration_ms(m->idle_timeout, IDLE_TIMEOUT_DEFAULT_MS);
     config->max_duration_ms = kb_wkt_duration_ms(m->max_downstream_connection_duration, 0);
     config->max_connect_attempts = kb_wkt_u32(m->max_connect_attempts, 1);
-    config->log_on_connected =
-        m->flush_access_log_on_connected ||
-        (m->access_log_options != NULL && m->access_log_options->flush_access_log_on_connected);
+    access_log_options_apply(config, m, diag);
     clusters_create(config, m, diag);
     unsupported_check(m, diag);
     if (m->tunneling_config != NULL) {
