@@ -157,39 +157,7 @@ void kb_format_eval_coalesce(const struct kb_format_command *command,
     value->kind = KB_FORMAT_MISSING;
 }
 
-/* ---- filter state, CEL ---- */
-
-bool kb_format_make_filter_state(struct kb_format_command *command, struct kb_str args,
-                                 struct kb_arena *arena, struct kb_diag *diag)
-{
-    struct kb_str rest = args;
-    struct kb_str key = KB_STR_NULL, type = KB_STR_NULL, field = KB_STR_NULL;
-
-    (void)command;
-    (void)arena;
-    kb_str_next_token(&rest, ':', &key);
-    if (rest.p != NULL) {
-        kb_str_next_token(&rest, ':', &type);
-    }
-    if (rest.p != NULL) {
-        kb_str_next_token(&rest, ':', &field);
-    }
-    if (key.len == 0) {
-        kb_diag_error(diag, "Invalid filter state configuration, key cannot be empty.");
-        return false;
-    }
-    if (type.len > 0 && !kb_str_eq(type, KB_STR("PLAIN")) && !kb_str_eq(type, KB_STR("TYPED")) &&
-        !kb_str_eq(type, KB_STR("FIELD"))) {
-        kb_diag_error(diag, "Invalid filter state serialize type, only support PLAIN/TYPED/FIELD.");
-        return false;
-    }
-    if (kb_str_eq(type, KB_STR("FIELD")) != (field.len > 0)) {
-        kb_diag_error(
-            diag, "Invalid filter state serialize type, FIELD should be used with the field name.");
-        return false;
-    }
-    return true;
-}
+/* ---- CEL ---- */
 
 bool kb_format_make_unsupported(struct kb_format_command *command, struct kb_str args,
                                 struct kb_arena *arena, struct kb_diag *diag)

@@ -54,6 +54,11 @@ struct kb_format_command {
             struct kb_str path; /* "namespace:key:key" */
             size_t max_len;
         } metadata;
+        struct {
+            const struct kb_filter_state_key *key;
+            struct kb_str field;
+            uint8_t form; /* enum state_form of formatter_filter_state.c */
+        } state;
         int mask_len; /* addresses; INT_MIN: none */
     };
 };
@@ -269,10 +274,14 @@ void kb_format_eval_coalesce(const struct kb_format_command *command,
                              struct kb_format_source *source, struct kb_format_value *value);
 bool kb_format_make_coalesce(struct kb_format_command *command, struct kb_str args,
                              struct kb_arena *arena, struct kb_diag *diag);
-bool kb_format_make_filter_state(struct kb_format_command *command, struct kb_str args,
-                                 struct kb_arena *arena, struct kb_diag *diag);
 bool kb_format_make_unsupported(struct kb_format_command *command, struct kb_str args,
                                 struct kb_arena *arena, struct kb_diag *diag);
+
+/* formatter_filter_state.c. param: 1 for that of the upstream connection. */
+void kb_format_eval_filter_state(const struct kb_format_command *command,
+                                 struct kb_format_source *source, struct kb_format_value *value);
+bool kb_format_make_filter_state(struct kb_format_command *command, struct kb_str args,
+                                 struct kb_arena *arena, struct kb_diag *diag);
 
 /* formatter_metadata.c. param: whose metadata. */
 enum {

@@ -12,6 +12,7 @@ struct kb_cluster;
 struct kb_route;
 struct kb_worker;
 struct kb_ssl_connection_info;
+struct kb_filter_state_item;
 
 enum kb_response_flag {
 #define X(id, brief, text) KB_RF_##id,
@@ -35,7 +36,8 @@ struct kb_connection_info {
     struct kb_str termination_details;      /* %CONNECTION_TERMINATION_DETAILS% */
     struct kb_str transport_failure_reason; /* %DOWNSTREAM_TRANSPORT_FAILURE_REASON% */
     struct kb_str local_close_reason;
-    const struct kb_ssl_connection_info *ssl; /* ssl_connection_info.h; NULL: plain text */
+    const struct kb_ssl_connection_info *ssl;  /* ssl_connection_info.h; NULL: plain text */
+    struct kb_filter_state_item *filter_state; /* filter_state.h; NULL: nothing */
     uint64_t id;
     uint64_t start_ns;
     uint32_t requests; /* streams so far */
@@ -70,6 +72,7 @@ struct kb_upstream_info {
     uint64_t header_bytes_received;
     enum kb_protocol protocol;
     struct kb_str hosts_attempted; /* comma separated address texts, in the stream's arena */
+    struct kb_filter_state_item *filter_state; /* of the connection; held by the stream */
 };
 
 struct kb_stream_info {
@@ -95,7 +98,8 @@ struct kb_stream_info {
     uint64_t wire_bytes_received;
     uint64_t wire_bytes_sent;
     uint32_t attempt_count;
-    const struct kb_route *route; /* NULL: none */
+    const struct kb_route *route;              /* NULL: none */
+    struct kb_filter_state_item *filter_state; /* filter_state.h; NULL: nothing */
     struct kb_str route_name;
     struct kb_str virtual_cluster_name;
     struct kb_str upstream_cluster_name; /* alt_stat_name or name; p NULL */

@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "proxy/api/access_logger.h"
+#include "proxy/api/filter_state.h"
 #include "proxy/http/hcm_internal.h"
 #include "proxy/http/local_reply.h"
 #include "proxy/http/path.h"
@@ -110,6 +111,9 @@ static void destroy_deferred(struct kb_deferred *deferred)
     }
     kb_buf_dispose(&stream->decode_buffer);
     kb_slice_unref(stream->head_slice);
+    if (KB_UNLIKELY(stream->info.filter_state != NULL)) {
+        kb_filter_state_dispose(&stream->info.filter_state, &stream->arena);
+    }
     kb_arena_dispose(&stream->arena);
     kb_list_unlink(&stream->link);
     hcm->stream_count--;

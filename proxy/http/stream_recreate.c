@@ -2,6 +2,7 @@
 /* Starts a stream over for an internal redirect (Envoy ActiveStream::recreateStream): the first
  * pass is logged and its filters go; the same request, with the headers that the redirect changed,
  * passes new ones. */
+#include "proxy/api/filter_state.h"
 #include "proxy/http/hcm_internal.h"
 
 /* What the second pass knows of the first: the connection's side, not the answer's. */
@@ -40,6 +41,7 @@ static void first_pass_end(struct kb_stream *stream, struct kb_header_map *respo
     kb_stream_filters_complete(stream);
     kb_stream_log_write(stream, "DownstreamEnd");
     kb_stream_filters_destroy(stream);
+    kb_filter_state_dispose(&stream->info.filter_state, &stream->arena);
     kb_buf_dispose(&stream->decode_buffer);
 }
 
