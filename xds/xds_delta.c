@@ -7,7 +7,8 @@
 #include "base/log.h"
 #include "proto/wkt.h"
 
-#define INITIAL_VERSION Envoy__Service__Discovery__V3__DeltaDiscoveryRequest__InitialResourceVersionsEntry
+#define INITIAL_VERSION \
+    Envoy__Service__Discovery__V3__DeltaDiscoveryRequest__InitialResourceVersionsEntry
 
 void kb_xds_delta_init(struct kb_xds_delta *delta, enum kb_xds_type type)
 {
@@ -50,8 +51,7 @@ static void first_fill(struct kb_xds_delta *delta,
         kb_arena_alloc(arena, count * sizeof(char *), _Alignof(char *));
     request->initial_resource_versions =
         kb_arena_alloc(arena, count * sizeof(INITIAL_VERSION *), _Alignof(void *));
-    KB_MAP_FOREACH(map_entry, &delta->watches.names)
-    {
+    KB_MAP_FOREACH (map_entry, &delta->watches.names) {
         const struct kb_xds_name *name = map_entry->value;
 
         if (name->requested) {
@@ -98,8 +98,7 @@ static void changes_fill(struct kb_xds_delta *delta,
     kb_xds_watches_changes_clear(&delta->watches);
 }
 
-struct kb_str kb_xds_delta_request(struct kb_xds_delta *delta,
-                                   Envoy__Config__Core__V3__Node *node,
+struct kb_str kb_xds_delta_request(struct kb_xds_delta *delta, Envoy__Config__Core__V3__Node *node,
                                    const struct kb_xds_ack *ack, struct kb_arena *arena)
 {
     Envoy__Service__Discovery__V3__DeltaDiscoveryRequest request;
@@ -164,8 +163,7 @@ static void resource_decode(const struct kb_xds_delta *delta,
                       resource->name);
         return;
     }
-    if (is_heartbeat(delta, resource) ||
-        (resource->resource == NULL && resource->n_aliases > 0)) {
+    if (is_heartbeat(delta, resource) || (resource->resource == NULL && resource->n_aliases > 0)) {
         return;
     }
     if (resource->resource == NULL || strcmp(resource->resource->type_url, url) != 0) {
@@ -245,10 +243,12 @@ void kb_xds_delta_response(struct kb_xds_delta *delta,
     ack->error = NULL;
     response_decode(delta, response, &parts, arena, diag);
     if (kb_diag_result(diag) == 0) {
-        const struct kb_xds_update update = {
-            parts.resources,     parts.count,
-            parts.removed,       parts.removed_count,
-            kb_str_from_cstr(response->system_version_info), false};
+        const struct kb_xds_update update = {parts.resources,
+                                             parts.count,
+                                             parts.removed,
+                                             parts.removed_count,
+                                             kb_str_from_cstr(response->system_version_info),
+                                             false};
 
         kb_xds_watches_deliver(&delta->watches, &update, diag);
     }

@@ -27,8 +27,7 @@ void kb_xds_delta_stream_opened(struct kb_xds_delta *delta);
 bool kb_xds_delta_pending(const struct kb_xds_delta *delta);
 /* The next DeltaDiscoveryRequest as bytes in the arena: what changed, and the answer `ack` (NULL:
  * none). `node` is NULL when it was sent already. */
-struct kb_str kb_xds_delta_request(struct kb_xds_delta *delta,
-                                   Envoy__Config__Core__V3__Node *node,
+struct kb_str kb_xds_delta_request(struct kb_xds_delta *delta, Envoy__Config__Core__V3__Node *node,
                                    const struct kb_xds_ack *ack, struct kb_arena *arena);
 /* Decodes and delivers. The answer is due: *ack points into the arena. diag gets what is wrong; it
  * must be empty. */

@@ -406,8 +406,8 @@ static void unsaid_drop(struct kb_xds_mux *mux)
 
 static void stream_open(struct kb_xds_mux *mux)
 {
-    mux->stream = mux->options.transport->open(
-        mux->options.transport, kb_str_from_cstr(mux->method), &stream_events, mux);
+    mux->stream = mux->options.transport->open(mux->options.transport,
+                                               kb_str_from_cstr(mux->method), &stream_events, mux);
     if (mux->stream == NULL) {
         stream_lost(mux, 14, KB_STR("no host to connect to"));
         return;
@@ -502,8 +502,7 @@ struct kb_xds_watch *kb_xds_mux_watch(struct kb_xds_mux *mux, enum kb_xds_type t
                                       const struct kb_xds_watch_callbacks *callbacks, void *arg)
 {
     struct type_state *state = &mux->types[type];
-    struct kb_xds_watch *watch =
-        kb_xds_watches_add(watches_of(mux, type), name, callbacks, arg);
+    struct kb_xds_watch *watch = kb_xds_watches_add(watches_of(mux, type), name, callbacks, arg);
 
     if (!state->subscribed) {
         state->subscribed = true;

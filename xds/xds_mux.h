@@ -36,7 +36,7 @@ struct kb_xds_mux_options {
     struct kb_str method; /* copied */
     bool delta;
     bool node_on_first_message_only;
-    bool unknown_fields_refused; /* --reject-unknown-dynamic-fields */
+    bool unknown_fields_refused;                /* --reject-unknown-dynamic-fields */
     struct Envoy__Config__Core__V3__Node *node; /* borrowed, for ever */
     uint64_t backoff_base_ms;                   /* 0: KB_XDS_BACKOFF_BASE_MS */
     uint64_t backoff_max_ms;                    /* 0: KB_XDS_BACKOFF_MAX_MS */

@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "proto/any.h"
 #include "proto/wkt.h"
 
 #define WRAPPER_URL "type.googleapis.com/envoy.service.discovery.v3.Resource"
@@ -78,9 +79,9 @@ static bool wrapped_decode(const struct kb_xds_sotw *sotw, const Google__Protobu
                            struct kb_str version, struct kb_xds_resource *out,
                            struct kb_arena *arena, struct kb_diag *diag)
 {
-    const Envoy__Service__Discovery__V3__Resource *wrapper = KB_ANY_UNPACK(
-        any, envoy__service__discovery__v3__resource, Envoy__Service__Discovery__V3__Resource,
-        arena, diag);
+    const Envoy__Service__Discovery__V3__Resource *wrapper =
+        KB_ANY_UNPACK(any, envoy__service__discovery__v3__resource,
+                      Envoy__Service__Discovery__V3__Resource, arena, diag);
 
     if (wrapper == NULL) {
         return false;
@@ -173,7 +174,8 @@ bool kb_xds_sotw_response(struct kb_xds_sotw *sotw,
                                _Alignof(struct kb_xds_resource));
     for (size_t i = 0; i < response->n_resources; i++) {
         kb_diag_push_index(diag, "resources", i);
-        decoded &= resource_decode(sotw, response->resources[i], version, &resources[i], arena, diag);
+        decoded &=
+            resource_decode(sotw, response->resources[i], version, &resources[i], arena, diag);
         kb_diag_pop(diag);
     }
     if (decoded) {

@@ -23,8 +23,8 @@ void kb_xds_sotw_dispose(struct kb_xds_sotw *sotw);
 void kb_xds_sotw_stream_opened(struct kb_xds_sotw *sotw);
 /* The next DiscoveryRequest as bytes in the arena: subscription, acceptance and refusal in one.
  * `node` is NULL when it was sent already. An error is said once. */
-struct kb_str kb_xds_sotw_request(struct kb_xds_sotw *sotw,
-                                  Envoy__Config__Core__V3__Node *node, struct kb_arena *arena);
+struct kb_str kb_xds_sotw_request(struct kb_xds_sotw *sotw, Envoy__Config__Core__V3__Node *node,
+                                  struct kb_arena *arena);
 /* Decodes and delivers. The answer is kb_xds_sotw_request; false: none is due. diag gets what is
  * wrong; it must be empty. */
 bool kb_xds_sotw_response(struct kb_xds_sotw *sotw,

@@ -19,8 +19,8 @@ struct kb_xds_stream_events {
 };
 
 struct kb_xds_transport {
-    /* Begins a bidirectional stream of a gRPC method ("/package.Service/Method"). NULL: it cannot be
-     * begun, as there is no host. `events` and `arg` are kept until close. */
+    /* Begins a bidirectional stream of a gRPC method ("/package.Service/Method"). NULL: it cannot
+     * be begun, as there is no host. `events` and `arg` are kept until close. */
     struct kb_xds_stream *(*open)(struct kb_xds_transport *transport, struct kb_str method,
                                   const struct kb_xds_stream_events *events, void *arg);
     /* Queues one message (copied). KB_EAGAIN: nothing was taken, `writable` comes later; anything

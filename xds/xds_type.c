@@ -10,9 +10,10 @@
 #include "envoy/extensions/transport_sockets/tls/v3/secret.pb-c.h"
 #include "proto/reflect.h"
 
-#define TYPE_URL(name)                "type.googleapis.com/" name
-#define METHODS(service, type, verbs) \
-    "/envoy.service." service "." type "/Stream" verbs, "/envoy.service." service "." type "/Delta" verbs
+#define TYPE_URL(name) "type.googleapis.com/" name
+#define METHODS(service, type, verbs)                   \
+    "/envoy.service." service "." type "/Stream" verbs, \
+        "/envoy.service." service "." type "/Delta" verbs
 
 const struct kb_xds_type_info kb_xds_types[KB_XDS_TYPE_COUNT] = {
     [KB_XDS_CLUSTER] = {"CDS", TYPE_URL("envoy.config.cluster.v3.Cluster"),
@@ -27,8 +28,7 @@ const struct kb_xds_type_info kb_xds_types[KB_XDS_TYPE_COUNT] = {
                          METHODS("listener.v3", "ListenerDiscoveryService", "Listeners")},
     [KB_XDS_ROUTE_CONFIGURATION] = {"RDS", TYPE_URL("envoy.config.route.v3.RouteConfiguration"),
                                     &envoy__config__route__v3__route_configuration__descriptor,
-                                    "name",
-                                    METHODS("route.v3", "RouteDiscoveryService", "Routes")},
+                                    "name", METHODS("route.v3", "RouteDiscoveryService", "Routes")},
     [KB_XDS_SECRET] = {"SDS", TYPE_URL("envoy.extensions.transport_sockets.tls.v3.Secret"),
                        &envoy__extensions__transport_sockets__tls__v3__secret__descriptor, "name",
                        METHODS("secret.v3", "SecretDiscoveryService", "Secrets")},

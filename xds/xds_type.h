@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The types of resources that a control plane sends: URL, message, where the name stands, and the
- * methods of their own services. https://www.envoyproxy.io/docs/envoy/v1.40/api-docs/xds_protocol */
+ * methods of their own services. https://www.envoyproxy.io/docs/envoy/v1.40/api-docs/xds_protocol
+ */
 #pragma once
 
 #include "proto/pb.h"
@@ -20,8 +21,9 @@ struct kb_xds_type_info {
     const char *short_name; /* "CDS" */
     const char *url;        /* "type.googleapis.com/envoy.config.cluster.v3.Cluster" */
     const ProtobufCMessageDescriptor *message;
-    const char *name_field;   /* "name" */
-    const char *sotw_method;  /* "/envoy.service.cluster.v3.ClusterDiscoveryService/StreamClusters" */
+    const char *name_field; /* "name" */
+    const char
+        *sotw_method; /* "/envoy.service.cluster.v3.ClusterDiscoveryService/StreamClusters" */
     const char *delta_method;
 };
 

@@ -62,8 +62,7 @@ static void name_drop_if_idle(struct kb_xds_watches *watches, struct kb_xds_name
 void kb_xds_watches_dispose(struct kb_xds_watches *watches)
 {
     KB_ASSERT(kb_list_empty(&watches->watches));
-    KB_MAP_FOREACH(entry, &watches->names)
-    {
+    KB_MAP_FOREACH (entry, &watches->names) {
         struct kb_xds_name *name = entry->value;
 
         version_clear(name);
@@ -217,8 +216,7 @@ static void calls_collect(struct kb_xds_watches *watches, const struct kb_xds_up
                           struct calls *calls)
 {
     KB_LIST_FOREACH (link, &watches->wildcards) {
-        struct call *call =
-            call_add(calls, KB_LIST_ENTRY(link, struct kb_xds_watch, name_link));
+        struct call *call = call_add(calls, KB_LIST_ENTRY(link, struct kb_xds_watch, name_link));
 
         call->resources = update->resources;
         call->resource_count = update->resource_count;
@@ -317,12 +315,12 @@ void kb_xds_watches_expire(struct kb_xds_watches *watches, uint64_t now_ms)
         return;
     }
     kb_arena_init(&arena, NULL);
-    removed = kb_arena_alloc(&arena, watches->names.len * sizeof(*removed), _Alignof(struct kb_str));
+    removed =
+        kb_arena_alloc(&arena, watches->names.len * sizeof(*removed), _Alignof(struct kb_str));
     memset(&update, 0, sizeof(update));
     update.removed = removed;
     watches->expires_ms = UINT64_MAX;
-    KB_MAP_FOREACH(entry, &watches->names)
-    {
+    KB_MAP_FOREACH (entry, &watches->names) {
         struct kb_xds_name *name = entry->value;
 
         if (name->expires_ms != 0 && name->expires_ms <= now_ms) {

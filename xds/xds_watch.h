@@ -59,7 +59,7 @@ struct kb_xds_watches {
     struct kb_list watches;   /* newest first */
     struct kb_list wildcards; /* those without a name */
     struct kb_list changes;
-    bool track_changes; /* a request was sent on this stream: later ones say what changed */
+    bool track_changes;  /* a request was sent on this stream: later ones say what changed */
     uint64_t expires_ms; /* the next of all names; UINT64_MAX: none */
     uint32_t mark;
 };
@@ -68,7 +68,7 @@ KB_OBJ_MAGIC(kb_xds_watches, 0x58575354);
 struct kb_xds_watch {
     KB_OBJ;
     struct kb_list link;
-    struct kb_list name_link; /* in its name, or in wildcards */
+    struct kb_list name_link;       /* in its name, or in wildcards */
     struct kb_xds_watches *watches; /* NULL: destroyed while an update is under way */
     struct kb_xds_name *name;       /* NULL: all of the type */
     const struct kb_xds_watch_callbacks *callbacks;
