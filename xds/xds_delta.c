@@ -10,6 +10,9 @@
 #define INITIAL_VERSION \
     Envoy__Service__Discovery__V3__DeltaDiscoveryRequest__InitialResourceVersionsEntry
 
+#define INITIAL_VERSION_INIT \
+    envoy__service__discovery__v3__delta_discovery_request__initial_resource_versions_entry__init
+
 void kb_xds_delta_init(struct kb_xds_delta *delta, enum kb_xds_type type)
 {
     memset(delta, 0, sizeof(*delta));
@@ -61,8 +64,7 @@ static void first_fill(struct kb_xds_delta *delta,
         if (name->version != NULL) {
             INITIAL_VERSION *entry = KB_ARENA_NEW(arena, INITIAL_VERSION);
 
-            envoy__service__discovery__v3__delta_discovery_request__initial_resource_versions_entry__init(
-                entry);
+            INITIAL_VERSION_INIT(entry);
             entry->key = kb_xds_text(arena, name->name);
             entry->value = name->version;
             request->initial_resource_versions[request->n_initial_resource_versions++] = entry;

@@ -64,4 +64,5 @@ void kb_xds_mux_unwatch(struct kb_xds_mux *mux, struct kb_xds_watch *watch);
 void kb_xds_mux_pause(struct kb_xds_mux *mux, enum kb_xds_type type);
 void kb_xds_mux_resume(struct kb_xds_mux *mux, enum kb_xds_type type);
 
+/* Whether it speaks the incremental protocol. */
 bool kb_xds_mux_is_delta(const struct kb_xds_mux *mux);
