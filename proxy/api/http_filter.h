@@ -27,6 +27,8 @@ enum kb_filter_data_status {
 };
 enum kb_filter_trailers_status { KB_FILTER_TRAILERS_CONTINUE, KB_FILTER_TRAILERS_STOP };
 
+#define KB_ROUTE_CONFIG_LEVELS 4 /* table, virtual host, route, weighted cluster */
+
 struct kb_http_filter_ops {
     const char *name;
     const char *type_url;
@@ -34,12 +36,20 @@ struct kb_http_filter_ops {
     int (*config_create)(const void *message, struct kb_factory_context *factory,
                          struct kb_diag *diag, void **config);
     void (*config_destroy)(void *config);
+    /* typed_per_filter_config: the type of its message (NULL: type_url) and how it is built; NULL:
+     * the filter has none, and one is an error. Lives as long as the route table, in whose arena
+     * factory->arena is. */
+    const char *route_type_url;
+    int (*route_config_create)(const void *message, struct kb_factory_context *factory,
+                               struct kb_diag *diag, void **config);
+    void (*route_config_destroy)(void *config); /* may be NULL */
     /* Per stream; memory from kb_stream_arena. */
     void *(*create)(void *config, struct kb_stream *stream);
     enum kb_filter_headers_status (*decode_headers)(void *filter, struct kb_header_map *headers,
                                                     bool end_stream);
     enum kb_filter_data_status (*decode_data)(void *filter, struct kb_buf *data, bool end_stream);
     enum kb_filter_trailers_status (*decode_trailers)(void *filter, struct kb_header_map *trailers);
+    /* The answer, local replies too. A filter that has none of these costs an answer nothing. */
     enum kb_filter_headers_status (*encode_headers)(void *filter, struct kb_header_map *headers,
                                                     bool end_stream);
     enum kb_filter_data_status (*encode_data)(void *filter, struct kb_buf *data, bool end_stream);
@@ -48,8 +58,8 @@ struct kb_http_filter_ops {
     void (*on_stream_complete)(void *filter);
     /* The last call: cancel timers and upstream work. The arena goes after it. */
     void (*on_destroy)(void *filter);
-    /* Terminal filter only: the downstream write queue is full / drained; stop and resume the
-     * response's source. */
+    /* The downstream write queue, or a filter's own, is full / drained; the terminal filter stops
+     * and resumes the response's source. May be NULL. */
     void (*on_above_high)(void *filter);
     void (*on_below_low)(void *filter);
 };
@@ -62,6 +72,15 @@ struct kb_stream_info *kb_stream_stream_info(struct kb_stream *stream);
 struct kb_header_map *kb_stream_request_headers(struct kb_stream *stream);
 /* The route chosen when the headers came; NULL: none. */
 const struct kb_route *kb_stream_route(struct kb_stream *stream);
+/* The random number by which it was chosen, for kb_route_choose_cluster. */
+uint64_t kb_stream_route_random(const struct kb_stream *stream);
+/* The most specific typed_per_filter_config for this filter (weighted cluster, route, virtual host,
+ * table), as its route_config_create made it; NULL: none. Not from within create. Costs a
+ * comparison when no route of the table has any. */
+const void *kb_stream_route_config(struct kb_stream *stream, const void *filter);
+/* All of them, the most specific first, for filters that merge; returns how many. */
+size_t kb_stream_route_configs(struct kb_stream *stream, const void *filter,
+                               const void *configs[KB_ROUTE_CONFIG_LEVELS]);
 /* Chooses again, after a filter changed what routing looks at. */
 void kb_stream_clear_route_cache(struct kb_stream *stream);
 
@@ -74,6 +93,19 @@ void kb_stream_send_local_reply(struct kb_stream *stream, unsigned status, struc
 
 /* Resumes after a STOP status. The stream may be gone when it returns. */
 void kb_stream_continue_decoding(struct kb_stream *stream, void *filter);
+/* The same of the answer. */
+void kb_stream_continue_encoding(struct kb_stream *stream, void *filter);
+/* A part of the body that the filter held back itself (KB_FILTER_DATA_STOP_NO_BUFFER does not keep
+ * it): goes on behind it. All of data is taken. Give the last part before a trailer section without
+ * end_stream, then continue. The stream may be gone when it returns. */
+void kb_stream_inject_decoded_data(struct kb_stream *stream, void *filter, struct kb_buf *data,
+                                   bool end_stream);
+void kb_stream_inject_encoded_data(struct kb_stream *stream, void *filter, struct kb_buf *data,
+                                   bool end_stream);
+/* A filter holds more (less) of the answer than it should: stops (resumes) the answer's source.
+ * Counted; what was stopped has to be resumed or the stream to end. */
+void kb_stream_encoder_above_high(struct kb_stream *stream, void *filter);
+void kb_stream_encoder_below_low(struct kb_stream *stream, void *filter);
 
 /* Terminal filter: the answer, passed back through the encoder filters. `headers` lives in the
  * stream's arena. */

@@ -131,7 +131,8 @@ struct kb_route {
     bool include_is_timeout_retry;
     bool auto_host_rewrite;
     bool append_x_forwarded_host;
-    bool filters_switched; /* kb_route_filter_disabled may say something */
+    bool filter_configs;        /* kb_route_filter_* may say something */
+    bool choice_filter_configs; /* so may its weighted clusters */
 };
 
 /* Builds a table; NULL only after an error was reported. `validate_clusters`: unknown clusters are
@@ -224,10 +225,23 @@ bool kb_route_hash(const struct kb_route *route, const struct kb_header_map *hea
 struct kb_str kb_hash_cookie_text(const struct kb_hash_cookie *cookie, struct kb_str value,
                                   struct kb_arena *arena);
 
-/* Whether typed_per_filter_config switches the HTTP filter of that name off (1) or on (0) for this
- * route; -1: says nothing. `choice` as from kb_route_choose_cluster, or NULL. */
-int kb_route_filter_disabled(const struct kb_route *route, const void *choice,
-                             struct kb_str filter_name);
+#define KB_FILTER_NAMES_MAX 16384
+
+/* The number of a filter's name in a chain, by which routes find what they say of it: the same for
+ * the same name, for the life of the process. Names are few; past KB_FILTER_NAMES_MAX of them: 0,
+ * which no filter has. Main thread. */
+uint32_t kb_filter_name_id(struct kb_str name);
+
+/* typed_per_filter_config of this route for the filter of that name; `choice` as from
+ * kb_route_choose_cluster, or NULL. */
+/* Whether it switches the filter off (1) or on (0); -1: says nothing. */
+int kb_route_filter_disabled(const struct kb_route *route, const void *choice, uint32_t name_id);
+/* The configuration of the most specific level that has one, or NULL. */
+const void *kb_route_filter_config(const struct kb_route *route, const void *choice,
+                                   uint32_t name_id);
+/* Those of all levels, the most specific first; returns how many. */
+size_t kb_route_filter_configs(const struct kb_route *route, const void *choice, uint32_t name_id,
+                               const void *configs[KB_ROUTE_CONFIG_LEVELS]);
 
 /* A virtual cluster of the virtual host: statistics of requests that its headers match,
  * "vhost.v.vcluster.c.". */

@@ -35,6 +35,7 @@ struct kb_hcm_filter {
     const struct kb_http_filter_ops *ops;
     void *config;
     struct kb_str name;
+    uint32_t name_id; /* kb_filter_name_id */
     bool disabled;
 };
 
@@ -42,6 +43,7 @@ struct kb_hcm_filter {
 struct kb_hcm_filter_chain {
     struct kb_hcm_filter *filters;
     size_t count;
+    bool encodes; /* some filter looks at answers */
 };
 
 /* One entry of upgrade_configs. */

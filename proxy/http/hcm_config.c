@@ -330,7 +330,12 @@ static void filter_apply(struct chain_build *build, const HCM(HttpFilter) * m, b
     }
     filter->ops = extension->ops;
     filter->name = kb_str_dup(arena, kb_wkt_str(m->name));
+    filter->name_id = kb_filter_name_id(filter->name);
     filter->disabled = m->disabled;
+    build->chain->encodes |= kb_http_filter_encodes(filter->ops);
+    if (filter->name_id == 0) {
+        kb_diag_error(diag, "more than %d names of filters were used", KB_FILTER_NAMES_MAX);
+    }
     if (filter->ops->terminal != last) {
         kb_diag_error(diag,
                       last ? "Error: non-terminal filter named %s of type %s is the last filter in "

@@ -196,14 +196,9 @@ void kb_stream_encode_1xx(struct kb_stream *stream, struct kb_header_map *header
     }
 }
 
-void kb_stream_encode_headers(struct kb_stream *stream, struct kb_header_map *headers,
-                              bool end_stream)
+void kb_stream_headers_send(struct kb_stream *stream, struct kb_header_map *headers,
+                            bool end_stream)
 {
-    if (stream->ended || stream->encoder == NULL) {
-        return;
-    }
-    stream->response_started = true;
-    stream->response = headers;
     stream->info.response_code = headers->status;
     if (KB_UNLIKELY(stream->upgrade_asked)) {
         stream->upgraded =
@@ -223,12 +218,8 @@ void kb_stream_encode_headers(struct kb_stream *stream, struct kb_header_map *he
     }
 }
 
-void kb_stream_encode_data(struct kb_stream *stream, struct kb_buf *data, bool end_stream)
+void kb_stream_data_send(struct kb_stream *stream, struct kb_buf *data, bool end_stream)
 {
-    if (stream->ended || stream->encoder == NULL) {
-        kb_buf_consume(data, data->len);
-        return;
-    }
     stream->info.bytes_sent += data->len;
     kb_stream_touch(stream);
     stream->encoder_ops->encode_data(stream->encoder, data, end_stream);
@@ -238,15 +229,53 @@ void kb_stream_encode_data(struct kb_stream *stream, struct kb_buf *data, bool e
     }
 }
 
+void kb_stream_trailers_send(struct kb_stream *stream, struct kb_header_map *trailers)
+{
+    stream->response_trailers = trailers;
+    stream->encoder_ops->encode_trailers(stream->encoder, trailers);
+    stream->encoder = NULL;
+    local_completed(stream);
+}
+
+void kb_stream_encode_headers(struct kb_stream *stream, struct kb_header_map *headers,
+                              bool end_stream)
+{
+    if (stream->ended || stream->encoder == NULL) {
+        return;
+    }
+    stream->response_started = true;
+    stream->response = headers;
+    if (KB_UNLIKELY(stream->encoding != NULL)) {
+        stream->info.response_code = headers->status;
+        kb_stream_filters_encode_headers(stream, end_stream);
+        return;
+    }
+    kb_stream_headers_send(stream, headers, end_stream);
+}
+
+void kb_stream_encode_data(struct kb_stream *stream, struct kb_buf *data, bool end_stream)
+{
+    if (stream->ended || stream->encoder == NULL) {
+        kb_buf_consume(data, data->len);
+        return;
+    }
+    if (KB_UNLIKELY(stream->encoding != NULL)) {
+        kb_stream_filters_encode_data(stream, data, end_stream);
+        return;
+    }
+    kb_stream_data_send(stream, data, end_stream);
+}
+
 void kb_stream_encode_trailers(struct kb_stream *stream, struct kb_header_map *trailers)
 {
     if (stream->ended || stream->encoder == NULL) {
         return;
     }
-    stream->response_trailers = trailers;
-    stream->encoder_ops->encode_trailers(stream->encoder, trailers);
-    stream->encoder = NULL;
-    local_completed(stream);
+    if (KB_UNLIKELY(stream->encoding != NULL)) {
+        kb_stream_filters_encode_trailers(stream, trailers);
+        return;
+    }
+    kb_stream_trailers_send(stream, trailers);
 }
 
 void kb_stream_reset(struct kb_stream *stream)

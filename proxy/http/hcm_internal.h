@@ -55,9 +55,17 @@ struct kb_stream_log_timer;
 struct kb_stream_filter {
     const struct kb_http_filter_ops *ops;
     void *self;
+    uint32_t name_id;     /* kb_filter_name_id of its name in the chain */
     bool headers_stopped; /* decode_headers said stop and has not been continued */
     bool stop_all;
+    bool hold_waits; /* at the limit of what is held for it reading stops */
+    bool trailers_stopped;
+    bool encode_stopped; /* the same of the answer */
+    bool encode_stop_all;
+    bool encode_trailers_stopped;
 };
+
+struct kb_stream_encoding; /* http_filter_encode.c */
 
 /* One downstream request and its answer. */
 struct kb_stream {
@@ -74,9 +82,12 @@ struct kb_stream {
     struct kb_stream_info info;
     struct kb_slice *head_slice; /* pins the request's strings */
     const struct kb_route *route;
+    uint64_t route_random; /* what the route and its weighted cluster were chosen by */
+    struct kb_stream_encoding *encoding; /* NULL: no filter looks at the answer */
     struct kb_stream_filter *filters;
     size_t filter_count;           /* 0 until the chain is made */
     struct kb_buf decode_buffer;   /* body held back by a stopped filter */
+    uint32_t held_by;              /* its index */
     struct kb_timer headers_timer; /* request_headers_timeout, then stream idle */
     struct kb_timer request_timer; /* request_timeout */
     struct kb_timer duration_timer;
@@ -85,6 +96,7 @@ struct kb_stream {
     uint64_t idle_deadline_ms; /* the idle timer is re-armed lazily: activity only moves this */
     struct kb_deferred destroy;
     unsigned read_disables; /* taken by this stream and not given back */
+    bool decode_paused;     /* reading stopped because of what is held */
     bool route_chosen;
     bool headers_decoded;      /* the request's head came and was accepted for decoding */
     bool remote_complete;      /* the whole request came */
@@ -159,6 +171,11 @@ void kb_stream_code_count(struct kb_stream *stream, unsigned status);
 
 /* ---- hcm_encode.c ---- */
 
+/* Behind the filters: to the codec. */
+void kb_stream_headers_send(struct kb_stream *stream, struct kb_header_map *headers,
+                            bool end_stream);
+void kb_stream_data_send(struct kb_stream *stream, struct kb_buf *data, bool end_stream);
+void kb_stream_trailers_send(struct kb_stream *stream, struct kb_header_map *trailers);
 /* The response's headers as the client gets them: Envoy's HCM additions. */
 void kb_stream_finish_response_headers(struct kb_stream *stream, struct kb_header_map *headers,
                                        bool end_stream);
@@ -201,3 +218,16 @@ void kb_stream_filters_decode_trailers(struct kb_stream *stream);
 void kb_stream_filters_complete(struct kb_stream *stream);
 void kb_stream_filters_destroy(struct kb_stream *stream);
 void kb_stream_filters_watermark(struct kb_stream *stream, bool above);
+
+/* ---- http_filter_encode.c ---- */
+
+/* Whether it looks at answers. */
+bool kb_http_filter_encodes(const struct kb_http_filter_ops *ops);
+void kb_stream_encoding_create(struct kb_stream *stream);
+void kb_stream_encoding_dispose(struct kb_stream *stream);
+/* With encoding only. All of data is taken. */
+void kb_stream_filters_encode_headers(struct kb_stream *stream, bool end_stream);
+void kb_stream_filters_encode_data(struct kb_stream *stream, struct kb_buf *data, bool end_stream);
+void kb_stream_filters_encode_trailers(struct kb_stream *stream, struct kb_header_map *trailers);
+/* The connection's write queue is full, or drained. */
+void kb_stream_encoding_watermark(struct kb_stream *stream, bool above);

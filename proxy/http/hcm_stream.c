@@ -110,6 +110,9 @@ static void destroy_deferred(struct kb_deferred *deferred)
         kb_stream_read_disable(stream, false);
     }
     kb_buf_dispose(&stream->decode_buffer);
+    if (KB_UNLIKELY(stream->encoding != NULL)) {
+        kb_stream_encoding_dispose(stream);
+    }
     kb_slice_unref(stream->head_slice);
     if (KB_UNLIKELY(stream->info.filter_state != NULL)) {
         kb_filter_state_dispose(&stream->info.filter_state, &stream->arena);
@@ -416,9 +419,10 @@ const struct kb_route *kb_stream_route(struct kb_stream *stream)
         stream->route_chosen = true;
         stream->info.route_resolutions++;
         if (stream->hcm->config->route_config != NULL) {
+            stream->route_random = kb_rand_u64(&stream->hcm->worker->rand);
             stream->route =
                 kb_route_config_match(stream->hcm->config->route_config, &stream->request,
-                                      &stream->info, kb_rand_u64(&stream->hcm->worker->rand));
+                                      &stream->info, stream->route_random);
         }
         if (timed) {
             stream->info.route_resolution_ns += kb_clock_mono_ns() - start_ns;
@@ -427,6 +431,11 @@ const struct kb_route *kb_stream_route(struct kb_stream *stream)
         stream->info.route_name = stream->route != NULL ? stream->route->name : KB_STR_NULL;
     }
     return stream->route;
+}
+
+uint64_t kb_stream_route_random(const struct kb_stream *stream)
+{
+    return stream->route_random;
 }
 
 void kb_stream_clear_route_cache(struct kb_stream *stream)
@@ -454,8 +463,7 @@ void kb_stream_cluster_refresh(struct kb_stream *stream)
     stream->info.upstream_cluster_name = KB_STR_NULL;
     stream->info.upstream.cluster = NULL;
     if (stream->route == NULL || stream->route->kind != KB_ROUTE_CLUSTER ||
-        kb_route_choose_cluster(stream->route, &stream->request,
-                                kb_rand_u64(&stream->hcm->worker->rand), &slot, &name,
+        kb_route_choose_cluster(stream->route, &stream->request, stream->route_random, &slot, &name,
                                 &choice) != 0) {
         return;
     }

@@ -46,15 +46,57 @@ static const struct kb_hcm_filter_chain *upgrade_chain(struct kb_stream *stream,
     return by_hcm != NULL && by_hcm->chain.count > 0 ? &by_hcm->chain : &hcm->config->chain;
 }
 
+/* The weighted cluster that the router will choose, for what it says of filters. */
+static const void *route_choice(struct kb_stream *stream)
+{
+    const struct kb_route *route = stream->route;
+    const void *choice = NULL;
+    struct kb_str name;
+    uint32_t slot;
+
+    if (route->choice_filter_configs &&
+        kb_route_choose_cluster(
+            route, &stream->request,
+            kb_route_cluster_random(route, &stream->request, &stream->info, stream->route_random),
+            &slot, &name, &choice) != 0) {
+        return NULL;
+    }
+    return choice;
+}
+
 /* What the route says of a filter counts before how it stands in the chain. Without any filter a
  * request waits for its timeout, as in Envoy. */
-static bool filter_off(const struct kb_route *route, const struct kb_hcm_filter *filter)
+static bool filter_off(struct kb_stream *stream, const struct kb_hcm_filter *filter)
 {
-    int off = route != NULL && route->filters_switched
-                  ? kb_route_filter_disabled(route, NULL, filter->name)
+    int off = stream->route != NULL && stream->route->filter_configs
+                  ? kb_route_filter_disabled(stream->route, route_choice(stream), filter->name_id)
                   : -1;
 
     return off >= 0 ? off != 0 : filter->disabled;
+}
+
+size_t kb_stream_route_configs(struct kb_stream *stream, const void *self,
+                               const void *configs[KB_ROUTE_CONFIG_LEVELS])
+{
+    const struct kb_route *route = kb_stream_route(stream);
+
+    if (route == NULL || !route->filter_configs) {
+        return 0;
+    }
+    for (size_t i = 0; i < stream->filter_count; i++) {
+        if (stream->filters[i].self == self) {
+            return kb_route_filter_configs(route, route_choice(stream), stream->filters[i].name_id,
+                                           configs);
+        }
+    }
+    return 0;
+}
+
+const void *kb_stream_route_config(struct kb_stream *stream, const void *self)
+{
+    const void *configs[KB_ROUTE_CONFIG_LEVELS];
+
+    return kb_stream_route_configs(stream, self, configs) > 0 ? configs[0] : NULL;
 }
 
 bool kb_stream_filters_create(struct kb_stream *stream)
@@ -80,14 +122,18 @@ bool kb_stream_filters_create(struct kb_stream *stream)
     for (size_t i = 0; i < chain->count; i++) {
         const struct kb_hcm_filter *filter = &chain->filters[i];
 
-        if (KB_UNLIKELY(filter_off(stream->route, filter))) {
+        if (KB_UNLIKELY(filter_off(stream, filter))) {
             continue;
         }
-        stream->filters[count] = (struct kb_stream_filter){.ops = filter->ops};
+        stream->filters[count] =
+            (struct kb_stream_filter){.ops = filter->ops, .name_id = filter->name_id};
         stream->filters[count].self = filter->ops->create(filter->config, stream);
         count++;
     }
     stream->filter_count = count;
+    if (KB_UNLIKELY(chain->encodes)) {
+        kb_stream_encoding_create(stream);
+    }
     if (KB_UNLIKELY(count == 0)) {
         kb_stream_cluster_refresh(stream);
     }
@@ -108,6 +154,7 @@ static void headers_from(struct kb_stream *stream, size_t from, bool end_stream)
         if (status != KB_FILTER_HEADERS_CONTINUE) {
             filter->headers_stopped = !filter->ops->terminal;
             filter->stop_all = status != KB_FILTER_HEADERS_STOP_ITERATION;
+            filter->hold_waits = status == KB_FILTER_HEADERS_STOP_ALL_AND_WATERMARK;
             return;
         }
     }
@@ -118,27 +165,42 @@ void kb_stream_filters_decode_headers(struct kb_stream *stream, bool end_stream)
     headers_from(stream, 0, end_stream);
 }
 
-/* Keeps body for a stopped filter; at the limit the request is refused. */
-static void data_hold(struct kb_stream *stream, struct kb_buf *data)
+/* Keeps body for a stopped filter; at the limit the request is refused, or waits. */
+static void data_hold(struct kb_stream *stream, size_t by, struct kb_buf *data, bool waits)
 {
-    kb_buf_move(&stream->decode_buffer, data);
-    if (kb_buf_above_high(&stream->decode_buffer)) {
+    struct kb_buf *held = &stream->decode_buffer;
+
+    stream->held_by = (uint32_t)by;
+    kb_buf_move(held, data);
+    if (!kb_buf_above_high(held)) {
+        return;
+    }
+    if (!waits) {
         kb_stat_inc(stream->hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_TOO_LARGE);
         kb_stream_send_local_reply(stream, 413, KB_STR("Payload Too Large"),
                                    KB_STR("request_payload_too_large"), NULL, NULL);
+    } else if (!stream->decode_paused) {
+        stream->decode_paused = true;
+        kb_stream_read_disable(stream, true);
     }
+}
+
+static void held_from(struct kb_stream *stream, size_t from, bool end_stream);
+
+static bool stopped(const struct kb_stream *stream)
+{
+    return stream->ended || stream->response_started;
 }
 
 /* Body to the filters from index `from` on. */
 static void data_from(struct kb_stream *stream, size_t from, struct kb_buf *data, bool end_stream)
 {
-    for (size_t i = from; i < stream->filter_count && !stream->ended && !stream->response_started;
-         i++) {
+    for (size_t i = from; i < stream->filter_count && !stopped(stream); i++) {
         struct kb_stream_filter *filter = &stream->filters[i];
         enum kb_filter_data_status status = KB_FILTER_DATA_CONTINUE;
 
         if (filter->stop_all && filter->headers_stopped) {
-            data_hold(stream, data);
+            data_hold(stream, i, data, filter->hold_waits);
             return;
         }
         if (filter->ops->decode_data != NULL) {
@@ -153,10 +215,15 @@ static void data_from(struct kb_stream *stream, size_t from, struct kb_buf *data
                 filter->headers_stopped = false;
                 headers_from(stream, i + 1, false);
             }
+            if (stream->decode_buffer.len > 0 && stream->held_by == i && !stopped(stream)) {
+                kb_buf_move(&stream->decode_buffer, data);
+                held_from(stream, i + 1, end_stream);
+                return;
+            }
             break;
         case KB_FILTER_DATA_STOP_AND_BUFFER:
         case KB_FILTER_DATA_STOP_AND_WATERMARK:
-            data_hold(stream, data);
+            data_hold(stream, i, data, status == KB_FILTER_DATA_STOP_AND_WATERMARK);
             return;
         case KB_FILTER_DATA_STOP_NO_BUFFER:
             kb_buf_consume(data, data->len);
@@ -178,46 +245,95 @@ void kb_stream_filters_decode_data(struct kb_stream *stream, struct kb_buf *data
     data_from(stream, 0, data, end_stream);
 }
 
-void kb_stream_filters_decode_trailers(struct kb_stream *stream)
+/* What is held goes on behind filter `from` - 1. */
+static void held_from(struct kb_stream *stream, size_t from, bool end_stream)
 {
-    for (size_t i = 0; i < stream->filter_count && !stream->ended; i++) {
+    struct kb_buf body;
+
+    kb_buf_init(&body, stream->decode_buffer.source, 0);
+    kb_buf_move(&body, &stream->decode_buffer);
+    if (stream->decode_paused) {
+        stream->decode_paused = false;
+        kb_stream_read_disable(stream, false);
+    }
+    data_from(stream, from, &body, end_stream);
+    kb_buf_dispose(&body);
+}
+
+static void trailers_from(struct kb_stream *stream, size_t from)
+{
+    for (size_t i = from; i < stream->filter_count && !stream->ended; i++) {
         struct kb_stream_filter *filter = &stream->filters[i];
 
-        if (filter->headers_stopped) {
+        if (filter->headers_stopped && filter->stop_all) {
             return;
         }
         if (filter->ops->decode_trailers != NULL &&
             filter->ops->decode_trailers(filter->self, stream->request_trailers) ==
                 KB_FILTER_TRAILERS_STOP) {
+            filter->trailers_stopped = true;
             return;
+        }
+        if (KB_UNLIKELY(filter->headers_stopped)) {
+            filter->headers_stopped = false;
+            headers_from(stream, i + 1, false);
+        }
+        if (KB_UNLIKELY(stream->decode_buffer.len > 0 && stream->held_by == i &&
+                        !stopped(stream))) {
+            held_from(stream, i + 1, false);
         }
     }
 }
 
-void kb_stream_continue_decoding(struct kb_stream *stream, void *self)
+void kb_stream_filters_decode_trailers(struct kb_stream *stream)
+{
+    trailers_from(stream, 0);
+}
+
+static size_t index_of(const struct kb_stream *stream, const void *self)
 {
     size_t at = 0;
-    bool held;
 
     while (at < stream->filter_count && stream->filters[at].self != self) {
         at++;
     }
-    if (at == stream->filter_count || stream->ended || stream->response_started) {
+    return at;
+}
+
+void kb_stream_continue_decoding(struct kb_stream *stream, void *self)
+{
+    size_t at = index_of(stream, self);
+    bool held;
+
+    if (at == stream->filter_count || stopped(stream)) {
         return;
     }
-    held = stream->decode_buffer.len > 0;
+    held = stream->decode_buffer.len > 0 && stream->held_by == at;
     stream->filters[at].stop_all = false;
     if (stream->filters[at].headers_stopped) {
         stream->filters[at].headers_stopped = false;
         headers_from(stream, at + 1,
                      stream->decode_ended && !held && stream->request_trailers == NULL);
     }
-    if (held && !stream->ended) {
-        data_from(stream, at + 1, &stream->decode_buffer,
-                  stream->decode_ended && stream->request_trailers == NULL);
+    if (held && !stopped(stream)) {
+        held_from(stream, at + 1, stream->decode_ended && stream->request_trailers == NULL);
     }
     if (stream->request_trailers != NULL && !stream->ended) {
-        kb_stream_filters_decode_trailers(stream);
+        stream->filters[at].trailers_stopped = false;
+        trailers_from(stream, at + 1);
+    }
+}
+
+void kb_stream_inject_decoded_data(struct kb_stream *stream, void *self, struct kb_buf *data,
+                                   bool end_stream)
+{
+    size_t at = index_of(stream, self);
+
+    if (at < stream->filter_count && !stopped(stream)) {
+        data_from(stream, at + 1, data, end_stream);
+    }
+    if (data->len > 0) {
+        kb_buf_consume(data, data->len);
     }
 }
 
@@ -246,8 +362,11 @@ void kb_stream_filters_watermark(struct kb_stream *stream, bool above)
         const struct kb_http_filter_ops *ops = stream->filters[i].ops;
         void (*told)(void *) = above ? ops->on_above_high : ops->on_below_low;
 
-        if (told != NULL) {
+        if (told != NULL && (!ops->terminal || stream->encoding == NULL)) {
             told(stream->filters[i].self);
         }
+    }
+    if (KB_UNLIKELY(stream->encoding != NULL)) {
+        kb_stream_encoding_watermark(stream, above);
     }
 }

@@ -43,6 +43,9 @@ static void first_pass_end(struct kb_stream *stream, struct kb_header_map *respo
     kb_stream_filters_destroy(stream);
     kb_filter_state_dispose(&stream->info.filter_state, &stream->arena);
     kb_buf_dispose(&stream->decode_buffer);
+    if (stream->encoding != NULL) {
+        kb_stream_encoding_dispose(stream);
+    }
 }
 
 bool kb_stream_recreate(struct kb_stream *stream, struct kb_header_map *response,

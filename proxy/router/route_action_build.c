@@ -155,6 +155,9 @@ static void cluster_build(struct kb_route_build *build,
     case CLUSTER(WEIGHTED_CLUSTERS):
         entry->cluster_kind = KB_CLUSTER_WEIGHTED;
         entry->weighted = weighted_build(build, message->weighted_clusters, entry->route.name);
+        for (size_t i = 0; i < entry->weighted->count; i++) {
+            entry->route.choice_filter_configs |= entry->weighted->choices[i].filters != NULL;
+        }
         break;
     case CLUSTER(CLUSTER_SPECIFIER_PLUGIN):
     case CLUSTER(INLINE_CLUSTER_SPECIFIER_PLUGIN):

@@ -5,7 +5,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-#include "proto/any.h"
+#include "proto/pb.h"
 
 #define ACTION(name) ENVOY__CONFIG__ROUTE__V3__ROUTE__ACTION_##name
 #define SECONDS_MAX  INT64_C(315576000000) /* google.protobuf.Duration */
@@ -101,75 +101,6 @@ const struct kb_regex *kb_route_build_regex(struct kb_route_build *build, const 
     return regex;
 }
 
-static void filter_implementation_missing(struct kb_route_build *build, const char *name,
-                                          struct kb_str type)
-{
-    if (kb_str_eq(type, KB_STR("envoy.extensions.filters.http.router.v3.Router"))) {
-        kb_route_build_error(
-            build, "The filter %s doesn't support virtual host or route specific configurations",
-            name);
-    } else {
-        kb_route_build_error(
-            build, "Didn't find a registered implementation for '%s' with type URL: '%.*s'", name,
-            KB_STR_ARG(type));
-    }
-}
-
-static bool filter_build(struct kb_route_build *build, const char *name,
-                         const Google__Protobuf__Any *any)
-{
-    const Envoy__Config__Route__V3__FilterConfig *config;
-    struct kb_str type = kb_any_inner_name(any, build->match.arena);
-
-    if (!kb_str_eq(type, KB_STR("envoy.config.route.v3.FilterConfig"))) {
-        filter_implementation_missing(build, name, type);
-        return false;
-    }
-    config = KB_ANY_UNPACK(any, envoy__config__route__v3__filter_config,
-                           Envoy__Config__Route__V3__FilterConfig, build->match.arena,
-                           build->match.diag);
-    if (config == NULL) {
-        build->failed = true;
-        return false;
-    }
-    if (config->disabled) {
-        return true;
-    }
-    if (config->config == NULL) {
-        kb_route_build_error(
-            build, "Empty route/virtual host per filter configuration for %s filter", name);
-    } else if (config->config->type_url[0] != '\0' && !config->is_optional) {
-        filter_implementation_missing(build, name,
-                                      kb_any_inner_name(config->config, build->match.arena));
-    }
-    return false;
-}
-
-const struct kb_filter_switches *kb_route_build_filters(struct kb_route_build *build,
-                                                        void *const *entries, size_t count)
-{
-    struct kb_filter_switches *filters;
-
-    if (count == 0) {
-        return NULL;
-    }
-    filters =
-        kb_arena_calloc(build->match.arena, sizeof(*filters) + count * sizeof(filters->items[0]));
-    filters->count = count;
-    kb_diag_push(build->match.diag, "typed_per_filter_config");
-    for (size_t i = 0; i < count; i++) {
-        /* Map entries of all levels have the same members. */
-        const Envoy__Config__Route__V3__Route__TypedPerFilterConfigEntry *entry = entries[i];
-
-        kb_diag_push_key(build->match.diag, kb_str_from_cstr(entry->key));
-        filters->items[i].name = kb_route_build_intern(build, entry->key);
-        filters->items[i].disabled = filter_build(build, entry->key, entry->value);
-        kb_diag_pop(build->match.diag);
-    }
-    kb_diag_pop(build->match.diag);
-    return filters;
-}
-
 /* Route before virtual host, the new field before the old one. */
 static uint64_t body_buffer_limit(const Envoy__Config__Route__V3__Route *route,
                                   const Envoy__Config__Route__V3__VirtualHost *vhost)
@@ -243,9 +174,9 @@ static void changes_build(struct kb_route_build *build,
         &build->match, &build->failed);
     changes.filters = kb_route_build_filters(build, (void *const *)message->typed_per_filter_config,
                                              message->n_typed_per_filter_config);
-    entry->route.filters_switched = changes.filters != NULL ||
-                                    entry->route.virtual_host->filters != NULL ||
-                                    build->config->filters != NULL;
+    entry->route.filter_configs =
+        changes.filters != NULL || entry->route.virtual_host->filters != NULL ||
+        build->config->filters != NULL || entry->route.choice_filter_configs;
     entry->changes = &kb_route_no_changes;
     if (changes.request != NULL || changes.response != NULL || changes.rewrite != NULL ||
         changes.filters != NULL) {

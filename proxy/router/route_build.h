@@ -85,6 +85,7 @@ kb_route_build_mirrors(struct kb_route_build *build,
 const struct kb_retry_policy *
 kb_route_build_retry(struct kb_route_build *build,
                      const Envoy__Config__Route__V3__RetryPolicy *message);
-/* route_build.c: typed_per_filter_config of one level, an array of pointers to its map entries. */
-const struct kb_filter_switches *kb_route_build_filters(struct kb_route_build *build,
-                                                        void *const *entries, size_t count);
+/* route_filter_config.c: typed_per_filter_config of one level, an array of pointers to its map
+ * entries. */
+const struct kb_filter_configs *kb_route_build_filters(struct kb_route_build *build,
+                                                       void *const *entries, size_t count);

@@ -272,29 +272,6 @@ uint64_t kb_route_cluster_random(const struct kb_route *route, const struct kb_h
     return random;
 }
 
-static int switch_find(const struct kb_filter_switches *filters, struct kb_str name)
-{
-    for (size_t i = 0; filters != NULL && i < filters->count; i++) {
-        if (kb_str_eq(filters->items[i].name, name)) {
-            return filters->items[i].disabled;
-        }
-    }
-    return -1;
-}
-
-int kb_route_filter_disabled(const struct kb_route *route, const void *choice,
-                             struct kb_str filter_name)
-{
-    const struct kb_route_entry *entry = kb_route_entry_of(route);
-    const struct kb_virtual_host *vhost = route->virtual_host;
-    const struct kb_weighted_choice *picked = choice;
-    int found = picked != NULL ? switch_find(picked->filters, filter_name) : -1;
-
-    found = found >= 0 ? found : switch_find(entry->changes->filters, filter_name);
-    found = found >= 0 ? found : switch_find(vhost->filters, filter_name);
-    return found >= 0 ? found : switch_find(vhost->config->filters, filter_name);
-}
-
 const struct kb_str *kb_route_config_internal_only_headers(const struct kb_route_config *config,
                                                            size_t *count)
 {

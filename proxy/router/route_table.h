@@ -66,15 +66,18 @@ struct kb_route_cluster {
     uint32_t slot;
 };
 
-/* A filter that a level disables or enables again (typed_per_filter_config). */
-struct kb_filter_switch {
-    struct kb_str name;
+/* What a level says of one filter (an entry of typed_per_filter_config). */
+struct kb_filter_config {
+    uint32_t name_id;
     bool disabled;
+    const struct kb_http_filter_ops *ops; /* of `config` */
+    void *config;                         /* NULL: none, but the filter is on */
 };
 
-struct kb_filter_switches {
+struct kb_filter_configs {
+    struct kb_filter_configs *next; /* of the table, for the end */
     size_t count;
-    struct kb_filter_switch items[];
+    struct kb_filter_config items[];
 };
 
 enum kb_cluster_kind { KB_CLUSTER_FIXED, KB_CLUSTER_HEADER, KB_CLUSTER_WEIGHTED };
@@ -88,7 +91,7 @@ struct kb_weighted_choice {
     struct kb_str host_rewrite;
     const struct kb_header_mutations *request;
     const struct kb_header_mutations *response;
-    const struct kb_filter_switches *filters;
+    const struct kb_filter_configs *filters;
 };
 
 struct kb_weighted_clusters {
@@ -137,7 +140,7 @@ struct kb_route_changes {
     const struct kb_header_mutations *request;
     const struct kb_header_mutations *response;
     const struct kb_route_rewrite *rewrite;
-    const struct kb_filter_switches *filters;
+    const struct kb_filter_configs *filters;
 };
 
 struct kb_route_entry {
@@ -175,7 +178,7 @@ struct kb_virtual_host {
     const struct kb_virtual_cluster *virtual_clusters; /* the last one is "other" */
     const struct kb_header_mutations *request;
     const struct kb_header_mutations *response;
-    const struct kb_filter_switches *filters;
+    const struct kb_filter_configs *filters;
     const struct kb_route_entry *tls_redirect;
     uint8_t require_tls;
 };
@@ -203,6 +206,7 @@ struct kb_route_config {
     struct kb_arena arena;
     struct kb_regex_list regexes;
     struct kb_stat_group_node *stat_groups;
+    struct kb_filter_configs *filter_configs; /* of all levels */
     struct kb_str name;
     const struct kb_runtime *runtime;
     struct kb_vhost_map domains;
@@ -210,7 +214,7 @@ struct kb_route_config {
     size_t vhost_count;
     const struct kb_header_mutations *request;
     const struct kb_header_mutations *response;
-    const struct kb_filter_switches *filters;
+    const struct kb_filter_configs *filters;
     struct kb_str *internal_only_headers;
     size_t internal_only_header_count;
     struct kb_str vhost_header; /* lower case; empty: the host */
@@ -232,6 +236,11 @@ void kb_vhost_map_dispose(struct kb_vhost_map *map);
 const struct kb_virtual_host *kb_vhost_map_find(const struct kb_vhost_map *map, struct kb_str host);
 
 extern const struct kb_route_changes kb_route_no_changes;
+
+/* ---- route_filter_config.c ---- */
+
+/* Destroys what the filters made for the table. */
+void kb_route_filter_configs_dispose(struct kb_route_config *config);
 
 /* The key of an entry of a virtual host's array; not for the answer of require_tls. */
 KB_INLINE const struct kb_path_key *kb_route_entry_key(const struct kb_route_entry *entry)

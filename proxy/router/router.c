@@ -303,7 +303,7 @@ static bool cluster_find(struct kb_router *router)
     struct kb_str name = KB_STR_NULL;
     uint32_t slot = UINT32_MAX;
     uint64_t random = kb_route_cluster_random(router->route, router->request, router->info,
-                                              kb_rand_u64(&router->worker->rand));
+                                              kb_stream_route_random(router->stream));
     struct kb_cluster_local *cluster = NULL;
 
     if (kb_route_choose_cluster(router->route, router->request, random, &slot, &name,

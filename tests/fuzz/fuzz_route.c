@@ -10,6 +10,7 @@
 #include "base/diag.h"
 #include "envoy/config/route/v3/route.pb-c.h"
 #include "proto/pb_json.h"
+#include "proxy/api/extension.h"
 #include "proxy/api/route.h"
 #include "proxy/api/runtime.h"
 #include "proxy/http/path.h"
@@ -74,6 +75,10 @@ bool kb_cluster_manager_has(const struct kb_cluster_manager *manager, struct kb_
     (void)name;
     return true;
 }
+
+/* No filter is needed. */
+const struct kb_extension kb_extensions[] = {{KB_EXT_HTTP_FILTER, "", "", NULL}};
+const size_t kb_extension_count = 0;
 
 static struct kb_arena table_arena;
 static struct kb_server_context server;

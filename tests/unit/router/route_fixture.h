@@ -13,7 +13,9 @@
 
 #include "base/diag.h"
 #include "envoy/config/route/v3/route.pb-c.h"
+#include "envoy/extensions/filters/http/buffer/v3/buffer.pb-c.h"
 #include "proto/pb_json.h"
+#include "proxy/api/extension.h"
 #include "proxy/api/route.h"
 #include "proxy/api/runtime.h"
 
@@ -38,6 +40,43 @@ bool kb_cluster_manager_has(const struct kb_cluster_manager *manager, struct kb_
 {
     (void)manager;
     return !kb_str_starts_with(name, KB_STR("no"));
+}
+
+/* The registry: the router, and a filter whose route configuration is its message's number. */
+static inline int max_bytes_create(const void *message, struct kb_factory_context *factory,
+                                   struct kb_diag *diag, void **config);
+
+static const struct kb_http_filter_ops router_ops = {
+    .name = "envoy.filters.http.router",
+    .type_url = "envoy.extensions.filters.http.router.v3.Router",
+    .terminal = true};
+static const struct kb_http_filter_ops buffer_ops = {
+    .name = "envoy.filters.http.buffer",
+    .type_url = "envoy.extensions.filters.http.buffer.v3.Buffer",
+    .route_type_url = "envoy.extensions.filters.http.buffer.v3.BufferPerRoute",
+    .route_config_create = max_bytes_create};
+
+const struct kb_extension kb_extensions[] = {
+    {KB_EXT_HTTP_FILTER, "envoy.filters.http.router",
+     "envoy.extensions.filters.http.router.v3.Router", &router_ops},
+    {KB_EXT_HTTP_FILTER, "envoy.filters.http.buffer",
+     "envoy.extensions.filters.http.buffer.v3.Buffer", &buffer_ops},
+};
+const size_t kb_extension_count = KB_ARRAY_LEN(kb_extensions);
+
+static inline int max_bytes_create(const void *message, struct kb_factory_context *factory,
+                                   struct kb_diag *diag, void **config)
+{
+    const Envoy__Extensions__Filters__Http__Buffer__V3__BufferPerRoute *m = message;
+    uint32_t *bytes = kb_arena_alloc(factory->arena, sizeof(*bytes), sizeof(*bytes));
+
+    if (m->buffer == NULL) {
+        kb_diag_error(diag, "no buffer");
+        return KB_ECONFIG;
+    }
+    *bytes = m->buffer->max_request_bytes->value;
+    *config = bytes;
+    return 0;
 }
 
 static inline int route_setup(void **state)
@@ -110,6 +149,12 @@ static inline void route_table_ok(struct route_fixture *fixture, const char *yam
     if (route_table(fixture, yaml) == NULL) {
         fail_msg("%s\n%s", yaml, route_reported(fixture));
     }
+}
+
+/* What its builder says against a table, or NULL when it takes it. */
+static inline const char *route_table_error(struct route_fixture *fixture, const char *yaml)
+{
+    return route_table(fixture, yaml) == NULL ? route_reported(fixture) : NULL;
 }
 
 /* "GET /path host" and further "name: value" parts, separated by '|'. x-forwarded-proto and :scheme

@@ -352,9 +352,96 @@ static void test_filter_switches(void **state)
                                                                                        "{}") "}"
                                                                                              "\n");
     route = route_match(fixture, route_request(fixture, "GET / h"));
-    assert_int_equal(kb_route_filter_disabled(route, NULL, KB_STR("table")), 1);
-    assert_int_equal(kb_route_filter_disabled(route, NULL, KB_STR("vhost")), 0);
-    assert_int_equal(kb_route_filter_disabled(route, NULL, KB_STR("other")), -1);
+    assert_int_equal(kb_route_filter_disabled(route, NULL, kb_filter_name_id(KB_STR("table"))), 1);
+    assert_int_equal(kb_route_filter_disabled(route, NULL, kb_filter_name_id(KB_STR("vhost"))), 0);
+    assert_int_equal(kb_route_filter_disabled(route, NULL, kb_filter_name_id(KB_STR("other"))), -1);
+}
+
+#define TYPE(name) "'@type': type.googleapis.com/" name
+#define BUFFER(bytes)                                                                             \
+    "typed_per_filter_config: {b: {" TYPE("envoy.extensions.filters.http.buffer.v3."              \
+                                          "BufferPerRoute") ", "                                  \
+                                                            "buffer: {max_request_bytes: " #bytes \
+                                                            "}}}"
+
+/* The levels of the request's route for the filter b: "1 2 4". */
+static const char *levels_of(struct route_fixture *fixture, const char *request, uint64_t random)
+{
+    static char text[64];
+    struct kb_header_map *map = route_request(fixture, request);
+    const struct kb_route *route = route_match(fixture, map);
+    const void *configs[KB_ROUTE_CONFIG_LEVELS];
+    const void *choice;
+    struct kb_str name;
+    uint32_t slot;
+    uint32_t id = kb_filter_name_id(KB_STR("b"));
+    size_t count;
+    int n = 0;
+
+    assert_int_equal(kb_route_choose_cluster(route, map, random, &slot, &name, &choice), 0);
+    count = kb_route_filter_configs(route, choice, id, configs);
+    for (size_t i = 0; i < count; i++) {
+        n += snprintf(text + n, sizeof(text) - (size_t)n, "%s%u", i > 0 ? " " : "",
+                      *(const uint32_t *)configs[i]);
+    }
+    assert_ptr_equal(kb_route_filter_config(route, choice, id), count > 0 ? configs[0] : NULL);
+    assert_int_equal(kb_route_filter_disabled(route, choice, id), count > 0 ? 0 : -1);
+    return n > 0 ? text : "none";
+}
+
+static void test_filter_configs(void **state)
+{
+    struct route_fixture *fixture = *state;
+
+    route_table_ok(
+        fixture,
+        BUFFER(4) "\nvirtual_hosts:\n- name: v\n  domains: ['v']\n  " BUFFER(
+            3) "\n  routes:\n"
+               "  - match: {prefix: /w}\n"
+               "    " BUFFER(
+                   2) "\n"
+                      "    route: {weighted_clusters: {clusters: [{name: a, weight: 1, " BUFFER(
+                          1) "}, {name: b, weight: 1}]}}\n"
+                             "  - {match: {prefix: /}, route: {cluster: c}}\n"
+                             "- name: w\n  domains: ['w']\n"
+                             "  routes: [{match: {prefix: /}, route: {cluster: c}}]\n");
+    assert_string_equal(levels_of(fixture, "GET /w v", 0), "1 2 3 4");
+    assert_string_equal(levels_of(fixture, "GET /w v", 1), "2 3 4");
+    assert_string_equal(levels_of(fixture, "GET / v", 0), "3 4");
+    assert_string_equal(levels_of(fixture, "GET / w", 0), "4");
+    assert_int_not_equal(kb_filter_name_id(KB_STR("b")), kb_filter_name_id(KB_STR("bb")));
+}
+
+/* One route with this entry of typed_per_filter_config. */
+static const char *entry_error(struct route_fixture *fixture, const char *entry)
+{
+    char table[1024];
+
+    snprintf(table, sizeof(table),
+             "virtual_hosts:\n- name: v\n  domains: ['*']\n  routes:\n"
+             "  - {match: {prefix: /}, route: {cluster: c}, typed_per_filter_config: {f: {%s}}}\n",
+             entry);
+    return route_table_error(fixture, table);
+}
+
+static void test_filter_config_errors(void **state)
+{
+    struct route_fixture *fixture = *state;
+
+    assert_non_null(strstr(
+        entry_error(fixture, TYPE("google.protobuf.Empty")),
+        "Didn't find a registered implementation for 'f' with type URL: 'google.protobuf.Empty'"));
+    assert_non_null(
+        strstr(entry_error(fixture, TYPE("envoy.extensions.filters.http.router.v3.Router")),
+               "The filter f doesn't support virtual host or route specific configurations"));
+    assert_non_null(strstr(entry_error(fixture, TYPE("envoy.config.route.v3.FilterConfig")),
+                           "Empty route/virtual host per filter configuration for f filter"));
+    /* The message of the chain is not that of routes. */
+    assert_non_null(entry_error(
+        fixture, TYPE("envoy.extensions.filters.http.buffer.v3.Buffer") ", max_request_bytes: 1"));
+    assert_null(entry_error(
+        fixture, TYPE("envoy.config.route.v3.FilterConfig") ", is_optional: true, config: {" TYPE(
+                     "google.protobuf.Empty") "}"));
 }
 
 static void test_virtual_clusters(void **state)
@@ -392,6 +479,8 @@ int main(void)
         ROUTE_TEST(test_no_forwarded_proto),
         ROUTE_TEST(test_clusters),
         ROUTE_TEST(test_filter_switches),
+        ROUTE_TEST(test_filter_configs),
+        ROUTE_TEST(test_filter_config_errors),
         ROUTE_TEST(test_virtual_clusters),
     };
 
