@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The C face of RE2. The only C++ file of the project; no exception passes it, because RE2 throws
+/* The C face of RE2; no exception passes it, because RE2 throws
  * none and memory that is not there aborts. */
 #include <re2/re2.h>
 

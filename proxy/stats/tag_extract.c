@@ -8,6 +8,7 @@
 
 #include "base/mem.h"
 #include "base/regex.h"
+#include "base/regex_std.h"
 #include "proxy/stats/tag_rules.h"
 
 struct extractor {
@@ -15,6 +16,7 @@ struct extractor {
     const struct kb_tag_rule *rule; /* a default, or NULL */
     struct kb_str first;            /* first part of the names that it is for; empty: any */
     struct kb_regex *regex;
+    struct kb_regex_std *regex_std; /* for what RE2 does not know, such as looking ahead */
     bool fixed;
     struct kb_str fixed_value;
     bool shared_tag; /* another extractor gives the same tag: the first that matches wins */
@@ -102,9 +104,10 @@ static void regex_add(struct kb_tag_producer *producer, struct kb_str tag, struc
 {
     struct kb_str error;
     struct kb_regex *regex = kb_regex_create(pattern, &producer->arena, &error);
+    struct kb_regex_std *regex_std = regex == NULL ? kb_regex_std_create(pattern) : NULL;
     struct extractor *extractor;
 
-    if (regex == NULL) {
+    if (regex == NULL && regex_std == NULL) {
         kb_diag_push(diag, "regex");
         kb_diag_error(diag, "Invalid regex '%.*s': %.*s", KB_STR_ARG(pattern), KB_STR_ARG(error));
         kb_diag_pop(diag);
@@ -112,6 +115,7 @@ static void regex_add(struct kb_tag_producer *producer, struct kb_str tag, struc
     }
     extractor = extractor_add(producer, tag);
     extractor->regex = regex;
+    extractor->regex_std = regex_std;
     extractor->first = kb_str_dup(&producer->arena, regex_first_part(pattern));
 }
 
@@ -189,6 +193,7 @@ void kb_tag_producer_destroy(struct kb_tag_producer *producer)
     }
     for (size_t i = 0; i < producer->count; i++) {
         kb_regex_destroy(producer->extractors[i].regex);
+        kb_regex_std_destroy(producer->extractors[i].regex_std);
     }
     free(producer->extractors);
     kb_arena_dispose(&producer->arena);
@@ -202,13 +207,19 @@ void kb_tag_result_dispose(struct kb_tag_result *result)
 }
 
 /* Group 1 is taken out, group 2 or else group 1 is the value. */
-static bool regex_match(const struct kb_regex *regex, struct kb_str name,
+static bool regex_match(const struct extractor *extractor, struct kb_str name,
                         struct kb_tag_match *match)
 {
     struct kb_str groups[3] = {KB_STR_NULL};
-    int count = KB_MIN(kb_regex_group_count(regex), 2) + 1;
+    bool is_std = extractor->regex_std != NULL;
+    int count = KB_MIN(is_std ? kb_regex_std_group_count(extractor->regex_std)
+                              : kb_regex_group_count(extractor->regex),
+                       2) +
+                1;
 
-    if (count < 2 || !kb_regex_partial_match_groups(regex, name, groups, count)) {
+    if (count < 2 ||
+        !(is_std ? kb_regex_std_search(extractor->regex_std, name, groups, count)
+                 : kb_regex_partial_match_groups(extractor->regex, name, groups, count))) {
         return false;
     }
     match->from = groups[1].p == NULL ? name.len : (size_t)(groups[1].p - name.p);
@@ -236,7 +247,7 @@ static bool rule_match(struct extractor *extractor, struct kb_tag_producer *prod
         extractor->regex = kb_regex_create(kb_str_from_cstr(rule->regex), &producer->arena, &error);
         KB_ASSERT(extractor->regex != NULL);
     }
-    return regex_match(extractor->regex, name, match) && match->to > match->from;
+    return regex_match(extractor, name, match) && match->to > match->from;
 }
 
 static bool extractor_match(struct extractor *extractor, struct kb_tag_producer *producer,
@@ -247,7 +258,7 @@ static bool extractor_match(struct extractor *extractor, struct kb_tag_producer 
         return true;
     }
     if (extractor->rule == NULL) {
-        return regex_match(extractor->regex, name, match);
+        return regex_match(extractor, name, match);
     }
     if (!rule_match(extractor, producer, name, match)) {
         return false;

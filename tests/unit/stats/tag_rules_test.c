@@ -204,11 +204,49 @@ static void test_default_rules_find_their_tags(void **state)
     kb_tag_producer_destroy(producer);
 }
 
+/* A pattern that RE2 refuses and C++'s own library takes, as in Envoy. */
+static void test_rules_may_look_ahead(void **state)
+{
+    Envoy__Config__Metrics__V3__TagSpecifier specifier =
+        ENVOY__CONFIG__METRICS__V3__TAG_SPECIFIER__INIT;
+    Envoy__Config__Metrics__V3__TagSpecifier *list = &specifier;
+    Envoy__Config__Metrics__V3__StatsConfig config = ENVOY__CONFIG__METRICS__V3__STATS_CONFIG__INIT;
+    Google__Protobuf__BoolValue no = GOOGLE__PROTOBUF__BOOL_VALUE__INIT;
+    struct kb_tag_result result = {0};
+    struct kb_tag_producer *producer;
+    struct kb_diag diag;
+
+    (void)state;
+    kb_diag_init(&diag);
+    config.use_all_default_tags = &no;
+    config.stats_tags = &list;
+    config.n_stats_tags = 1;
+    specifier.tag_name = (char *)(uintptr_t)"prefix";
+    specifier.tag_value_case = ENVOY__CONFIG__METRICS__V3__TAG_SPECIFIER__TAG_VALUE_REGEX;
+    specifier.regex = (char *)(uintptr_t)"^listener(?=\\.).*?\\.http\\.(((?:[_.[:digit:]]*))\\.)";
+    producer = kb_tag_producer_create(&config, NULL, 0, &diag);
+    assert_int_equal(diag.error_count, 0);
+    kb_tag_extract(producer, KB_STR("listener.a.http.0.1_2.rq"), &result);
+    assert_int_equal(result.tag_count, 1);
+    assert_true(kb_str_eq(result.tags[0].value, KB_STR("0.1_2")));
+    assert_true(kb_str_eq(kb_str_make(result.name, result.name_len), KB_STR("listener.a.http.rq")));
+    kb_tag_extract(producer, KB_STR("listener_manager.a.http.0.1_2.rq"), &result);
+    assert_int_equal(result.tag_count, 0);
+    kb_tag_producer_destroy(producer);
+    specifier.regex = (char *)(uintptr_t)"^a(?=b";
+    producer = kb_tag_producer_create(&config, NULL, 0, &diag);
+    assert_int_equal(diag.error_count, 1);
+    kb_tag_producer_destroy(producer);
+    kb_tag_result_dispose(&result);
+    kb_diag_dispose(&diag);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_code_agrees_with_regular_expressions),
         cmocka_unit_test(test_default_rules_find_their_tags),
+        cmocka_unit_test(test_rules_may_look_ahead),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
