@@ -43,6 +43,11 @@ def cpu_ns(pid):
     return total
 
 
+def thread_cpu_ns(pid):
+    """{thread id: CPU time in nanoseconds} of one process."""
+    return {int(t.name): int((t / "schedstat").read_text().split()[0]) for t in (PROC / str(pid) / "task").iterdir()}
+
+
 def memory_kib(pid):
     """RSS, its anonymous part and PSS of the family, in KiB."""
     total = {"rss": 0, "anonymous": 0, "pss": 0}

@@ -73,6 +73,10 @@ def goals(results):
     rows.append(goal("its anonymous part, MiB", 2.5, mib(median(results, "start", "kobune", "anonymous_kib"))))
     rows.append(goal("start to ready, ms", 50, median(results, "start", "kobune", "ready_ms"), "{:.0f}"))
     rows.append(goal("RSS growth a static cluster (5,000), KiB", 6, growth_kib(results, 5000, "kobune")))
+    rows.append(goal("memory of an EDS cluster, KiB", 4, median(results, "eds", "kobune", "eds_cluster_kib")))
+    rows.append(goal("memory of an endpoint, bytes", 200, median(results, "eds", "kobune", "endpoint_bytes"), "{:.0f}"))
+    rows.append(goal("one cluster of 5,000 changes, main thread, us", 5000, median(results, "eds", "kobune", "change_main_us"), "{:.0f}"))
+    rows.append(goal("the same, busiest worker, us", 1000, median(results, "eds", "kobune", "change_worker_us"), "{:.0f}"))
     heap = [median(results, "heap", "kobune", key) for key in ("malloc", "calloc", "realloc")]
     rows.append(goal("heap calls a request", ZERO_HEAP_CALLS, None if None in heap else sum(heap), "{:.4f}"))
     rows.append(goal("system calls a request, 32 connections", 5, median(results, "syscalls", "kobune", "connections_32")))
@@ -146,6 +150,18 @@ def memory_table(results):
     return table(["memory", "", "ready ms", "RSS MiB", "anonymous MiB", "PSS MiB", "KiB a cluster"], rows) if rows else ""
 
 
+def eds_table(results):
+    keys = (("eds_cluster_kib", "{:.2f}"), ("endpoint_bytes", "{:.0f}"), ("change_main_us", "{:,.0f}"),
+            ("change_worker_us", "{:,.0f}"), ("p99_us", "{:,.0f}"), ("p99_changing_us", "{:,.0f}"))
+    rows = [
+        [title(results, name), *(cell(median(results, "eds", name, key), form) for key, form in keys)]
+        for name in names(results, "eds")
+    ]
+    head = ["5,000 EDS clusters of 10 endpoints", "KiB/cluster", "bytes/endpoint", "CPU µs/change, main", "busiest worker",
+            "p99 µs at 2,000 requests/s", "with 10 changes a second"]
+    return table(head, rows) if rows else ""
+
+
 def calls_table(results):
     rows = []
     for name in ORDER:
@@ -176,7 +192,7 @@ def markdown(results):
         out.append("**A quick run: it shows that everything works; its figures are not to be quoted.**\n")
     out.append(table(["goal (Kobune)", "at most", "measured", ""], [[g["what"], g["most"], g["value"], g["verdict"]] for g in goals(results)]))
     out += [load_table(results, s) for s in LOADS if names(results, s)]
-    out += [t for t in (tls_table(results), memory_table(results), calls_table(results)) if t]
+    out += [t for t in (tls_table(results), memory_table(results), eds_table(results), calls_table(results)) if t]
     for name in ("kobune", "envoy"):
         size = median(results, "size", name, "stripped_bytes")
         if size is not None:

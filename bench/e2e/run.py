@@ -7,6 +7,7 @@ relations between the rows of one run mean something. See bench/README.md.
 """
 
 import argparse
+import concurrent.futures
 import datetime
 import json
 import os
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 
+import ads
 import certificates
 import measure
 import report
@@ -27,7 +29,7 @@ BUILT = ROOT / "build" / "bench"
 WARMUP_SECONDS = 0.3
 ROUNDS_A_START = 5
 STARTS_MAX = 5
-SCENARIOS = ["plain", "bursts", "rate", "tcp", "chain", "handshake", "idle_tls", "start", "clusters", "calls", "size"]
+SCENARIOS = ["plain", "bursts", "rate", "tcp", "chain", "handshake", "idle_tls", "start", "clusters", "eds", "calls", "size"]
 
 
 def options():
@@ -227,6 +229,60 @@ class Bench:
             many = subjects.many_clusters(count, self.backend.port)
             self.each_round(f"clusters_{count}", who, lambda s, many=many: self.started(s, more_clusters=many), rounds=1)
 
+    def run_eds(self):
+        """Clusters and endpoints over ADS: memory with none, with many, with fewer endpoints; then one change at a time."""
+        most = 500 if self.chosen.quick else 5000
+        who = [s for s in self.subjects if s.has_admin]
+
+        def one(subject):
+            sample = {}
+            for count, endpoints in ((0, 0), (most // 5, 10), (most, 1), (most, 10)):
+                control = ads.Control()
+                try:
+                    process = subject.start("ads", self.work, self.backend.port, workers=2, core=None, xds=control.port)
+                    try:
+                        control.tell("fill", count, endpoints)
+                        time.sleep(1)  # what is done behind the answer is over; nothing is asserted on this
+                        sample[f"rss_{count}_{endpoints}_kib"] = measure.memory_kib(process.pid)["rss"]
+                        if (count, endpoints) == (most, 10):
+                            sample.update(self.eds_changes(subject, control, process, most))
+                    finally:
+                        process.end()
+                finally:
+                    control.end()
+            base, few, many = (sample[f"rss_{n}_kib"] for n in ("0_0", f"{most}_1", f"{most}_10"))
+            sample["eds_cluster_kib"] = (many - base) / most - (many - few) / (9 * most) * 10
+            sample["endpoint_bytes"] = (many - few) / (9 * most) * 1024
+            return sample
+
+        self.each_round("eds", who, one, rounds=1)
+
+    def eds_changes(self, subject, control, process, count):
+        """One cluster and its endpoints change: CPU time of the main thread and of the busiest worker for each, and latency
+        under load with ten changes a second."""
+
+        changes = 20
+        before = measure.thread_cpu_ns(process.pid)
+        for n in range(changes):
+            control.tell("change", n * count // changes, 7)
+        time.sleep(0.2)
+        spent = {tid: ns - before.get(tid, 0) for tid, ns in measure.thread_cpu_ns(process.pid).items()}
+        main = spent.pop(process.pid)
+        quiet = measure.cpu_per_request(self.tools["load"], process, warmup=0.3, seconds=5, connections=16, rate=2000)
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            under = pool.submit(
+                measure.cpu_per_request, self.tools["load"], process, warmup=0.3, seconds=5, connections=16, rate=2000
+            )
+            timeout_s = 8
+            while not under.done():
+                control.tell("change", timeout_s * 31 % count, timeout_s)
+                timeout_s += 1
+                time.sleep(0.1)
+        return {
+            "change_main_us": main / 1000 / changes, "change_worker_us": max(spent.values()) / 1000 / changes,
+            "p99_us": quiet["p99_us"], "p99_changing_us": under.result()["p99_us"],
+        }
+
     def run_calls(self):
         who = [s for s in self.subjects if s.name in ("kobune", "envoy")]
         requests = 5000 if self.chosen.quick else 50000
@@ -272,7 +328,9 @@ def brief(sample):
         "malloc": "malloc {:.4f}", "calloc": "calloc {:.4f}", "realloc": "realloc {:.4f}", "free": "free {:.4f} a request",
         "connections_32": "{:.2f} system calls a request at 32 connections", "connections_1": "{:.2f} at one",
         "stripped_bytes": "{} bytes", "full_us": "{:.0f} us a full handshake", "resumed_us": "{:.0f} us a resumed one",
-        "idle_kib": "{:.1f} KiB an idle connection",
+        "idle_kib": "{:.1f} KiB an idle connection", "eds_cluster_kib": "{:.2f} KiB an EDS cluster",
+        "endpoint_bytes": "{:.0f} bytes an endpoint", "change_main_us": "a change: {:.0f} us of the main thread",
+        "change_worker_us": "{:.0f} us of a worker", "p99_changing_us": "p99 {} us with changes",
     }
     return ", ".join(form.format(sample[key]) for key, form in words.items() if key in sample)
 

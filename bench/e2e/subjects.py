@@ -184,12 +184,12 @@ class Subject:
     def argv(self, kind, work, values):
         raise NotImplementedError
 
-    def start(self, kind, work, upstream, workers=1, core=PROXY_CORE, env=None, more_clusters="", probe=True):
+    def start(self, kind, work, upstream, workers=1, core=PROXY_CORE, env=None, more_clusters="", probe=True, **more):
         """Ready means: /ready of its admin, else its first proxied answer. Without `probe`, a subject that has an
         admin is left with no request proxied yet."""
         values = {
             "dir": work, "listen": free_port(), "admin": free_port(), "upstream": upstream, "workers": workers,
-            "nginx_modules": NGINX_MODULES, "more_clusters": more_clusters,
+            "nginx_modules": NGINX_MODULES, "more_clusters": more_clusters, **more,
         }
         argv = self.argv(kind, work, values)
         process = Process(self.name, argv, work, core, env, self.name + suffix(kind))
