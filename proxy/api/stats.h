@@ -232,3 +232,23 @@ void kb_stat_named_set(struct kb_stat_named *named, uint32_t worker_index, uint6
 /* Gives one kb_stat_named_create back; the statistic goes with the last. NULL is allowed. From the
  * main thread, when no worker can write to it any more. */
 void kb_stat_named_destroy(struct kb_stat_named *named);
+
+/* A label. */
+struct kb_tag {
+    struct kb_str name; /* "envoy.cluster_name" */
+    struct kb_str value;
+};
+
+#define KB_STAT_TAGGED_MAX 20000
+
+/* Under names that begin so, Prometheus shows what follows, without "envoy_" in front (Envoy's
+ * custom stat namespaces). */
+#define KB_STAT_CUSTOM_NAMESPACE "istiocustom."
+
+/* A statistic whose labels are given instead of being found in its name, which is `name` and behind
+ * it ".tag.value" for each. The same for the same name and labels. On any thread: takes a lock, so
+ * keep the pointer, which is valid as long as the process. NULL when there are KB_STAT_TAGGED_MAX
+ * of them already, or the name would be longer than 65,535 bytes. */
+struct kb_stat_named *kb_stat_tagged_get(struct kb_stat_store *store, struct kb_str name,
+                                         const struct kb_tag *tags, size_t count,
+                                         enum kb_stat_kind kind);

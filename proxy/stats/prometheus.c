@@ -109,16 +109,20 @@ static void labels_add(struct kb_json_out *out, const struct kb_tag_result *tags
     }
 }
 
-static void family_name_add(struct kb_json_out *out, const struct kb_tag_result *tags)
+static void metric_name_add(struct kb_json_out *out, struct kb_str name)
 {
+    if (kb_str_starts_with(name, KB_STR(KB_STAT_CUSTOM_NAMESPACE))) {
+        sanitized_add(out, kb_str_from(name, strlen(KB_STAT_CUSTOM_NAMESPACE)));
+        return;
+    }
     kb_json_out_add(out, KB_STR("envoy_"));
-    sanitized_add(out, kb_str_make(tags->name, tags->name_len));
+    sanitized_add(out, name);
 }
 
 static void sample_head_add(struct kb_json_out *out, const struct kb_tag_result *tags,
                             const char *suffix)
 {
-    family_name_add(out, tags);
+    metric_name_add(out, kb_str_make(tags->name, tags->name_len));
     kb_stats_out_printf(out, "%s{", suffix);
     labels_add(out, tags);
 }
@@ -187,8 +191,8 @@ static void type_add(struct kb_prometheus *prometheus, struct kb_json_out *out,
         return;
     }
     prometheus->family_begun = true;
-    kb_json_out_add(out, KB_STR("# TYPE envoy_"));
-    sanitized_add(out, family->name);
+    kb_json_out_add(out, KB_STR("# TYPE "));
+    metric_name_add(out, family->name);
     kb_stats_out_printf(out, " %s\n", summary ? "summary" : types[family->section]);
 }
 
@@ -237,7 +241,7 @@ static void leaf_add(struct kb_prometheus *prometheus, struct kb_json_out *out,
     if (name.p == NULL) {
         return;
     }
-    kb_tag_extract(kb_stat_store_tags(prometheus->store), name, &prometheus->tags);
+    kb_prometheus_tags(prometheus, scope, name);
     if (kb_str_eq(kb_str_make(prometheus->tags.name, prometheus->tags.name_len), family->name)) {
         sample_add(prometheus, out, family, name, &view);
     }

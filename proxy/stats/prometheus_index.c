@@ -61,6 +61,14 @@ struct kb_str kb_prometheus_full_name(struct kb_prometheus *prometheus,
     return name;
 }
 
+void kb_prometheus_tags(struct kb_prometheus *prometheus, const struct kb_stat_scope *scope,
+                        struct kb_str name)
+{
+    if (!kb_stat_scope_tags(scope, &prometheus->tags)) {
+        kb_tag_extract(kb_stat_store_tags(prometheus->store), name, &prometheus->tags);
+    }
+}
+
 /* The family of a statistic, made when it is new; KB_PROMETHEUS_NONE when the statistic is not
  * shown. */
 static uint32_t family_of(struct kb_prometheus *prometheus, const struct kb_stat_scope *scope,
@@ -74,7 +82,7 @@ static uint32_t family_of(struct kb_prometheus *prometheus, const struct kb_stat
     if (name.p == NULL) {
         return KB_PROMETHEUS_NONE;
     }
-    kb_tag_extract(kb_stat_store_tags(prometheus->store), name, &prometheus->tags);
+    kb_prometheus_tags(prometheus, scope, name);
     name = kb_str_make(prometheus->tags.name, prometheus->tags.name_len);
     known = kb_map_get(&prometheus->family_map[section], name);
     if (known != NULL) {

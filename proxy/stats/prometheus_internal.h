@@ -67,5 +67,8 @@ bool kb_prometheus_index_step(struct kb_prometheus *prometheus);
  * out. */
 struct kb_str kb_prometheus_full_name(struct kb_prometheus *prometheus,
                                       const struct kb_stat_scope *scope, struct kb_str suffix);
+/* The labels of the statistic and its name without them, in prometheus->tags. */
+void kb_prometheus_tags(struct kb_prometheus *prometheus, const struct kb_stat_scope *scope,
+                        struct kb_str name);
 enum kb_prometheus_section kb_prometheus_section_of(const struct kb_stat_scope *scope,
                                                     enum kb_stat_kind kind);

@@ -29,11 +29,20 @@ struct kb_stat_group {
     char prefix[];
 };
 
+/* Where a label stands in the full name. */
+struct kb_stat_tag_span {
+    uint16_t name_at, name_len;
+    uint16_t value_at, value_len;
+};
+
 struct kb_stat_named {
     struct kb_stat_scope scope;
     struct kb_stat_store *store;
     enum kb_stat_kind kind;
     uint32_t refs;
+    struct kb_stat_tag_span *tags; /* of kb_stat_tagged_get; NULL: they are found in the name */
+    uint16_t tag_count;
+    uint16_t own_len; /* of the name, up to the first tag */
     uint64_t base;
     struct kb_stat_named_cell *cells; /* [worker_count + 1] */
     struct kb_histogram_total total;
@@ -139,9 +148,18 @@ typedef void (*kb_stat_code_visit_fn)(void *arg, uint32_t variant, uint16_t code
 void kb_stat_codes_visit(const struct kb_stat_group *group, kb_stat_code_visit_fn visit, void *arg);
 
 /* Named statistics and texts (stat_named.c). */
+/* In no list or map yet, with room for a name of `len` bytes. Any thread. */
+struct kb_stat_named *kb_stat_named_new(struct kb_stat_store *store, size_t len,
+                                        enum kb_stat_kind kind);
 void kb_stat_named_flush(struct kb_stat_named *named);
 void kb_stat_named_reset(struct kb_stat_named *named);
 bool kb_stat_named_used(const struct kb_stat_named *named);
 void kb_stat_group_free(struct kb_stat_group *group);
 void kb_stat_named_free(struct kb_stat_named *named);
 void kb_stat_text_free(struct kb_stat_text *text);
+
+/* Statistics made with labels (stat_tagged.c). */
+/* Takes those that workers have made into the order of names. Main thread. */
+void kb_stat_store_take_tagged(struct kb_stat_store *store);
+/* The labels that the scope was made with, and its name without them; false: it was not. */
+bool kb_stat_scope_tags(const struct kb_stat_scope *scope, struct kb_tag_result *result);

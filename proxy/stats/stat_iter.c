@@ -27,12 +27,13 @@ static int scope_cmp(const void *a, const void *b, void *cmp)
               scope_name(*(const struct kb_stat_scope *const *)b));
 }
 
-const struct kb_stat_scope **kb_stat_scopes_sorted(const struct kb_stat_store *store,
+const struct kb_stat_scope **kb_stat_scopes_sorted(struct kb_stat_store *store,
                                                    kb_stat_scope_cmp_fn cmp, size_t *count)
 {
-    const struct kb_stat_scope **scopes =
-        kb_calloc((size_t)store->scope_count + 1, sizeof(*scopes));
+    const struct kb_stat_scope **scopes;
 
+    kb_stat_store_take_tagged(store);
+    scopes = kb_calloc((size_t)store->scope_count + 1, sizeof(*scopes));
     *count = 0;
     KB_LIST_FOREACH (link, &store->scopes) {
         scopes[(*count)++] = KB_LIST_ENTRY(link, struct kb_stat_scope, link);

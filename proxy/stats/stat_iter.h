@@ -55,7 +55,7 @@ void kb_stat_leaf_view(const struct kb_stat_scope *scope, const struct kb_stat_l
 
 /* All scopes by name: heap, *count of them. Valid as long as a pin is held. */
 typedef int (*kb_stat_scope_cmp_fn)(struct kb_str a, struct kb_str b);
-const struct kb_stat_scope **kb_stat_scopes_sorted(const struct kb_stat_store *store,
+const struct kb_stat_scope **kb_stat_scopes_sorted(struct kb_stat_store *store,
                                                    kb_stat_scope_cmp_fn cmp, size_t *count);
 
 struct kb_stat_iter {

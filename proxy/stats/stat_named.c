@@ -10,26 +10,34 @@ static struct kb_str scope_name(const struct kb_stat_scope *scope)
     return kb_str_make(scope->name, scope->name_len);
 }
 
+struct kb_stat_named *kb_stat_named_new(struct kb_stat_store *store, size_t len,
+                                        enum kb_stat_kind kind)
+{
+    size_t cells_size = ((size_t)store->worker_count + 1) * sizeof(struct kb_stat_named_cell);
+    struct kb_stat_named *named = kb_calloc(1, sizeof(*named) + len);
+
+    named->cells = aligned_alloc(sizeof(struct kb_stat_named_cell), cells_size);
+    KB_ASSERT(named->cells != NULL);
+    memset(named->cells, 0, cells_size);
+    named->scope = (struct kb_stat_scope){
+        .name = named->name, .name_len = (uint32_t)len, .type = KB_STAT_SCOPE_NAMED};
+    named->store = store;
+    named->kind = kind;
+    named->refs = 1;
+    return named;
+}
+
 struct kb_stat_named *kb_stat_named_create(struct kb_stat_store *store, struct kb_str full_name,
                                            enum kb_stat_kind kind)
 {
     struct kb_stat_named *named = kb_map_get(&store->named, full_name);
-    size_t cells_size = ((size_t)store->worker_count + 1) * sizeof(struct kb_stat_named_cell);
 
     if (named != NULL && named->kind == kind) {
         named->refs++;
         return named;
     }
-    named = kb_calloc(1, sizeof(*named) + full_name.len);
+    named = kb_stat_named_new(store, full_name.len, kind);
     memcpy(named->name, full_name.p, full_name.len);
-    named->cells = aligned_alloc(sizeof(struct kb_stat_named_cell), cells_size);
-    KB_ASSERT(named->cells != NULL);
-    memset(named->cells, 0, cells_size);
-    named->scope = (struct kb_stat_scope){
-        .name = named->name, .name_len = (uint32_t)full_name.len, .type = KB_STAT_SCOPE_NAMED};
-    named->store = store;
-    named->kind = kind;
-    named->refs = 1;
     if (kb_map_get(&store->named, full_name) == NULL) {
         kb_map_put(&store->named, scope_name(&named->scope), named);
     }
@@ -43,6 +51,7 @@ void kb_stat_named_free(struct kb_stat_named *named)
         kb_histogram_destroy(named->cells[i].histogram);
     }
     kb_histogram_total_dispose(&named->total);
+    free(named->tags);
     free(named->cells);
     free(named);
 }

@@ -24,6 +24,9 @@ struct kb_stat_store *kb_stat_store_create(uint32_t worker_count)
     kb_map_init(&store->groups);
     kb_map_init(&store->named);
     kb_map_init(&store->texts);
+    pthread_mutex_init(&store->tagged_lock, NULL);
+    kb_map_init(&store->tagged);
+    kb_list_init(&store->tagged_new);
     kb_list_init(&store->gone);
     return store;
 }
@@ -49,6 +52,7 @@ void kb_stat_store_destroy(struct kb_stat_store *store)
         return;
     }
     KB_ASSERT(store->pins == 0);
+    kb_stat_store_take_tagged(store);
     KB_LIST_FOREACH (link, &store->scopes) {
         struct kb_stat_scope *scope = KB_LIST_ENTRY(link, struct kb_stat_scope, link);
 
@@ -67,6 +71,8 @@ void kb_stat_store_destroy(struct kb_stat_store *store)
     kb_map_dispose(&store->groups);
     kb_map_dispose(&store->named);
     kb_map_dispose(&store->texts);
+    kb_map_dispose(&store->tagged);
+    pthread_mutex_destroy(&store->tagged_lock);
     kb_stat_matcher_destroy(store->matcher);
     kb_tag_producer_destroy(store->tags);
     kb_histogram_settings_destroy(store->histogram_settings);
@@ -500,6 +506,7 @@ static void group_flush(struct kb_stat_group *group)
 
 void kb_stat_store_flush(struct kb_stat_store *store)
 {
+    kb_stat_store_take_tagged(store);
     KB_LIST_FOREACH (link, &store->scopes) {
         struct kb_stat_scope *scope = KB_LIST_ENTRY(link, struct kb_stat_scope, link);
 
@@ -534,6 +541,7 @@ static void group_reset(struct kb_stat_group *group)
 
 void kb_stat_store_reset_counters(struct kb_stat_store *store)
 {
+    kb_stat_store_take_tagged(store);
     KB_LIST_FOREACH (link, &store->scopes) {
         struct kb_stat_scope *scope = KB_LIST_ENTRY(link, struct kb_stat_scope, link);
 

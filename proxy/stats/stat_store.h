@@ -4,6 +4,8 @@
  * proxy/stats/stat_iter.h. Main thread only, unless a function says otherwise. */
 #pragma once
 
+#include <pthread.h>
+
 #include "base/list.h"
 #include "base/map.h"
 #include "base/obj.h"
@@ -33,10 +35,14 @@ struct kb_stat_store {
                               main thread */
     struct kb_list scopes;
     uint32_t scope_count;
-    struct kb_map groups; /* prefix -> the first kb_stat_group of it */
-    struct kb_map named;  /* full name -> kb_stat_named */
-    struct kb_map texts;  /* full name -> kb_stat_text */
-    char **zones;         /* "zone.a.b." by zone number, for the process's life */
+    struct kb_map groups;        /* prefix -> the first kb_stat_group of it */
+    struct kb_map named;         /* full name -> kb_stat_named */
+    struct kb_map texts;         /* full name -> kb_stat_text */
+    pthread_mutex_t tagged_lock; /* of the next two, which workers add to */
+    struct kb_map tagged;        /* full name -> kb_stat_named */
+    struct kb_list tagged_new;   /* not in `scopes` yet */
+    bool tagged_refused;         /* and said so; atomic */
+    char **zones;                /* "zone.a.b." by zone number, for the process's life */
     uint32_t zone_count;
     uint32_t pins;       /* dumps that are under way: scopes stay in memory meanwhile */
     struct kb_list gone; /* scopes that were destroyed meanwhile */

@@ -6,13 +6,9 @@
 
 #include "base/diag.h"
 #include "envoy/config/metrics/v3/stats.pb-c.h"
+#include "proxy/api/stats.h"
 
 #define KB_TAGS_MAX 32 /* of one name; more are dropped */
-
-struct kb_tag {
-    struct kb_str name; /* "envoy.cluster_name" */
-    struct kb_str value;
-};
 
 /* What extraction found. Zero-initialise; may be used again and again. */
 struct kb_tag_result {
