@@ -8,8 +8,10 @@
 #include "envoy/type/v3/percent.pb-c.h"
 #include "google/protobuf/wrappers.pb-c.h"
 #include "proxy/access_log/formatter_internal.h"
+#include "proxy/api/dynamic_metadata.h"
 #include "proxy/api/runtime.h"
 #include "proxy/matcher/header_match.h"
+#include "proxy/matcher/metadata_match.h"
 #include "proxy/matcher/runtime_fraction.h"
 
 #define DEPTH_MAX 32 /* and/or filters in one another */
@@ -26,6 +28,7 @@ enum filter_kind {
     FILTER_RESPONSE_FLAG,
     FILTER_GRPC_STATUS,
     FILTER_LOG_TYPE,
+    FILTER_METADATA,
 };
 
 struct kb_log_filter {
@@ -54,6 +57,10 @@ struct kb_log_filter {
             struct kb_str *names;
             size_t count;
         } types; /* LOG_TYPE */
+        struct {
+            const struct kb_metadata_matcher *matcher; /* NULL: none is as it asks */
+            bool absent;
+        } metadata; /* METADATA */
     };
 };
 
@@ -214,6 +221,26 @@ static bool extension_refuse(const Envoy__Config__Accesslog__V3__ExtensionFilter
     return false;
 }
 
+static bool metadata_build(struct kb_log_filter *filter,
+                           const Envoy__Config__Accesslog__V3__MetadataFilter *message,
+                           struct filter_builder *builder)
+{
+    struct kb_metadata_matcher *matcher;
+    int rc;
+
+    filter->metadata.absent =
+        message->match_if_key_not_found == NULL || message->match_if_key_not_found->value != 0;
+    if (message->matcher == NULL) {
+        return true;
+    }
+    matcher = KB_ARENA_NEW(builder->build->arena, struct kb_metadata_matcher);
+    kb_diag_push(builder->diag, "matcher");
+    rc = kb_metadata_matcher_init(matcher, message->matcher, builder->build);
+    kb_diag_pop(builder->diag);
+    filter->metadata.matcher = matcher;
+    return rc == 0;
+}
+
 #define SPECIFIER(NAME) ENVOY__CONFIG__ACCESSLOG__V3__ACCESS_LOG_FILTER__FILTER_SPECIFIER_##NAME
 
 static enum filter_kind filter_kind(const Envoy__Config__Accesslog__V3__AccessLogFilter *message)
@@ -239,8 +266,9 @@ static enum filter_kind filter_kind(const Envoy__Config__Accesslog__V3__AccessLo
         return FILTER_GRPC_STATUS;
     case SPECIFIER(LOG_TYPE_FILTER):
         return FILTER_LOG_TYPE;
-    case SPECIFIER(TRACEABLE_FILTER):
     case SPECIFIER(METADATA_FILTER):
+        return FILTER_METADATA;
+    case SPECIFIER(TRACEABLE_FILTER):
     case SPECIFIER(EXTENSION_FILTER):
     case SPECIFIER(_NOT_SET):
     default:
@@ -278,10 +306,8 @@ static bool specifier_build(struct kb_log_filter *filter,
         return grpc_build(filter, message->grpc_status_filter);
     case SPECIFIER(LOG_TYPE_FILTER):
         return types_build(filter, message->log_type_filter, builder);
-    case SPECIFIER(METADATA_FILTER): /* No filter sets dynamic metadata, so no key is ever found. */
-        return constant_build(filter,
-                              message->metadata_filter->match_if_key_not_found == NULL ||
-                                  message->metadata_filter->match_if_key_not_found->value != 0);
+    case SPECIFIER(METADATA_FILTER):
+        return metadata_build(filter, message->metadata_filter, builder);
     case SPECIFIER(EXTENSION_FILTER):
         return extension_refuse(message->extension_filter, builder);
     case SPECIFIER(_NOT_SET):
@@ -402,6 +428,21 @@ static bool children_evaluate(const struct kb_log_filter *filter,
     return all;
 }
 
+/* A value that is there decides; inverted matchers are not, as in Envoy. */
+static bool metadata_evaluate(const struct kb_log_filter *filter, const struct kb_stream_info *info)
+{
+    const struct kb_metadata_matcher *matcher = filter->metadata.matcher;
+    const Google__Protobuf__Value *value = NULL;
+
+    if (matcher != NULL) {
+        value = kb_metadata_matcher_find(
+            matcher, kb_dynamic_metadata_get(kb_stream_info_metadata(info), matcher->filter));
+    }
+    return value != NULL && value->kind_case != GOOGLE__PROTOBUF__VALUE__KIND__NOT_SET
+               ? kb_value_matcher_match(&matcher->value, value)
+               : filter->metadata.absent;
+}
+
 bool kb_log_filter_evaluate(const struct kb_log_filter *filter,
                             const struct kb_formatter_input *input,
                             const struct kb_stream_info *info)
@@ -428,6 +469,8 @@ bool kb_log_filter_evaluate(const struct kb_log_filter *filter,
         return grpc_listed(filter, input, info) != filter->exclude;
     case FILTER_LOG_TYPE:
         return type_listed(filter, input->access_log_type) != filter->exclude;
+    case FILTER_METADATA:
+        return metadata_evaluate(filter, info);
     }
     return true;
 }

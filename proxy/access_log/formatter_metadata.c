@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* METADATA and its kin: what route, virtual host, cluster, host and listener are configured with.
- * It is kept packed and unpacked when a format asks for it. Streams have no dynamic metadata: that
- * is always missing. */
+/* METADATA and its kin: what filters left on the stream, and what route, virtual host, cluster,
+ * host and listener are configured with, which is kept packed and unpacked when a format asks for
+ * it. */
 #include <stdlib.h>
 
 #include "envoy/config/core/v3/base.pb-c.h"
@@ -9,6 +9,7 @@
 #include "proto/pb.h"
 #include "proxy/access_log/formatter_internal.h"
 #include "proxy/api/cluster.h"
+#include "proxy/api/dynamic_metadata.h"
 #include "proxy/api/route.h"
 
 /* ---- configuration ---- */
@@ -149,25 +150,22 @@ static struct kb_str source_metadata(const struct kb_stream_info *info, int sour
         return info->upstream.host != NULL ? kb_host_metadata(info->upstream.host) : KB_STR("");
     case KB_FORMAT_METADATA_LISTENER:
         return info->connection != NULL ? info->connection->listener_metadata : KB_STR("");
-    default: /* dynamic */
+    default:
         return KB_STR("");
     }
 }
 
-static const Google__Protobuf__Value *map_get(const Google__Protobuf__Struct *map,
-                                              struct kb_str key)
+static const Google__Protobuf__Struct *namespace_find(struct kb_str packed, struct kb_str name,
+                                                      struct kb_arena *arena)
 {
-    for (size_t i = 0; i < map->n_fields; i++) {
-        if (kb_str_eq(kb_str_from_cstr(map->fields[i]->key), key)) {
-            return map->fields[i]->value;
-        }
-    }
-    return NULL;
-}
+    const Envoy__Config__Core__V3__Metadata *metadata;
+    ProtobufCMessage *message;
 
-static const Google__Protobuf__Struct *
-namespace_find(const Envoy__Config__Core__V3__Metadata *metadata, struct kb_str name)
-{
+    if (packed.len == 0 || kb_pb_unpack(&envoy__config__core__v3__metadata__descriptor, packed,
+                                        arena, &message) != 0) {
+        return NULL;
+    }
+    metadata = (const void *)message;
     for (size_t i = 0; i < metadata->n_filter_metadata; i++) {
         if (kb_str_eq(kb_str_from_cstr(metadata->filter_metadata[i]->key), name)) {
             return metadata->filter_metadata[i]->value;
@@ -198,20 +196,16 @@ static void value_show(const Google__Protobuf__Value *value, struct kb_format_so
 void kb_format_eval_metadata(const struct kb_format_command *command,
                              struct kb_format_source *source, struct kb_format_value *value)
 {
-    struct kb_str packed = source_metadata(source->info, command->param);
     struct kb_str rest = command->metadata.path;
     struct kb_str key = KB_STR("");
     const Google__Protobuf__Struct *map;
-    ProtobufCMessage *message;
     Google__Protobuf__Value at = GOOGLE__PROTOBUF__VALUE__INIT;
     const Google__Protobuf__Value *found = &at;
 
-    if (packed.len == 0 || kb_pb_unpack(&envoy__config__core__v3__metadata__descriptor, packed,
-                                        source->arena, &message) != 0) {
-        return;
-    }
     kb_str_next_token(&rest, ':', &key);
-    map = namespace_find((const Envoy__Config__Core__V3__Metadata *)(const void *)message, key);
+    map = command->param == KB_FORMAT_METADATA_DYNAMIC
+              ? kb_dynamic_metadata_get(kb_stream_info_metadata(source->info), key)
+              : namespace_find(source_metadata(source->info, command->param), key, source->arena);
     if (map == NULL) {
         return;
     }
@@ -219,7 +213,7 @@ void kb_format_eval_metadata(const struct kb_format_command *command,
     at.struct_value = (Google__Protobuf__Struct *)(uintptr_t)map;
     while (found != NULL && rest.p != NULL && kb_str_next_token(&rest, ':', &key)) {
         found = found->kind_case == GOOGLE__PROTOBUF__VALUE__KIND_STRUCT_VALUE
-                    ? map_get(found->struct_value, key)
+                    ? kb_struct_get(found->struct_value, key)
                     : NULL;
     }
     value_show(found, source, value);

@@ -13,6 +13,7 @@ struct kb_route;
 struct kb_worker;
 struct kb_ssl_connection_info;
 struct kb_filter_state_item;
+struct kb_dynamic_metadata;
 
 enum kb_response_flag {
 #define X(id, brief, text) KB_RF_##id,
@@ -36,8 +37,9 @@ struct kb_connection_info {
     struct kb_str termination_details;      /* %CONNECTION_TERMINATION_DETAILS% */
     struct kb_str transport_failure_reason; /* %DOWNSTREAM_TRANSPORT_FAILURE_REASON% */
     struct kb_str local_close_reason;
-    const struct kb_ssl_connection_info *ssl;  /* ssl_connection_info.h; NULL: plain text */
-    struct kb_filter_state_item *filter_state; /* filter_state.h; NULL: nothing */
+    const struct kb_ssl_connection_info *ssl;     /* ssl_connection_info.h; NULL: plain text */
+    struct kb_filter_state_item *filter_state;    /* filter_state.h; NULL: nothing */
+    struct kb_dynamic_metadata *dynamic_metadata; /* dynamic_metadata.h; NULL: nothing */
     uint64_t id;
     uint64_t start_ns;
     uint32_t requests; /* streams so far */
@@ -98,8 +100,9 @@ struct kb_stream_info {
     uint64_t wire_bytes_received;
     uint64_t wire_bytes_sent;
     uint32_t attempt_count;
-    const struct kb_route *route;              /* NULL: none */
-    struct kb_filter_state_item *filter_state; /* filter_state.h; NULL: nothing */
+    const struct kb_route *route;                 /* NULL: none */
+    struct kb_filter_state_item *filter_state;    /* filter_state.h; NULL: nothing */
+    struct kb_dynamic_metadata *dynamic_metadata; /* dynamic_metadata.h; NULL: nothing */
     struct kb_str route_name;
     struct kb_str virtual_cluster_name;
     struct kb_str upstream_cluster_name; /* alt_stat_name or name; p NULL */

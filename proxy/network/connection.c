@@ -11,6 +11,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "proxy/api/dynamic_metadata.h"
 #include "proxy/api/filter_state.h"
 #include "proxy/api/stats.h"
 
@@ -102,6 +103,7 @@ static void conn_freed(struct kb_io *io)
     worker->connections_open--;
     free(conn->sniffed);
     kb_filter_state_dispose(&conn->info.filter_state, NULL);
+    kb_dynamic_metadata_dispose(&conn->info.dynamic_metadata);
     KB_OBJ_CLEAR(conn);
     kb_pool_release(conn_pool(worker), conn);
 }
@@ -268,6 +270,7 @@ static void remote_closed(struct kb_conn *conn)
         kb_buf_dispose(&conn->out);
         conn->worker->connections_open--;
         kb_filter_state_dispose(&conn->info.filter_state, NULL);
+        kb_dynamic_metadata_dispose(&conn->info.dynamic_metadata);
         KB_OBJ_CLEAR(conn);
         kb_pool_release(conn_pool(conn->worker), conn);
         return;

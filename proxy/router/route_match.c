@@ -98,8 +98,26 @@ static bool tls_match(const struct kb_route_match *match)
     return match->tls_presented != 1 && match->tls_validated != 1;
 }
 
+/* What filters left on the stream. */
+static bool states_match(const struct kb_route_match *match, const struct kb_header_map *headers,
+                         const struct kb_stream_info *info)
+{
+    for (uint32_t i = 0; i < match->metadata_count; i++) {
+        if (!kb_metadata_matcher_match(&match->metadata[i], info->dynamic_metadata)) {
+            return false;
+        }
+    }
+    for (uint32_t i = 0; i < match->filter_state_count; i++) {
+        if (!kb_filter_state_matcher_match(&match->filter_states[i], info, headers->arena)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool conditions_match(const struct kb_route_match *match, const struct kb_runtime *runtime,
-                             const struct kb_header_map *headers, uint64_t random)
+                             const struct kb_header_map *headers, const struct kb_stream_info *info,
+                             uint64_t random)
 {
     if (match->never ||
         (match->has_fraction && !kb_runtime_fraction_holds(&match->fraction, runtime, random))) {
@@ -108,7 +126,8 @@ static bool conditions_match(const struct kb_route_match *match, const struct kb
     if ((match->grpc && !is_grpc(headers)) || !tls_match(match)) {
         return false;
     }
-    return kb_header_matchers_all(match->headers, match->header_count, headers) &&
+    return states_match(match, headers, info) &&
+           kb_header_matchers_all(match->headers, match->header_count, headers) &&
            kb_cookie_matchers_all(match->cookies, match->cookie_count, headers) &&
            kb_query_matchers_all(match->queries, match->query_count, headers->path);
 }
@@ -122,7 +141,6 @@ const struct kb_route *kb_route_config_match(const struct kb_route_config *confi
     struct kb_str path = kb_path_only(headers->path);
     struct kb_route_span span = {0, 0};
 
-    (void)info;
     if (vhost == NULL || proto.len == 0) {
         return NULL;
     }
@@ -143,7 +161,7 @@ const struct kb_route *kb_route_config_match(const struct kb_route_config *confi
 
         if (key_match(key, path, headers) &&
             (!key->more ||
-             conditions_match(vhost->entries[i].match, config->runtime, headers, random))) {
+             conditions_match(vhost->entries[i].match, config->runtime, headers, info, random))) {
             return &vhost->entries[i].route;
         }
     }

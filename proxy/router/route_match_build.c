@@ -88,16 +88,31 @@ static int8_t tri_state(const Google__Protobuf__BoolValue *value)
     return value == NULL ? -1 : (int8_t)(value->value ? 1 : 0);
 }
 
-/* Streams have no dynamic metadata and no filter state yet: what asks for them sees nothing there.
- */
-static bool asks_for_nothing(const Envoy__Config__Route__V3__RouteMatch *message)
+static void states_build(struct kb_route_build *build,
+                         const Envoy__Config__Route__V3__RouteMatch *message,
+                         struct kb_route_match *match)
 {
+    struct kb_metadata_matcher *metadata =
+        kb_arena_calloc(build->match.arena, (message->n_dynamic_metadata + 1) * sizeof(*metadata));
+    struct kb_filter_state_matcher *states =
+        kb_arena_calloc(build->match.arena, (message->n_filter_state + 1) * sizeof(*states));
+
     for (size_t i = 0; i < message->n_dynamic_metadata; i++) {
-        if (!message->dynamic_metadata[i]->invert) {
-            return true;
-        }
+        kb_diag_push_index(build->match.diag, "dynamic_metadata", i);
+        build->failed |= kb_metadata_matcher_init(&metadata[i], message->dynamic_metadata[i],
+                                                  &build->match) != 0;
+        kb_diag_pop(build->match.diag);
     }
-    return message->n_filter_state > 0;
+    for (size_t i = 0; i < message->n_filter_state; i++) {
+        kb_diag_push_index(build->match.diag, "filter_state", i);
+        build->failed |=
+            kb_filter_state_matcher_init(&states[i], message->filter_state[i], &build->match) != 0;
+        kb_diag_pop(build->match.diag);
+    }
+    match->metadata = metadata;
+    match->metadata_count = (uint32_t)message->n_dynamic_metadata;
+    match->filter_states = states;
+    match->filter_state_count = (uint32_t)message->n_filter_state;
 }
 
 static void conditions_build(struct kb_route_build *build,
@@ -121,7 +136,7 @@ static void conditions_build(struct kb_route_build *build,
         kb_runtime_fraction_init(&match->fraction, message->runtime_fraction, build->match.arena);
     }
     match->grpc = message->grpc != NULL;
-    match->never = asks_for_nothing(message);
+    states_build(build, message, match);
     match->tls_presented = -1;
     match->tls_validated = -1;
     if (message->tls_context != NULL) {
@@ -140,7 +155,8 @@ void kb_route_build_match(struct kb_route_build *build,
     key_build(build, message, key);
     if (message->n_headers > 0 || message->n_query_parameters > 0 || message->n_cookies > 0 ||
         message->runtime_fraction != NULL || message->grpc != NULL ||
-        message->tls_context != NULL || asks_for_nothing(message)) {
+        message->tls_context != NULL || message->n_dynamic_metadata > 0 ||
+        message->n_filter_state > 0) {
         match = KB_ARENA_NEW(build->match.arena, struct kb_route_match);
         conditions_build(build, message, match);
         entry->match = match;

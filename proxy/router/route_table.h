@@ -8,8 +8,10 @@
 #include "proxy/api/formatter.h"
 #include "proxy/api/route.h"
 #include "proxy/matcher/cookie_match.h"
+#include "proxy/matcher/filter_state_match.h"
 #include "proxy/matcher/header_match.h"
 #include "proxy/matcher/match_tree.h"
+#include "proxy/matcher/metadata_match.h"
 #include "proxy/matcher/query_match.h"
 #include "proxy/matcher/runtime_fraction.h"
 #include "proxy/router/header_mutation.h"
@@ -52,10 +54,14 @@ struct kb_route_match {
     uint32_t query_count;
     const struct kb_cookie_matcher *cookies;
     uint32_t cookie_count;
+    uint32_t metadata_count;
+    const struct kb_metadata_matcher *metadata; /* of the stream's dynamic metadata */
+    const struct kb_filter_state_matcher *filter_states;
+    uint32_t filter_state_count;
     struct kb_runtime_fraction fraction;
     bool has_fraction;
     bool grpc;
-    bool never;           /* asks for metadata or filter state, which no stream has */
+    bool never;           /* of an optional plugin that does not exist */
     int8_t tls_presented; /* -1: not asked for */
     int8_t tls_validated;
 };

@@ -3,6 +3,9 @@
  * requests. */
 #include "tests/unit/router/route_fixture.h"
 
+#include "proxy/api/dynamic_metadata.h"
+#include "proxy/api/filter_state.h"
+
 struct match_case {
     const char *request;
     const char *route; /* "": none */
@@ -177,6 +180,31 @@ static void test_runtime_fraction(void **state)
                     R("key", "prefix: /key, runtime_fraction: {default_value: {numerator: 0}, "
                              "runtime_key: 'on'}") R("rest", "prefix: /"));
     cases_check(fixture, cases, KB_ARRAY_LEN(cases));
+}
+
+static void test_what_filters_left(void **state)
+{
+    static const struct match_case without[] = {
+        {"GET /meta h", ""}, {"GET /inverted h", "inverted"}, {"GET /state h", ""}};
+    static const struct match_case with[] = {
+        {"GET /meta h", "meta"}, {"GET /inverted h", ""}, {"GET /state h", "state"}};
+    static const struct kb_str text = {"abc", 3};
+    struct route_fixture *fixture = *state;
+    const struct kb_filter_state_item item = {
+        .key = kb_filter_state_key(KB_STR("k")), .type = &kb_filter_state_string, .object = &text};
+
+    route_table_ok(fixture,
+                   ALL R("meta", "prefix: /meta, dynamic_metadata: [{filter: f, path: [{key: k}], "
+                                 "value: {string_match: {exact: v}}}]")
+                       R("inverted", "prefix: /inverted, dynamic_metadata: [{filter: f, path: "
+                                     "[{key: k}], value: {present_match: true}, invert: true}]")
+                           R("state", "prefix: /state, filter_state: [{key: k, string_match: "
+                                      "{prefix: a}}]"));
+    cases_check(fixture, without, KB_ARRAY_LEN(without));
+    kb_dynamic_metadata_set_text(&fixture->info.dynamic_metadata, &fixture->arena, KB_STR("f"),
+                                 KB_STR("k"), KB_STR("v"));
+    assert_int_equal(kb_filter_state_put_stream(&fixture->info, &fixture->arena, &item), 0);
+    cases_check(fixture, with, KB_ARRAY_LEN(with));
 }
 
 static void test_what_streams_do_not_have(void **state)
@@ -471,6 +499,7 @@ int main(void)
         ROUTE_TEST(test_headers),
         ROUTE_TEST(test_query),
         ROUTE_TEST(test_runtime_fraction),
+        ROUTE_TEST(test_what_filters_left),
         ROUTE_TEST(test_what_streams_do_not_have),
         ROUTE_TEST(test_domains),
         ROUTE_TEST(test_domains_without_port),
