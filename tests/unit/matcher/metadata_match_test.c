@@ -91,14 +91,14 @@ static void test_kinds(void **state)
     /* As in Envoy: never true. */
     assert_false(takes("value: {present_match: false}", "{a: {c: 1}}"));
     assert_true(
-        takes("value: {list_match: {one_of: {string_match: {exact: y}}}}", "{a: {b: [x, y]}}"));
-    assert_false(takes("value: {list_match: {one_of: {string_match: {exact: y}}}}", "{a: {b: y}}"));
+        takes("value: {list_match: {one_of: {string_match: {exact: z}}}}", "{a: {b: [x, z]}}"));
+    assert_false(takes("value: {list_match: {one_of: {string_match: {exact: z}}}}", "{a: {b: z}}"));
     assert_false(
-        takes("value: {list_match: {one_of: {string_match: {exact: y}}}}", "{a: {b: []}}"));
+        takes("value: {list_match: {one_of: {string_match: {exact: z}}}}", "{a: {b: []}}"));
     assert_true(takes("value: {or_match: {value_matchers: [{bool_match: true}, {string_match: "
-                      "{exact: y}}]}}",
-                      "{a: {b: y}}"));
-    assert_true(takes("value: {string_match: {exact: x}}, invert: true", "{a: {b: y}}"));
+                      "{exact: z}}]}}",
+                      "{a: {b: z}}"));
+    assert_true(takes("value: {string_match: {exact: x}}, invert: true", "{a: {b: z}}"));
     assert_true(takes("value: {string_match: {exact: x}}, invert: true", "{}"));
     assert_false(takes("value: {present_match: true}", "{a: notastruct}"));
 }
