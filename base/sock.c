@@ -3,9 +3,12 @@
 #include "base/sock.h"
 
 #include <errno.h>
+#include <ifaddrs.h>
 #include <netinet/tcp.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "base/obj.h"
 
 static int last_error(void)
 {
@@ -201,5 +204,25 @@ void kb_sock_local_addr(int fd, struct kb_addr *addr)
         kb_addr_from_sockaddr(addr, (struct sockaddr *)&sa, len);
     } else {
         memset(addr, 0, sizeof(*addr));
+    }
+}
+
+void kb_sock_host_addr(struct kb_addr *addr)
+{
+    struct ifaddrs *interfaces = NULL;
+    bool found = false;
+
+    if (getifaddrs(&interfaces) == 0) {
+        for (const struct ifaddrs *i = interfaces; i != NULL && !found; i = i->ifa_next) {
+            if (i->ifa_addr == NULL || i->ifa_addr->sa_family != AF_INET) {
+                continue;
+            }
+            kb_addr_from_sockaddr(addr, i->ifa_addr, sizeof(struct sockaddr_in));
+            found = !kb_addr_is_loopback(addr);
+        }
+        freeifaddrs(interfaces);
+    }
+    if (!found) {
+        KB_ASSERT(kb_addr_from_ip(addr, KB_STR("127.0.0.1"), 0) == 0);
     }
 }

@@ -49,3 +49,6 @@ void kb_sock_set_linger_reset(int fd);
 int kb_sock_set_keepalive(int fd, uint32_t probes, uint32_t time_s,
                           uint32_t interval_s) KB_MUST_USE;
 void kb_sock_local_addr(int fd, struct kb_addr *addr);
+/* The first IPv4 address of this machine that is no loopback; 127.0.0.1 when there is none. Takes
+ * system calls. */
+void kb_sock_host_addr(struct kb_addr *addr);

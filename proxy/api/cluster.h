@@ -42,6 +42,8 @@ struct kb_cluster {
     struct kb_str metadata; /* packed envoy.config.core.v3.Metadata; empty when there is none */
     struct kb_stat_group *stats;
     struct kb_stat_group *http1_stats; /* "cluster.x.http1."; shown from the first connection on */
+    struct kb_stat_group
+        *http2_stats; /* "cluster.x.http2.", likewise; NULL: http2 is not enabled */
     uint64_t connect_timeout_ms;
     uint64_t idle_timeout_ms;            /* of pooled connections; 0: none */
     uint64_t max_connection_duration_ms; /* 0: none */
@@ -65,6 +67,16 @@ struct kb_cluster {
         bool override_stream_error;
         bool allow_chunked_length;
     } http1;
+    struct { /* Http2ProtocolOptions; zeros: Envoy's defaults */
+        bool enabled;
+        uint32_t hpack_table_bytes;
+        uint32_t max_concurrent_streams;
+        uint32_t stream_window_bytes;
+        uint32_t connection_window_bytes;
+        uint32_t keepalive_jitter_percent;
+        uint64_t keepalive_interval_ms; /* 0: no PINGs */
+        uint64_t keepalive_timeout_ms;
+    } http2;
     bool auto_host_rewrite_capable; /* strict or logical DNS: hosts have names */
     bool added_via_api;
 };

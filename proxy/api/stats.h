@@ -30,6 +30,7 @@ struct kb_stat_schema {
     S(CLUSTER, cluster)                                           \
     S(HTTP, http)                                                 \
     S(HTTP1, http1)                                               \
+    S(HTTP2, http2)                                               \
     S(LISTENER, listener)                                         \
     S(LISTENER_HTTP, listener_http)                               \
     S(LISTENER_WORKER, listener_worker)                           \
@@ -63,6 +64,11 @@ enum {
 enum {
 #define X(ID, name, kind) KB_STAT_HTTP1_##ID,
 #include "proxy/stats/http1.def"
+#undef X
+};
+enum {
+#define X(ID, name, kind) KB_STAT_HTTP2_##ID,
+#include "proxy/stats/http2.def"
 #undef X
 };
 enum {

@@ -48,8 +48,7 @@ struct kb_grpc_metadata {
 };
 
 struct kb_grpc_stream_options {
-    struct kb_str cluster;   /* its name; a cluster without HTTP/2 options is spoken to all the
-                                same, as Envoy refuses it when the configuration is read */
+    struct kb_str cluster;   /* its name; it must have http2_protocol_options */
     struct kb_str authority; /* :authority; empty: the cluster's name */
     struct kb_str path;      /* "/envoy.service.discovery.v3.AggregatedDiscoveryService/..." */
     const struct kb_grpc_metadata *metadata; /* initial metadata, copied */
@@ -58,9 +57,10 @@ struct kb_grpc_stream_options {
     bool skip_envoy_headers;  /* neither x-envoy-internal nor x-forwarded-for */
 };
 
-#define KB_GRPC_MESSAGE_MAX    (256u * 1024 * 1024)
-#define KB_GRPC_SEND_QUEUE_MAX (64u * 1024 * 1024) /* bytes that wait for the server, per stream \
-                                                    */
+#define KB_GRPC_MESSAGE_MAX (256u * 1024 * 1024)
+#define KB_GRPC_SEND_QUEUE_MAX                                        \
+    (64u * 1024 * 1024) /* bytes that wait for the server, per stream \
+                         */
 
 /* Begins to connect, or takes the connection that there is. Never NULL: what goes wrong comes as
  * on_closed. Options and what they point to are copied. `main` is the main thread's worker. */

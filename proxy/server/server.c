@@ -20,6 +20,7 @@
 #include "proxy/api/connection.h"
 #include "proxy/api/extension.h"
 #include "proxy/api/header_map.h"
+#include "proxy/grpc/grpc_stream.h"
 #include "proxy/router/shadow.h"
 #include "proxy/server/admin_filter.h"
 #include "proxy/server/admin_glue.h"
@@ -306,6 +307,9 @@ static void worker_stop(void *arg)
     kb_listener_manager_worker_close(stop->server->listeners, stop->worker);
     kb_shadows_worker_close(stop->worker);
     kb_cluster_manager_worker_drain(stop->worker);
+    if (stop->worker == stop->server->context.main) {
+        kb_grpc_worker_close(stop->worker);
+    }
     kb_conns_worker_close(stop->worker);
     free(stop);
 }

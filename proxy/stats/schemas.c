@@ -19,6 +19,9 @@ static const struct kb_stat_def http_defs[] = {
 static const struct kb_stat_def http1_defs[] = {
 #include "proxy/stats/http1.def"
 };
+static const struct kb_stat_def http2_defs[] = {
+#include "proxy/stats/http2.def"
+};
 static const struct kb_stat_def listener_defs[] = {
 #include "proxy/stats/listener.def"
 };
@@ -83,6 +86,9 @@ const struct kb_stat_schema kb_stat_schema_http = {http_defs, KB_ARRAY_LEN(http_
 };
 const struct kb_stat_schema kb_stat_schema_http1 = {http1_defs, KB_ARRAY_LEN(http1_defs), 0
 #include "proxy/stats/http1.def"
+};
+const struct kb_stat_schema kb_stat_schema_http2 = {http2_defs, KB_ARRAY_LEN(http2_defs), 0
+#include "proxy/stats/http2.def"
 };
 const struct kb_stat_schema kb_stat_schema_listener = {listener_defs, KB_ARRAY_LEN(listener_defs), 0
 #include "proxy/stats/listener.def"

@@ -206,6 +206,12 @@ int kb_cluster_impl_create(const Envoy__Config__Cluster__V3__Cluster *message,
         factory->server->stats, kb_str_printf(factory->arena, "%.*shttp1.", KB_STR_ARG(prefix)),
         &kb_stat_schema_http1);
     kb_stat_group_set_from_first_block(cluster->api.http1_stats);
+    if (cluster->api.http2.enabled) {
+        cluster->api.http2_stats = kb_stat_group_create(
+            factory->server->stats, kb_str_printf(factory->arena, "%.*shttp2.", KB_STR_ARG(prefix)),
+            &kb_stat_schema_http2);
+        kb_stat_group_set_from_first_block(cluster->api.http2_stats);
+    }
     kb_circuit_breakers_start(cluster, factory->server->stats, prefix);
     *out = cluster;
     return 0;
@@ -243,6 +249,7 @@ void kb_cluster_impl_free(struct kb_cluster_impl *cluster)
     }
     kb_circuit_breakers_dispose(cluster);
     kb_stat_group_destroy(cluster->api.http1_stats);
+    kb_stat_group_destroy(cluster->api.http2_stats);
     kb_stat_group_destroy(cluster->api.stats);
     KB_OBJ_CLEAR(&cluster->api);
     free(cluster);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The HTTP side of a cluster: typed_extension_protocol_options with HttpProtocolOptions, or the
- * deprecated fields of the cluster itself. Only HTTP/1.1 is spoken to upstreams; what asks for more
- * is an error. */
+ * deprecated fields of the cluster itself. HTTP/2 is kept for gRPC streams of the main thread;
+ * requests to such a cluster are answered with 503 so far. */
 #include "envoy/extensions/upstreams/http/v3/http_protocol_options.pb-c.h"
 
 #include "proto/any.h"
@@ -12,6 +12,7 @@
 #define IDLE_TIMEOUT_DEFAULT_MS        3600000
 #define RESPONSE_HEADERS_DEFAULT_KB    80
 #define RESPONSE_HEADERS_DEFAULT_COUNT 100
+#define KEEPALIVE_JITTER_PERCENT       15
 
 #define HTTP_OPTIONS_NAME "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
@@ -69,11 +70,40 @@ static void common_read(const Envoy__Config__Core__V3__HttpProtocolOptions *mess
     kb_diag_pop(diag);
 }
 
-static void http2_refuse(const char *field, struct kb_diag *diag)
+static uint32_t u32_of(const Google__Protobuf__UInt32Value *wrapper)
 {
-    kb_diag_push(diag, field);
+    return wrapper != NULL ? wrapper->value : 0;
+}
+
+static void http2_read(const Envoy__Config__Core__V3__Http2ProtocolOptions *message,
+                       struct kb_cluster *cluster, struct kb_diag *diag)
+{
+    const Envoy__Config__Core__V3__KeepaliveSettings *keepalive = message->connection_keepalive;
+
+    cluster->http2.enabled = true;
+    cluster->http2.hpack_table_bytes = u32_of(message->hpack_table_size);
+    cluster->http2.max_concurrent_streams = u32_of(message->max_concurrent_streams);
+    cluster->http2.stream_window_bytes = u32_of(message->initial_stream_window_size);
+    cluster->http2.connection_window_bytes = u32_of(message->initial_connection_window_size);
+    if (keepalive == NULL) {
+        return;
+    }
+    kb_diag_push(diag, "connection_keepalive");
+    cluster->http2.keepalive_interval_ms =
+        kb_config_duration_ms(keepalive->interval, "interval", 0, diag);
+    cluster->http2.keepalive_timeout_ms =
+        kb_config_duration_ms(keepalive->timeout, "timeout", 0, diag);
+    cluster->http2.keepalive_jitter_percent = keepalive->interval_jitter != NULL
+                                                  ? (uint32_t)keepalive->interval_jitter->value
+                                                  : KEEPALIVE_JITTER_PERCENT;
+    kb_diag_pop(diag);
+}
+
+static void http3_refuse(struct kb_diag *diag)
+{
+    kb_diag_push(diag, "http3_protocol_options");
     kb_diag_error_hint(diag, KB_STR("use explicit_http_config with http_protocol_options"),
-                       "HTTP/2 and HTTP/3 to upstreams are not implemented yet");
+                       "HTTP/3 to upstreams is not implemented");
     kb_diag_pop(diag);
 }
 
@@ -89,10 +119,12 @@ static void explicit_read(
         kb_diag_pop(diag);
         break;
     case EXPLICIT(HTTP2_PROTOCOL_OPTIONS):
-        http2_refuse("http2_protocol_options", diag);
+        kb_diag_push(diag, "http2_protocol_options");
+        http2_read(config->http2_protocol_options, cluster, diag);
+        kb_diag_pop(diag);
         break;
     case EXPLICIT(HTTP3_PROTOCOL_OPTIONS):
-        http2_refuse("http3_protocol_options", diag);
+        http3_refuse(diag);
         break;
     case EXPLICIT(_NOT_SET):
     default:
@@ -150,7 +182,9 @@ static void deprecated_read(const Envoy__Config__Cluster__V3__Cluster *message,
             diag, "cluster: Both HTTP1 and HTTP2 options may only be configured with non-default "
                   "'protocol_selection' values");
     } else if (message->http2_protocol_options != NULL && !downstream) {
-        http2_refuse("http2_protocol_options", diag);
+        kb_diag_push(diag, "http2_protocol_options");
+        http2_read(message->http2_protocol_options, cluster, diag);
+        kb_diag_pop(diag);
     }
     kb_diag_push(diag, "http_protocol_options");
     http1_read(message->http_protocol_options, cluster, arena, diag);

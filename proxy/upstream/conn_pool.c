@@ -352,6 +352,11 @@ void kb_pool_new_stream(struct kb_cluster_local *local, struct kb_host *host,
 
     *waiter = NULL;
     if (KB_UNLIKELY(pool == NULL)) {
+        if (kind == KB_POOL_HTTP1 && local->cluster->http2.enabled) {
+            callbacks->on_failure(owner, KB_RESET_LOCAL_CONNECTION_FAILURE,
+                                  KB_STR("HTTP/2 to upstreams is not implemented yet"), host);
+            return;
+        }
         pool = pool_create(local, host_local, kind, priority);
     }
     KB_DASSERT(pool->kb_magic == (uint32_t)KB_MAGIC_kb_conn_pool);

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Budgets for what an HTTP/2 peer may make us do for nothing (RFC 9113 section 10.5; Envoy's
+ * ProtocolConstraints). Pure: it is told of each frame and of the time. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Zeros mean Envoy's defaults. */
+struct kb_h2_guard_limits {
+    uint32_t empty_frames;             /* in a row, without END_STREAM: 1 */
+    uint32_t priority_per_stream;      /* 100 */
+    uint32_t window_updates_per_data;  /* 10 */
+    uint32_t control_frames_in_period; /* SETTINGS, PING, RST_STREAM, GOAWAY, unknown: 1000 in 10 s
+                                        */
+    uint32_t continuations;            /* of one header block: 64 */
+};
+
+enum kb_h2_guard_fault {
+    KB_H2_GUARD_OK,
+    KB_H2_GUARD_EMPTY_FRAMES,
+    KB_H2_GUARD_PRIORITY,
+    KB_H2_GUARD_WINDOW_UPDATES,
+    KB_H2_GUARD_CONTROL,
+    KB_H2_GUARD_CONTINUATIONS,
+};
+
+struct kb_h2_guard {
+    struct kb_h2_guard_limits limits;
+    uint64_t period_start_ms;
+    uint64_t window_updates;
+    uint64_t priorities;
+    uint64_t data_frames_sent;
+    uint64_t streams_opened;
+    uint32_t control_frames; /* in this period */
+    uint32_t empty_frames;   /* in a row */
+    uint32_t continuations;  /* of this header block */
+};
+
+#define KB_H2_GUARD_PERIOD_MS 10000
+
+/* On caller's storage. */
+void kb_h2_guard_init(struct kb_h2_guard *guard, const struct kb_h2_guard_limits *limits);
+/* The header of a frame came (RFC 9113 section 4.1). Anything but KB_H2_GUARD_OK: close. */
+enum kb_h2_guard_fault kb_h2_guard_frame(struct kb_h2_guard *guard, uint8_t type, uint8_t flags,
+                                         uint32_t len, uint64_t now_ms);
