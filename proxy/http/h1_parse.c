@@ -5,6 +5,7 @@
 
 #include <llhttp.h>
 
+#include "proxy/http/h1_fields.h"
 #include "proxy/http/h1_head.h"
 #include "proxy/http/h1_quirks.h"
 #include "proxy/http/header_spelling.h"
@@ -154,32 +155,6 @@ static int on_url(llhttp_t *llhttp, const char *at, size_t len)
     return 0;
 }
 
-/* Appends a piece of a trailer to `whole`, which grows in the arena by doubling. */
-static int piece_collect(struct kb_h1_parser *parser, struct kb_str *whole, size_t *cap,
-                         struct kb_str piece)
-{
-    parser->trailer_bytes += piece.len;
-    if (parser->trailer_bytes > parser->settings->max_head_bytes) {
-        parser->error = KB_H1_TRAILERS_TOO_LARGE;
-        return -1;
-    }
-    if (whole->len + piece.len > *cap) {
-        char *grown;
-
-        *cap = KB_MAX((whole->len + piece.len) * 2, (size_t)64);
-        grown = kb_arena_alloc(parser->arena, *cap, 1);
-        if (whole->len > 0) {
-            memcpy(grown, whole->p, whole->len);
-        }
-        whole->p = grown;
-    }
-    if (piece.len > 0) {
-        memcpy((char *)(uintptr_t)whole->p + whole->len, piece.p, piece.len);
-    }
-    whole->len += piece.len;
-    return 0;
-}
-
 /* In a head all pieces of a token touch each other; the whole head is contiguous. */
 static void span_extend(struct kb_str *whole, struct kb_str piece)
 {
@@ -194,6 +169,11 @@ static int on_status(llhttp_t *llhttp, const char *at, size_t len)
 {
     struct kb_h1_parser *parser = parser_of(llhttp);
 
+    for (size_t i = 0; i < len; i++) {
+        if ((unsigned char)at[i] < 0x20 && at[i] != '\t') {
+            return -1; /* llhttp passes control characters */
+        }
+    }
     if (KB_UNLIKELY(parser->settings->forward_reason_phrase)) {
         kb_header_spelling_reason(parser->map, kb_str_make(at, len),
                                   parser->settings->proper_case_otherwise);
@@ -206,7 +186,8 @@ static int on_field(llhttp_t *llhttp, const char *at, size_t len)
     struct kb_h1_parser *parser = parser_of(llhttp);
 
     if (KB_UNLIKELY(parser->head_complete)) {
-        return piece_collect(parser, &parser->field, &parser->field_cap, kb_str_make(at, len));
+        return kb_h1_trailer_piece(parser, &parser->field, &parser->field_cap,
+                                   kb_str_make(at, len));
     }
     span_extend(&parser->field, kb_str_make(at, len));
     return 0;
@@ -217,88 +198,11 @@ static int on_value(llhttp_t *llhttp, const char *at, size_t len)
     struct kb_h1_parser *parser = parser_of(llhttp);
 
     if (KB_UNLIKELY(parser->head_complete)) {
-        return piece_collect(parser, &parser->value, &parser->value_cap, kb_str_make(at, len));
+        return kb_h1_trailer_piece(parser, &parser->value, &parser->value_cap,
+                                   kb_str_make(at, len));
     }
     span_extend(&parser->value, kb_str_make(at, len));
     return 0;
-}
-
-/* Lower case in place: the bytes are our own read slice or arena. */
-static bool name_lower(struct kb_str name)
-{
-    char *p = (char *)(uintptr_t)name.p;
-    bool underscore = false;
-
-    for (size_t i = 0; i < name.len; i++) {
-        char c = p[i];
-
-        underscore |= c == '_';
-        p[i] = (char)(c + (((unsigned char)(c - 'A') < 26) << 5));
-    }
-    return underscore;
-}
-
-static void host_add(struct kb_h1_parser *parser, struct kb_str value)
-{
-    struct kb_str before = parser->map->authority;
-
-    if (before.p == NULL) {
-        parser->map->authority = kb_str_make(value.p != NULL ? value.p : "", value.len);
-    } else {
-        parser->map->authority =
-            kb_str_printf(parser->arena, "%.*s,%.*s", KB_STR_ARG(before), KB_STR_ARG(value));
-    }
-}
-
-static int underscore_found(struct kb_h1_parser *parser)
-{
-    if (parser->settings->underscores == KB_H1_UNDERSCORES_REJECT) {
-        parser->error = KB_H1_UNEXPECTED_UNDERSCORE;
-        return -1;
-    }
-    parser->dropped_underscores = true;
-    return 0;
-}
-
-static int transfer_encoding_check(struct kb_h1_parser *parser, struct kb_str value)
-{
-    if (!kb_str_ieq(value, KB_STR("chunked")) || parser->chunked) {
-        parser->error = KB_H1_INVALID_TRANSFER_ENCODING;
-        return -1;
-    }
-    parser->chunked = true;
-    return 0;
-}
-
-static int trailer_add(struct kb_h1_parser *parser, struct kb_str name, struct kb_str value)
-{
-    parser->header_count++;
-    if (parser->header_count > parser->settings->max_headers_count) {
-        parser->error = KB_H1_TOO_MANY_TRAILERS;
-        return -1;
-    }
-    if (!parser->settings->enable_trailers) {
-        return 0;
-    }
-    if (name_lower(name) && parser->settings->underscores != KB_H1_UNDERSCORES_ALLOW) {
-        return underscore_found(parser);
-    }
-    if (parser->trailers == NULL) {
-        parser->trailers = KB_ARENA_NEW(parser->arena, struct kb_header_map);
-        kb_header_map_init(parser->trailers, parser->arena);
-    }
-    kb_header_map_append(parser->trailers, name, value);
-    return 0;
-}
-
-/* The limit is one of headers, not of lines: what is joined counts once. */
-static bool headers_few(struct kb_h1_parser *parser)
-{
-    if (kb_h1_head_headers(parser) <= parser->settings->max_headers_count) {
-        return true;
-    }
-    parser->error = KB_H1_TOO_MANY_HEADERS;
-    return false;
 }
 
 static int on_value_complete(llhttp_t *llhttp)
@@ -306,38 +210,18 @@ static int on_value_complete(llhttp_t *llhttp)
     struct kb_h1_parser *parser = parser_of(llhttp);
     struct kb_str name = parser->field;
     struct kb_str value = kb_str_trim(parser->value);
-    enum kb_header_id id;
 
     parser->field = KB_STR_NULL;
     parser->value = KB_STR_NULL;
     parser->field_cap = 0;
     parser->value_cap = 0;
     if (KB_UNLIKELY(parser->head_complete)) {
-        return trailer_add(parser, name, value);
-    }
-    parser->header_count++;
-    if (KB_UNLIKELY(parser->settings->preserve_case)) {
-        kb_header_spelling_add(parser->map, name, parser->settings->proper_case_otherwise);
-    }
-    if (name_lower(name) && parser->settings->underscores != KB_H1_UNDERSCORES_ALLOW) {
-        return underscore_found(parser);
+        return kb_h1_trailer_add(parser, name, value);
     }
     if (parser->response) {
         parser->map->status = llhttp->status_code; /* joining of repeated headers depends on it */
     }
-    id = kb_header_id_find(name);
-    if (id == KB_HDR_HOST && !parser->response) {
-        host_add(parser, value);
-        return headers_few(parser) ? 0 : -1;
-    }
-    if (id == KB_HDR_TRANSFER_ENCODING && transfer_encoding_check(parser, value) != 0) {
-        return -1;
-    }
-    if (id == KB_HDR_CONTENT_LENGTH) {
-        parser->has_content_length = true;
-    }
-    kb_header_map_append_id(parser->map, id, name, value);
-    return headers_few(parser) ? 0 : -1;
+    return kb_h1_field_add(parser, name, value);
 }
 
 static int on_headers_complete(llhttp_t *llhttp)
@@ -357,6 +241,9 @@ static int on_headers_complete(llhttp_t *llhttp)
     parser->head_header_count = parser->header_count;
     parser->header_count = 0;
     if (parser->response) {
+        if (llhttp->status_code < 100) {
+            return -1;
+        }
         parser->map->status = llhttp->status_code;
         /* Envoy knows no upgrade unless it is configured; the decision is not the parser's. */
         llhttp->upgrade = 0;
@@ -455,53 +342,61 @@ static void refused_bytes_count(struct kb_h1_parser *parser, struct kb_str head,
     }
 }
 
+/* Parses a canonical head; `framing` is what stands against it otherwise. */
+static enum kb_h1_error canonical_run(struct kb_h1_parser *parser, struct kb_str head,
+                                      enum kb_h1_error framing)
+{
+    enum kb_h1_error error = head_run(parser, head) ? framing : llhttp_error(parser);
+
+    if ((error == KB_H1_TOO_MANY_HEADERS || error == KB_H1_UNEXPECTED_UNDERSCORE) &&
+        !kb_h1_quirks_name_valid(head, parser->header_count)) {
+        return KB_H1_CODEC_ERROR;
+    }
+    return error;
+}
+
 /* llhttp refused: gives Envoy's reason, or parses Envoy's reading of it. `in` starts with the head.
  */
 static KB_COLD enum kb_h1_event head_retry(struct kb_h1_parser *parser, struct kb_buf *in)
 {
     struct kb_str bytes = kb_buf_first(in);
     size_t len = kb_h1_quirks_head_end(bytes);
+    struct kb_str head = kb_str_first(bytes, len);
     struct kb_slice *slice;
     struct kb_str method;
     size_t canonical_len;
-    enum kb_h1_error error = parser->error;
+    enum kb_h1_error error, framing;
 
-    if (error == KB_H1_TOO_MANY_HEADERS || error == KB_H1_UNEXPECTED_UNDERSCORE) {
-        refused_bytes_count(parser, kb_str_first(bytes, len), parser->header_count);
-        return fail(parser, error);
-    }
     head_reset(parser);
     slice = kb_slice_acquire(in->source, len * 2 + 16);
-    error = kb_h1_quirks_canonicalise(kb_str_first(bytes, len), parser->response, parser->settings,
-                                      slice->bytes, &canonical_len);
+    error = kb_h1_quirks_canonicalise(head, parser->response, parser->settings, slice->bytes,
+                                      &canonical_len, &framing);
     slice->used = slice->cap;
     kb_slice_unref(parser->head_slice);
     parser->head_slice = slice;
-    if (error == KB_H1_OK && !head_run(parser, kb_str_make(slice->bytes, canonical_len))) {
-        error = llhttp_error(parser);
+    if (error == KB_H1_OK) {
+        error = canonical_run(parser, kb_str_make(slice->bytes, canonical_len), framing);
     }
-    if (error == KB_H1_INVALID_TRANSFER_ENCODING || error == KB_H1_CONTENT_LENGTH_AND_CHUNKED) {
-        refused_bytes_count(parser, kb_str_first(bytes, len), UINT32_MAX);
+    if (error == KB_H1_TOO_MANY_HEADERS || error == KB_H1_UNEXPECTED_UNDERSCORE) {
+        refused_bytes_count(parser, head, parser->header_count);
+    } else if (error == KB_H1_INVALID_TRANSFER_ENCODING ||
+               error == KB_H1_CONTENT_LENGTH_AND_CHUNKED) {
+        refused_bytes_count(parser, head, UINT32_MAX);
     }
     if (error != KB_H1_OK) {
         return fail(parser, error);
     }
-    method =
-        kb_h1_quirks_custom_method(kb_str_first(bytes, len), parser->response, parser->settings);
+    method = kb_h1_quirks_custom_method(head, parser->response, parser->settings);
     if (method.len > 0) {
         parser->map->method = kb_str_dup(parser->arena, method);
     }
-    header_bytes_count(parser, kb_str_first(bytes, len));
+    header_bytes_count(parser, head);
     return head_taken(parser, in, len);
 }
 
 /* The head is not complete: are its limits and its first line all right so far? */
-static enum kb_h1_event head_wait(struct kb_h1_parser *parser, struct kb_buf *in,
-                                  struct kb_str bytes)
+static enum kb_h1_event head_wait(struct kb_h1_parser *parser, struct kb_str bytes)
 {
-    if (bytes.len > parser->settings->max_head_bytes) {
-        return fail(parser, KB_H1_HEADERS_TOO_LARGE);
-    }
     if (!parser->first_line_checked) {
         ptrdiff_t lf = kb_str_find_char(bytes, '\n');
         enum kb_h1_error error = KB_H1_OK;
@@ -518,8 +413,10 @@ static enum kb_h1_event head_wait(struct kb_h1_parser *parser, struct kb_buf *in
             return fail(parser, error);
         }
     }
+    if (bytes.len > parser->settings->max_head_bytes) {
+        return fail(parser, KB_H1_HEADERS_TOO_LARGE);
+    }
     parser->scanned = (uint32_t)bytes.len;
-    (void)in;
     return KB_H1_NEED_MORE;
 }
 
@@ -585,7 +482,7 @@ static enum kb_h1_event head_parse(struct kb_h1_parser *parser, struct kb_buf *i
         len = head_find(parser, bytes);
     }
     if (len == 0) {
-        return head_wait(parser, in, bytes);
+        return head_wait(parser, bytes);
     }
     if (len > parser->settings->max_head_bytes) {
         return fail(parser, KB_H1_HEADERS_TOO_LARGE);

@@ -2,6 +2,10 @@
 /* Where Envoy's parser and llhttp disagree on a head. */
 #include "proxy/http/h1_quirks.h"
 
+#include "proxy/http/url.h"
+
+#define ENVOY_SLICE 16384 /* how much Envoy gives to its parser at once */
+
 size_t kb_h1_quirks_head_end(struct kb_str bytes)
 {
     size_t at = 0;
@@ -20,12 +24,13 @@ size_t kb_h1_quirks_head_end(struct kb_str bytes)
     return 0;
 }
 
+/* What Envoy's parser takes for white space; other control characters are refused anyway. */
 static bool is_space(char c)
 {
-    return c == ' ' || c == '\t';
+    return c == ' ' || c == '\t' || c == '\r';
 }
 
-/* The next word of a line, separated by runs of space and TAB. */
+/* The next word of a line, separated by runs of white space. */
 static struct kb_str word_next(struct kb_str *rest)
 {
     size_t n = 0;
@@ -111,60 +116,113 @@ static bool version_form(struct kb_str version)
            kb_ascii_is_digit(version.p[7]);
 }
 
-/* A path, "*", or the scheme of an absolute URL; CONNECT's authority has no form of its own here.
- */
+/* Visible ASCII, as much of it as there may be. */
+static bool path_form(struct kb_str text)
+{
+    for (size_t i = 0; i < text.len; i++) {
+        if ((unsigned char)text.p[i] <= ' ' || (unsigned char)text.p[i] >= 0x7f) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool host_form(struct kb_str host)
+{
+    for (size_t i = 0; i < host.len; i++) {
+        char c = host.p[i];
+
+        if (!kb_ascii_is_digit(c) && !kb_ascii_is_alpha(c) &&
+            (c == '\0' || strchr("!$%&'()*+,-.:;=@[]_~", c) == NULL)) {
+            return false;
+        }
+    }
+    return kb_str_find(host, KB_STR("@@")) < 0;
+}
+
+/* A path, "*", an absolute URL, or CONNECT's authority (Envoy's isUrlValid). */
 static bool target_form(struct kb_str method, struct kb_str target)
 {
     size_t n = 0;
 
-    if (target.p[0] == '/' || target.p[0] == '*' || kb_str_eq(method, KB_STR("CONNECT"))) {
-        return true;
+    if (target.p[0] == '/' || target.p[0] == '*') {
+        return path_form(target);
     }
-    while (n < target.len && target.p[n] != ':') {
-        if (!kb_ascii_is_alpha(target.p[n]) &&
-            (n == 0 ||
-             (!kb_ascii_is_digit(target.p[n]) && memchr("+-.", target.p[n], 3) == NULL))) {
+    if (!kb_str_eq(method, KB_STR("CONNECT"))) {
+        n = kb_url_scheme_len(target);
+        if (n == 0 || !kb_str_starts_with(kb_str_from(target, n), KB_STR("://"))) {
             return false;
         }
+        target = kb_str_from(target, n + 3);
+    }
+    n = 0;
+    while (n < target.len && target.p[n] != '/' && target.p[n] != '?') {
         n++;
     }
-    return n > 0 && kb_str_starts_with(kb_str_from(target, n), KB_STR("://"));
+    return host_form(kb_str_first(target, n)) && path_form(kb_str_from(target, n));
 }
 
-static enum kb_h1_error request_line(struct kb_str line, const struct kb_h1_settings *settings)
-{
-    struct kb_str rest = line;
-    struct kb_str method = word_next(&rest);
-    struct kb_str target = word_next(&rest);
-    struct kb_str version = word_next(&rest);
+/* Parts of the first line: two words, and all that stands behind them. */
+struct first_line {
+    struct kb_str words[2];
+    struct kb_str rest;
+};
 
-    if (line.len > 0 && is_space(line.p[0])) {
+/* False when Envoy's parser gives up here, whatever follows. */
+static bool first_line_split(struct kb_str line, bool response, struct first_line *out)
+{
+    while (line.len > 0 && is_space(line.p[line.len - 1])) {
+        line.len--;
+    }
+    if (line.len == 0 || (unsigned char)line.p[0] <= ' ') {
+        return false;
+    }
+    out->words[0] = word_next(&line);
+    out->words[1] = word_next(&line);
+    while (line.len > 0 && is_space(line.p[0])) {
+        line = kb_str_from(line, 1);
+    }
+    out->rest = line;
+    if (out->words[1].len == 0) {
+        return false;
+    }
+    for (size_t i = 0; response && i < out->words[1].len; i++) {
+        if (!kb_ascii_is_digit(out->words[1].p[i])) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static enum kb_h1_error request_line(const struct first_line *line,
+                                     const struct kb_h1_settings *settings)
+{
+    struct kb_str method = line->words[0];
+
+    if ((!method_known(method) && !method_custom(method, settings)) ||
+        !target_form(method, line->words[1])) {
         return KB_H1_CODEC_ERROR;
     }
-    if (!method_known(method) && !method_custom(method, settings)) {
-        return KB_H1_CODEC_ERROR;
-    }
-    if (target.len == 0 || word_next(&rest).len > 0 || !target_form(method, target)) {
-        return KB_H1_CODEC_ERROR;
-    }
-    if (version.len == 0) {
+    if (line->rest.len == 0) {
         return settings->accept_http_10 ? KB_H1_OK : KB_H1_LOW_VERSION;
     }
     /* Whatever is not 1.1 counts as 1.0; whether that is accepted is asked when the head is whole.
      */
-    return version_form(version) ? KB_H1_OK : KB_H1_CODEC_ERROR;
+    return version_form(line->rest) ? KB_H1_OK : KB_H1_CODEC_ERROR;
 }
 
 enum kb_h1_error kb_h1_quirks_first_line(struct kb_str line, bool response,
                                          const struct kb_h1_settings *settings)
 {
-    if (line.len > 0 && line.p[line.len - 1] == '\r') {
-        line.len--;
+    struct first_line parts;
+
+    if (!first_line_split(line, response, &parts)) {
+        return KB_H1_CODEC_ERROR;
     }
     if (response) {
-        return kb_str_starts_with(line, KB_STR("HTTP/")) ? KB_H1_OK : KB_H1_CODEC_ERROR;
+        return kb_str_starts_with(parts.words[0], KB_STR("HTTP/")) ? KB_H1_OK : KB_H1_CODEC_ERROR;
     }
-    return request_line(line, settings);
+    return request_line(&parts, settings);
 }
 
 static size_t put(char *out, size_t at, struct kb_str text)
@@ -175,154 +233,229 @@ static size_t put(char *out, size_t at, struct kb_str text)
     return at + text.len;
 }
 
-static size_t request_line_put(char *out, struct kb_str line, const struct kb_h1_settings *settings)
+/* Without the CRs and LFs that stand in it. */
+static size_t text_put(char *out, size_t at, struct kb_str text)
 {
-    struct kb_str method = word_next(&line);
-    size_t at = put(out, 0, method_custom(method, settings) ? KB_STR("POST") : method);
-    struct kb_str version;
-
-    out[at++] = ' ';
-    at = put(out, at, word_next(&line));
-    version = word_next(&line);
-    out[at++] = ' ';
-    /* HTTP/0.9 requests are answered as 1.0. */
-    return put(out, at, kb_str_eq(version, KB_STR("HTTP/1.1")) ? version : KB_STR("HTTP/1.0"));
-}
-
-struct quirk_scan {
-    bool has_length;
-    bool chunked;
-    unsigned transfer_encodings;
-    bool bad_encoding;
-    bool bad_character;
-    bool bad_line;
-};
-
-static void header_scan(struct quirk_scan *scan, struct kb_str line)
-{
-    ptrdiff_t colon = kb_str_find_char(line, ':');
-    struct kb_str name, value;
-
-    if (colon <= 0) {
-        scan->bad_line = true;
-        return;
-    }
-    name = kb_str_first(line, (size_t)colon);
-    value = kb_str_trim(kb_str_from(line, (size_t)colon + 1));
-    if (kb_str_ieq(name, KB_STR("content-length"))) {
-        scan->has_length = true;
-    }
-    if (kb_str_ieq(name, KB_STR("transfer-encoding"))) {
-        scan->transfer_encodings++;
-        scan->chunked = kb_str_ieq(value, KB_STR("chunked"));
-        scan->bad_encoding = scan->bad_encoding || !scan->chunked || scan->transfer_encodings > 1;
-    }
-    if (memchr(name.p, '\r', name.len) != NULL) {
-        /* Joining the halves could make a framing header of two harmless words. */
-        scan->bad_line = true;
-    }
-    if (memchr(name.p, '\0', name.len) != NULL) {
-        scan->bad_character = true;
-    }
-    for (size_t i = 0; i < value.len; i++) {
-        unsigned char c = (unsigned char)value.p[i];
-
-        if ((c < 0x20 && c != '\t' && c != '\r') || c == 0x7f) {
-            scan->bad_character = true;
+    for (size_t i = 0; i < text.len; i++) {
+        if (text.p[i] != '\r' && text.p[i] != '\n') {
+            out[at++] = text.p[i];
         }
     }
+    return at;
 }
 
-/* A header line, or a continuation of the one before, without bare CRs. */
-static size_t header_put(char *out, size_t at, struct kb_str line, bool continuation)
+static size_t first_line_put(char *out, const struct first_line *line, bool response,
+                             const struct kb_h1_settings *settings)
 {
-    if (continuation) {
-        /* Envoy keeps the white space of the fold in place of the line end. */
-        at -= 2;
+    struct kb_str first = line->words[0];
+    struct kb_str rest = line->rest;
+    size_t at;
+
+    if (!response) {
+        first = method_custom(first, settings) ? KB_STR("POST") : first;
+        /* HTTP/0.9 requests are answered as 1.0. */
+        rest = kb_str_eq(rest, KB_STR("HTTP/1.1")) ? rest : KB_STR("HTTP/1.0");
     }
-    for (size_t i = 0; i < line.len; i++) {
-        if (line.p[i] != '\r') {
-            out[at++] = line.p[i];
-        }
-    }
+    at = put(out, 0, first);
+    at = put(out, at, KB_STR(" "));
+    at = put(out, at, line->words[1]);
+    at = put(out, at, KB_STR(" "));
+    at = text_put(out, at, rest);
     return put(out, at, KB_STR("\r\n"));
 }
 
-static enum kb_h1_error scan_verdict(const struct quirk_scan *scan, bool response,
-                                     const struct kb_h1_settings *settings)
+/* What the header lines of a head say. */
+struct quirk_scan {
+    unsigned lengths;
+    unsigned encodings;
+    bool bad_length;
+    bool bad_encoding;
+    bool bad_line;
+};
+
+/* The next header with its continuation lines; false at the end of the head. Envoy takes no other
+ * white space for a continuation than space and TAB. */
+static bool header_next(struct kb_str *rest, struct kb_str *header, bool *bad)
 {
-    (void)response;
-    if (scan->bad_line) {
+    struct kb_str line, after = *rest;
+
+    if (!kb_str_next_token(&after, '\n', &line) || line.len == 0 ||
+        (line.len == 1 && line.p[0] == '\r')) {
+        return false;
+    }
+    *rest = after;
+    while (rest->len > 0 && (unsigned char)rest->p[0] <= ' ' && rest->p[0] != '\n' &&
+           !kb_str_starts_with(*rest, KB_STR("\r\n"))) {
+        struct kb_str more;
+
+        *bad = *bad || (rest->p[0] != ' ' && rest->p[0] != '\t');
+        kb_str_next_token(rest, '\n', &more);
+        line.len = (size_t)(more.p + more.len - line.p);
+    }
+    *header = line;
+    return true;
+}
+
+static struct kb_str trimmed(struct kb_str text)
+{
+    while (text.len > 0 && (unsigned char)text.p[0] <= ' ') {
+        text = kb_str_from(text, 1);
+    }
+    while (text.len > 0 && (unsigned char)text.p[text.len - 1] <= ' ') {
+        text.len--;
+    }
+    return text;
+}
+
+/* False when there is no colon, or a character that Envoy's parser refuses before it looks at any
+ * header. */
+static bool header_split(struct kb_str header, struct kb_str *name, struct kb_str *value)
+{
+    ptrdiff_t colon = kb_str_find_char(header, ':');
+
+    if (colon < 0) {
+        return false;
+    }
+    *name = kb_str_first(header, (size_t)colon);
+    *value = trimmed(kb_str_from(header, (size_t)colon + 1));
+    for (size_t i = 0; i < name->len; i++) {
+        unsigned char c = (unsigned char)name->p[i];
+
+        if (c <= ' ' || c == 0x7f || strchr("(),/;<=>?@[\\]{}", c) != NULL) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool length_valid(struct kb_str value)
+{
+    uint64_t length;
+
+    for (size_t i = 0; i < value.len; i++) {
+        if (!kb_ascii_is_digit(value.p[i])) {
+            return false;
+        }
+    }
+    return kb_str_to_u64(value, &length) == 0;
+}
+
+static void header_scan(struct quirk_scan *scan, struct kb_str header)
+{
+    struct kb_str name, value;
+
+    if (!header_split(header, &name, &value)) {
+        scan->bad_line = true;
+    } else if (kb_str_ieq(name, KB_STR("content-length"))) {
+        scan->lengths++;
+        scan->bad_length = scan->bad_length || !length_valid(value);
+    } else if (kb_str_ieq(name, KB_STR("transfer-encoding"))) {
+        scan->encodings++;
+        scan->bad_encoding =
+            scan->bad_encoding || scan->encodings > 1 || !kb_str_ieq(value, KB_STR("chunked"));
+    }
+}
+
+static bool characters_valid(struct kb_str head)
+{
+    for (size_t i = 0; i < head.len; i++) {
+        unsigned char c = (unsigned char)head.p[i];
+
+        if ((c < 0x20 && c != '\t' && c != '\r' && c != '\n') || c == 0x7f) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* A header in one line, without bare CRs. A framing header that decides nothing any more, because
+ * the head will be refused for it, gets another name: what else is wrong shows first. */
+static size_t header_put(char *out, size_t at, struct kb_str header, bool refused)
+{
+    struct kb_str name, value;
+    size_t start = at;
+
+    header_split(header, &name, &value);
+    at = put(out, at, name);
+    if (refused && (kb_str_ieq(name, KB_STR("content-length")) ||
+                    kb_str_ieq(name, KB_STR("transfer-encoding")))) {
+        out[start] = 'x';
+    }
+    at = put(out, at, KB_STR(": "));
+    at = text_put(out, at, value);
+    return put(out, at, KB_STR("\r\n"));
+}
+
+/* The verdicts in the order in which Envoy's parser (Balsa) and its codec come to them: the first
+ * line's form, characters, header lines, lengths, the first line's words; what is wrong with single
+ * headers shows when the canonical head is parsed; then `*framing`. */
+static enum kb_h1_error headers_verdict(const struct quirk_scan *scan,
+                                        const struct kb_h1_settings *settings,
+                                        enum kb_h1_error *framing)
+{
+    bool chunked = scan->encodings > 0 && !scan->bad_encoding;
+
+    *framing = KB_H1_OK;
+    if (scan->bad_line || scan->lengths > 1 || (scan->bad_length && !chunked)) {
         return KB_H1_CODEC_ERROR;
     }
-    if (scan->bad_character) {
-        return KB_H1_INVALID_CHARACTERS;
-    }
-    if (scan->has_length && scan->transfer_encodings > 0 &&
-        !(scan->chunked && settings->allow_chunked_length)) {
-        return KB_H1_CONTENT_LENGTH_AND_CHUNKED;
-    }
-    if (scan->bad_encoding) {
-        return KB_H1_INVALID_TRANSFER_ENCODING;
+    if (scan->lengths > 0 && scan->encodings > 0 && !(chunked && settings->allow_chunked_length)) {
+        *framing = KB_H1_CONTENT_LENGTH_AND_CHUNKED;
+    } else if (scan->bad_encoding) {
+        *framing = KB_H1_INVALID_TRANSFER_ENCODING;
     }
     return KB_H1_OK;
 }
 
-/* allow_chunked_length: whether the one length is to be forgotten. */
-static bool length_is_moot(struct kb_str head)
-{
-    struct kb_str line;
-    bool chunked = false;
-    unsigned lengths = 0;
-
-    while (kb_str_next_token(&head, '\n', &line)) {
-        chunked = chunked || kb_str_istarts_with(line, KB_STR("transfer-encoding:"));
-        lengths += kb_str_istarts_with(line, KB_STR("content-length:"));
-    }
-    return chunked && lengths == 1;
-}
-
 enum kb_h1_error kb_h1_quirks_canonicalise(struct kb_str head, bool response,
                                            const struct kb_h1_settings *settings, char *out,
-                                           size_t *out_len)
+                                           size_t *out_len, enum kb_h1_error *framing)
 {
     struct quirk_scan scan = {0};
+    struct first_line first;
     struct kb_str rest = head;
-    struct kb_str line;
-    size_t at = 0;
-    bool first = true;
-    bool drop_length = settings->allow_chunked_length && length_is_moot(head);
-    enum kb_h1_error error;
+    struct kb_str line, header, headers;
+    enum kb_h1_error error, pending;
+    size_t at;
 
-    while (kb_str_next_token(&rest, '\n', &line)) {
-        struct kb_str raw = line;
+    *framing = KB_H1_OK;
+    kb_str_next_token(&rest, '\n', &line);
+    pending = kb_h1_quirks_first_line(line, response, settings);
+    if (!first_line_split(line, response, &first) ||
+        (pending != KB_H1_OK && (head.len > ENVOY_SLICE || (!response && first.rest.len == 0)))) {
+        return pending; /* Envoy has not seen more by then */
+    }
+    if (!characters_valid(head)) {
+        return KB_H1_INVALID_CHARACTERS;
+    }
+    headers = rest;
+    while (header_next(&rest, &header, &scan.bad_line)) {
+        header_scan(&scan, header);
+    }
+    error = headers_verdict(&scan, settings, framing);
+    if (error != KB_H1_OK || pending != KB_H1_OK) {
+        return error != KB_H1_OK ? error : pending;
+    }
+    at = first_line_put(out, &first, response, settings);
+    while (header_next(&headers, &header, &scan.bad_line)) {
+        bool moot = scan.encodings > 0 && kb_str_istarts_with(header, KB_STR("content-length:"));
 
-        if (line.len > 0 && line.p[line.len - 1] == '\r') {
-            line.len--;
+        if (*framing != KB_H1_OK || !moot) {
+            at = header_put(out, at, header, *framing != KB_H1_OK);
         }
-        if (first) {
-            error = kb_h1_quirks_first_line(raw, response, settings);
-            if (error != KB_H1_OK) {
-                return error;
-            }
-            at = response ? put(out, 0, line) : request_line_put(out, line, settings);
-            at = put(out, at, KB_STR("\r\n"));
-            first = false;
-            continue;
-        }
-        if (line.len == 0) {
-            break;
-        }
-        if (is_space(line.p[0])) {
-            at = header_put(out, at, line, true);
-            continue;
-        }
-        header_scan(&scan, line);
-        if (drop_length && kb_str_istarts_with(line, KB_STR("content-length:"))) {
-            continue;
-        }
-        at = header_put(out, at, line, false);
     }
     *out_len = put(out, at, KB_STR("\r\n"));
-    return scan_verdict(&scan, response, settings);
+    return KB_H1_OK;
+}
+
+bool kb_h1_quirks_name_valid(struct kb_str head, uint32_t index)
+{
+    struct kb_str line;
+
+    for (uint32_t i = 0; kb_str_next_token(&head, '\n', &line) && line.len > 1; i++) {
+        if (i == index + 1) {
+            return is_token(kb_str_first(line, (size_t)KB_MAX(kb_str_find_char(line, ':'), 0)));
+        }
+    }
+    return true; /* there is no such header */
 }

@@ -24,9 +24,14 @@ bool kb_h1_quirks_method_begins(char c, const struct kb_h1_settings *settings);
 struct kb_str kb_h1_quirks_custom_method(struct kb_str head, bool response,
                                          const struct kb_h1_settings *settings);
 
-/* Writes the canonical form of a complete head to `out` (room of at least 2 * head.len + 4) and its
- * length to *out_len. Returns KB_H1_OK when the result is worth another parse, or the error that
- * Envoy reports. */
+/* Writes the canonical form of a complete head to `out` (room of at least 2 * head.len + 16) and
+ * its length to *out_len. Returns KB_H1_OK when the result is worth another parse, or the error
+ * that Envoy reports. After KB_H1_OK *framing is the error of its framing headers, which Envoy
+ * reports when that parse finds nothing. */
 enum kb_h1_error kb_h1_quirks_canonicalise(struct kb_str head, bool response,
                                            const struct kb_h1_settings *settings, char *out,
-                                           size_t *out_len);
+                                           size_t *out_len, enum kb_h1_error *framing);
+
+/* Whether header number `index` of a canonical head has a name that is a token: Envoy looks at that
+ * before it adds the header in front of it. */
+bool kb_h1_quirks_name_valid(struct kb_str head, uint32_t index);

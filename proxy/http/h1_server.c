@@ -267,6 +267,14 @@ static void on_body(struct kb_h1_server *server)
     kb_buf_dispose(&parser->body);
 }
 
+/* A head of HTTP/1.0, which is accepted, was whole when it was refused. */
+static bool refused_in_http_10(const struct kb_h1_parser *parser)
+{
+    return parser->http_minor == 0 && parser->settings->accept_http_10 &&
+           (parser->error == KB_H1_INVALID_TRANSFER_ENCODING ||
+            parser->error == KB_H1_CONTENT_LENGTH_AND_CHUNKED);
+}
+
 /* True when parsing may go on. */
 static bool event_handle(struct kb_h1_server *server, enum kb_h1_event event)
 {
@@ -292,7 +300,7 @@ static bool event_handle(struct kb_h1_server *server, enum kb_h1_event event)
                         KB_STAT_HTTP1_REQUESTS_REJECTED_WITH_UNDERSCORES_IN_HEADERS);
         }
         server->stream->info.header_bytes_received = server->parser.header_bytes;
-        server->http_10 = false;
+        server->http_10 = refused_in_http_10(&server->parser);
         fail(server, server->parser.error);
         return false;
     }

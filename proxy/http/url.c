@@ -78,6 +78,18 @@ static bool visible(struct kb_str text)
     return true;
 }
 
+size_t kb_url_scheme_len(struct kb_str text)
+{
+    size_t n = 0;
+
+    while (n < text.len && (n == 0 ? kb_ascii_is_alpha(text.p[n])
+                                   : kb_ascii_is_alpha(text.p[n]) || kb_ascii_is_digit(text.p[n]) ||
+                                         memchr("+-.", text.p[n], 3) != NULL)) {
+        n++;
+    }
+    return n;
+}
+
 enum kb_url_error kb_url_parse(struct kb_str text, struct kb_url *out)
 {
     ptrdiff_t scheme_end = kb_str_find(text, KB_STR("://"));

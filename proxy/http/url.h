@@ -23,5 +23,8 @@ enum kb_url_error {
 /* Whether it is "host:port" or "[address]:port", as a CONNECT has it (RFC 9112 section 3.2.3). */
 bool kb_url_connect_target_valid(struct kb_str text);
 
+/* Length of the scheme at the start of an absolute URL (RFC 3986 section 3.1); 0: none. */
+size_t kb_url_scheme_len(struct kb_str text);
+
 /* Takes an absolute URL apart; *out is whole only after KB_URL_OK. No allocation. */
 enum kb_url_error kb_url_parse(struct kb_str text, struct kb_url *out);

@@ -5,6 +5,7 @@ Draws exchanges from a seed, runs them against the real Envoy and against the su
 what differs, each difference shrunk to the lines that it needs. Exit code 1 when there is one.
 
     --seed N --count N      which exchanges, and how many (default 1, 500)
+    --malformed             heads with several mistakes each, of requests or of answers
     --keep FILE             write the shrunk exchanges as a case file, to start a case from
 """
 
@@ -19,7 +20,7 @@ import yaml
 
 from tests.harness.proxy import envoy_path, subject_path
 
-from . import casefile, golden, runner
+from . import casefile, golden, malformed, runner
 
 BATCH = 120  # exchanges a run of the binaries
 
@@ -182,6 +183,15 @@ def drawn_answer(draw):
     return {"first": "HTTP/1.1 " + draw.choice(STATUSES), "lines": lines, **rest}
 
 
+def drawn_malformed(seed, n):
+    draw = random.Random(f"malformed/{seed}/{n}")
+    one = {"name": f"{seed}/{n}", "to": draw.choice(sorted(LISTENERS)), "answers": []}
+    if draw.random() < 0.7:
+        return {**one, "request": malformed.request(draw)}
+    request = {"first": draw.choice(["GET", "HEAD"]) + " / HTTP/1.1", "lines": ["host: h.test"], "body": ""}
+    return {**one, "to": "inner", "request": request, "answers": [malformed.answer(draw)]}
+
+
 def drawn(seed, n):
     draw = random.Random(f"{seed}/{n}")
     answers = [drawn_answer(draw) for _ in range(2)] if draw.random() < 0.7 else []
@@ -276,13 +286,15 @@ def main():
     parser.add_argument("--seed", default="1")
     parser.add_argument("--count", type=int, default=500)
     parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--malformed", action="store_true")
     parser.add_argument("--no-shrink", action="store_true")
     parser.add_argument("--keep", type=Path)
     args = parser.parse_args()
     kept = []
+    draw = drawn_malformed if args.malformed else drawn
     for start in range(args.first, args.first + args.count, BATCH):
         end = min(start + BATCH, args.first + args.count)
-        found = differences([drawn(args.seed, n) for n in range(start, end)])
+        found = differences([draw(args.seed, n) for n in range(start, end)])
         print(f"{args.seed}/{start} to {end - 1}: {len(found)} differ", flush=True)
         for one, diff in found:
             small, diff = (one, diff) if args.no_shrink else shrunk(one, diff)
