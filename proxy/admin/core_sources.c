@@ -6,6 +6,7 @@
 
 #include "proxy/admin/core_sources_internal.h"
 #include "proxy/listener/listener_manager.h"
+#include "proxy/upstream/cluster_type.h"
 
 static void entry_take(void *arg, const struct kb_cluster_entry *entry)
 {
@@ -65,6 +66,9 @@ static void entry_visit(const struct kb_cluster_entry *entry, kb_admin_cluster_f
         .name = cluster->name,
         .observability_name = cluster->observability_name,
         .added_via_api = cluster->added_via_api,
+        .eds_service_name = entry->type->service_name != NULL && entry->state != NULL
+                                ? entry->type->service_name(entry->state)
+                                : KB_STR(""),
     };
     KB_VEC(struct kb_admin_host) hosts;
 

@@ -27,7 +27,7 @@ struct kb_circuit_limits {
     uint32_t retry_budget_min;   /* 3 */
 };
 
-enum kb_resource {
+enum kb_circuit_resource {
     KB_RESOURCE_CONNECTIONS,
     KB_RESOURCE_PENDING,
     KB_RESOURCE_REQUESTS,
@@ -260,15 +260,15 @@ KB_INLINE void kb_host_stat_add(struct kb_host_local *local, enum kb_host_stat s
 /* True, and counted, when one more of this resource may be used; false at the limit of all workers
  * together. */
 bool kb_resource_take(struct kb_cluster_local *local, enum kb_priority priority,
-                      enum kb_resource resource);
+                      enum kb_circuit_resource resource);
 /* As take, but beyond the limit too (a host's first connection). */
 void kb_resource_force(struct kb_cluster_local *local, enum kb_priority priority,
-                       enum kb_resource resource);
+                       enum kb_circuit_resource resource);
 void kb_resource_give(struct kb_cluster_local *local, enum kb_priority priority,
-                      enum kb_resource resource);
+                      enum kb_circuit_resource resource);
 /* A host's pool was made (1) or is gone (-1): for circuit_breakers.*.cx_pool_open and
  * remaining_cx_pools. */
 void kb_resource_count_pool(struct kb_cluster_local *local, enum kb_priority priority, int n);
 /* True when one more may be taken. */
 bool kb_resource_can(struct kb_cluster_local *local, enum kb_priority priority,
-                     enum kb_resource resource);
+                     enum kb_circuit_resource resource);

@@ -203,14 +203,24 @@ static void stats_configure(struct kb_server *server)
     kb_diag_pop(&server->diag);
 }
 
+/* Clusters whose hosts come over xDS are built after those that xDS may come over. */
+static bool is_eds(const Envoy__Config__Cluster__V3__Cluster *cluster)
+{
+    return cluster->cluster_discovery_type_case ==
+               ENVOY__CONFIG__CLUSTER__V3__CLUSTER__CLUSTER_DISCOVERY_TYPE_TYPE &&
+           cluster->type == ENVOY__CONFIG__CLUSTER__V3__CLUSTER__DISCOVERY_TYPE__EDS;
+}
+
 static void
 clusters_build(struct kb_server *server,
-               const Envoy__Config__Bootstrap__V3__Bootstrap__StaticResources *resources)
+               const Envoy__Config__Bootstrap__V3__Bootstrap__StaticResources *resources, bool eds)
 {
     size_t count = resources != NULL ? resources->n_clusters : 0;
 
-    KB_LOG(CONFIG, INFO, "loading %zu cluster(s)", count);
     for (size_t i = 0; i < count; i++) {
+        if (is_eds(resources->clusters[i]) != eds) {
+            continue;
+        }
         kb_diag_push_index(&server->diag, "clusters", i);
         if (kb_cluster_manager_add(server->context.clusters, resources->clusters[i], false,
                                    &server->diag) != 0) {
@@ -286,7 +296,10 @@ static void server_build(struct kb_server *server)
     server->context.clusters = kb_cluster_manager_create(&server->context);
     kb_cluster_manager_configure(server->context.clusters, message, diag);
     kb_diag_push(diag, "static_resources");
-    clusters_build(server, message->static_resources);
+    KB_LOG(CONFIG, INFO, "loading %zu cluster(s)",
+           message->static_resources != NULL ? message->static_resources->n_clusters : 0);
+    clusters_build(server, message->static_resources, false);
+    clusters_build(server, message->static_resources, true);
     listeners_build(server, message->static_resources);
     kb_diag_pop(diag);
     KB_LOG(CONFIG, INFO, "loading stats configuration");

@@ -25,7 +25,8 @@ static const uint16_t open_ids[KB_PRIORITY_COUNT][KB_RESOURCE_COUNT] = {
         },
 };
 
-static uint32_t limit_configured(const struct kb_circuit_limits *limits, enum kb_resource resource)
+static uint32_t limit_configured(const struct kb_circuit_limits *limits,
+                                 enum kb_circuit_resource resource)
 {
     switch (resource) {
     case KB_RESOURCE_CONNECTIONS:
@@ -43,7 +44,7 @@ static uint32_t limit_configured(const struct kb_circuit_limits *limits, enum kb
 }
 
 uint64_t kb_resource_used(const struct kb_cluster_impl *cluster, enum kb_priority priority,
-                          enum kb_resource resource)
+                          enum kb_circuit_resource resource)
 {
     uint64_t sum = 0;
 
@@ -59,7 +60,7 @@ uint64_t kb_resource_used(const struct kb_cluster_impl *cluster, enum kb_priorit
 }
 
 uint64_t kb_resource_max(const struct kb_cluster_impl *cluster, enum kb_priority priority,
-                         enum kb_resource resource)
+                         enum kb_circuit_resource resource)
 {
     const struct kb_circuit_limits *limits = &cluster->api.limits[priority];
     uint64_t active;
@@ -77,14 +78,15 @@ uint64_t kb_resource_max(const struct kb_cluster_impl *cluster, enum kb_priority
  * are. */
 static bool all_below_share(const struct kb_cluster_impl *cluster,
                             const struct kb_cluster_local *local, enum kb_priority priority,
-                            enum kb_resource resource)
+                            enum kb_circuit_resource resource)
 {
     return local->used[priority][resource] < cluster->share[priority][resource] &&
            __atomic_load_n(&cluster->shared[priority][resource].over, __ATOMIC_RELAXED) == 0;
 }
 
 static void remaining_update(struct kb_cluster_impl *cluster, struct kb_cluster_local *local,
-                             enum kb_priority priority, enum kb_resource resource, bool taken)
+                             enum kb_priority priority, enum kb_circuit_resource resource,
+                             bool taken)
 {
     struct kb_stat_named *gauge = cluster->remaining[priority]->gauges[resource];
     uint32_t *beyond = &cluster->shared[priority][resource].beyond;
@@ -111,7 +113,7 @@ static void remaining_update(struct kb_cluster_impl *cluster, struct kb_cluster_
 }
 
 bool kb_resource_can(struct kb_cluster_local *local, enum kb_priority priority,
-                     enum kb_resource resource)
+                     enum kb_circuit_resource resource)
 {
     const struct kb_cluster_impl *cluster = kb_cluster_impl_of(local->cluster);
 
@@ -121,7 +123,7 @@ bool kb_resource_can(struct kb_cluster_local *local, enum kb_priority priority,
 }
 
 void kb_resource_force(struct kb_cluster_local *local, enum kb_priority priority,
-                       enum kb_resource resource)
+                       enum kb_circuit_resource resource)
 {
     struct kb_cluster_impl *cluster = kb_cluster_impl_of(local->cluster);
     uint32_t used = local->used[priority][resource] + 1;
@@ -137,7 +139,7 @@ void kb_resource_force(struct kb_cluster_local *local, enum kb_priority priority
 }
 
 bool kb_resource_take(struct kb_cluster_local *local, enum kb_priority priority,
-                      enum kb_resource resource)
+                      enum kb_circuit_resource resource)
 {
     if (!kb_resource_can(local, priority, resource)) {
         return false;
@@ -147,7 +149,7 @@ bool kb_resource_take(struct kb_cluster_local *local, enum kb_priority priority,
 }
 
 void kb_resource_give(struct kb_cluster_local *local, enum kb_priority priority,
-                      enum kb_resource resource)
+                      enum kb_circuit_resource resource)
 {
     struct kb_cluster_impl *cluster = kb_cluster_impl_of(local->cluster);
     uint32_t used = local->used[priority][resource];
@@ -199,9 +201,10 @@ bool kb_circuit_breakers_provide(const struct kb_cluster_impl *cluster, unsigned
         for (unsigned r = 0; r < KB_RESOURCE_COUNT; r++) {
             if (open_ids[p][r] == id) {
                 *value = 1;
-                return was_used(cluster, id) &&
-                       kb_resource_used(cluster, (enum kb_priority)p, (enum kb_resource)r) >=
-                           kb_resource_max(cluster, (enum kb_priority)p, (enum kb_resource)r);
+                return was_used(cluster, id) && kb_resource_used(cluster, (enum kb_priority)p,
+                                                                 (enum kb_circuit_resource)r) >=
+                                                    kb_resource_max(cluster, (enum kb_priority)p,
+                                                                    (enum kb_circuit_resource)r);
             }
         }
     }
@@ -275,7 +278,7 @@ static void remaining_start(struct kb_cluster_impl *cluster, enum kb_priority pr
                               0); /* a budget has no fixed number that could remain */
         } else {
             kb_stat_named_add(gauge, cluster->worker_count,
-                              limit_configured(limits, (enum kb_resource)r));
+                              limit_configured(limits, (enum kb_circuit_resource)r));
             cluster->remaining[priority]->gauges[r] = gauge;
         }
     }
@@ -287,8 +290,9 @@ void kb_circuit_breakers_start(struct kb_cluster_impl *cluster, struct kb_stat_s
 {
     for (unsigned p = 0; p < KB_PRIORITY_COUNT; p++) {
         for (unsigned r = 0; r < KB_RESOURCE_COUNT; r++) {
-            cluster->share[p][r] = limit_configured(&cluster->api.limits[p], (enum kb_resource)r) /
-                                   (cluster->worker_count + 1);
+            cluster->share[p][r] =
+                limit_configured(&cluster->api.limits[p], (enum kb_circuit_resource)r) /
+                (cluster->worker_count + 1);
         }
         if (cluster->api.limits[p].has_retry_budget) {
             cluster->share[p][KB_RESOURCE_RETRIES] = 0;

@@ -21,10 +21,10 @@ void kb_circuit_breakers_dispose(struct kb_cluster_impl *cluster);
 /* The most that may be used at this moment; differs from the configured number for retries with a
  * budget. */
 uint64_t kb_resource_max(const struct kb_cluster_impl *cluster, enum kb_priority priority,
-                         enum kb_resource resource);
+                         enum kb_circuit_resource resource);
 /* What all workers use at this moment. */
 uint64_t kb_resource_used(const struct kb_cluster_impl *cluster, enum kb_priority priority,
-                          enum kb_resource resource);
+                          enum kb_circuit_resource resource);
 
 /* The gauges circuit_breakers.*_open, computed when somebody looks: true and 1 when `id` is one of
  * them and its limit is reached. */

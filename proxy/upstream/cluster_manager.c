@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The cluster manager. A cluster is added (built, all errors at once), starts to look for its
- * hosts, is initialised by the first answer, and is published from then on: once per event, each
- * worker gets one message with all that changed. */
-#include "proxy/upstream/cluster_manager.h"
+ * hosts, is initialised by the first answer, and is published from then on. */
+#include "proxy/upstream/cluster_manager_internal.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,88 +12,22 @@
 #include "proto/any.h"
 #include "proxy/stats/stat_store.h"
 #include "proxy/upstream/circuit_breaker.h"
-#include "proxy/upstream/cluster_dns.h"
-#include "proxy/upstream/cluster_local.h"
 #include "proxy/upstream/cluster_type.h"
 #include "proxy/upstream/config_read.h"
 
-struct kb_cluster_manager {
-    KB_OBJ;
-    struct kb_server_context *server;
-    pthread_t main_thread;
-    struct kb_cluster_names names;
-    KB_VEC(struct kb_cluster_slot *) slots;
-    struct kb_list entries;
-    struct kb_list dirty;
-    struct kb_deferred flush;
-    struct kb_stat_group *stats_group;
-    struct kb_stat_block *stats;
-    struct kb_stat_group **thread_groups; /* [worker_count + 1]: thread_local_cluster_manager.* */
-    struct kb_cluster_dns dns;
-    struct kb_addr bind_source; /* of clusters that do not say; len 0: none */
-    uint32_t active_count;
-    uint32_t waiting_count; /* static clusters without their first answer */
-    bool started;
-    bool announced; /* initialized was called */
-    kb_cluster_manager_initialized_cb initialized;
-    void *initialized_arg;
-};
-KB_OBJ_MAGIC(kb_cluster_manager, 0x434c4d47);
-
-/* What one worker is to take over; its references are the worker's. */
-struct publish_batch {
-    KB_OBJ;
-    struct kb_worker *worker;
-    uint32_t count;
-    struct {
-        uint32_t number;
-        struct kb_priority_set *set;
-    } items[];
-};
-KB_OBJ_MAGIC(publish_batch, 0x50424348);
-
-static void batch_apply(void *arg)
-{
-    struct publish_batch *batch = KB_CAST(arg, publish_batch);
-
-    for (uint32_t i = 0; i < batch->count; i++) {
-        kb_cluster_view_publish(batch->worker, batch->items[i].number, batch->items[i].set);
-    }
-    free(batch);
-}
-
-static void batch_send(struct kb_cluster_manager *manager, struct kb_worker *worker, uint32_t count)
-{
-    struct publish_batch *batch = kb_calloc(1, sizeof(*batch) + count * sizeof(batch->items[0]));
-
-    KB_OBJ_SET(batch, publish_batch);
-    batch->worker = worker;
-    KB_LIST_FOREACH (link, &manager->dirty) {
-        const struct kb_cluster_entry *entry =
-            KB_LIST_ENTRY(link, struct kb_cluster_entry, dirty_link);
-
-        batch->items[batch->count].number = entry->slot->number;
-        batch->items[batch->count].set = entry->removed ? NULL : kb_priority_set_ref(entry->set);
-        batch->count++;
-    }
-    if (worker == manager->server->main) {
-        batch_apply(batch);
-    } else {
-        kb_loop_post(&worker->loop, batch_apply, batch);
-    }
-}
-
-static void entry_free(struct kb_cluster_entry *entry)
+void kb_cluster_entry_free(struct kb_cluster_entry *entry)
 {
     kb_list_unlink(&entry->dirty_link);
     kb_list_unlink(&entry->link);
     if (entry->type != NULL && entry->state != NULL) {
         entry->type->destroy(entry->state);
     }
+    kb_init_manager_dispose(&entry->init);
     if (entry->set != NULL) {
         kb_priority_set_unref(entry->set);
     }
     if (entry->published != NULL) {
+        kb_cluster_entry_retired_leave(entry, entry->published);
         kb_priority_set_unref(entry->published);
     }
     if (entry->cluster != NULL) {
@@ -104,55 +37,6 @@ static void entry_free(struct kb_cluster_entry *entry)
     free((void *)(uintptr_t)entry->message.p);
     KB_OBJ_CLEAR(entry);
     free(entry);
-}
-
-static void dirty_flush(struct kb_cluster_manager *manager)
-{
-    uint32_t count = 0;
-    struct kb_list *link;
-
-    KB_LIST_FOREACH (at, &manager->dirty) {
-        struct kb_cluster_entry *entry = KB_LIST_ENTRY(at, struct kb_cluster_entry, dirty_link);
-
-        if (!entry->removed && entry->published != NULL) {
-            kb_priority_set_find_removed(entry->set, entry->published);
-        }
-        count++;
-    }
-    if (count == 0) {
-        return;
-    }
-    for (uint32_t i = 0; i < manager->server->worker_count; i++) {
-        batch_send(manager, &manager->server->workers[i], count);
-    }
-    batch_send(manager, manager->server->main, count);
-    while ((link = kb_list_pop_front(&manager->dirty)) != NULL) {
-        struct kb_cluster_entry *entry = KB_LIST_ENTRY(link, struct kb_cluster_entry, dirty_link);
-
-        if (entry->removed) {
-            entry_free(entry);
-            continue;
-        }
-        entry->dirty = false;
-        if (entry->published != NULL) {
-            kb_priority_set_unref(entry->published);
-        }
-        entry->published = kb_priority_set_ref(entry->set);
-    }
-}
-
-static void flush_deferred(struct kb_deferred *deferred)
-{
-    dirty_flush(KB_CONTAINER_OF(deferred, struct kb_cluster_manager, flush));
-}
-
-static void entry_mark_dirty(struct kb_cluster_entry *entry)
-{
-    if (!entry->dirty) {
-        entry->dirty = true;
-        kb_list_push_back(&entry->manager->dirty, &entry->dirty_link);
-        kb_loop_defer(&entry->manager->server->main->loop, &entry->manager->flush);
-    }
 }
 
 /* Every thread knows every cluster that has had its first answer, whether or not it made a view of
@@ -200,7 +84,7 @@ struct kb_cluster_manager *kb_cluster_manager_create(struct kb_server_context *s
     kb_map_init(&manager->names.map);
     kb_list_init(&manager->entries);
     kb_list_init(&manager->dirty);
-    kb_deferred_init(&manager->flush, flush_deferred);
+    kb_deferred_init(&manager->flush, kb_clusters_publish_deferred);
     manager->stats_group = kb_stat_group_create(server->stats, KB_STR("cluster_manager."),
                                                 &kb_stat_schema_cluster_manager);
     manager->stats = kb_stat_group_block(manager->stats_group, server->main->index);
@@ -254,13 +138,14 @@ void kb_cluster_manager_destroy(struct kb_cluster_manager *manager)
     struct kb_list *link;
 
     kb_deferred_cancel(&manager->flush);
+    kb_clusters_publish(manager); /* what was removed goes */
     for (uint32_t i = 0; i < server->worker_count; i++) {
         kb_loop_run_once(&server->workers[i].loop, false); /* batches that came too late */
         kb_cluster_view_destroy(&server->workers[i]);
     }
     kb_cluster_view_destroy(server->main);
     while ((link = kb_list_pop_front(&manager->entries)) != NULL) {
-        entry_free(KB_LIST_ENTRY(link, struct kb_cluster_entry, link));
+        kb_cluster_entry_free(KB_LIST_ENTRY(link, struct kb_cluster_entry, link));
     }
     kb_cluster_dns_dispose(&manager->dns);
     /* Clusters whose last user was a worker wait in the loop's posts. */
@@ -318,14 +203,38 @@ bool kb_cluster_manager_has(const struct kb_cluster_manager *manager, struct kb_
 
 static void gauges_set(struct kb_cluster_manager *manager)
 {
-    uint32_t warming = 0;
-
-    KB_VEC_FOREACH (slot, &manager->slots) {
-        warming += (*slot)->warming != NULL && manager->started ? 1 : 0;
-    }
     kb_stat_gauge_set(manager->stats, KB_STAT_CLUSTER_MANAGER_ACTIVE_CLUSTERS,
                       manager->active_count);
-    kb_stat_gauge_set(manager->stats, KB_STAT_CLUSTER_MANAGER_WARMING_CLUSTERS, warming);
+    kb_stat_gauge_set(manager->stats, KB_STAT_CLUSTER_MANAGER_WARMING_CLUSTERS,
+                      manager->warming_count);
+}
+
+/* The newer cluster of a name that has no hosts yet, or none from now on. */
+static void warming_set(struct kb_cluster_slot *slot, struct kb_cluster_manager *manager,
+                        struct kb_cluster_entry *entry)
+{
+    manager->warming_count += (entry != NULL ? 1U : 0U) - (slot->warming != NULL ? 1U : 0U);
+    slot->warming = entry;
+}
+
+static void warm_check(struct kb_cluster_manager *manager)
+{
+    kb_cluster_manager_initialized_cb warm = manager->warm;
+
+    if (warm != NULL && manager->announced && manager->warming_count == 0) {
+        manager->warm = NULL;
+        kb_clusters_publish(manager); /* workers know the clusters before anything routes to them */
+        warm(manager->warm_arg);
+    }
+}
+
+void kb_cluster_manager_when_warm(struct kb_cluster_manager *manager,
+                                  kb_cluster_manager_initialized_cb warm, void *arg)
+{
+    KB_ASSERT(manager->warm == NULL || warm == NULL);
+    manager->warm = warm;
+    manager->warm_arg = arg;
+    warm_check(manager);
 }
 
 static void entry_message_set(struct kb_cluster_entry *entry, struct kb_str bytes)
@@ -348,6 +257,8 @@ static int entry_create(struct kb_cluster_manager *manager,
 
     KB_OBJ_SET(entry, kb_cluster_entry);
     entry->manager = manager;
+    kb_init_manager_init(&entry->init);
+    factory.init = &entry->init;
     if (type != NULL && type->type_url[0] != '\0') {
         kb_diag_push(diag, "cluster_type");
         kb_diag_push(diag, "typed_config");
@@ -369,10 +280,9 @@ static int entry_create(struct kb_cluster_manager *manager,
         }
     }
     if (diag->error_count != errors) {
-        entry_free(entry);
+        kb_cluster_entry_free(entry);
         return KB_ECONFIG;
     }
-    entry_message_set(entry, kb_pb_pack(&message->base, arena));
     entry->updated_wall_ns = kb_clock_wall_ns();
     *out = entry;
     return 0;
@@ -386,13 +296,43 @@ static void entry_activate(struct kb_cluster_entry *entry)
     struct kb_cluster_entry *old = slot->entry;
 
     slot->entry = entry;
-    slot->warming = NULL;
+    warming_set(slot, manager, NULL);
     if (old != NULL && old != entry) {
-        entry_free(old); /* workers hold what they still need */
+        kb_cluster_entry_free(old); /* workers hold what they still need */
     } else {
         manager->active_count++;
     }
     gauges_set(manager);
+}
+
+/* Whether the cluster that would be replaced was made of the very same message. */
+static bool is_unchanged(const struct kb_cluster_slot *slot, struct kb_str bytes)
+{
+    const struct kb_cluster_entry *present = slot->warming != NULL ? slot->warming : slot->entry;
+
+    return present != NULL && kb_str_eq(present->message, bytes);
+}
+
+/* Puts a new entry in its place, and lets it begin. */
+static void entry_begin(struct kb_cluster_manager *manager, struct kb_cluster_slot *slot,
+                        struct kb_cluster_entry *entry)
+{
+    entry->slot = slot;
+    kb_list_push_back(&manager->entries, &entry->link);
+    if (slot->warming != NULL) {
+        kb_cluster_entry_free(slot->warming);
+        warming_set(slot, manager, NULL);
+    }
+    kb_stat_inc(manager->stats, slot->entry == NULL ? KB_STAT_CLUSTER_MANAGER_CLUSTER_ADDED
+                                                    : KB_STAT_CLUSTER_MANAGER_CLUSTER_MODIFIED);
+    if (!manager->started) {
+        manager->waiting_count++;
+        entry_activate(entry); /* a second one of the name is an error from now on */
+        return;
+    }
+    warming_set(slot, manager, entry);
+    gauges_set(manager);
+    entry->type->start(entry->state);
 }
 
 int kb_cluster_manager_add(struct kb_cluster_manager *manager,
@@ -400,59 +340,68 @@ int kb_cluster_manager_add(struct kb_cluster_manager *manager,
                            struct kb_diag *diag)
 {
     struct kb_cluster_entry *entry = NULL;
-    struct kb_cluster_slot *slot;
+    struct kb_cluster_slot *slot = slot_of(manager, kb_str_from_cstr(message->name));
     struct kb_arena arena;
+    struct kb_str bytes;
     int rc;
 
-    slot = slot_of(manager, kb_str_from_cstr(message->name));
-    if (slot->entry != NULL && (!added_via_api || !slot->entry->cluster->api.added_via_api)) {
+    if (slot->entry != NULL && !slot->entry->cluster->api.added_via_api && added_via_api) {
+        return KB_CLUSTER_UNCHANGED; /* the bootstrap's clusters stay as they are, as in Envoy */
+    }
+    if (slot->entry != NULL && !added_via_api) {
         kb_diag_error(diag, "cluster manager: duplicate cluster '%s'", message->name);
         return KB_ECONFIG;
     }
     kb_arena_init(&arena, NULL);
+    bytes = kb_pb_pack(&message->base, &arena);
+    if (added_via_api && is_unchanged(slot, bytes)) {
+        kb_arena_dispose(&arena);
+        return KB_CLUSTER_UNCHANGED;
+    }
     rc = entry_create(manager, message, added_via_api, &arena, diag, &entry);
+    if (rc == 0) {
+        entry_message_set(entry, bytes);
+        entry_begin(manager, slot, entry);
+    }
     kb_arena_dispose(&arena);
-    if (rc != 0) {
-        return rc;
+    return rc;
+}
+
+static void active_remove(struct kb_cluster_manager *manager, struct kb_cluster_slot *slot)
+{
+    struct kb_cluster_entry *entry = slot->entry;
+
+    slot->entry = NULL;
+    manager->active_count--;
+    entry->removed = true;
+    kb_list_unlink(&entry->link);
+    kb_cluster_entry_mark_dirty(entry);
+    if (entry->state != NULL) {
+        entry->type->destroy(entry->state); /* nothing more is looked for */
+        entry->state = NULL;
     }
-    entry->slot = slot;
-    kb_list_push_back(&manager->entries, &entry->link);
-    if (slot->warming != NULL) {
-        entry_free(slot->warming);
-        slot->warming = NULL;
-    }
-    kb_stat_inc(manager->stats, slot->entry == NULL ? KB_STAT_CLUSTER_MANAGER_CLUSTER_ADDED
-                                                    : KB_STAT_CLUSTER_MANAGER_CLUSTER_MODIFIED);
-    if (!manager->started) {
-        manager->waiting_count++;
-        entry_activate(entry); /* a second one of the name is an error from now on */
-        return 0;
-    }
-    slot->warming = entry;
-    gauges_set(manager);
-    entry->type->start(entry->state);
-    return 0;
 }
 
 int kb_cluster_manager_remove(struct kb_cluster_manager *manager, struct kb_str name)
 {
     struct kb_cluster_slot *slot = kb_map_get(&manager->names.map, name);
-    struct kb_cluster_entry *entry = slot == NULL ? NULL : slot->entry;
+    bool removed = false;
 
     if (slot != NULL && slot->warming != NULL) {
-        entry_free(slot->warming);
-        slot->warming = NULL;
+        kb_cluster_entry_free(slot->warming);
+        warming_set(slot, manager, NULL);
+        removed = true;
     }
-    if (entry == NULL || !entry->cluster->api.added_via_api) {
+    if (slot != NULL && slot->entry != NULL && slot->entry->cluster->api.added_via_api) {
+        active_remove(manager, slot);
+        removed = true;
+    }
+    if (!removed) {
         return KB_ENOTFOUND;
     }
-    slot->entry = NULL;
-    manager->active_count--;
-    entry->removed = true;
-    kb_list_unlink(&entry->link);
-    entry_mark_dirty(entry);
     kb_stat_inc(manager->stats, KB_STAT_CLUSTER_MANAGER_CLUSTER_REMOVED);
     gauges_set(manager);
+    warm_check(manager);
     return 0;
 }
 
@@ -460,10 +409,11 @@ static void initialized_check(struct kb_cluster_manager *manager)
 {
     if (manager->started && !manager->announced && manager->waiting_count == 0) {
         manager->announced = true;
-        dirty_flush(manager); /* workers know the clusters before anything routes to them */
+        kb_clusters_publish(manager); /* workers know the clusters before anything routes to them */
         if (manager->initialized != NULL) {
             manager->initialized(manager->initialized_arg);
         }
+        warm_check(manager);
     }
 }
 
@@ -485,18 +435,14 @@ void kb_cluster_manager_start(struct kb_cluster_manager *manager,
 static uint32_t priorities_changed(const struct kb_priority_set *before,
                                    const struct kb_priority_set *after)
 {
+    static const struct kb_host_list none;
     uint32_t changed = 0,
              count = before == NULL ? after->count : KB_MAX(before->count, after->count);
 
     for (uint32_t p = 0; p < count; p++) {
-        static const struct kb_host_list none;
-        const struct kb_host_list *a =
-            before != NULL && p < before->count ? &before->sets[p].all : &none;
-        const struct kb_host_list *b = p < after->count ? &after->sets[p].all : &none;
-
-        changed +=
-            a->count != b->count ||
-            (a->count > 0 && memcmp(a->hosts, b->hosts, a->count * sizeof(a->hosts[0])) != 0);
+        changed += !kb_host_list_same_hosts(
+            before != NULL && p < before->count ? &before->sets[p].all : &none,
+            p < after->count ? &after->sets[p].all : &none);
     }
     return changed;
 }
@@ -517,28 +463,36 @@ void kb_cluster_entry_set_hosts(struct kb_cluster_entry *entry, const struct kb_
     }
     if (entry->initialized) {
         kb_stat_inc(entry->manager->stats, KB_STAT_CLUSTER_MANAGER_CLUSTER_UPDATED);
-        entry_mark_dirty(entry);
+        kb_cluster_entry_mark_dirty(entry);
+    }
+}
+
+static void entry_complete(void *arg)
+{
+    struct kb_cluster_entry *entry = KB_CAST(arg, kb_cluster_entry);
+    struct kb_cluster_manager *manager = entry->manager;
+
+    entry->initialized = true;
+    kb_cluster_entry_mark_dirty(entry);
+    if (entry->slot->entry != entry) {
+        entry_activate(entry);
+        warm_check(manager);
+    } else if (manager->waiting_count > 0) {
+        manager->waiting_count--;
+        initialized_check(manager);
     }
 }
 
 void kb_cluster_entry_initialized(struct kb_cluster_entry *entry)
 {
-    struct kb_cluster_manager *manager = entry->manager;
-
-    if (entry->initialized) {
+    if (entry->initialized || entry->init.started) {
         return;
     }
     if (entry->set == NULL) {
         kb_cluster_entry_set_hosts(entry, NULL, 0); /* known from now on, without hosts */
     }
-    entry->initialized = true;
-    entry_mark_dirty(entry);
-    if (entry->slot->entry != entry) {
-        entry_activate(entry);
-    } else if (manager->waiting_count > 0) {
-        manager->waiting_count--;
-        initialized_check(manager);
-    }
+    /* What its transport sockets need has to be there too. */
+    kb_init_manager_start(&entry->init, entry_complete, entry);
 }
 
 void kb_cluster_manager_visit(const struct kb_cluster_manager *manager, bool warming,

@@ -7,6 +7,7 @@
 #include "envoy/config/cluster/v3/cluster.pb-c.h"
 
 #include "base/dns.h"
+#include "base/init_manager.h"
 #include "base/list.h"
 #include "base/map.h"
 #include "base/vec.h"
@@ -26,6 +27,9 @@ struct kb_cluster_counts {
     uint32_t update_success;
     uint32_t update_failure;
     uint32_t update_no_rebuild;
+    uint32_t update_empty;
+    uint32_t assignment_stale;
+    uint32_t assignment_timeout_received;
 };
 
 /* What the main thread keeps of a cluster. Admin pages read it. */
@@ -43,6 +47,8 @@ struct kb_cluster_entry {
         *published; /* what the workers have, or are about to get; NULL: nothing yet */
     const struct kb_cluster_type_ops *type;
     void *state;
+    struct kb_init_manager init;             /* what its transport sockets wait for */
+    KB_VEC(struct kb_shared_text *) retired; /* replaced in hosts since the last publication */
     struct kb_str message; /* the packed envoy.config.cluster.v3.Cluster, for /config_dump */
     struct kb_cluster_slot *slot;
     uint64_t updated_wall_ns; /* last_updated of /config_dump */
@@ -66,10 +72,14 @@ void kb_cluster_manager_destroy(struct kb_cluster_manager *manager);
  * worker, before its loop stops, or on the main thread after that. */
 void kb_cluster_manager_worker_drain(struct kb_worker *worker);
 
+/* kb_cluster_manager_add: xDS sent what is there already, or a cluster of the bootstrap's. */
+#define KB_CLUSTER_UNCHANGED 1
+
 /* Adds a cluster; a bad one is reported to diag and leaves everything as it was (KB_ECONFIG). The
  * message is copied. `added_via_api`: from xDS; a cluster of that name is replaced once the new one
- * has hosts. Otherwise a second one of a name is an error. After kb_cluster_manager_start it starts
- * at once. */
+ * has hosts and all else that it waits for, and nothing happens when it is the same
+ * (KB_CLUSTER_UNCHANGED). Otherwise a second one of a name is an error. After
+ * kb_cluster_manager_start it starts at once. */
 int kb_cluster_manager_add(struct kb_cluster_manager *manager,
                            const Envoy__Config__Cluster__V3__Cluster *message, bool added_via_api,
                            struct kb_diag *diag) KB_MUST_USE;
@@ -81,6 +91,12 @@ int kb_cluster_manager_remove(struct kb_cluster_manager *manager, struct kb_str 
  * within. */
 void kb_cluster_manager_start(struct kb_cluster_manager *manager,
                               kb_cluster_manager_initialized_cb initialized, void *arg);
+
+/* Calls `warm` once when the bootstrap's clusters are initialised and none from xDS is warming;
+ * maybe from within. NULL: forget it. For whoever waits for the first answer of CDS to be applied.
+ */
+void kb_cluster_manager_when_warm(struct kb_cluster_manager *manager,
+                                  kb_cluster_manager_initialized_cb warm, void *arg);
 
 /* The cluster of that name, or NULL. */
 const struct kb_cluster_entry *kb_cluster_manager_find(const struct kb_cluster_manager *manager,

@@ -48,6 +48,15 @@ bool kb_cluster_entry_provide(void *arg, unsigned id, uint64_t *value)
     case KB_STAT_CLUSTER_UPDATE_NO_REBUILD:
         *value = counts->update_no_rebuild;
         break;
+    case KB_STAT_CLUSTER_UPDATE_EMPTY:
+        *value = counts->update_empty;
+        break;
+    case KB_STAT_CLUSTER_ASSIGNMENT_STALE:
+        *value = counts->assignment_stale;
+        break;
+    case KB_STAT_CLUSTER_ASSIGNMENT_TIMEOUT_RECEIVED:
+        *value = counts->assignment_timeout_received;
+        break;
     default:
         return kb_circuit_breakers_provide(entry->cluster, id, value);
     }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Where the hosts of a cluster come from: one vtable per cluster type (STATIC, STRICT_DNS,
- * LOGICAL_DNS). Everything here runs on the main thread. Implemented in proxy/ext/cluster/. */
+ * LOGICAL_DNS, EDS). Everything here runs on the main thread. Implemented in proxy/ext/cluster/. */
 #pragma once
 
 #include "proxy/api/extension.h"
@@ -18,6 +18,8 @@ struct kb_cluster_type_ops {
     /* Begins to look for hosts; ends, now or later, in kb_cluster_entry_initialized. */
     void (*start)(void *state);
     void (*destroy)(void *state);
+    /* Under which name its hosts are asked for; NULL: that is the cluster's. */
+    struct kb_str (*service_name)(const void *state);
 };
 
 /* The type of this cluster, whose ops are a struct kb_cluster_type_ops; NULL after a report. */
@@ -31,3 +33,5 @@ void kb_cluster_entry_set_hosts(struct kb_cluster_entry *entry, const struct kb_
                                 size_t group_count);
 /* The first attempt to find hosts has ended, one way or the other. Harmless when repeated. */
 void kb_cluster_entry_initialized(struct kb_cluster_entry *entry);
+/* `text` was replaced in a host that workers may know; takes over its reference. */
+void kb_cluster_entry_retire(struct kb_cluster_entry *entry, struct kb_shared_text *text);

@@ -7,6 +7,7 @@
 
 #include "base/mem.h"
 #include "proxy/upstream/cluster.h"
+#include "proxy/upstream/host.h"
 
 /* Room for the lists of hosts; lists are cut off its front. */
 struct list_space {
@@ -190,6 +191,32 @@ void kb_priority_set_find_removed(struct kb_priority_set *set, const struct kb_p
     set->removed_count = removed;
 }
 
+static struct kb_host **list_sorted(const struct kb_host_list *list)
+{
+    struct kb_host **copy = kb_malloc(list->count * sizeof(copy[0]));
+
+    memcpy(copy, list->hosts, list->count * sizeof(copy[0]));
+    qsort(copy, list->count, sizeof(copy[0]), host_pointer_cmp);
+    return copy;
+}
+
+bool kb_host_list_same_hosts(const struct kb_host_list *a, const struct kb_host_list *b)
+{
+    struct kb_host **x, **y;
+    bool same;
+
+    if (a->count != b->count || a->count == 0 ||
+        memcmp(a->hosts, b->hosts, a->count * sizeof(a->hosts[0])) == 0) {
+        return a->count == b->count;
+    }
+    x = list_sorted(a);
+    y = list_sorted(b);
+    same = memcmp(x, y, a->count * sizeof(x[0])) == 0;
+    free(x);
+    free(y);
+    return same;
+}
+
 /* Host pointers that the lists of a set may need, at most: all of them, and the healthy and the
  * degraded, which are at most all of them again; and that much for the localities. */
 static size_t space_needed(const struct kb_host_group *groups, size_t group_count, bool localities)
@@ -263,6 +290,10 @@ void kb_priority_set_unref(struct kb_priority_set *set)
             kb_host_unref(set->sets[p].all.hosts[i]);
         }
     }
+    for (uint32_t i = 0; i < set->retired_count; i++) {
+        kb_shared_text_unref(set->retired[i]);
+    }
+    free(set->retired);
     free(set->removed);
     KB_OBJ_CLEAR(set);
     free(set);

@@ -41,6 +41,8 @@ struct kb_priority_set {
     struct kb_host *
         *removed; /* hosts of the set before that are not here; alive while that set is */
     uint32_t removed_count;
+    uint32_t retired_count;
+    struct kb_shared_text **retired; /* replaced in its hosts when the next set came */
     uint32_t host_count;
     uint32_t healthy_count;
     uint32_t degraded_count;
@@ -88,3 +90,6 @@ void kb_priority_set_compute_load(struct kb_priority_set *set,
 
 /* Whether weighted picking is needed: two hosts of the list have different weights. */
 bool kb_host_list_weights_differ(const struct kb_host_list *list);
+
+/* Whether both have the same hosts, in any order. */
+bool kb_host_list_same_hosts(const struct kb_host_list *a, const struct kb_host_list *b);

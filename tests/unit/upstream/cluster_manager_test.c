@@ -140,8 +140,27 @@ static void newer_one_takes_the_name(void **state)
     kb_cluster_local_unref(old);
     assert_int_equal(stat_value(up, "cluster_manager.cluster_modified"), 1);
     assert_int_equal(stat_value(up, "cluster_manager.active_clusters"), 2);
-    assert_int_equal(add_via_api(up, CLUSTER("s", "1")), KB_ECONFIG); /* a static one stays */
+    /* the bootstrap's clusters stay */
+    assert_int_equal(add_via_api(up, CLUSTER("s", "1")), KB_CLUSTER_UNCHANGED);
+    assert_int_equal(kb_host_port(choose(local_find(up, 0, "s"))), 9);
+    assert_int_equal(cluster_add(up, CLUSTER("s", "1")), KB_ECONFIG);
     assert_string_equal(reported(up), ": cluster manager: duplicate cluster 's'\n");
+}
+
+static void the_same_again_changes_nothing(void **state)
+{
+    struct upstream *up = *state;
+    struct kb_cluster_local *local;
+
+    upstream_start(up);
+    assert_int_equal(add_via_api(up, CLUSTER("a", "1")), 0);
+    workers_turn(up);
+    local = local_find(up, 0, "a");
+    assert_int_equal(add_via_api(up, CLUSTER("a", "1")), KB_CLUSTER_UNCHANGED);
+    workers_turn(up);
+    assert_ptr_equal(local_find(up, 0, "a"), local);
+    assert_int_equal(stat_value(up, "cluster_manager.cluster_added"), 1);
+    assert_int_equal(stat_value(up, "cluster_manager.cluster_modified"), 0);
 }
 
 static struct kb_host *host_make(struct kb_cluster_entry *entry, uint16_t port)
@@ -218,6 +237,7 @@ int main(void)
         UPSTREAM_TEST(message_is_kept_as_it_was),
         UPSTREAM_TEST(removed_cluster_lives_on_with_its_streams),
         UPSTREAM_TEST(newer_one_takes_the_name),
+        UPSTREAM_TEST(the_same_again_changes_nothing),
         UPSTREAM_TEST(changes_of_hosts_reach_workers_once_each_event),
         UPSTREAM_TEST(names_are_remembered_for_clusters_to_come),
     };

@@ -169,12 +169,12 @@ static void wrong_ones_are_refused_with_envoys_reason(void **state)
         /* All at once. */
         {"{'name':'c','type':'EDS','lb_policy':'MAGLEV','connect_timeout':'-1s','transport_socket_"
          "matches':[{'name':'x'}]}",
-         "type: clusters of type EDS are not implemented yet\n"
          "connect_timeout: Invalid duration: Expected positive duration: seconds: -1 nanos: 0\n"
          "transport_socket_matches: choosing a transport socket by endpoint is not implemented "
          "yet; accepting it could "
          "send in plain text what should be encrypted\n"
-         "lb_policy: the load balancing policy MAGLEV is not implemented yet\n"},
+         "lb_policy: the load balancing policy MAGLEV is not implemented yet\n"
+         "eds_cluster_config: cannot create an EDS cluster without an EDS config\n"},
     };
     struct upstream *up = *state;
 

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The insides of the cluster manager, for cluster_manager.c and cluster_publish.c. */
+#pragma once
+
+#include "proxy/upstream/cluster_dns.h"
+#include "proxy/upstream/cluster_local.h"
+#include "proxy/upstream/cluster_manager.h"
+
+struct kb_cluster_manager {
+    KB_OBJ;
+    struct kb_server_context *server;
+    pthread_t main_thread;
+    struct kb_cluster_names names;
+    KB_VEC(struct kb_cluster_slot *) slots;
+    struct kb_list entries;
+    struct kb_list dirty;
+    struct kb_deferred flush;
+    struct kb_stat_group *stats_group;
+    struct kb_stat_block *stats;
+    struct kb_stat_group **thread_groups; /* [worker_count + 1]: thread_local_cluster_manager.* */
+    struct kb_cluster_dns dns;
+    struct kb_addr bind_source; /* of clusters that do not say; len 0: none */
+    uint32_t active_count;
+    uint32_t warming_count;
+    uint32_t waiting_count; /* static clusters without their first answer */
+    bool started;
+    bool announced; /* initialized was called */
+    kb_cluster_manager_initialized_cb initialized;
+    void *initialized_arg;
+    kb_cluster_manager_initialized_cb warm;
+    void *warm_arg;
+};
+KB_OBJ_MAGIC(kb_cluster_manager, 0x434c4d47);
+
+/* Lets go of an entry; what workers still use of its cluster stays. */
+void kb_cluster_entry_free(struct kb_cluster_entry *entry);
+
+/* Workers may read the retired texts until they have let go of `set`, the one that they know now:
+ * it keeps them. */
+void kb_cluster_entry_retired_leave(struct kb_cluster_entry *entry, struct kb_priority_set *set);
+
+/* The workers hear of it when the present event is done. */
+void kb_cluster_entry_mark_dirty(struct kb_cluster_entry *entry);
+/* The workers hear of all that is dirty. */
+void kb_clusters_publish(struct kb_cluster_manager *manager);
+/* For manager->flush. */
+void kb_clusters_publish_deferred(struct kb_deferred *deferred);
