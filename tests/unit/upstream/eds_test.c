@@ -343,7 +343,7 @@ static void stale_endpoints_go(void **state)
     assert_true(answer_named(up, "a", ALL(EP("1")), "{'endpoint_stale_after':'0.001s'}"));
     assert_int_equal(stat_value(up, "cluster.a.assignment_timeout_received"), 1);
     while (stat_value(up, "cluster.a.assignment_stale") == 0) {
-        kb_loop_run_once(&up->main.loop, true);
+        workers_turn(up);
     }
     assert_int_equal(stat_value(up, "cluster.a.membership_total"), 0);
     assert_true(answer(up, ALL(EP("1"))));
