@@ -52,7 +52,8 @@ struct kb_cluster {
     uint32_t max_response_headers_bytes;  /* 80 KiB */
     uint32_t max_response_headers_count;  /* 100 */
     uint64_t max_stream_duration_ms;      /* of one attempt; 0: none */
-    struct kb_addr bind_source;           /* upstream_bind_config; len 0: none */
+    const struct kb_addr *bind_sources;   /* upstream_bind_config; kb_cluster_bind_source */
+    uint32_t bind_source_count;           /* 0: none */
     struct {
         uint32_t probes, time_s, interval_s;
         bool set;
@@ -81,6 +82,19 @@ struct kb_cluster {
     bool added_via_api;
 };
 KB_OBJ_MAGIC(kb_cluster, 0x434c5553);
+
+/* Where connections to `to` come from: the first address of its family, or the first of all; NULL:
+ * anywhere. */
+KB_INLINE const struct kb_addr *kb_cluster_bind_source(const struct kb_cluster *cluster,
+                                                       const struct kb_addr *to)
+{
+    for (uint32_t i = 0; i < cluster->bind_source_count; i++) {
+        if (cluster->bind_sources[i].sa.sa_family == to->sa.sa_family) {
+            return &cluster->bind_sources[i];
+        }
+    }
+    return cluster->bind_source_count == 0 || !kb_addr_is_ip(to) ? NULL : cluster->bind_sources;
+}
 
 enum { /* health flags, as /clusters shows them */
        KB_HOST_FAILED_ACTIVE_HC = 1,

@@ -289,8 +289,8 @@ static void session_start(struct kb_grpc_conn *conn)
 static void connect_start(struct kb_grpc_conn *conn)
 {
     const struct kb_cluster *cluster = cluster_of(conn);
-    const struct kb_addr *source = cluster->bind_source.len > 0 ? &cluster->bind_source : NULL;
     struct kb_addr addr = kb_host_addr(conn->host_local->host);
+    const struct kb_addr *source = kb_cluster_bind_source(cluster, &addr);
     struct kb_conn *io;
 
     io = kb_conn_create_connecting(conn->worker, &addr, source, cluster->connect_timeout_ms,

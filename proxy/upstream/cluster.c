@@ -76,22 +76,53 @@ static void transport_socket_check(const Envoy__Config__Cluster__V3__Cluster *me
     kb_diag_pop(diag);
 }
 
+static void source_add(struct kb_addr *sources, uint32_t *count,
+                       const Envoy__Config__Core__V3__SocketAddress *message, struct kb_diag *diag)
+{
+    if (message == NULL) {
+        kb_diag_error(diag, "field: \"address\", reason: is required");
+    } else if (kb_config_socket_address(message, "", &sources[*count], diag) == 0) {
+        (*count)++;
+    }
+}
+
+/* Where connections come from; on the heap, most clusters have none. */
 static void bind_read(const Envoy__Config__Core__V3__BindConfig *message,
                       struct kb_cluster *cluster, const struct kb_addr *fallback,
                       struct kb_diag *diag)
 {
+    struct kb_addr *sources;
+
     if (message == NULL) {
-        cluster->bind_source = *fallback;
+        if (fallback->len > 0) {
+            sources = kb_malloc(sizeof(*sources));
+            *sources = *fallback;
+            cluster->bind_sources = sources;
+            cluster->bind_source_count = 1;
+        }
         return;
     }
     kb_diag_push(diag, "upstream_bind_config");
     if (message->source_address != NULL) {
+        sources = kb_calloc(1 + message->n_extra_source_addresses +
+                                message->n_additional_source_addresses,
+                            sizeof(*sources));
+        cluster->bind_sources = sources;
         kb_diag_push(diag, "source_address");
-        if (kb_config_socket_address(message->source_address, "", &cluster->bind_source, diag) !=
-            0) {
-            cluster->bind_source.len = 0;
-        }
+        source_add(sources, &cluster->bind_source_count, message->source_address, diag);
         kb_diag_pop(diag);
+        for (size_t i = 0; i < message->n_extra_source_addresses; i++) {
+            kb_diag_push_index(diag, "extra_source_addresses", i);
+            source_add(sources, &cluster->bind_source_count,
+                       message->extra_source_addresses[i]->address, diag);
+            kb_diag_pop(diag);
+        }
+        for (size_t i = 0; i < message->n_additional_source_addresses; i++) {
+            kb_diag_push_index(diag, "additional_source_addresses", i);
+            source_add(sources, &cluster->bind_source_count,
+                       message->additional_source_addresses[i], diag);
+            kb_diag_pop(diag);
+        }
     } else if (message->n_extra_source_addresses > 0 ||
                message->n_additional_source_addresses > 0) {
         kb_diag_error(
@@ -167,8 +198,9 @@ static struct kb_cluster_impl *impl_new(struct kb_str name, struct kb_str observ
 }
 
 int kb_cluster_impl_create(const Envoy__Config__Cluster__V3__Cluster *message,
-                           struct kb_cluster_manager *manager, struct kb_factory_context *factory,
-                           struct kb_diag *diag, struct kb_cluster_impl **out)
+                           const struct kb_lb_ops *provided, struct kb_cluster_manager *manager,
+                           struct kb_factory_context *factory, struct kb_diag *diag,
+                           struct kb_cluster_impl **out)
 {
     struct kb_str name = kb_str_from_cstr(message->name);
     struct kb_str shown =
@@ -194,7 +226,7 @@ int kb_cluster_impl_create(const Envoy__Config__Cluster__V3__Cluster *message,
     keepalive_read(message->upstream_connection_options, &cluster->api);
     transport_socket_check(message, factory->arena, diag);
     policy_read(message, &cluster->policy);
-    kb_cluster_lb_read(message, cluster, factory, diag);
+    kb_cluster_lb_read(message, cluster, provided, factory, diag);
     if (diag->error_count != errors) {
         kb_cluster_impl_unref(cluster);
         return KB_ECONFIG;
@@ -247,6 +279,7 @@ void kb_cluster_impl_free(struct kb_cluster_impl *cluster)
     if (cluster->lb_config != NULL) {
         cluster->lb->config_destroy(cluster->lb_config);
     }
+    free((void *)(uintptr_t)cluster->api.bind_sources);
     kb_circuit_breakers_dispose(cluster);
     kb_stat_group_destroy(cluster->api.http1_stats);
     kb_stat_group_destroy(cluster->api.http2_stats);

@@ -46,10 +46,12 @@ KB_INLINE struct kb_cluster_impl *kb_cluster_impl_of(const struct kb_cluster *cl
 }
 
 /* Builds the immutable part of a cluster from its message: KB_ECONFIG when anything is wrong, all
- * of it in diag. `factory->arena` is for temporary memory. One reference. */
+ * of it in diag. `provided` is the load balancer that its type brings, or NULL. `factory->arena` is
+ * for temporary memory. One reference. */
 int kb_cluster_impl_create(const Envoy__Config__Cluster__V3__Cluster *message,
-                           struct kb_cluster_manager *manager, struct kb_factory_context *factory,
-                           struct kb_diag *diag, struct kb_cluster_impl **out) KB_MUST_USE;
+                           const struct kb_lb_ops *provided, struct kb_cluster_manager *manager,
+                           struct kb_factory_context *factory, struct kb_diag *diag,
+                           struct kb_cluster_impl **out) KB_MUST_USE;
 
 /* Any thread. */
 void kb_cluster_impl_ref(struct kb_cluster_impl *cluster);
@@ -62,7 +64,7 @@ void kb_cluster_impl_free(struct kb_cluster_impl *cluster);
  * fields. */
 void kb_cluster_http_read(const Envoy__Config__Cluster__V3__Cluster *message,
                           struct kb_cluster *cluster, struct kb_arena *arena, struct kb_diag *diag);
-/* Finds the load balancer and its configuration. */
+/* Finds the load balancer and its configuration; `provided` as above. */
 void kb_cluster_lb_read(const Envoy__Config__Cluster__V3__Cluster *message,
-                        struct kb_cluster_impl *cluster, struct kb_factory_context *factory,
-                        struct kb_diag *diag);
+                        struct kb_cluster_impl *cluster, const struct kb_lb_ops *provided,
+                        struct kb_factory_context *factory, struct kb_diag *diag);

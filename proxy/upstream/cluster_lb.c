@@ -190,14 +190,57 @@ static void policy_read(const Cluster *message, struct kb_cluster_impl *cluster,
                   message->name, KB_STR_ARG(names));
 }
 
+/* Whether the message asks for what the cluster's type brings, by one field or the other. */
+static bool is_cluster_provided(const Cluster *message, struct kb_arena *arena)
+{
+    const Envoy__Config__Cluster__V3__LoadBalancingPolicy *policy = message->load_balancing_policy;
+
+    for (size_t i = 0; policy != NULL && i < policy->n_policies; i++) {
+        const Envoy__Config__Core__V3__TypedExtensionConfig *typed =
+            policy->policies[i]->typed_extension_config;
+
+        if (typed != NULL && typed->typed_config != NULL &&
+            kb_str_eq(kb_any_inner_name(typed->typed_config, arena),
+                      KB_STR(POLICIES "cluster_provided.v3.ClusterProvided"))) {
+            return true;
+        }
+    }
+    return policy == NULL &&
+           message->lb_policy == ENVOY__CONFIG__CLUSTER__V3__CLUSTER__LB_POLICY__CLUSTER_PROVIDED;
+}
+
+static void provided_read(const Cluster *message, struct kb_cluster_impl *cluster,
+                          const struct kb_lb_ops *provided, struct kb_factory_context *factory,
+                          struct kb_diag *diag)
+{
+    static const char *const names[] = {
+        "ROUND_ROBIN",     "LEAST_REQUEST", "RING_HASH",        "RANDOM",
+        "ORIGINAL_DST_LB", "MAGLEV",        "CLUSTER_PROVIDED", "LOAD_BALANCING_POLICY_CONFIG"};
+
+    if (!is_cluster_provided(message, factory->arena)) {
+        kb_diag_push(diag, "lb_policy");
+        kb_diag_error(diag,
+                      "cluster: LB policy %s is not valid for Cluster type ORIGINAL_DST. Only "
+                      "'CLUSTER_PROVIDED' is allowed with cluster type 'ORIGINAL_DST'",
+                      (size_t)message->lb_policy < KB_ARRAY_LEN(names) ? names[message->lb_policy]
+                                                                       : "of that number");
+        kb_diag_pop(diag);
+    }
+    config_create(cluster, provided, message, factory, diag);
+}
+
 void kb_cluster_lb_read(const Envoy__Config__Cluster__V3__Cluster *message,
-                        struct kb_cluster_impl *cluster, struct kb_factory_context *factory,
-                        struct kb_diag *diag)
+                        struct kb_cluster_impl *cluster, const struct kb_lb_ops *provided,
+                        struct kb_factory_context *factory, struct kb_diag *diag)
 {
     const char *type_url = "";
     const void *legacy;
     const struct kb_extension *extension;
 
+    if (provided != NULL) {
+        provided_read(message, cluster, provided, factory, diag);
+        return;
+    }
     if (message->load_balancing_policy != NULL) {
         kb_diag_push(diag, "load_balancing_policy");
         policy_read(message, cluster, factory, diag);

@@ -266,7 +266,9 @@ static int entry_create(struct kb_cluster_manager *manager,
         kb_diag_pop(diag);
         kb_diag_pop(diag);
     }
-    if (kb_cluster_impl_create(message, manager, &factory, diag, &entry->cluster) == 0) {
+    if (kb_cluster_impl_create(
+            message, type != NULL ? ((const struct kb_cluster_type_ops *)type->ops)->lb : NULL,
+            manager, &factory, diag, &entry->cluster) == 0) {
         entry->cluster->api.added_via_api = added_via_api;
         kb_stat_group_set_provider(entry->cluster->api.stats, kb_cluster_entry_provide, entry);
     }

@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Where the hosts of a cluster come from: one vtable per cluster type (STATIC, STRICT_DNS,
- * LOGICAL_DNS, EDS). Everything here runs on the main thread. Implemented in proxy/ext/cluster/. */
+ * LOGICAL_DNS, EDS, ORIGINAL_DST). Everything here runs on the main thread. Implemented in
+ * proxy/ext/cluster/. */
 #pragma once
 
 #include "proxy/api/extension.h"
 #include "proxy/upstream/cluster_manager.h"
 
 struct kb_cluster_type_ops {
-    const char *name;      /* "envoy.cluster.static" */
-    const char *type_url;  /* of cluster_type.typed_config, or "" when it takes none */
-    bool hosts_have_names; /* auto_host_rewrite works */
+    const char *name;           /* "envoy.cluster.static" */
+    const char *type_url;       /* of cluster_type.typed_config, or "" when it takes none */
+    bool hosts_have_names;      /* auto_host_rewrite works */
+    const struct kb_lb_ops *lb; /* CLUSTER_PROVIDED, and the only one possible; NULL: none. Its
+                                   configuration is made of the Cluster message */
     /* Reads what the message says of hosts. `typed` is cluster_type's own message, or NULL. May set
      * hosts already. KB_ECONFIG after a report to diag. *state is for the calls below. */
     int (*create)(struct kb_cluster_entry *entry,

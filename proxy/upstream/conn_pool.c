@@ -165,8 +165,8 @@ static void client_create(struct kb_conn_pool *pool)
     struct kb_cluster_local *local = pool->local;
     const struct kb_cluster *cluster = local->cluster;
     struct kb_pool_client *client = kb_calloc(1, pool->client_ops->size);
-    const struct kb_addr *source = cluster->bind_source.len > 0 ? &cluster->bind_source : NULL;
     struct kb_addr addr = kb_host_addr(pool->host);
+    const struct kb_addr *source = kb_cluster_bind_source(cluster, &addr);
 
     KB_OBJ_SET(client, kb_pool_client);
     client->pool = pool;

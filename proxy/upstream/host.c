@@ -148,9 +148,9 @@ struct kb_host *kb_host_create(struct kb_cluster_impl *cluster, const struct kb_
     return host;
 }
 
-static const char *addr_bytes(const struct kb_host *host)
+struct kb_str kb_host_addr_bytes(const struct kb_host *host)
 {
-    return (const char *)&host->locals[host->local_count];
+    return kb_str_make((const char *)&host->locals[host->local_count], host->addr_len);
 }
 
 struct kb_addr kb_host_addr(const struct kb_host *host)
@@ -159,7 +159,7 @@ struct kb_addr kb_host_addr(const struct kb_host *host)
 
     memset(&addr, 0, sizeof(addr));
     addr.len = host->addr_len;
-    memcpy(&addr.sa, addr_bytes(host), host->addr_len);
+    memcpy(&addr.sa, kb_host_addr_bytes(host).p, host->addr_len);
     return addr;
 }
 

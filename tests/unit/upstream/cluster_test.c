@@ -35,7 +35,7 @@ static void defaults_are_envoys(void **state)
     assert_int_equal(cluster->max_requests_per_connection, 0);
     assert_int_equal(cluster->max_response_headers_bytes, 80 * 1024);
     assert_int_equal(cluster->max_response_headers_count, 100);
-    assert_int_equal(cluster->bind_source.len, 0);
+    assert_int_equal(cluster->bind_source_count, 0);
     assert_false(cluster->keepalive.set);
     assert_false(cluster->auto_host_rewrite_capable);
     for (unsigned p = 0; p < KB_PRIORITY_COUNT; p++) {
@@ -88,7 +88,7 @@ static void fields_are_read(void **state)
     assert_int_equal(cluster->keepalive.probes, 2);
     assert_int_equal(cluster->keepalive.time_s, 30);
     assert_int_equal(cluster->keepalive.interval_s, 0);
-    assert_int_equal(cluster->bind_source.sa.sa_family, AF_INET);
+    assert_int_equal(cluster->bind_sources[0].sa.sa_family, AF_INET);
     assert_int_equal(cluster->idle_timeout_ms, 0);
     assert_int_equal(cluster->max_connection_duration_ms, 9000);
     assert_int_equal(cluster->max_response_headers_count, 5);

@@ -218,7 +218,7 @@ static void bootstrap_gives_resolver_and_source(void **state)
     kb_cluster_manager_start(up->manager, on_initialized, up);
     wait_for(up, "cluster.c.update_success", 1);
     assert_int_equal(hosts(up)->count, 2);
-    assert_int_equal(hosts(up)->hosts[0]->cluster->bind_source.sa.sa_family, AF_INET);
+    assert_int_equal(hosts(up)->hosts[0]->cluster->bind_sources[0].sa.sa_family, AF_INET);
 }
 
 int main(void)
