@@ -35,11 +35,24 @@ enum kb_circuit_resource {
     KB_RESOURCE_COUNT
 };
 
+/* What a control plane of Istio says of the cluster in filter_metadata["istio"]. */
+struct kb_cluster_istio {
+    uint64_t serial;            /* of the cluster object: never that of another one */
+    struct kb_str service_host; /* services[0]; p NULL: not said */
+    struct kb_str service_name;
+    struct kb_str service_namespace;
+    bool has_service;
+    bool external;   /* outside of the mesh */
+    bool disable_mx; /* its hosts are not told who we are */
+    bool keeps_alpn; /* istio.alpn leaves it alone */
+};
+
 struct kb_cluster {
     KB_OBJ;
     struct kb_str name;
     struct kb_str observability_name; /* alt_stat_name or name */
     struct kb_str metadata; /* packed envoy.config.core.v3.Metadata; empty when there is none */
+    struct kb_cluster_istio istio;
     struct kb_stat_group *stats;
     struct kb_stat_group *http1_stats; /* "cluster.x.http1."; shown from the first connection on */
     struct kb_stat_group

@@ -12,6 +12,7 @@ struct kb_cluster_manager;
 struct kb_runtime;
 struct kb_listener;
 struct kb_init_manager;
+struct Google__Protobuf__Struct;
 
 /* The process as rooms see it; owned by proxy/server, lives until exit. */
 struct kb_server_context {
@@ -23,6 +24,7 @@ struct kb_server_context {
     struct kb_runtime *runtime;
     struct kb_str node_id;
     struct kb_str node_cluster;
+    const struct Google__Protobuf__Struct *node_metadata; /* NULL: none */
     struct kb_str node_zone; /* locality.zone, may be empty */
     struct kb_str node_region;
     struct kb_str node_sub_zone;

@@ -126,6 +126,7 @@ static void context_fill(struct kb_server *server)
 
     context->node_id = kb_str_from_cstr(node->id);
     context->node_cluster = kb_str_from_cstr(node->cluster);
+    context->node_metadata = node->metadata;
     if (node->locality != NULL) {
         context->node_region = kb_str_from_cstr(node->locality->region);
         context->node_zone = kb_str_from_cstr(node->locality->zone);

@@ -9,6 +9,7 @@
 #include "proto/any.h"
 #include "proxy/stats/stat_store.h"
 #include "proxy/upstream/circuit_breaker.h"
+#include "proxy/upstream/cluster_istio.h"
 #include "proxy/upstream/cluster_manager.h"
 #include "proxy/upstream/config_read.h"
 
@@ -219,6 +220,7 @@ int kb_cluster_impl_create(const Envoy__Config__Cluster__V3__Cluster *message,
         message->per_connection_buffer_limit_bytes == NULL
             ? BUFFER_LIMIT_DEFAULT
             : message->per_connection_buffer_limit_bytes->value;
+    kb_cluster_istio_read(&cluster->api.istio, cluster->api.metadata, message->metadata);
     kb_cluster_http_read(message, &cluster->api, factory->arena, diag);
     kb_circuit_breakers_read(message->circuit_breakers, cluster);
     bind_read(message->upstream_bind_config, &cluster->api, kb_cluster_manager_bind_source(manager),

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a control plane of Istio says of a cluster in metadata.filter_metadata["istio"]: read once,
+ * so that filters need not look into packed metadata for every request. */
+#include "proxy/upstream/cluster_istio.h"
+
+#include <string.h>
+
+#include "google/protobuf/struct.pb-c.h"
+#include "proto/wkt.h"
+
+static const Google__Protobuf__Value *member(const Google__Protobuf__Struct *object,
+                                             const char *name)
+{
+    for (size_t i = 0; object != NULL && i < object->n_fields; i++) {
+        if (strcmp(object->fields[i]->key, name) == 0) {
+            return object->fields[i]->value;
+        }
+    }
+    return NULL;
+}
+
+static const Google__Protobuf__Struct *istio_of(const Envoy__Config__Core__V3__Metadata *metadata)
+{
+    for (size_t i = 0; metadata != NULL && i < metadata->n_filter_metadata; i++) {
+        if (strcmp(metadata->filter_metadata[i]->key, "istio") == 0) {
+            return metadata->filter_metadata[i]->value;
+        }
+    }
+    return NULL;
+}
+
+/* The text stands in the cluster's packed metadata too, which lives as long as the cluster. */
+static struct kb_str text_of(const Google__Protobuf__Value *value, struct kb_str packed)
+{
+    struct kb_str text;
+    ptrdiff_t at;
+
+    if (value == NULL || value->kind_case != GOOGLE__PROTOBUF__VALUE__KIND_STRING_VALUE) {
+        return KB_STR_NULL;
+    }
+    text = kb_wkt_str(value->string_value);
+    at = kb_str_find(packed, text);
+    return at < 0 ? KB_STR("") : kb_str_make(packed.p + at, text.len);
+}
+
+static bool flag_of(const Google__Protobuf__Struct *object, const char *name)
+{
+    const Google__Protobuf__Value *value = member(object, name);
+
+    return value != NULL && value->kind_case == GOOGLE__PROTOBUF__VALUE__KIND_BOOL_VALUE &&
+           value->bool_value;
+}
+
+static void service_read(struct kb_cluster_istio *istio, const Google__Protobuf__Value *services,
+                         struct kb_str packed)
+{
+    const Google__Protobuf__Value *first;
+    ptrdiff_t dot;
+
+    if (services == NULL || services->kind_case != GOOGLE__PROTOBUF__VALUE__KIND_LIST_VALUE ||
+        services->list_value->n_values == 0) {
+        return;
+    }
+    first = services->list_value->values[0];
+    if (first->kind_case != GOOGLE__PROTOBUF__VALUE__KIND_STRUCT_VALUE) {
+        return;
+    }
+    istio->has_service = true;
+    istio->service_host = text_of(member(first->struct_value, "host"), packed);
+    istio->service_namespace = text_of(member(first->struct_value, "namespace"), packed);
+    istio->service_name = text_of(member(first->struct_value, "name"), packed);
+    if (istio->service_name.p == NULL && istio->service_host.p != NULL) {
+        dot = kb_str_find_char(istio->service_host, '.');
+        istio->service_name =
+            dot < 0 ? istio->service_host : kb_str_first(istio->service_host, (size_t)dot);
+    }
+}
+
+void kb_cluster_istio_read(struct kb_cluster_istio *istio, struct kb_str packed,
+                           const Envoy__Config__Core__V3__Metadata *metadata)
+{
+    static uint64_t last;
+    const Google__Protobuf__Struct *object = istio_of(metadata);
+    const Google__Protobuf__Value *alpn = member(object, "alpn_override");
+
+    istio->serial = __atomic_add_fetch(&last, 1, __ATOMIC_RELAXED);
+    service_read(istio, member(object, "services"), packed);
+    istio->external = flag_of(object, "external");
+    istio->disable_mx = flag_of(object, "disable_mx");
+    istio->keeps_alpn = alpn != NULL &&
+                        alpn->kind_case == GOOGLE__PROTOBUF__VALUE__KIND_STRING_VALUE &&
+                        strcmp(alpn->string_value, "false") == 0;
+}
