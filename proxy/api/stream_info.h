@@ -14,6 +14,7 @@ struct kb_worker;
 struct kb_ssl_connection_info;
 struct kb_filter_state_item;
 struct kb_dynamic_metadata;
+struct kb_transport_socket_options;
 
 enum kb_response_flag {
 #define X(id, brief, text) KB_RF_##id,
@@ -103,6 +104,9 @@ struct kb_stream_info {
     const struct kb_route *route;                 /* NULL: none */
     struct kb_filter_state_item *filter_state;    /* filter_state.h; NULL: nothing */
     struct kb_dynamic_metadata *dynamic_metadata; /* dynamic_metadata.h; NULL: nothing */
+    /* What filters want of the upstream connection; lives as long as their configuration. NULL:
+     * nothing. */
+    const struct kb_transport_socket_options *transport_options;
     struct kb_str route_name;
     struct kb_str virtual_cluster_name;
     struct kb_str upstream_cluster_name; /* alt_stat_name or name; p NULL */

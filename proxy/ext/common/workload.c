@@ -95,6 +95,16 @@ static struct kb_str string_of(const Google__Protobuf__Value *value)
                : KB_STR("");
 }
 
+void kb_workload_labels_read(struct kb_workload_labels *labels, char *const *names, size_t count,
+                             struct kb_arena *arena)
+{
+    labels->names = kb_arena_calloc(arena, (count + 1) * sizeof(*labels->names));
+    labels->count = count;
+    for (size_t i = 0; i < count; i++) {
+        labels->names[i] = kb_str_dup(arena, kb_str_from_cstr(names[i]));
+    }
+}
+
 static bool label_wanted(const struct kb_workload_labels *labels, struct kb_str name)
 {
     for (size_t i = 0; labels != NULL && i < labels->count; i++) {

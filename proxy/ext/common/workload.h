@@ -51,6 +51,10 @@ struct kb_workload_labels {
     size_t count;
 };
 
+/* The names in the arena. */
+void kb_workload_labels_read(struct kb_workload_labels *labels, char *const *names, size_t count,
+                             struct kb_arena *arena);
+
 #define KB_WORKLOAD_BYTES_MAX  16384 /* of what a peer tells of itself; more is not read */
 #define KB_WORKLOAD_LABELS_MAX 64
 
@@ -96,7 +100,9 @@ struct kb_workload_cache {
 
 #define KB_WORKLOAD_CACHE_MAX 500
 
+/* Empty, on caller's storage; allocates nothing yet. */
 void kb_workload_cache_init(struct kb_workload_cache *cache);
+/* Lets all of them go. */
 void kb_workload_cache_dispose(struct kb_workload_cache *cache);
 /* The workload of the peer `id` (may be empty: nothing is remembered), read from the base64 text
  * unless it is known. Borrowed until the next call; NULL: the text is malformed. */
