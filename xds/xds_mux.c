@@ -441,6 +441,18 @@ void kb_xds_mux_start(struct kb_xds_mux *mux)
     }
 }
 
+void kb_xds_mux_stop(struct kb_xds_mux *mux)
+{
+    mux->started = true;
+    kb_loop_timer_cancel(mux->options.loop, &mux->retry);
+    kb_loop_timer_cancel(mux->options.loop, &mux->expiry);
+    kb_loop_timer_cancel(mux->options.loop, &mux->refill);
+    if (mux->stream != NULL) {
+        mux->options.transport->close(mux->stream);
+        mux->stream = NULL;
+    }
+}
+
 /* ---- Lifecycle, watches ---- */
 
 struct kb_xds_mux *kb_xds_mux_create(const struct kb_xds_mux_options *options)
@@ -478,12 +490,7 @@ void kb_xds_mux_destroy(struct kb_xds_mux *mux)
     if (mux == NULL) {
         return;
     }
-    kb_loop_timer_cancel(mux->options.loop, &mux->retry);
-    kb_loop_timer_cancel(mux->options.loop, &mux->expiry);
-    kb_loop_timer_cancel(mux->options.loop, &mux->refill);
-    if (mux->stream != NULL) {
-        mux->options.transport->close(mux->stream);
-    }
+    kb_xds_mux_stop(mux);
     unsaid_drop(mux);
     for (unsigned i = 0; i < KB_XDS_TYPE_COUNT; i++) {
         if (mux->options.delta) {

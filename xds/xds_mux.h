@@ -52,6 +52,8 @@ struct kb_xds_mux *kb_xds_mux_create(const struct kb_xds_mux_options *options);
 void kb_xds_mux_destroy(struct kb_xds_mux *mux);
 /* Opens the stream, and from then on keeps one open. Harmless when repeated. */
 void kb_xds_mux_start(struct kb_xds_mux *mux);
+/* Closes the stream for good: the process ends. */
+void kb_xds_mux_stop(struct kb_xds_mux *mux);
 
 /* Asks for one name, or for all of the type with an empty one; said at once when the type is not
  * paused. */

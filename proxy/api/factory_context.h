@@ -13,6 +13,8 @@ struct kb_runtime;
 struct kb_listener;
 struct kb_init_manager;
 struct Google__Protobuf__Struct;
+struct kb_file_watcher;
+struct kb_xds_glue;
 
 /* The process as rooms see it; owned by proxy/server, lives until exit. */
 struct kb_server_context {
@@ -22,6 +24,10 @@ struct kb_server_context {
     struct kb_stat_store *stats;
     struct kb_cluster_manager *clusters;
     struct kb_runtime *runtime;
+    struct kb_xds_glue *xds; /* behind proxy/api/subscription.h; NULL in tools and tests without */
+    struct kb_file_watcher *files; /* base/file_watch.h; NULL likewise */
+    struct kb_init_manager *init;  /* what has to be there before the workers start: listeners made
+                                      before that add themselves */
     struct kb_str node_id;
     struct kb_str node_cluster;
     const struct Google__Protobuf__Struct *node_metadata; /* NULL: none */

@@ -40,6 +40,8 @@ struct kb_stat_schema {
     S(DNS, dns)                                                   \
     S(FILESYSTEM, filesystem)                                     \
     S(RUNTIME, runtime)                                           \
+    S(SUBSCRIPTION, subscription)                                 \
+    S(CONTROL_PLANE, control_plane)                               \
     S(SERVER, server)                                             \
     S(WATCHDOG, watchdog)                                         \
     S(VIRTUAL_CLUSTER, virtual_cluster)                           \
@@ -114,6 +116,16 @@ enum {
 enum {
 #define X(ID, name, kind) KB_STAT_RUNTIME_##ID,
 #include "proxy/stats/runtime.def"
+#undef X
+};
+enum {
+#define X(ID, name, kind) KB_STAT_SUBSCRIPTION_##ID,
+#include "proxy/stats/subscription.def"
+#undef X
+};
+enum {
+#define X(ID, name, kind) KB_STAT_CONTROL_PLANE_##ID,
+#include "proxy/stats/control_plane.def"
 #undef X
 };
 enum {

@@ -55,12 +55,21 @@ struct kb_subscription_callbacks {
     void (*on_failure)(void *arg, enum kb_subscription_failure failure);
 };
 
+/* The same counts as the group under stat_prefix, for whoever has many subscriptions and shows them
+ * by a provider of its own (the clusters). */
+struct kb_subscription_counts {
+    uint32_t update_attempt, update_success, update_failure, update_rejected, init_fetch_timeout;
+    uint64_t update_time_ms; /* wall clock; 0: never */
+    uint64_t version;        /* XXH64 of the version's text; 0: none */
+};
+
 struct kb_subscription_options {
     enum kb_resource_type type;
     const struct Envoy__Config__Core__V3__ConfigSource *source; /* copied as far as needed */
     struct kb_str name;      /* one resource; empty: all of the type (LDS, CDS) */
     const char *stat_prefix; /* "cluster_manager.cds.": update_attempt, update_success...; the
-                                group is made by the subscription */
+                                group is made by the subscription; NULL: none */
+    struct kb_subscription_counts *counts; /* outlives the subscription; NULL: none */
     const struct kb_subscription_callbacks *callbacks;
     void *arg;
 };

@@ -73,6 +73,39 @@ static struct kb_str bind_error(struct kb_arena *arena, const struct kb_listener
                          strerror(errno_value));
 }
 
+int kb_listener_manager_update(struct kb_listener_manager *manager,
+                               const struct Envoy__Config__Listener__V3__Listener *message,
+                               struct kb_str version, struct kb_diag *diag)
+{
+    const char *what = "bind";
+    struct kb_listener *listener;
+
+    (void)version;
+    if (manager->started) {
+        kb_diag_error(diag, "listeners cannot be changed once the workers have started");
+        return KB_ECONFIG;
+    }
+    KB_TRY(kb_listener_manager_add(manager, message, diag));
+    listener = manager->listeners.items[manager->listeners.len - 1];
+    if (kb_listener_bind(listener, &what) != 0) {
+        struct kb_str error = bind_error(&diag->arena, listener, errno, what);
+
+        kb_stat_inc(stats_of(manager), KB_STAT_LISTENER_MANAGER_LISTENER_CREATE_FAILURE);
+        kb_diag_error(diag, "%.*s", KB_STR_ARG(error));
+        manager->listeners.len--;
+        kb_listener_destroy(listener);
+        return KB_ECONFIG;
+    }
+    return 0;
+}
+
+int kb_listener_manager_remove(struct kb_listener_manager *manager, struct kb_str name)
+{
+    (void)manager;
+    (void)name;
+    return KB_ENOTFOUND;
+}
+
 int kb_listener_manager_bind(struct kb_listener_manager *manager, struct kb_diag *diag)
 {
     KB_VEC_FOREACH (at, &manager->listeners) {

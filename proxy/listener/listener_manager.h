@@ -16,6 +16,17 @@ void kb_listener_manager_destroy(struct kb_listener_manager *manager);
 int kb_listener_manager_add(struct kb_listener_manager *manager,
                             const struct Envoy__Config__Listener__V3__Listener *message,
                             struct kb_diag *diag) KB_MUST_USE;
+/* kb_listener_manager_update: the control plane sent what is there already. */
+#define KB_LISTENER_UNCHANGED 1
+
+/* Adds or updates a listener of the control plane, with the version of its resource; what serves
+ * goes on until the new one is ready. KB_ECONFIG after an error in diag: everything is as it was.
+ */
+int kb_listener_manager_update(struct kb_listener_manager *manager,
+                               const struct Envoy__Config__Listener__V3__Listener *message,
+                               struct kb_str version, struct kb_diag *diag) KB_MUST_USE;
+/* Drains and removes one that came from the control plane; KB_ENOTFOUND. */
+int kb_listener_manager_remove(struct kb_listener_manager *manager, struct kb_str name) KB_MUST_USE;
 /* Takes over a listener made by kb_listener_create_admin; it starts at once. KB_ECONFIG with *error
  * set (in `arena`) when its address cannot be bound. */
 int kb_listener_manager_add_admin(struct kb_listener_manager *manager, struct kb_listener *listener,

@@ -7,7 +7,6 @@
 #include "proto/pb_json.h"
 #include "proxy/api/extension.h"
 
-#define XDS_HINT KB_STR("put listeners, clusters and routes into static_resources")
 #define NODE_REQUIRED                                                                             \
     "node 'id' and 'cluster' are required. Set it either in 'node' config or via --service-node " \
     "and --service-cluster options."
@@ -146,14 +145,11 @@ void kb_bootstrap_dispose(struct kb_bootstrap *bootstrap)
     kb_arena_dispose(&bootstrap->arena);
 }
 
-static void xds_refuse(struct kb_diag *diag, const char *field, const char *what)
+static void locator_refuse(struct kb_diag *diag, const char *field)
 {
     kb_diag_push(diag, field);
-    kb_diag_error_hint(
-        diag, XDS_HINT,
-        "%s from a control plane or file subscription are not implemented, and would be "
-        "missing",
-        what);
+    kb_diag_error_hint(diag, KB_STR("use lds_config and cds_config"),
+                       "xdstp:// collections are not implemented");
     kb_diag_pop(diag);
 }
 
@@ -161,29 +157,20 @@ static void dynamic_resources_check(const struct kb_bootstrap *bootstrap, struct
 {
     const Envoy__Config__Bootstrap__V3__Bootstrap__DynamicResources *dynamic =
         bootstrap->message->dynamic_resources;
-    uint32_t errors_before = diag->error_count;
 
     if (dynamic == NULL) {
         return;
     }
     kb_diag_push(diag, "dynamic_resources");
-    if (dynamic->lds_config != NULL) {
-        xds_refuse(diag, "lds_config", "listeners");
-    }
     if (dynamic->lds_resources_locator[0] != '\0') {
-        xds_refuse(diag, "lds_resources_locator", "listeners");
-    }
-    if (dynamic->cds_config != NULL) {
-        xds_refuse(diag, "cds_config", "clusters");
+        locator_refuse(diag, "lds_resources_locator");
     }
     if (dynamic->cds_resources_locator[0] != '\0') {
-        xds_refuse(diag, "cds_resources_locator", "clusters");
-    }
-    if (dynamic->ads_config != NULL) {
-        xds_refuse(diag, "ads_config", "resources");
+        locator_refuse(diag, "cds_resources_locator");
     }
     kb_diag_pop(diag);
-    if (diag->error_count != errors_before &&
+    if ((dynamic->lds_config != NULL || dynamic->cds_config != NULL ||
+         dynamic->ads_config != NULL) &&
         (bootstrap->node->id[0] == '\0' || bootstrap->node->cluster[0] == '\0')) {
         kb_diag_push(diag, "node");
         kb_diag_error(diag, NODE_REQUIRED);

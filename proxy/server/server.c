@@ -249,6 +249,30 @@ listeners_build(struct kb_server *server,
     }
 }
 
+/* The subscriptions of the bootstrap; they begin when the static clusters stand. */
+static void dynamic_build(struct kb_server *server)
+{
+    const Envoy__Config__Bootstrap__V3__Bootstrap__DynamicResources *dynamic =
+        server->bootstrap.message->dynamic_resources;
+
+    if (dynamic == NULL) {
+        return;
+    }
+    kb_diag_push(&server->diag, "dynamic_resources");
+    if (dynamic->cds_config != NULL) {
+        kb_diag_push(&server->diag, "cds_config");
+        server->cds = kb_cds_api_create(&server->context, dynamic->cds_config, &server->diag);
+        kb_diag_pop(&server->diag);
+    }
+    if (dynamic->lds_config != NULL) {
+        kb_diag_push(&server->diag, "lds_config");
+        server->lds = kb_lds_api_create(&server->context, server->listeners, dynamic->lds_config,
+                                        &server->diag);
+        kb_diag_pop(&server->diag);
+    }
+    kb_diag_pop(&server->diag);
+}
+
 static void admin_build(struct kb_server *server)
 {
     const Envoy__Config__Bootstrap__V3__Admin *message = server->bootstrap.message->admin;
@@ -294,6 +318,11 @@ static void server_build(struct kb_server *server)
     KB_LOG(CONFIG, INFO, "loading tracing configuration");
     KB_LOG(CONFIG, INFO, "loading %zu static secret(s)",
            message->static_resources != NULL ? message->static_resources->n_secrets : 0);
+    kb_init_manager_init(&server->init);
+    server->context.init = &server->init;
+    server->context.files = kb_file_watcher_create(&server->main.loop);
+    server->context.xds = kb_xds_glue_create(&server->context, message, server->bootstrap.node,
+                                             server->options, &server->unsupported, diag);
     server->context.clusters = kb_cluster_manager_create(&server->context);
     kb_cluster_manager_configure(server->context.clusters, message, diag);
     kb_diag_push(diag, "static_resources");
@@ -303,6 +332,7 @@ static void server_build(struct kb_server *server)
     clusters_build(server, message->static_resources, true);
     listeners_build(server, message->static_resources);
     kb_diag_pop(diag);
+    dynamic_build(server);
     KB_LOG(CONFIG, INFO, "loading stats configuration");
     stats_configure(server);
     kb_server_stats_unknown_fields(server->stats, kb_bootstrap_log_warnings(server->options, diag));
@@ -344,6 +374,7 @@ static void workers_stop(struct kb_server *server)
 {
     struct kb_server_context *context = &server->context;
 
+    kb_xds_glue_stop(context->xds);
     for (uint32_t i = 0; i <= context->worker_count; i++) {
         struct worker_stop *stop = kb_calloc(1, sizeof(*stop));
 
@@ -368,20 +399,13 @@ static int workers_start(struct kb_server *server)
     return 0;
 }
 
-/* Every cluster has its first answer: now traffic may come. */
-static void clusters_initialized(void *arg)
+/* Listeners have their routes and secrets: now traffic may come. */
+static void dependencies_initialized(void *arg)
 {
     struct kb_server *server = KB_CAST(arg, kb_server);
     struct kb_str error;
 
-    KB_LOG(UPSTREAM, INFO, "cm init: all clusters initialized");
-    if (server->options->mode == KB_MODE_INIT_ONLY) {
-        kb_loop_stop(&server->main.loop);
-        return;
-    }
-    KB_LOG(MAIN, INFO, "all clusters initialized. initializing init manager");
     KB_LOG(CONFIG, INFO, "all dependencies initialized. starting workers");
-    kb_lifecycle_set_stage(&server->lifecycle, KB_INIT_STARTED);
     if (kb_listener_manager_start(server->listeners, &server->diag.arena, &error) != 0) {
         server->exit_code = exit_code_fail(server->options, error.p);
         kb_lifecycle_shut_down(&server->lifecycle);
@@ -395,6 +419,51 @@ static void clusters_initialized(void *arg)
     }
     kb_lifecycle_set_stage(&server->lifecycle, KB_INIT_DONE);
     kb_server_stats_initialized(server->stats);
+}
+
+/* Every cluster has its first answer, those of the first answer of CDS too: listeners may be asked
+ * for. */
+static void clusters_initialized(void *arg)
+{
+    struct kb_server *server = KB_CAST(arg, kb_server);
+
+    KB_LOG(UPSTREAM, INFO, "cm init: all clusters initialized");
+    if (server->options->mode == KB_MODE_INIT_ONLY) {
+        kb_loop_stop(&server->main.loop);
+        return;
+    }
+    if (server->cds != NULL) {
+        kb_cds_api_set_live(server->cds);
+    }
+    KB_LOG(MAIN, INFO, "all clusters initialized. initializing init manager");
+    kb_lifecycle_set_stage(&server->lifecycle, KB_INIT_STARTED);
+    kb_init_manager_start(&server->init, dependencies_initialized, server);
+}
+
+static void cds_initialized(void *arg)
+{
+    struct kb_server *server = KB_CAST(arg, kb_server);
+
+    kb_cluster_manager_when_warm(server->context.clusters, clusters_initialized, server);
+}
+
+/* The bootstrap's own clusters stand. */
+static void static_clusters_initialized(void *arg)
+{
+    struct kb_server *server = KB_CAST(arg, kb_server);
+
+    if (server->cds == NULL) {
+        clusters_initialized(server);
+        return;
+    }
+    KB_LOG(UPSTREAM, INFO, "cm init: initializing cds");
+    kb_cds_api_start(server->cds, cds_initialized, server);
+}
+
+/* When the workers' views have the static clusters. */
+static void xds_start(struct kb_deferred *deferred)
+{
+    kb_xds_glue_start(KB_CONTAINER_OF(deferred, struct kb_server, xds_start)->context.xds);
 }
 
 /* The admin port is first, so that somebody can watch the rest. */
@@ -450,7 +519,9 @@ static void server_run(struct kb_server *server)
     KB_LOG(MAIN, INFO, "starting main dispatch loop");
     kb_runtime_reload(server->context.runtime);
     KB_LOG(RUNTIME, INFO, "RTDS has finished initialization");
-    kb_cluster_manager_start(server->context.clusters, clusters_initialized, server);
+    kb_cluster_manager_start(server->context.clusters, static_clusters_initialized, server);
+    kb_deferred_init(&server->xds_start, xds_start);
+    kb_loop_defer_late(&server->main.loop, &server->xds_start);
     kb_loop_run(&server->main.loop);
     KB_LOG(MAIN, INFO, "main dispatch loop exited");
 }
@@ -463,12 +534,20 @@ static void server_dispose(struct kb_server *server)
     if (server->admin_listener != NULL) {
         kb_listener_destroy(server->admin_listener);
     }
+    kb_lds_api_destroy(server->lds);
+    kb_cds_api_destroy(server->cds);
     if (server->listeners != NULL) {
         kb_listener_manager_destroy(server->listeners);
     }
     kb_admin_destroy(server->admin);
     if (context->clusters != NULL) {
         kb_cluster_manager_destroy(context->clusters);
+    }
+    if (context->xds != NULL) {
+        kb_loop_run_once(&server->main.loop, false); /* streams of subscriptions that are gone */
+        kb_xds_glue_destroy(context->xds);
+        kb_file_watcher_destroy(context->files);
+        kb_init_manager_dispose(&server->init);
     }
     kb_log_file_dispose_all();
     kb_runtime_destroy(context->runtime);

@@ -2,14 +2,19 @@
 /* All that this process owns, for the files of proxy/server. */
 #pragma once
 
+#include "base/file_watch.h"
+#include "base/init_manager.h"
 #include "proxy/admin/admin.h"
 #include "proxy/listener/listener_manager.h"
 #include "proxy/server/bootstrap.h"
+#include "proxy/server/cds_api.h"
+#include "proxy/server/lds_api.h"
 #include "proxy/server/lifecycle.h"
 #include "proxy/server/runtime.h"
 #include "proxy/server/server_stats.h"
 #include "proxy/server/unsupported.h"
 #include "proxy/server/watchdog.h"
+#include "proxy/server/xds_glue.h"
 
 struct kb_server {
     KB_OBJ;
@@ -25,6 +30,10 @@ struct kb_server {
     struct kb_listener *admin_listener; /* until the listener manager has it */
     struct kb_server_stats *stats;
     struct kb_watchdog *watchdog;
+    struct kb_init_manager init; /* what the workers wait for */
+    struct kb_cds_api *cds;      /* NULL: no cds_config */
+    struct kb_lds_api *lds;
+    struct kb_deferred xds_start;
     int exit_code;
     bool main_ready; /* the main worker can be disposed */
 };

@@ -49,6 +49,12 @@ static const struct kb_stat_def filesystem_defs[] = {
 static const struct kb_stat_def runtime_defs[] = {
 #include "proxy/stats/runtime.def"
 };
+static const struct kb_stat_def subscription_defs[] = {
+#include "proxy/stats/subscription.def"
+};
+static const struct kb_stat_def control_plane_defs[] = {
+#include "proxy/stats/control_plane.def"
+};
 static const struct kb_stat_def server_defs[] = {
 #include "proxy/stats/server.def"
 };
@@ -121,6 +127,14 @@ const struct kb_stat_schema kb_stat_schema_filesystem = {filesystem_defs,
 };
 const struct kb_stat_schema kb_stat_schema_runtime = {runtime_defs, KB_ARRAY_LEN(runtime_defs), 0
 #include "proxy/stats/runtime.def"
+};
+const struct kb_stat_schema kb_stat_schema_subscription = {subscription_defs,
+                                                           KB_ARRAY_LEN(subscription_defs), 0
+#include "proxy/stats/subscription.def"
+};
+const struct kb_stat_schema kb_stat_schema_control_plane = {control_plane_defs,
+                                                            KB_ARRAY_LEN(control_plane_defs), 0
+#include "proxy/stats/control_plane.def"
 };
 const struct kb_stat_schema kb_stat_schema_server = {server_defs, KB_ARRAY_LEN(server_defs), 0
 #include "proxy/stats/server.def"

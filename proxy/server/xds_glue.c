@@ -1,0 +1,632 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Subscriptions: config source to stream or file, the wait for the first answer, and the counting
+ * that is the same for all of them (Envoy GrpcSubscriptionImpl, FilesystemSubscriptionImpl). */
+#include "proxy/server/xds_glue.h"
+
+#include <stdlib.h>
+#include <xxhash.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "proto/wkt.h"
+#include "proxy/stats/stat_store.h"
+#include "xds/xds_fs.h"
+
+#define SOURCE(name) ENVOY__CONFIG__CORE__V3__CONFIG_SOURCE__CONFIG_SOURCE_SPECIFIER_##name
+
+#define INITIAL_FETCH_TIMEOUT_MS 15000
+
+struct kb_xds_glue {
+    KB_OBJ;
+    struct kb_server_context *server;
+    const Envoy__Config__Bootstrap__V3__Bootstrap *bootstrap;
+    Envoy__Config__Core__V3__Node *node;
+    struct kb_xds_source *ads_source; /* NULL: no ads_config */
+    struct kb_xds_mux *ads;
+    struct kb_stat_group *control_plane;
+    struct kb_stat_block *control_plane_stats;
+    struct kb_stat_group *server_group;
+    struct kb_list subscriptions;
+    struct kb_unsupported *unsupported;
+    bool stopped; /* the process ends */
+    bool unknown_fields_refused;
+    bool unknown_fields_ignored;
+};
+KB_OBJ_MAGIC(kb_xds_glue, 0x58474c55);
+
+struct kb_subscription {
+    KB_OBJ;
+    struct kb_list link;
+    struct kb_xds_glue *glue;
+    const struct kb_subscription_callbacks *callbacks;
+    void *arg;
+    enum kb_xds_type type;
+    char *name;
+    struct kb_xds_mux *mux;       /* the ADS stream's, or own; NULL: a file */
+    struct kb_xds_source *source; /* of the own one */
+    struct kb_xds_watch *watch;   /* NULL: not started, or a file */
+    struct kb_xds_fs *file;
+    struct kb_subscription_counts *counts; /* NULL: none */
+    struct kb_stat_group *group;           /* NULL: none */
+    struct kb_stat_block *stats;
+    char *version_text; /* name of the text readout */
+    struct kb_timer timeout;
+    uint64_t timeout_ms; /* 0: waits without end */
+    uint32_t busy;       /* callbacks of it under way */
+    bool destroyed;      /* meanwhile */
+};
+KB_OBJ_MAGIC(kb_subscription, 0x53554253);
+
+static const enum kb_xds_type xds_type_of[KB_RESOURCE_TYPE_COUNT] = {
+    [KB_RESOURCE_LISTENER] = KB_XDS_LISTENER,
+    [KB_RESOURCE_ROUTE_CONFIGURATION] = KB_XDS_ROUTE_CONFIGURATION,
+    [KB_RESOURCE_CLUSTER] = KB_XDS_CLUSTER,
+    [KB_RESOURCE_CLUSTER_LOAD_ASSIGNMENT] = KB_XDS_CLUSTER_LOAD_ASSIGNMENT,
+    [KB_RESOURCE_SECRET] = KB_XDS_SECRET,
+    [KB_RESOURCE_EXTENSION_CONFIG] = KB_XDS_EXTENSION_CONFIG,
+};
+
+static void wait_end(struct kb_subscription *subscription)
+{
+    kb_loop_timer_cancel(&subscription->glue->server->main->loop, &subscription->timeout);
+}
+
+/* ---- What a stream tells ---- */
+
+static void ads_connected(void *arg, bool connected)
+{
+    struct kb_xds_glue *glue = KB_CAST(arg, kb_xds_glue);
+
+    kb_stat_gauge_set(glue->control_plane_stats, KB_STAT_CONTROL_PLANE_CONNECTED_STATE, connected);
+}
+
+static void ads_identified(void *arg, struct kb_str identifier)
+{
+    struct kb_xds_glue *glue = KB_CAST(arg, kb_xds_glue);
+
+    kb_stat_text_set(glue->server->stats, KB_STR("control_plane.identifier"), identifier);
+}
+
+static void ads_pending_requests(void *arg, size_t count)
+{
+    struct kb_xds_glue *glue = KB_CAST(arg, kb_xds_glue);
+
+    if (count > 0 ||
+        glue->control_plane_stats->cells[KB_STAT_CONTROL_PLANE_PENDING_REQUESTS] != 0) {
+        kb_stat_gauge_set(glue->control_plane_stats, KB_STAT_CONTROL_PLANE_PENDING_REQUESTS, count);
+    }
+}
+
+static void ads_rate_limited(void *arg)
+{
+    struct kb_xds_glue *glue = KB_CAST(arg, kb_xds_glue);
+
+    kb_stat_inc(glue->control_plane_stats, KB_STAT_CONTROL_PLANE_RATE_LIMIT_ENFORCED);
+}
+
+static void stream_warned(void *arg, struct kb_diag *diag)
+{
+    struct kb_xds_glue *glue = KB_CAST(arg, kb_xds_glue);
+
+    for (const struct kb_diag_entry *entry = diag->first; entry != NULL; entry = entry->next) {
+        bool deprecated = kb_str_find(entry->text, KB_STR("deprecated")) >= 0;
+        struct kb_str text;
+
+        if (entry->level != KB_DIAG_WARNING || (!deprecated && glue->unknown_fields_ignored)) {
+            continue;
+        }
+        text = kb_diag_format(diag, entry);
+        KB_LOG(CONFIG, WARNING, "%s field: %.*s", deprecated ? "Deprecated" : "Unknown",
+               KB_STR_ARG(text));
+        if (!deprecated) {
+            kb_stat_inc(kb_stat_group_block(glue->server_group, glue->server->main->index),
+                        KB_STAT_SERVER_DYNAMIC_UNKNOWN_FIELDS);
+        }
+    }
+}
+
+static const struct kb_xds_mux_observer ads_observer = {
+    ads_connected, ads_identified, ads_pending_requests, ads_rate_limited, stream_warned};
+
+/* Streams of one subscription count in nobody's statistics. */
+static void own_connected(void *arg, bool connected)
+{
+    (void)arg;
+    (void)connected;
+}
+
+static void own_identified(void *arg, struct kb_str identifier)
+{
+    (void)arg;
+    (void)identifier;
+}
+
+static void own_pending_requests(void *arg, size_t count)
+{
+    (void)arg;
+    (void)count;
+}
+
+static void own_rate_limited(void *arg)
+{
+    (void)arg;
+}
+
+static const struct kb_xds_mux_observer own_observer = {
+    own_connected, own_identified, own_pending_requests, own_rate_limited, stream_warned};
+
+/* ---- The process's part ---- */
+
+static struct kb_xds_mux *mux_create(struct kb_xds_glue *glue, struct kb_xds_source *source,
+                                     const char *method, bool ads)
+{
+    struct kb_xds_mux_options options;
+
+    kb_xds_source_options(source, &options);
+    options.method = kb_str_from_cstr(method);
+    options.node = glue->node;
+    options.unknown_fields_refused = glue->unknown_fields_refused;
+    options.observer = ads ? &ads_observer : &own_observer;
+    options.arg = glue;
+    return kb_xds_mux_create(&options);
+}
+
+static struct kb_xds_source *source_create(struct kb_xds_glue *glue,
+                                           const Envoy__Config__Core__V3__ApiConfigSource *message,
+                                           struct kb_diag *diag)
+{
+    struct kb_xds_source *source = kb_calloc(1, sizeof(*source));
+
+    if (!kb_xds_source_init(source, glue->server, glue->bootstrap, message, diag)) {
+        kb_xds_source_dispose(source);
+        free(source);
+        return NULL;
+    }
+    return source;
+}
+
+static void source_destroy(struct kb_xds_source *source)
+{
+    if (source != NULL) {
+        kb_xds_source_dispose(source);
+        free(source);
+    }
+}
+
+static void ads_create(struct kb_xds_glue *glue,
+                       const Envoy__Config__Core__V3__ApiConfigSource *message,
+                       struct kb_diag *diag)
+{
+    kb_diag_push(diag, "dynamic_resources");
+    kb_diag_push(diag, "ads_config");
+    glue->ads_source = source_create(glue, message, diag);
+    kb_diag_pop(diag);
+    kb_diag_pop(diag);
+    if (glue->ads_source == NULL) {
+        return;
+    }
+    glue->control_plane = kb_stat_group_create(glue->server->stats, KB_STR("control_plane."),
+                                               &kb_stat_schema_control_plane);
+    glue->control_plane_stats = kb_stat_group_block(glue->control_plane, glue->server->main->index);
+    kb_stat_gauge_set(glue->control_plane_stats, KB_STAT_CONTROL_PLANE_CONNECTED_STATE, 0);
+    kb_stat_text_set(glue->server->stats, KB_STR("control_plane.identifier"), KB_STR(""));
+    glue->ads = mux_create(
+        glue, glue->ads_source,
+        glue->ads_source->delta ? KB_XDS_ADS_DELTA_METHOD : KB_XDS_ADS_SOTW_METHOD, true);
+}
+
+struct kb_xds_glue *kb_xds_glue_create(struct kb_server_context *server,
+                                       const Envoy__Config__Bootstrap__V3__Bootstrap *bootstrap,
+                                       Envoy__Config__Core__V3__Node *node,
+                                       const struct kb_options *options,
+                                       struct kb_unsupported *unsupported, struct kb_diag *diag)
+{
+    struct kb_xds_glue *glue = kb_calloc(1, sizeof(*glue));
+    const Envoy__Config__Bootstrap__V3__Bootstrap__DynamicResources *dynamic =
+        bootstrap->dynamic_resources;
+
+    KB_OBJ_SET(glue, kb_xds_glue);
+    glue->server = server;
+    glue->unsupported = unsupported;
+    glue->bootstrap = bootstrap;
+    glue->node = node;
+    kb_list_init(&glue->subscriptions);
+    glue->unknown_fields_refused = options->reject_unknown_dynamic_fields;
+    glue->unknown_fields_ignored = options->ignore_unknown_dynamic_fields;
+    glue->server_group =
+        kb_stat_group_create(server->stats, KB_STR("server."), &kb_stat_schema_server);
+    if (dynamic != NULL && dynamic->ads_config != NULL) {
+        ads_create(glue, dynamic->ads_config, diag);
+    }
+    return glue;
+}
+
+void kb_xds_glue_start(struct kb_xds_glue *glue)
+{
+    if (glue->ads != NULL) {
+        kb_xds_mux_start(glue->ads);
+    }
+}
+
+void kb_xds_glue_stop(struct kb_xds_glue *glue)
+{
+    if (glue == NULL) {
+        return;
+    }
+    glue->stopped = true;
+    if (glue->ads != NULL) {
+        kb_xds_mux_stop(glue->ads);
+    }
+    KB_LIST_FOREACH (link, &glue->subscriptions) {
+        struct kb_subscription *subscription = KB_LIST_ENTRY(link, struct kb_subscription, link);
+
+        wait_end(subscription);
+        if (subscription->source != NULL) {
+            kb_xds_mux_stop(subscription->mux);
+        }
+    }
+}
+
+void kb_xds_glue_destroy(struct kb_xds_glue *glue)
+{
+    if (glue == NULL) {
+        return;
+    }
+    kb_xds_mux_destroy(glue->ads);
+    source_destroy(glue->ads_source);
+    kb_stat_group_destroy(glue->control_plane);
+    kb_stat_group_destroy(glue->server_group);
+    KB_OBJ_CLEAR(glue);
+    free(glue);
+}
+
+/* ---- Subscriptions: counting ---- */
+
+#define COUNT(subscription, ID, member)                                    \
+    do {                                                                   \
+        if ((subscription)->counts != NULL) {                              \
+            (subscription)->counts->member++;                              \
+        }                                                                  \
+        if ((subscription)->stats != NULL) {                               \
+            kb_stat_inc((subscription)->stats, KB_STAT_SUBSCRIPTION_##ID); \
+        }                                                                  \
+    } while (0)
+
+static void success_count(struct kb_subscription *subscription, struct kb_str version,
+                          uint64_t duration_ms)
+{
+    uint64_t hash = XXH64(version.p, version.len, 0);
+    uint64_t now_ms = kb_clock_wall_ns() / 1000000;
+
+    COUNT(subscription, UPDATE_SUCCESS, update_success);
+    if (subscription->counts != NULL) {
+        subscription->counts->update_time_ms = now_ms;
+        subscription->counts->version = hash;
+    }
+    if (subscription->stats != NULL) {
+        kb_stat_gauge_set(subscription->stats, KB_STAT_SUBSCRIPTION_UPDATE_TIME, now_ms);
+        kb_stat_gauge_set(subscription->stats, KB_STAT_SUBSCRIPTION_VERSION, hash);
+        kb_stat_record(subscription->stats, KB_STAT_SUBSCRIPTION_UPDATE_DURATION, duration_ms);
+        kb_stat_text_set(subscription->glue->server->stats,
+                         kb_str_from_cstr(subscription->version_text), version);
+    }
+}
+
+static void stats_create(struct kb_subscription *subscription, const char *prefix)
+{
+    struct kb_stat_store *store = subscription->glue->server->stats;
+    struct kb_arena arena;
+    struct kb_str name;
+
+    kb_arena_init(&arena, NULL);
+    name = kb_str_printf(&arena, "%sversion_text", prefix);
+    subscription->version_text = kb_str_to_cstr(name);
+    kb_arena_dispose(&arena);
+    kb_stat_text_set(store, kb_str_from_cstr(subscription->version_text), KB_STR(""));
+    subscription->group =
+        kb_stat_group_create(store, kb_str_from_cstr(prefix), &kb_stat_schema_subscription);
+    subscription->stats =
+        kb_stat_group_block(subscription->group, subscription->glue->server->main->index);
+    kb_stat_gauge_set(subscription->stats, KB_STAT_SUBSCRIPTION_UPDATE_TIME, 0);
+    kb_stat_gauge_set(subscription->stats, KB_STAT_SUBSCRIPTION_VERSION, 0);
+}
+
+/* ---- Subscriptions: what the machines tell ---- */
+
+static void subscription_free(struct kb_subscription *subscription)
+{
+    source_destroy(subscription->source);
+    kb_stat_group_destroy(subscription->group);
+    free(subscription->version_text);
+    free(subscription->name);
+    KB_OBJ_CLEAR(subscription);
+    free(subscription);
+}
+
+static void busy_end(struct kb_subscription *subscription)
+{
+    if (--subscription->busy == 0 && subscription->destroyed) {
+        subscription_free(subscription);
+    }
+}
+
+/* What is set and not implemented in resources that were taken. */
+static void unsupported_note(const struct kb_subscription *subscription,
+                             const struct kb_xds_update *update)
+{
+    const char *type = strrchr(kb_xds_types[subscription->type].url, '.') + 1;
+
+    for (size_t i = 0; i < update->resource_count; i++) {
+        if (update->resources[i].message != NULL) {
+            kb_unsupported_walk(subscription->glue->unsupported, update->resources[i].message,
+                                kb_str_from_cstr(type));
+        }
+    }
+}
+
+static void watch_update(void *arg, const struct kb_xds_update *update, struct kb_diag *diag)
+{
+    struct kb_subscription *subscription = KB_CAST(arg, kb_subscription);
+    uint64_t wall_ns = kb_clock_wall_ns();
+    uint64_t started_ns = kb_clock_mono_ns();
+    uint32_t errors = diag->error_count;
+    struct kb_resource_update said;
+    struct kb_resource *resources;
+    struct kb_arena arena;
+
+    kb_arena_init(&arena, NULL);
+    resources = kb_arena_alloc(&arena, update->resource_count * sizeof(*resources),
+                               _Alignof(struct kb_resource));
+    for (size_t i = 0; i < update->resource_count; i++) {
+        resources[i].name = update->resources[i].name;
+        resources[i].version = update->resources[i].version;
+        resources[i].message = update->resources[i].message;
+        resources[i].received_wall_ns = wall_ns;
+    }
+    said.resources = resources;
+    said.resource_count = update->resource_count;
+    said.removed = update->removed;
+    said.removed_count = update->removed_count;
+    said.version = update->version;
+    said.state_of_the_world = update->state_of_the_world;
+    subscription->busy++;
+    wait_end(subscription);
+    subscription->callbacks->on_update(subscription->arg, &said, diag);
+    kb_arena_dispose(&arena);
+    if (!subscription->destroyed && diag->error_count == errors) {
+        unsupported_note(subscription, update);
+        COUNT(subscription, UPDATE_ATTEMPT, update_attempt);
+        success_count(subscription, update->version, (kb_clock_mono_ns() - started_ns) / 1000000);
+    }
+    busy_end(subscription);
+}
+
+static void failure_tell(struct kb_subscription *subscription, enum kb_subscription_failure failure)
+{
+    COUNT(subscription, UPDATE_ATTEMPT, update_attempt);
+    subscription->busy++;
+    if (subscription->callbacks->on_failure != NULL) {
+        subscription->callbacks->on_failure(subscription->arg, failure);
+    }
+    busy_end(subscription);
+}
+
+static void watch_failure(void *arg, enum kb_xds_failure failure)
+{
+    struct kb_subscription *subscription = KB_CAST(arg, kb_subscription);
+
+    if (failure == KB_XDS_FAILURE_CONNECTION) {
+        COUNT(subscription, UPDATE_FAILURE, update_failure);
+        failure_tell(subscription, KB_SUBSCRIPTION_CONNECTION);
+        return;
+    }
+    wait_end(subscription);
+    COUNT(subscription, UPDATE_REJECTED, update_rejected);
+    failure_tell(subscription, KB_SUBSCRIPTION_REJECTED);
+}
+
+static const struct kb_xds_watch_callbacks watch_callbacks = {watch_update, watch_failure};
+
+static void timed_out(struct kb_timer *timer)
+{
+    struct kb_subscription *subscription = KB_CONTAINER_OF(timer, struct kb_subscription, timeout);
+
+    KB_LOG(CONFIG, WARNING, "gRPC config: initial fetch timed out for %s%s%s",
+           kb_xds_types[subscription->type].url, subscription->name[0] != '\0' ? " " : "",
+           subscription->name);
+    COUNT(subscription, INIT_FETCH_TIMEOUT, init_fetch_timeout);
+    failure_tell(subscription, KB_SUBSCRIPTION_FETCH_TIMEOUT);
+}
+
+/* ---- Subscriptions: lifecycle ---- */
+
+static void file_source(struct kb_subscription *subscription, struct kb_str path,
+                        struct kb_str watched_directory, struct kb_diag *diag)
+{
+    struct kb_xds_fs_options options;
+
+    memset(&options, 0, sizeof(options));
+    options.files = subscription->glue->server->files;
+    options.type = subscription->type;
+    options.name = kb_str_from_cstr(subscription->name);
+    options.path = path;
+    options.watched_directory = watched_directory;
+    options.unknown_fields_refused = subscription->glue->unknown_fields_refused;
+    options.callbacks = &watch_callbacks;
+    options.arg = subscription;
+    subscription->file = kb_xds_fs_create(&options, diag);
+}
+
+static void api_source(struct kb_subscription *subscription,
+                       const Envoy__Config__Core__V3__ApiConfigSource *message,
+                       struct kb_diag *diag)
+{
+    const struct kb_xds_type_info *type = &kb_xds_types[subscription->type];
+
+    subscription->source = source_create(subscription->glue, message, diag);
+    if (subscription->source != NULL) {
+        subscription->mux =
+            mux_create(subscription->glue, subscription->source,
+                       subscription->source->delta ? type->delta_method : type->sotw_method, false);
+    }
+}
+
+/* Errors are in diag. */
+static void source_choose(struct kb_subscription *subscription,
+                          const Envoy__Config__Core__V3__ConfigSource *source, struct kb_diag *diag)
+{
+    const Envoy__Config__Core__V3__PathConfigSource *path = source->path_config_source;
+
+    switch (source->config_source_specifier_case) {
+    case SOURCE(ADS):
+        subscription->mux = subscription->glue->ads;
+        if (subscription->mux == NULL) {
+            kb_diag_error_hint(diag, KB_STR("set dynamic_resources.ads_config in the bootstrap"),
+                               "ADS must be configured to support an ADS config source");
+        }
+        break;
+    case SOURCE(API_CONFIG_SOURCE):
+        kb_diag_push(diag, "api_config_source");
+        api_source(subscription, source->api_config_source, diag);
+        kb_diag_pop(diag);
+        break;
+    case SOURCE(PATH):
+        file_source(subscription, kb_str_from_cstr(source->path), KB_STR_NULL, diag);
+        break;
+    case SOURCE(PATH_CONFIG_SOURCE):
+        kb_diag_push(diag, "path_config_source");
+        file_source(subscription, kb_str_from_cstr(path->path),
+                    path->watched_directory != NULL
+                        ? kb_str_from_cstr(path->watched_directory->path)
+                        : KB_STR_NULL,
+                    diag);
+        kb_diag_pop(diag);
+        break;
+    case SOURCE(SELF): /* the source from which the containing resource came */
+        subscription->mux = subscription->glue->ads;
+        if (subscription->mux == NULL) {
+            kb_diag_error(diag, "self is implemented for resources that came over ADS");
+        }
+        break;
+    case ENVOY__CONFIG__CORE__V3__CONFIG_SOURCE__CONFIG_SOURCE_SPECIFIER__NOT_SET:
+    default:
+        kb_diag_error(diag, "Missing config source specifier in envoy.config.core.v3.ConfigSource");
+        break;
+    }
+}
+
+struct kb_subscription *kb_subscription_create(struct kb_server_context *server,
+                                               const struct kb_subscription_options *options,
+                                               struct kb_diag *diag)
+{
+    struct kb_subscription *subscription = kb_calloc(1, sizeof(*subscription));
+    uint32_t errors = diag->error_count;
+
+    KB_OBJ_SET(subscription, kb_subscription);
+    subscription->glue = KB_CAST(server->xds, kb_xds_glue);
+    kb_list_push_back(&subscription->glue->subscriptions, &subscription->link);
+    subscription->callbacks = options->callbacks;
+    subscription->arg = options->arg;
+    subscription->type = xds_type_of[options->type];
+    subscription->name = kb_str_to_cstr(options->name);
+    subscription->counts = options->counts;
+    subscription->timeout_ms =
+        kb_wkt_duration_ms(options->source->initial_fetch_timeout, INITIAL_FETCH_TIMEOUT_MS);
+    kb_timer_init(&subscription->timeout, timed_out);
+    source_choose(subscription, options->source, diag);
+    if (diag->error_count != errors) {
+        kb_subscription_destroy(subscription);
+        return NULL;
+    }
+    if (options->stat_prefix != NULL) {
+        stats_create(subscription, options->stat_prefix);
+    }
+    return subscription;
+}
+
+void kb_subscription_start(struct kb_subscription *subscription)
+{
+    if (subscription->file != NULL) {
+        kb_xds_fs_start(subscription->file);
+        return;
+    }
+    if (subscription->timeout_ms > 0) {
+        kb_loop_timer_arm(&subscription->glue->server->main->loop, &subscription->timeout,
+                          subscription->timeout_ms);
+    }
+    COUNT(subscription, UPDATE_ATTEMPT, update_attempt);
+    subscription->watch =
+        kb_xds_mux_watch(subscription->mux, subscription->type,
+                         kb_str_from_cstr(subscription->name), &watch_callbacks, subscription);
+    if (subscription->source != NULL && !subscription->glue->stopped) {
+        kb_xds_mux_start(subscription->mux);
+    }
+}
+
+/* The own stream goes when no callback of it is under way. */
+struct mux_grave {
+    struct kb_deferred deferred;
+    struct kb_xds_mux *mux;
+    struct kb_xds_source *source;
+};
+
+static void mux_bury(struct kb_deferred *deferred)
+{
+    struct mux_grave *grave = KB_CONTAINER_OF(deferred, struct mux_grave, deferred);
+
+    kb_xds_mux_destroy(grave->mux);
+    source_destroy(grave->source);
+    free(grave);
+}
+
+static void own_mux_destroy(struct kb_subscription *subscription)
+{
+    struct mux_grave *grave;
+
+    if (subscription->source == NULL || subscription->mux == NULL) {
+        return;
+    }
+    grave = kb_calloc(1, sizeof(*grave));
+    kb_deferred_init(&grave->deferred, mux_bury);
+    grave->mux = subscription->mux;
+    grave->source = subscription->source;
+    subscription->source = NULL;
+    kb_loop_defer(&subscription->glue->server->main->loop, &grave->deferred);
+}
+
+void kb_subscription_destroy(struct kb_subscription *subscription)
+{
+    if (subscription == NULL) {
+        return;
+    }
+    wait_end(subscription);
+    kb_list_unlink(&subscription->link);
+    if (subscription->watch != NULL) {
+        kb_xds_mux_unwatch(subscription->mux, subscription->watch);
+    }
+    own_mux_destroy(subscription);
+    kb_xds_fs_destroy(subscription->file);
+    subscription->watch = NULL;
+    subscription->mux = NULL;
+    subscription->file = NULL;
+    subscription->destroyed = true;
+    subscription->counts = NULL;
+    if (subscription->busy == 0) {
+        subscription_free(subscription);
+    }
+}
+
+void kb_subscriptions_pause(struct kb_server_context *server, enum kb_resource_type type)
+{
+    if (server->xds != NULL && server->xds->ads != NULL) {
+        kb_xds_mux_pause(server->xds->ads, xds_type_of[type]);
+    }
+}
+
+void kb_subscriptions_resume(struct kb_server_context *server, enum kb_resource_type type)
+{
+    if (server->xds != NULL && server->xds->ads != NULL) {
+        kb_xds_mux_resume(server->xds->ads, xds_type_of[type]);
+    }
+}
