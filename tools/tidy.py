@@ -52,7 +52,7 @@ ROOMS = rooms()
 THIRD_PARTY = [
     (re.compile(r"^openssl/"), re.compile(r"^tls/"), "OpenSSL belongs to tls/"),
     (re.compile(r"^nghttp2/"), re.compile(r"^proxy/http/h2_"), "nghttp2 belongs to proxy/http/h2_*"),
-    (re.compile(r"^llhttp\.h$"), re.compile(r"^proxy/http/h1_parse\.c$"), "llhttp belongs to proxy/http/h1_parse.c"),
+    (re.compile(r"^llhttp\.h$"), re.compile(r"^proxy/http/h1_parse\.c$|^tests/fuzz/"), "llhttp belongs to proxy/http/h1_parse.c"),
     (re.compile(r"^uv\.h$|^uv/"), re.compile(r"^base/"), "libuv belongs to base/"),
 ]
 

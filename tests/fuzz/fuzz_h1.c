@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Any bytes as HTTP/1 messages, requests or responses. Promise checked besides memory safety: how
- * the bytes are cut into pieces never changes what is understood. The first byte chooses direction,
+ * the bytes are cut into pieces never changes what is understood, and a request that is passed on
+ * is understood alike (fuzz_h1_forward.h). The first byte chooses direction,
  * options and the cut. */
 #include "tests/fuzz/fuzz.h"
 
@@ -8,7 +9,7 @@
 #include <stdio.h>
 
 #include "base/obj.h"
-#include "proxy/http/h1_parse.h"
+#include "tests/fuzz/fuzz_h1_forward.h"
 
 #define INPUT_MAX    20000
 #define MESSAGES_MAX 20
@@ -98,6 +99,9 @@ static bool run_on(struct run *run)
             fold(&run->digest, run->parser.url);
             fold_headers(&run->digest, &run->map);
             fold_framing(&run->digest, &run->parser);
+            if (!run->parser.response) {
+                fuzz_h1_forward(&run->parser, &run->map, run->in.source);
+            }
             break;
         case KB_H1_BODY:
             fold_body(&run->digest, &run->parser.body);
