@@ -540,6 +540,16 @@ static void value_connection(const struct kb_connection_info *connection, int pa
     }
 }
 
+static void value_connection_id(const struct kb_upstream_info *upstream,
+                                struct kb_format_source *source, struct kb_format_value *value)
+{
+    if (upstream->connection_id != 0) {
+        kb_format_value_scratch(
+            value,
+            kb_str_make(source->scratch, kb_u64_to_str(upstream->connection_id, source->scratch)));
+    }
+}
+
 void kb_format_eval_text(const struct kb_format_command *command, struct kb_format_source *source,
                          struct kb_format_value *value)
 {
@@ -573,11 +583,7 @@ void kb_format_eval_text(const struct kb_format_command *command, struct kb_form
                                upstream->cluster != NULL ? upstream->cluster->name : KB_STR_NULL);
         return;
     case KB_FORMAT_CONNECTION_IDS_ATTEMPTED:
-        if (upstream->connection_id != 0) {
-            kb_format_value_scratch(
-                value, kb_str_make(source->scratch,
-                                   kb_u64_to_str(upstream->connection_id, source->scratch)));
-        }
+        value_connection_id(upstream, source, value);
         return;
     case KB_FORMAT_ROUTE_NAME:
         kb_format_value_filled(value, info->route_name);

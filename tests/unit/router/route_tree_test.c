@@ -39,7 +39,8 @@ static const char table[] =
           "{predicate: {or_matcher: {predicate: ["
           SINGLE("x", "suffix: z") ", " SINGLE("y", "contains: q, ignore_case: true") "]}}, "
           "on_match: " ROUTE("or", "/") "}, "
-          "{predicate: {not_matcher: " SINGLE("x", "exact: '9'") "}, on_match: " ROUTE("not", "/n") "}, "
+          "{predicate: {not_matcher: " SINGLE("x", "exact: '9'") "}, "
+          "on_match: " ROUTE("not", "/n") "}, "
           "{predicate: " SINGLE("x", "safe_regex: {google_re2: {}, regex: '9+'}") ", "
           "on_match: " ROUTE("re", "/") "}]}")
     VHOST("any", "on_no_match: " ROUTE("any", "/"))
