@@ -58,6 +58,7 @@ struct kb_admin_unsupported {
 enum kb_admin_section {
     KB_ADMIN_BOOTSTRAP,
     KB_ADMIN_CLUSTERS,
+    KB_ADMIN_ECDS,      /* left out when there is nothing in it */
     KB_ADMIN_ENDPOINTS, /* only asked for with ?include_eds */
     KB_ADMIN_LISTENERS,
     KB_ADMIN_SCOPED_ROUTES,
@@ -101,6 +102,8 @@ struct kb_admin_sources {
     /* Elements of one field of a section stand together, fields in the message's order. */
     void (*visit_configs)(void *arg, enum kb_admin_section section, kb_admin_config_fn visit,
                           void *visit_arg);
+    /* version_info of a section: of the response that was applied last; empty: none. */
+    struct kb_str (*section_version)(void *arg, enum kb_admin_section section);
     void (*visit_unsupported)(void *arg, kb_admin_unsupported_fn visit, void *visit_arg);
 
     size_t (*runtime_layer_count)(void *arg);

@@ -10,6 +10,7 @@
 static const ProtobufCMessageDescriptor *const section_types[KB_ADMIN_SECTIONS] = {
     [KB_ADMIN_BOOTSTRAP] = &envoy__admin__v3__bootstrap_config_dump__descriptor,
     [KB_ADMIN_CLUSTERS] = &envoy__admin__v3__clusters_config_dump__descriptor,
+    [KB_ADMIN_ECDS] = &envoy__admin__v3__ecds_config_dump__descriptor,
     [KB_ADMIN_ENDPOINTS] = &envoy__admin__v3__endpoints_config_dump__descriptor,
     [KB_ADMIN_LISTENERS] = &envoy__admin__v3__listeners_config_dump__descriptor,
     [KB_ADMIN_SCOPED_ROUTES] = &envoy__admin__v3__scoped_routes_config_dump__descriptor,
@@ -231,6 +232,25 @@ static void collect_visit(void *arg, const char *field_name, struct kb_str name,
     memcpy((char *)dump->section + field->quantifier_offset, &count, sizeof(count));
 }
 
+static struct kb_str section_version(const struct config_dump *dump, enum kb_admin_section section)
+{
+    const struct kb_admin_sources *sources = &dump->request->admin->sources;
+
+    return sources->section_version != NULL ? sources->section_version(sources->arg, section)
+                                            : KB_STR_NULL;
+}
+
+static void version_collect(struct config_dump *dump, struct kb_str version)
+{
+    const ProtobufCFieldDescriptor *field =
+        kb_pb_field_find(dump->section->descriptor, KB_STR("version_info"));
+    const char *text = kb_str_dup(dump->arena, version).p;
+
+    if (field != NULL && version.len > 0) {
+        memcpy((char *)dump->section + field->offset, &text, sizeof(text));
+    }
+}
+
 static void masked_section_dump(struct config_dump *dump, enum kb_admin_section section)
 {
     for (size_t i = 0; i < dump->mask_count; i++) {
@@ -239,6 +259,7 @@ static void masked_section_dump(struct config_dump *dump, enum kb_admin_section 
         }
     }
     dump->section = kb_pb_new(section_types[section], dump->arena);
+    version_collect(dump, section_version(dump, section));
     visit(dump, section, collect_visit);
     kb_field_mask_trim(dump->section, dump->mask_paths, dump->mask_count, dump->arena);
     element_write(dump, dump->section);
@@ -274,8 +295,31 @@ static void bootstrap_visit(void *arg, const char *field, struct kb_str name,
     element_write(arg, message);
 }
 
+static void any_visit(void *arg, const char *field, struct kb_str name,
+                      const ProtobufCMessage *message)
+{
+    (void)field;
+    (void)name;
+    (void)message;
+    *(bool *)arg = true;
+}
+
+/* Of the extension configurations Envoy has no section before one was asked for. */
+static bool section_there(const struct config_dump *dump, enum kb_admin_section section)
+{
+    const struct kb_admin_sources *sources = &dump->request->admin->sources;
+    bool any = section != KB_ADMIN_ECDS;
+
+    if (!any && sources->visit_configs != NULL) {
+        sources->visit_configs(sources->arg, section, any_visit, &any);
+    }
+    return any;
+}
+
 static void section_dump(struct config_dump *dump, enum kb_admin_section section)
 {
+    struct kb_str version = section_version(dump, section);
+
     if (section == KB_ADMIN_BOOTSTRAP) {
         visit(dump, section, bootstrap_visit);
         return;
@@ -284,6 +328,10 @@ static void section_dump(struct config_dump *dump, enum kb_admin_section section
     dump->field = NULL;
     kb_admin_printf(dump->response, "{\n   \"@type\": \"type.googleapis.com/%s\"",
                     section_types[section]->name);
+    if (version.len > 0) {
+        kb_admin_add(dump->response, KB_STR(",\n   \"version_info\": "));
+        kb_json_out_add_quoted(&dump->response->body, version);
+    }
     visit(dump, section, section_visit);
     kb_admin_add(dump->response, dump->field != NULL ? KB_STR("\n   ]\n  }") : KB_STR("\n  }"));
 }
@@ -291,7 +339,8 @@ static void section_dump(struct config_dump *dump, enum kb_admin_section section
 static void everything_dump(struct config_dump *dump)
 {
     for (int section = 0; section < KB_ADMIN_SECTIONS; section++) {
-        if (section == KB_ADMIN_ENDPOINTS && !dump->include_eds) {
+        if ((section == KB_ADMIN_ENDPOINTS && !dump->include_eds) ||
+            !section_there(dump, (enum kb_admin_section)section)) {
             continue;
         }
         if (dump->mask_count > 0) {

@@ -22,9 +22,10 @@
 struct configs_visit {
     kb_admin_config_fn visit;
     void *arg;
+    const struct kb_admin_dynamic *dynamic; /* may be NULL */
 };
 
-static Google__Protobuf__Timestamp *timestamp(uint64_t wall_ns, struct kb_arena *arena)
+Google__Protobuf__Timestamp *kb_admin_timestamp(uint64_t wall_ns, struct kb_arena *arena)
 {
     Google__Protobuf__Timestamp *message =
         NEW(Google__Protobuf__Timestamp, google__protobuf__timestamp, arena);
@@ -35,8 +36,8 @@ static Google__Protobuf__Timestamp *timestamp(uint64_t wall_ns, struct kb_arena 
     return message;
 }
 
-static Google__Protobuf__Any *any_of_bytes(const ProtobufCMessageDescriptor *type,
-                                           struct kb_str packed, struct kb_arena *arena)
+Google__Protobuf__Any *kb_admin_any_of_bytes(const ProtobufCMessageDescriptor *type,
+                                             struct kb_str packed, struct kb_arena *arena)
 {
     Google__Protobuf__Any *any = NEW(Google__Protobuf__Any, google__protobuf__any, arena);
 
@@ -68,7 +69,7 @@ static void bootstrap_visit(const struct kb_admin_core *core, const struct confi
         shown.node = core->node;
     }
     dump->bootstrap = &shown;
-    dump->last_updated = timestamp(core->started_wall_ns, &arena);
+    dump->last_updated = kb_admin_timestamp(core->started_wall_ns, &arena);
     v->visit(v->arg, NULL, KB_STR(""), &dump->base);
     kb_arena_dispose(&arena);
 }
@@ -88,18 +89,22 @@ static void cluster_visit(const struct kb_cluster_entry *entry, bool dynamic,
             NEW(Envoy__Admin__V3__ClustersConfigDump__DynamicCluster,
                 envoy__admin__v3__clusters_config_dump__dynamic_cluster, &arena);
 
-        message->cluster =
-            any_of_bytes(&envoy__config__cluster__v3__cluster__descriptor, entry->message, &arena);
-        message->last_updated = timestamp(entry->updated_wall_ns, &arena);
+        message->cluster = kb_admin_any_of_bytes(&envoy__config__cluster__v3__cluster__descriptor,
+                                                 entry->message, &arena);
+        message->last_updated = kb_admin_timestamp(entry->updated_wall_ns, &arena);
+        if (v->dynamic != NULL) {
+            message->version_info =
+                kb_admin_text(v->dynamic->cluster_version(v->dynamic->arg, cluster->name), &arena);
+        }
         v->visit(v->arg, "dynamic_active_clusters", cluster->name, &message->base);
     } else {
         Envoy__Admin__V3__ClustersConfigDump__StaticCluster *message =
             NEW(Envoy__Admin__V3__ClustersConfigDump__StaticCluster,
                 envoy__admin__v3__clusters_config_dump__static_cluster, &arena);
 
-        message->cluster =
-            any_of_bytes(&envoy__config__cluster__v3__cluster__descriptor, entry->message, &arena);
-        message->last_updated = timestamp(entry->updated_wall_ns, &arena);
+        message->cluster = kb_admin_any_of_bytes(&envoy__config__cluster__v3__cluster__descriptor,
+                                                 entry->message, &arena);
+        message->last_updated = kb_admin_timestamp(entry->updated_wall_ns, &arena);
         v->visit(v->arg, "static_clusters", cluster->name, &message->base);
     }
     kb_arena_dispose(&arena);
@@ -239,9 +244,9 @@ static void listener_config_visit(void *arg, const struct kb_listener *listener)
     kb_arena_init(&arena, NULL);
     message = NEW(Envoy__Admin__V3__ListenersConfigDump__StaticListener,
                   envoy__admin__v3__listeners_config_dump__static_listener, &arena);
-    message->listener =
-        any_of_bytes(&envoy__config__listener__v3__listener__descriptor, listener->message, &arena);
-    message->last_updated = timestamp(listener->added_wall_ns, &arena);
+    message->listener = kb_admin_any_of_bytes(&envoy__config__listener__v3__listener__descriptor,
+                                              listener->message, &arena);
+    message->last_updated = kb_admin_timestamp(listener->added_wall_ns, &arena);
     v->visit(v->arg, "static_listeners", listener->name, &message->base);
     kb_arena_dispose(&arena);
 }
@@ -271,7 +276,7 @@ static void route_config_visit(const Envoy__Config__Listener__V3__Filter *filter
     message = NEW(Envoy__Admin__V3__RoutesConfigDump__StaticRouteConfig,
                   envoy__admin__v3__routes_config_dump__static_route_config, arena);
     message->route_config = any_of(&hcm->route_config->base, arena);
-    message->last_updated = timestamp(updated_wall_ns, arena);
+    message->last_updated = kb_admin_timestamp(updated_wall_ns, arena);
     v->visit(v->arg, "static_route_configs", kb_str_from_cstr(hcm->route_config->name),
              &message->base);
 }
@@ -317,7 +322,7 @@ static void secrets_visit(const struct kb_admin_core *core, const struct configs
         message = NEW(Envoy__Admin__V3__SecretsConfigDump__StaticSecret,
                       envoy__admin__v3__secrets_config_dump__static_secret, &arena);
         message->name = resources->secrets[i]->name;
-        message->last_updated = timestamp(core->started_wall_ns, &arena);
+        message->last_updated = kb_admin_timestamp(core->started_wall_ns, &arena);
         message->secret = any_of(&resources->secrets[i]->base, &arena);
         v->visit(v->arg, "static_secrets", kb_str_from_cstr(message->name), &message->base);
         kb_arena_dispose(&arena);
@@ -342,7 +347,7 @@ static void entries_visit(const struct kb_admin_core *core, const struct configs
 void kb_admin_core_visit_configs(const struct kb_admin_core *core, enum kb_admin_section section,
                                  kb_admin_config_fn visit, void *visit_arg)
 {
-    struct configs_visit v = {visit, visit_arg};
+    struct configs_visit v = {visit, visit_arg, core->dynamic};
 
     switch (section) {
     case KB_ADMIN_BOOTSTRAP:
@@ -358,14 +363,20 @@ void kb_admin_core_visit_configs(const struct kb_admin_core *core, enum kb_admin
         if (core->listeners != NULL) {
             kb_listener_manager_visit(core->listeners, listener_config_visit, &v);
         }
+        kb_admin_refused_listeners(core->dynamic, visit, visit_arg);
         break;
     case KB_ADMIN_ROUTES:
         if (core->listeners != NULL) {
             kb_listener_manager_visit(core->listeners, listener_routes_visit, &v);
         }
+        kb_admin_dynamic_routes(core->dynamic, visit, visit_arg);
         break;
     case KB_ADMIN_SECRETS:
         secrets_visit(core, &v);
+        kb_admin_dynamic_secrets(core->dynamic, visit, visit_arg);
+        break;
+    case KB_ADMIN_ECDS:
+        kb_admin_dynamic_extensions(core->dynamic, visit, visit_arg);
         break;
     case KB_ADMIN_SCOPED_ROUTES:
     case KB_ADMIN_SECTIONS:

@@ -5,9 +5,31 @@
 
 #include "envoy/config/bootstrap/v3/bootstrap.pb-c.h"
 #include "proxy/admin/admin.h"
+#include "proxy/api/subscription.h"
 
 struct kb_cluster_manager;
 struct kb_listener_manager;
+
+/* A resource of the control plane, as it was accepted last; or one that was refused. */
+struct kb_admin_resource {
+    struct kb_str name;
+    struct kb_str version;
+    struct kb_str packed; /* empty: nothing came yet */
+    uint64_t updated_wall_ns;
+    struct kb_str error; /* why it was refused; empty: it was not */
+};
+
+typedef void (*kb_admin_resource_fn)(void *arg, const struct kb_admin_resource *resource);
+
+/* What the control plane sent, as the server knows it. */
+struct kb_admin_dynamic {
+    void *arg;
+    struct kb_str (*cluster_version)(void *arg, struct kb_str name);
+    /* Route configurations, secrets, extension configurations: each name once. Listeners: those
+     * that were refused. */
+    void (*visit)(void *arg, enum kb_resource_type type, kb_admin_resource_fn visit,
+                  void *visit_arg);
+};
 
 /* Borrowed; every member but `bootstrap` may be NULL. */
 struct kb_admin_core {
@@ -15,7 +37,8 @@ struct kb_admin_core {
     const struct kb_listener_manager *listeners;
     const Envoy__Config__Bootstrap__V3__Bootstrap *bootstrap;
     Envoy__Config__Core__V3__Node *node; /* shown in place of the bootstrap's own */
-    uint64_t started_wall_ns;            /* last_updated of the bootstrap and its secrets */
+    const struct kb_admin_dynamic *dynamic;
+    uint64_t started_wall_ns; /* last_updated of the bootstrap and its secrets */
 };
 
 /* kb_admin_sources.visit_clusters */

@@ -78,6 +78,43 @@ static void memory(void *arg, struct kb_admin_memory *out)
     out->total_physical_bytes = usage.physical;
 }
 
+static struct kb_str section_version(void *arg, enum kb_admin_section section)
+{
+    const struct kb_server *server = server_of(arg);
+
+    switch ((int)section) {
+    case KB_ADMIN_CLUSTERS:
+        return kb_cds_api_version(server->cds);
+    case KB_ADMIN_LISTENERS:
+        return kb_lds_api_version(server->lds);
+    default:
+        return KB_STR_NULL;
+    }
+}
+
+static struct kb_str cluster_version(void *arg, struct kb_str name)
+{
+    return kb_cds_api_cluster_version(server_of(arg)->cds, name);
+}
+
+static void visit_dynamic(void *arg, enum kb_resource_type type, kb_admin_resource_fn visit,
+                          void *visit_arg)
+{
+    const struct kb_server *server = server_of(arg);
+    const struct kb_lds_error *error;
+
+    if (type != KB_RESOURCE_LISTENER) {
+        kb_xds_glue_visit(server->context.xds, type, visit, visit_arg);
+        return;
+    }
+    for (size_t i = 0; (error = kb_lds_api_error(server->lds, i)) != NULL; i++) {
+        const struct kb_admin_resource refused = {error->name, error->version, error->message,
+                                                  error->wall_ns, error->text};
+
+        visit(visit_arg, &refused);
+    }
+}
+
 static struct kb_admin_core core_of(void *arg)
 {
     struct kb_server *server = server_of(arg);
@@ -87,6 +124,7 @@ static struct kb_admin_core core_of(void *arg)
         .listeners = server->listeners,
         .bootstrap = server->bootstrap.message,
         .node = server->bootstrap.node,
+        .dynamic = &server->admin_dynamic,
         .started_wall_ns = kb_server_stats_started_wall_ns(server->stats),
     };
 }
@@ -177,6 +215,9 @@ void kb_admin_glue_fill(struct kb_server *server, struct kb_admin_sources *sourc
 {
     const Envoy__Config__Bootstrap__V3__Bootstrap *message = server->bootstrap.message;
 
+    server->admin_dynamic.arg = server;
+    server->admin_dynamic.cluster_version = cluster_version;
+    server->admin_dynamic.visit = visit_dynamic;
     sources->arg = server;
     sources->state_name = state_name;
     sources->hot_restart_version = hot_restart_version;
@@ -185,6 +226,7 @@ void kb_admin_glue_fill(struct kb_server *server, struct kb_admin_sources *sourc
     sources->visit_clusters = visit_clusters;
     sources->visit_listeners = visit_listeners;
     sources->visit_configs = visit_configs;
+    sources->section_version = section_version;
     sources->visit_unsupported = visit_unsupported;
     sources->runtime_layer_count = runtime_layer_count;
     sources->runtime_layer_name = runtime_layer_name;

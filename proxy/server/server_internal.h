@@ -5,6 +5,7 @@
 #include "base/file_watch.h"
 #include "base/init_manager.h"
 #include "proxy/admin/admin.h"
+#include "proxy/admin/core_sources.h"
 #include "proxy/listener/listener_manager.h"
 #include "proxy/server/bootstrap.h"
 #include "proxy/server/cds_api.h"
@@ -33,6 +34,7 @@ struct kb_server {
     struct kb_init_manager init; /* what the workers wait for */
     struct kb_cds_api *cds;      /* NULL: no cds_config */
     struct kb_lds_api *lds;
+    struct kb_admin_dynamic admin_dynamic;
     struct kb_deferred xds_start;
     int exit_code;
     bool main_ready; /* the main worker can be disposed */

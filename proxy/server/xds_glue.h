@@ -5,6 +5,8 @@
 
 #include "envoy/config/bootstrap/v3/bootstrap.pb-c.h"
 
+#include "base/map.h"
+#include "proxy/admin/core_sources.h"
 #include "proxy/api/factory_context.h"
 #include "proxy/api/subscription.h"
 #include "proxy/server/options.h"
@@ -29,6 +31,10 @@ void kb_xds_glue_stop(struct kb_xds_glue *glue);
 /* When every subscription was destroyed, and the loop has handled what that deferred. NULL is
  * allowed. */
 void kb_xds_glue_destroy(struct kb_xds_glue *glue);
+/* Route configurations, secrets (without their private parts) or extension configurations, by name.
+ */
+void kb_xds_glue_visit(struct kb_xds_glue *glue, enum kb_resource_type type,
+                       kb_admin_resource_fn visit, void *visit_arg);
 
 /* ---- for the files of this room ---- */
 
