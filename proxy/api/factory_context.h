@@ -15,6 +15,7 @@ struct kb_init_manager;
 struct Google__Protobuf__Struct;
 struct kb_file_watcher;
 struct kb_xds_glue;
+struct kb_rds;
 
 /* The process as rooms see it; owned by proxy/server, lives until exit. */
 struct kb_server_context {
@@ -28,10 +29,11 @@ struct kb_server_context {
     struct kb_file_watcher *files; /* base/file_watch.h; NULL likewise */
     struct kb_init_manager *init;  /* what has to be there before the workers start: listeners made
                                       before that add themselves */
+    struct kb_rds *rds;            /* route tables that are subscribed to; NULL: there are none */
     struct kb_str node_id;
     struct kb_str node_cluster;
     const struct Google__Protobuf__Struct *node_metadata; /* NULL: none */
-    struct kb_str node_zone; /* locality.zone, may be empty */
+    struct kb_str node_zone;                              /* locality.zone, may be empty */
     struct kb_str node_region;
     struct kb_str node_sub_zone;
     uint64_t file_flush_interval_ms;

@@ -145,6 +145,31 @@ kb_route_config_create(const struct Envoy__Config__Route__V3__RouteConfiguration
 void kb_route_config_destroy(struct kb_route_config *config);
 struct kb_str kb_route_config_name(const struct kb_route_config *config);
 
+/* A table that comes over xDS (Envoy RdsRouteConfigProvider): one connection manager's hold of a
+ * subscription, which it shares with others that ask for the same. Implemented in
+ * proxy/router/rds.c. */
+struct kb_route_provider;
+struct kb_shared;
+struct Envoy__Extensions__Filters__Network__HttpConnectionManager__V3__Rds;
+/* factory->init waits until the table is there, or known not to come in time. NULL only after an
+ * error was reported. Main thread. */
+struct kb_route_provider *kb_route_provider_create(
+    const struct Envoy__Extensions__Filters__Network__HttpConnectionManager__V3__Rds *message,
+    struct kb_str stat_prefix, struct kb_factory_context *factory, struct kb_diag *diag);
+/* When no stream asks it any more; tables that streams hold stay until these let go. Main thread.
+ */
+void kb_route_provider_destroy(struct kb_route_provider *provider);
+/* The present table, or NULL before the first. `*hold` keeps it until kb_shared_unref. On the
+ * worker. */
+const struct kb_route_config *kb_route_provider_acquire(const struct kb_route_provider *provider,
+                                                        const struct kb_worker *worker,
+                                                        struct kb_shared **hold);
+/* Tables that came over xDS, for /config_dump: `message` is the packed
+ * envoy.config.route.v3.RouteConfiguration. Main thread. */
+typedef void (*kb_rds_visit_cb)(void *arg, struct kb_str name, struct kb_str version,
+                                struct kb_str message, uint64_t updated_wall_ns);
+void kb_rds_visit(const struct kb_server_context *server, kb_rds_visit_cb visit, void *arg);
+
 /* The route for these request headers, or NULL. `random` decides runtime fractions; no memory is
  * taken unless a matcher needs it (from headers->arena). */
 const struct kb_route *kb_route_config_match(const struct kb_route_config *config,

@@ -66,7 +66,8 @@ struct kb_hcm_config {
     struct kb_stat_group *http1_stats; /* "http1." of the process */
     struct kb_str stat_prefix;
     struct kb_h1_settings h1;
-    struct kb_route_config *route_config; /* NULL: none yet, every request gets 404 */
+    struct kb_route_config *route_config;     /* NULL: none, or route_provider's */
+    struct kb_route_provider *route_provider; /* rds; NULL: none, every request gets 404 */
     struct kb_access_log_list *access_log;
     struct kb_hcm_filter_chain chain;
     struct kb_local_reply_config *local_reply; /* NULL: default */

@@ -107,6 +107,9 @@ void kb_hcm_config_destroy(struct kb_hcm_config *config)
     if (config->route_config != NULL) {
         kb_route_config_destroy(config->route_config);
     }
+    if (config->route_provider != NULL) {
+        kb_route_provider_destroy(config->route_provider);
+    }
     if (config->local_reply != NULL) {
         kb_local_reply_config_dispose(config->local_reply);
     }
@@ -384,7 +387,10 @@ static void routes_apply(struct kb_hcm_config *config, const hcm_message *m,
         kb_diag_pop(diag);
         break;
     case HCM_ENUM(ROUTE_SPECIFIER_RDS):
-        unsupported(diag, "rds", "routes over xDS are not supported yet; use route_config");
+        kb_diag_push(diag, "rds");
+        config->route_provider =
+            kb_route_provider_create(m->rds, config->stat_prefix, factory, diag);
+        kb_diag_pop(diag);
         break;
     case HCM_ENUM(ROUTE_SPECIFIER_SCOPED_ROUTES):
         unsupported(diag, "scoped_routes", "scoped routes are not supported; use route_config");

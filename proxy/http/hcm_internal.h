@@ -82,6 +82,8 @@ struct kb_stream {
     struct kb_stream_info info;
     struct kb_slice *head_slice; /* pins the request's strings */
     const struct kb_route *route;
+    const struct kb_route_config *route_config; /* of the provider, from the first look on */
+    struct kb_shared *route_hold;               /* what keeps it; NULL: it came with the listener */
     uint64_t route_random; /* what the route and its weighted cluster were chosen by */
     struct kb_stream_encoding *encoding; /* NULL: no filter looks at the answer */
     struct kb_stream_filter *filters;

@@ -3,6 +3,7 @@
  * ConnectionManagerImpl::ActiveStream). */
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/slot.h"
 #include "proxy/api/access_logger.h"
 #include "proxy/api/filter_state.h"
 #include "proxy/http/hcm_internal.h"
@@ -118,6 +119,9 @@ static void destroy_deferred(struct kb_deferred *deferred)
         kb_filter_state_dispose(&stream->info.filter_state, &stream->arena);
     }
     kb_arena_dispose(&stream->arena);
+    if (stream->route_hold != NULL) {
+        kb_shared_unref(stream->route_hold, worker);
+    }
     kb_list_unlink(&stream->link);
     hcm->stream_count--;
     KB_OBJ_CLEAR(stream);
@@ -410,19 +414,36 @@ static void method_set(struct kb_stream *stream)
                            (type.len == 16 || type.p[16] == '+');
 }
 
+/* A stream keeps the table with which it began, whatever comes over xDS meanwhile. */
+static const struct kb_route_config *route_config_of(struct kb_stream *stream)
+{
+    const struct kb_hcm_config *config = stream->hcm->config;
+
+    if (KB_LIKELY(config->route_provider == NULL)) {
+        return config->route_config;
+    }
+    if (stream->route_config == NULL) {
+        stream->route_config = kb_route_provider_acquire(config->route_provider,
+                                                         stream->hcm->worker, &stream->route_hold);
+    }
+    return stream->route_config;
+}
+
 const struct kb_route *kb_stream_route(struct kb_stream *stream)
 {
+    const struct kb_route_config *config;
+
     if (!stream->route_chosen) {
         bool timed = KB_UNLIKELY(__atomic_load_n(&kb_route_resolution_timed, __ATOMIC_RELAXED));
         uint64_t start_ns = timed ? kb_clock_mono_ns() : 0;
 
         stream->route_chosen = true;
         stream->info.route_resolutions++;
-        if (stream->hcm->config->route_config != NULL) {
+        config = route_config_of(stream);
+        if (config != NULL) {
             stream->route_random = kb_rand_u64(&stream->hcm->worker->rand);
-            stream->route =
-                kb_route_config_match(stream->hcm->config->route_config, &stream->request,
-                                      &stream->info, stream->route_random);
+            stream->route = kb_route_config_match(config, &stream->request, &stream->info,
+                                                  stream->route_random);
         }
         if (timed) {
             stream->info.route_resolution_ns += kb_clock_mono_ns() - start_ns;
