@@ -57,6 +57,8 @@ struct kb_factory_context {
                                      adds a target; NULL: nobody waits */
     const char *stat_prefix; /* of the enclosing listener: "listener.127.0.0.1_80."; NULL outside of
                                 listeners */
+    struct kb_str http_stat_prefix; /* of the connection manager being built: "http.ingress."; empty
+                                       outside of one */
     struct kb_str listener_name;
     bool inbound;           /* the listener's traffic_direction is INBOUND */
     bool drain_modify_only; /* its drain_type is MODIFY_ONLY */

@@ -48,7 +48,12 @@ struct kb_stat_schema {
     S(VIRTUAL_CLUSTER, virtual_cluster)                           \
     S(ASYNC_CLIENT, async_client)                                 \
     S(THREAD_LOCAL_CLUSTER_MANAGER, thread_local_cluster_manager) \
-    S(OVERLOAD, overload)
+    S(OVERLOAD, overload)                                         \
+    S(RBAC, rbac)                                                 \
+    S(RBAC_SHADOW, rbac_shadow)                                   \
+    S(FAULT, fault)                                               \
+    S(CORS, cors)                                                 \
+    S(JWT_AUTHN, jwt_authn)
 
 #define S(ID, file) extern const struct kb_stat_schema kb_stat_schema_##file;
 KB_STAT_SCHEMAS(S)
@@ -162,6 +167,31 @@ enum {
 enum {
 #define X(ID, name, kind) KB_STAT_OVERLOAD_##ID,
 #include "proxy/stats/overload.def"
+#undef X
+};
+enum {
+#define X(ID, name, kind) KB_STAT_RBAC_##ID,
+#include "proxy/stats/rbac.def"
+#undef X
+};
+enum {
+#define X(ID, name, kind) KB_STAT_RBAC_SHADOW_##ID,
+#include "proxy/stats/rbac_shadow.def"
+#undef X
+};
+enum {
+#define X(ID, name, kind) KB_STAT_FAULT_##ID,
+#include "proxy/stats/fault.def"
+#undef X
+};
+enum {
+#define X(ID, name, kind) KB_STAT_CORS_##ID,
+#include "proxy/stats/cors.def"
+#undef X
+};
+enum {
+#define X(ID, name, kind) KB_STAT_JWT_AUTHN_##ID,
+#include "proxy/stats/jwt_authn.def"
 #undef X
 };
 

@@ -449,6 +449,8 @@ struct kb_hcm_config *kb_hcm_config_create(const hcm_message *m, struct kb_facto
     uint32_t errors = diag->error_count;
 
     inner.arena = &config->arena;
+    inner.http_stat_prefix =
+        kb_str_printf(&config->arena, "http.%.*s.", KB_STR_ARG(config->stat_prefix));
     config->inbound = factory->inbound;
     config->drain_modify_only = factory->drain_modify_only;
     config->h1.max_head_bytes = kb_wkt_u32(m->max_request_headers_kb, HEADERS_KB_DEFAULT) * 1024;

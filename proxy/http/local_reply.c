@@ -108,6 +108,9 @@ void kb_stream_send_local_reply(struct kb_stream *stream, unsigned status, struc
     if (!stream->route_chosen && stream->head_slice != NULL && stream->request.method.len > 0) {
         stream->info.route_resolutions++; /* Envoy looks for a route now, and finds none so early */
     }
+    if (stream->filter_count > 1 && stream->info.upstream_cluster_name.p == NULL) {
+        kb_stream_cluster_refresh(stream); /* a filter answers before the router could say */
+    }
     /* A bad request is a messaging error: what follows on the connection cannot be trusted. */
     if (status == 400 && !stream->hcm->config->stream_error_on_invalid_http_message) {
         stream->saw_connection_close = true;

@@ -76,6 +76,21 @@ static const struct kb_stat_def thread_local_cluster_manager_defs[] = {
 static const struct kb_stat_def overload_defs[] = {
 #include "proxy/stats/overload.def"
 };
+static const struct kb_stat_def rbac_defs[] = {
+#include "proxy/stats/rbac.def"
+};
+static const struct kb_stat_def rbac_shadow_defs[] = {
+#include "proxy/stats/rbac_shadow.def"
+};
+static const struct kb_stat_def fault_defs[] = {
+#include "proxy/stats/fault.def"
+};
+static const struct kb_stat_def cors_defs[] = {
+#include "proxy/stats/cors.def"
+};
+static const struct kb_stat_def jwt_authn_defs[] = {
+#include "proxy/stats/jwt_authn.def"
+};
 
 #undef X
 
@@ -162,6 +177,23 @@ const struct kb_stat_schema kb_stat_schema_thread_local_cluster_manager = {
 };
 const struct kb_stat_schema kb_stat_schema_overload = {overload_defs, KB_ARRAY_LEN(overload_defs), 0
 #include "proxy/stats/overload.def"
+};
+const struct kb_stat_schema kb_stat_schema_rbac = {rbac_defs, KB_ARRAY_LEN(rbac_defs), 0
+#include "proxy/stats/rbac.def"
+};
+const struct kb_stat_schema kb_stat_schema_rbac_shadow = {rbac_shadow_defs,
+                                                          KB_ARRAY_LEN(rbac_shadow_defs), 0
+#include "proxy/stats/rbac_shadow.def"
+};
+const struct kb_stat_schema kb_stat_schema_fault = {fault_defs, KB_ARRAY_LEN(fault_defs), 0
+#include "proxy/stats/fault.def"
+};
+const struct kb_stat_schema kb_stat_schema_cors = {cors_defs, KB_ARRAY_LEN(cors_defs), 0
+#include "proxy/stats/cors.def"
+};
+const struct kb_stat_schema kb_stat_schema_jwt_authn = {jwt_authn_defs,
+                                                        KB_ARRAY_LEN(jwt_authn_defs), 0
+#include "proxy/stats/jwt_authn.def"
 };
 
 #undef X

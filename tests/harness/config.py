@@ -6,6 +6,9 @@ Everything of Envoy's configuration can be written in full; the short forms only
 routes      a string `/prefix -> cluster`, or a dict whose `match` may be a string (a prefix),
             whose `route` may be a string (a cluster), and whose `direct` is [status, body].
 clusters    {} means STATIC with one endpoint: the scripted upstream of the same name.
+filters     HTTP filters before the router, each {short name: its fields} and further members of the
+            filter (`disabled: true`); `per_filter` of routes and hosts likewise, by short name.
+network     network filters before the last one, likewise.
 endpoints   names of upstreams, `refused` (nobody listens), `blackhole` (connecting never ends),
             or a dict with `upstream:` plus fields of LbEndpoint.
 Numbers of ports are written as "{name}" and replaced by a Layout when a subject is started.
@@ -22,6 +25,12 @@ HCM = TYPE + "extensions.filters.network.http_connection_manager.v3.HttpConnecti
 ROUTER = TYPE + "extensions.filters.http.router.v3.Router"
 TCP = TYPE + "extensions.filters.network.tcp_proxy.v3.TcpProxy"
 FILE_LOG = TYPE + "extensions.access_loggers.file.v3.FileAccessLog"
+
+HTTP_FILTERS = {"rbac": "rbac.v3.RBAC", "fault": "fault.v3.HTTPFault", "cors": "cors.v3.Cors",
+                "jwt_authn": "jwt_authn.v3.JwtAuthentication"}
+ROUTE_FILTERS = {**HTTP_FILTERS, "rbac": "rbac.v3.RBACPerRoute", "cors": "cors.v3.CorsPolicy",
+                 "jwt_authn": "jwt_authn.v3.PerRouteConfig"}
+NETWORK_FILTERS = {"rbac": "rbac.v3.RBAC"}
 
 HTTP_LOG = {
     "method": "%REQ(:METHOD)%", "path": "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%",
@@ -67,6 +76,29 @@ def merged(base, extra):
     return out
 
 
+def typed(spec, kind, types):
+    """{short: fields, ...more} as a filter: {name, typed_config, ...more}."""
+    short = next(key for key in spec if key in types)
+    more = {key: value for key, value in spec.items() if key != short}
+    return {"name": f"envoy.filters.{kind}.{short}",
+            "typed_config": {"@type": f"{TYPE}extensions.filters.{kind}.{types[short]}",
+                             **(spec[short] or {})}, **more}
+
+
+def per_filter(out):
+    """Replaces `per_filter` by typed_per_filter_config; `{disabled: true}` alone switches off."""
+    configs = {}
+    for short, fields in (out.pop("per_filter", None) or {}).items():
+        if fields == {"disabled": True}:
+            config = {"@type": TYPE + "config.route.v3.FilterConfig", **fields}
+        else:
+            config = typed({short: fields}, "http", ROUTE_FILTERS)["typed_config"]
+        configs[f"envoy.filters.http.{short}"] = config
+    if configs:
+        out["typed_per_filter_config"] = {**out.get("typed_per_filter_config", {}), **configs}
+    return out
+
+
 def route(spec):
     if isinstance(spec, str):
         prefix, _, cluster = spec.partition("->")
@@ -81,7 +113,7 @@ def route(spec):
         out["direct_response"] = {"status": status}
         if body:
             out["direct_response"]["body"] = {"inline_string": body[0]}
-    return out
+    return per_filter(out)
 
 
 def virtual_host(spec):
@@ -89,7 +121,7 @@ def virtual_host(spec):
     out["routes"] = [route(r) for r in spec.get("routes", [])]
     if not out["routes"]:
         del out["routes"]
-    return out
+    return per_filter(out)
 
 
 def access_log(spec, base):
@@ -105,10 +137,12 @@ def http_filter_chain(name, spec, first_cluster):
     hosts = spec.get("virtual_hosts") or [{"routes": routes}]
     hcm = {"@type": HCM, "stat_prefix": name, "delayed_close_timeout": "0.1s",
            "access_log": access_log(spec, HTTP_LOG),
-           "http_filters": [{"name": "envoy.filters.http.router",
+           "http_filters": [typed(f, "http", HTTP_FILTERS) for f in spec.get("filters", [])] +
+                           [{"name": "envoy.filters.http.router",
                              "typed_config": {"@type": ROUTER, **spec.get("router", {})}}],
-           "route_config": {"name": "routes", "virtual_hosts": [virtual_host(h) for h in hosts],
-                            **spec.get("route_config", {})}}
+           "route_config": per_filter(
+               {"name": "routes", "virtual_hosts": [virtual_host(h) for h in hosts],
+                **spec.get("route_config", {})})}
     hcm = merged(hcm, spec.get("hcm"))
     hcm["access_log"] = access_log(spec, HTTP_LOG) + (spec.get("hcm") or {}).get("access_log", [])
     return {"filters": [{"name": "envoy.filters.network.http_connection_manager",
@@ -124,6 +158,8 @@ def tcp_filter_chain(name, spec):
 def listener(name, spec, first_cluster):
     chain = tcp_filter_chain(name, spec) if "tcp" in spec else \
         http_filter_chain(name, spec, first_cluster)
+    chain["filters"] = [typed(f, "network", NETWORK_FILTERS)
+                        for f in spec.get("network", [])] + chain["filters"]
     base = {"name": name, "stat_prefix": name,
             "address": {"socket_address": {"address": "127.0.0.1", "port_value": f"{{{name}}}"}},
             "filter_chains": [chain]}
