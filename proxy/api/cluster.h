@@ -217,8 +217,10 @@ KB_OBJ_MAGIC(kb_cluster_local, 0x434c4f43);
 struct kb_lb_request {
     const struct kb_header_map *headers; /* NULL for TCP */
     struct kb_stream_info *info;
-    bool has_hash;
-    uint64_t hash;
+    /* For consistent load balancers: the request's hash, false when it has none. NULL: it has
+     * none. */
+    bool (*hash)(void *arg, uint64_t *hash);
+    void *hash_arg;
     /* Retries: true when this host shall not be taken (previous_hosts...); asked up to max_attempts
      * times (Envoy's host_selection_retry_max_attempts + 1), then the last pick is taken all the
      * same. NULL: take any. */

@@ -48,6 +48,12 @@ struct kb_upstream_request {
 };
 KB_OBJ_MAGIC(kb_upstream_request, 0x55505251);
 
+/* A Set-Cookie value; in the stream's arena. */
+struct kb_router_cookie {
+    struct kb_router_cookie *next;
+    struct kb_str text;
+};
+
 /* The filter of one stream; in the stream's arena. */
 struct kb_router {
     KB_OBJ;
@@ -62,7 +68,8 @@ struct kb_router {
     const void *choice;               /* weighted cluster entry */
     struct kb_cluster_local *cluster; /* holds a reference */
     struct kb_stat_block
-        *vhost_stats[2]; /* of the virtual cluster and of stat_prefix; NULL: none */
+        *vhost_stats[2];              /* of the virtual cluster and of stat_prefix; NULL: none */
+    struct kb_router_cookie *cookies; /* of hash policies, for the answer; NULL: none */
     struct kb_upstream_request *upstream; /* the present attempt; NULL while backing off */
     struct kb_host_local *last_host;      /* of the attempt before, which the log may name; holds a
                                              reference, or NULL */

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The upstream half of the router filter: attempts, retries, the answer on its way back, failures
  * and timeouts. */
+#include <xxhash.h>
+
 #include "proxy/api/runtime.h"
 #include "proxy/router/internal_redirect.h"
 #include "proxy/router/shadow.h"
@@ -45,6 +47,45 @@ static void host_tried(struct kb_router *router, const struct kb_host *host)
     router->tried_hosts[router->tried_count++] = host;
 }
 
+/* The value is the same for all requests of a connection, so that those that race get one cookie.
+ */
+static struct kb_str cookie_add(void *arg, const struct kb_hash_cookie *cookie)
+{
+    struct kb_router *router = KB_CAST(arg, kb_router);
+    const struct kb_connection_info *connection = router->info->connection;
+    char remote[KB_ADDR_TEXT_MAX], local[KB_ADDR_TEXT_MAX];
+    struct kb_router_cookie *added = KB_ARENA_NEW(router->arena, struct kb_router_cookie);
+    struct kb_str value;
+
+    if (connection == NULL) {
+        return KB_STR_NULL;
+    }
+    value = kb_str_printf(router->arena, "%.*s%.*s",
+                          KB_STR_ARG(kb_addr_text(&connection->remote, remote)),
+                          KB_STR_ARG(kb_addr_text(&connection->local, local)));
+    value =
+        kb_str_printf(router->arena, "%016llx", (unsigned long long)XXH64(value.p, value.len, 0));
+    added->text = kb_hash_cookie_text(cookie, value, router->arena);
+    added->next = router->cookies;
+    router->cookies = added;
+    return value;
+}
+
+static bool request_hash(void *arg, uint64_t *hash)
+{
+    struct kb_router *router = KB_CAST(arg, kb_router);
+
+    return kb_route_hash(router->route, router->request, router->info, cookie_add, router, hash);
+}
+
+static void cookies_set(const struct kb_router *router, struct kb_header_map *headers)
+{
+    for (const struct kb_router_cookie *cookie = router->cookies; cookie != NULL;
+         cookie = cookie->next) {
+        kb_header_map_add_id(headers, KB_HDR_SET_COOKIE, cookie->text);
+    }
+}
+
 void kb_router_attempt_start(struct kb_router *router)
 {
     struct kb_lb_request lb = {
@@ -52,6 +93,11 @@ void kb_router_attempt_start(struct kb_router *router)
         .info = router->info,
     };
     struct kb_host *host;
+
+    if (KB_UNLIKELY(router->route->policies != NULL) && router->route->policies->hash != NULL) {
+        lb.hash = request_hash;
+        lb.hash_arg = router;
+    }
 
     if (KB_UNLIKELY(router->attempts > 1)) {
         lb.reject_host = host_rejected;
@@ -301,6 +347,7 @@ void kb_router_on_headers(struct kb_router *router, struct kb_header_map *header
     }
     kb_router_charge_code(router, headers->status, headers, upstream, false);
     service_time_set(router, headers);
+    cookies_set(router, headers);
     router->info->response_code = headers->status;
     router->info->response_code_details = KB_STR("via_upstream");
     kb_route_finalize_response(router->route, router->choice, router->request, headers,

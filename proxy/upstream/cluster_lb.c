@@ -2,7 +2,9 @@
 /* Which load balancer a cluster has: load_balancing_policy, or lb_policy with its options, which
  * are turned into the message that the extension reads, as Envoy does. */
 #include "envoy/extensions/load_balancing_policies/least_request/v3/least_request.pb-c.h"
+#include "envoy/extensions/load_balancing_policies/maglev/v3/maglev.pb-c.h"
 #include "envoy/extensions/load_balancing_policies/random/v3/random.pb-c.h"
+#include "envoy/extensions/load_balancing_policies/ring_hash/v3/ring_hash.pb-c.h"
 #include "envoy/extensions/load_balancing_policies/round_robin/v3/round_robin.pb-c.h"
 
 #include "proto/any.h"
@@ -23,6 +25,12 @@ typedef Envoy__Extensions__LoadBalancingPolicies__Common__V3__LocalityLbConfig L
 typedef Envoy__Extensions__LoadBalancingPolicies__RoundRobin__V3__RoundRobin RoundRobin;
 typedef Envoy__Extensions__LoadBalancingPolicies__LeastRequest__V3__LeastRequest LeastRequest;
 typedef Envoy__Extensions__LoadBalancingPolicies__Random__V3__Random Random;
+typedef Envoy__Extensions__LoadBalancingPolicies__RingHash__V3__RingHash RingHash;
+typedef Envoy__Extensions__LoadBalancingPolicies__Maglev__V3__Maglev Maglev;
+typedef Envoy__Extensions__LoadBalancingPolicies__Common__V3__ConsistentHashingLbConfig
+    ConsistentHashingLbConfig;
+typedef Envoy__Extensions__LoadBalancingPolicies__Common__V3__LocalityLbConfig__LocalityWeightedLbConfig
+    LocalityWeightedLbConfig;
 
 #define NEW(arena, lower, type) ((type *)(void *)kb_pb_new(&lower##__descriptor, (arena)))
 
@@ -49,6 +57,66 @@ static LocalityLbConfig *locality_convert(const CommonLbConfig *common, struct k
             Envoy__Extensions__LoadBalancingPolicies__Common__V3__LocalityLbConfig__ZoneAwareLbConfig);
         out->zone_aware_lb_config->fail_traffic_on_panic =
             common->zone_aware_lb_config->fail_traffic_on_panic;
+    }
+    return out;
+}
+
+static ConsistentHashingLbConfig *hashing_convert(const CommonLbConfig *common,
+                                                  struct kb_arena *arena)
+{
+    ConsistentHashingLbConfig *out;
+
+    if (common == NULL || common->consistent_hashing_lb_config == NULL) {
+        return NULL;
+    }
+    out = NEW(arena,
+              envoy__extensions__load_balancing_policies__common__v3__consistent_hashing_lb_config,
+              ConsistentHashingLbConfig);
+    out->use_hostname_for_hashing = common->consistent_hashing_lb_config->use_hostname_for_hashing;
+    out->hash_balance_factor = common->consistent_hashing_lb_config->hash_balance_factor;
+    return out;
+}
+
+static LocalityWeightedLbConfig *weighted_only(const LocalityLbConfig *locality)
+{
+    return locality != NULL &&
+                   locality->locality_config_specifier_case == LOCALITY(LOCALITY_WEIGHTED_LB_CONFIG)
+               ? locality->locality_weighted_lb_config
+               : NULL;
+}
+
+static void *ring_hash_message(const Cluster *cluster, const LocalityLbConfig *locality,
+                               struct kb_arena *arena)
+{
+    RingHash *out =
+        NEW(arena, envoy__extensions__load_balancing_policies__ring_hash__v3__ring_hash, RingHash);
+
+    out->locality_weighted_lb_config = weighted_only(locality);
+    out->consistent_hashing_lb_config = hashing_convert(cluster->common_lb_config, arena);
+    if (cluster->lb_config_case ==
+        ENVOY__CONFIG__CLUSTER__V3__CLUSTER__LB_CONFIG_RING_HASH_LB_CONFIG) {
+        out->minimum_ring_size = cluster->ring_hash_lb_config->minimum_ring_size;
+        out->maximum_ring_size = cluster->ring_hash_lb_config->maximum_ring_size;
+        out->hash_function =
+            cluster->ring_hash_lb_config->hash_function ==
+                    ENVOY__CONFIG__CLUSTER__V3__CLUSTER__RING_HASH_LB_CONFIG__HASH_FUNCTION__MURMUR_HASH_2
+                ? ENVOY__EXTENSIONS__LOAD_BALANCING_POLICIES__RING_HASH__V3__RING_HASH__HASH_FUNCTION__MURMUR_HASH_2
+                : ENVOY__EXTENSIONS__LOAD_BALANCING_POLICIES__RING_HASH__V3__RING_HASH__HASH_FUNCTION__XX_HASH;
+    }
+    return out;
+}
+
+static void *maglev_message(const Cluster *cluster, const LocalityLbConfig *locality,
+                            struct kb_arena *arena)
+{
+    Maglev *out =
+        NEW(arena, envoy__extensions__load_balancing_policies__maglev__v3__maglev, Maglev);
+
+    out->locality_weighted_lb_config = weighted_only(locality);
+    out->consistent_hashing_lb_config = hashing_convert(cluster->common_lb_config, arena);
+    if (cluster->lb_config_case ==
+        ENVOY__CONFIG__CLUSTER__V3__CLUSTER__LB_CONFIG_MAGLEV_LB_CONFIG) {
+        out->table_size = cluster->maglev_lb_config->table_size;
     }
     return out;
 }
@@ -91,7 +159,11 @@ static void *legacy_message(const Cluster *cluster, struct kb_arena *arena, cons
         return out;
     }
     case ENVOY__CONFIG__CLUSTER__V3__CLUSTER__LB_POLICY__RING_HASH:
+        *type_url = POLICIES "ring_hash.v3.RingHash";
+        return ring_hash_message(cluster, locality, arena);
     case ENVOY__CONFIG__CLUSTER__V3__CLUSTER__LB_POLICY__MAGLEV:
+        *type_url = POLICIES "maglev.v3.Maglev";
+        return maglev_message(cluster, locality, arena);
     case ENVOY__CONFIG__CLUSTER__V3__CLUSTER__LB_POLICY__CLUSTER_PROVIDED:
     case ENVOY__CONFIG__CLUSTER__V3__CLUSTER__LB_POLICY__LOAD_BALANCING_POLICY_CONFIG:
     default:
@@ -113,12 +185,8 @@ static void legacy_refuse(const Cluster *message, struct kb_diag *diag)
                       "cluster documentation.",
                       message->name);
     } else {
-        kb_diag_error_hint(diag, KB_STR("implemented are ROUND_ROBIN, LEAST_REQUEST and RANDOM"),
-                           "the load balancing policy %s is not implemented yet",
-                           message->lb_policy ==
-                                   ENVOY__CONFIG__CLUSTER__V3__CLUSTER__LB_POLICY__RING_HASH
-                               ? "RING_HASH"
-                               : "MAGLEV");
+        kb_diag_error(diag, "there is no load balancing policy of the number %u",
+                      (unsigned)message->lb_policy);
     }
     kb_diag_pop(diag);
 }
@@ -209,6 +277,25 @@ static bool is_cluster_provided(const Cluster *message, struct kb_arena *arena)
            message->lb_policy == ENVOY__CONFIG__CLUSTER__V3__CLUSTER__LB_POLICY__CLUSTER_PROVIDED;
 }
 
+/* Only there every host has a name of its own. */
+static void hostname_check(const Cluster *message, struct kb_diag *diag)
+{
+    static const char *const types[] = {"static", "strict_dns", "logical_dns", "eds",
+                                        "original_dst"};
+    const CommonLbConfig *common = message->common_lb_config;
+
+    if (common != NULL && common->consistent_hashing_lb_config != NULL &&
+        common->consistent_hashing_lb_config->use_hostname_for_hashing &&
+        message->cluster_discovery_type_case !=
+            ENVOY__CONFIG__CLUSTER__V3__CLUSTER__CLUSTER_DISCOVERY_TYPE_CLUSTER_TYPE &&
+        message->type != ENVOY__CONFIG__CLUSTER__V3__CLUSTER__DISCOVERY_TYPE__STRICT_DNS) {
+        kb_diag_error(diag,
+                      "Cannot use hostname for consistent hashing loadbalancing for cluster of "
+                      "type: 'envoy.cluster.%s'",
+                      (size_t)message->type < KB_ARRAY_LEN(types) ? types[message->type] : "");
+    }
+}
+
 static void provided_read(const Cluster *message, struct kb_cluster_impl *cluster,
                           const struct kb_lb_ops *provided, struct kb_factory_context *factory,
                           struct kb_diag *diag)
@@ -237,6 +324,7 @@ void kb_cluster_lb_read(const Envoy__Config__Cluster__V3__Cluster *message,
     const void *legacy;
     const struct kb_extension *extension;
 
+    hostname_check(message, diag);
     if (provided != NULL) {
         provided_read(message, cluster, provided, factory, diag);
         return;

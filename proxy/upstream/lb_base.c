@@ -188,8 +188,7 @@ static int locality_pick(struct kb_lb_base *base, uint32_t priority, bool degrad
                : (int)kb_edf_pick(localities->edf, locality_weight, localities->weights);
 }
 
-/* The priority that `random` falls on; *degraded says which of its hosts. */
-static uint32_t priority_pick(const struct kb_priority_set *set, uint64_t random, bool *degraded)
+uint32_t kb_lb_priority_pick(const struct kb_priority_set *set, uint64_t random, bool *degraded)
 {
     uint32_t at = (uint32_t)(random % 100) + 1, sum = 0;
 
@@ -223,7 +222,7 @@ static struct kb_lb_source *source_pick(struct kb_lb_base *base)
     if (KB_LIKELY(base->direct)) {
         return &base->sources[SOURCE_HEALTHY];
     }
-    p = priority_pick(set, random_next(base), &degraded);
+    p = kb_lb_priority_pick(set, random_next(base), &degraded);
     hosts = &set->sets[p];
     sources = &base->sources[base->priorities[p].first];
     if (hosts->panic) {

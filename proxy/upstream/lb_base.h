@@ -61,6 +61,9 @@ void kb_lb_base_dispose(struct kb_lb_base *base);
 void kb_lb_base_hosts_changed(struct kb_lb *lb, const struct kb_priority_set *set);
 struct kb_host *kb_lb_base_choose_host(struct kb_lb *lb, const struct kb_lb_request *request);
 
+/* The priority that `random` falls on; *degraded says which of its hosts. */
+uint32_t kb_lb_priority_pick(const struct kb_priority_set *set, uint64_t random, bool *degraded);
+
 struct Envoy__Extensions__LoadBalancingPolicies__Common__V3__LocalityLbConfig;
 /* Reads locality_lb_config (may be NULL) into the head of a configuration. */
 void kb_lb_config_read_locality(

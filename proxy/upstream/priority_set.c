@@ -278,6 +278,18 @@ struct kb_priority_set *kb_priority_set_ref(struct kb_priority_set *set)
     return set;
 }
 
+static void tables_free(struct kb_priority_set *set)
+{
+    struct kb_hash_table **tables = set->lb_tables;
+
+    for (uint32_t p = 0; tables != NULL && p < set->count; p++) {
+        if (tables[p] != NULL) {
+            set->lb_table_destroy(tables[p]);
+        }
+    }
+    free(tables);
+}
+
 void kb_priority_set_unref(struct kb_priority_set *set)
 {
     struct kb_cluster_impl *cluster = set->cluster;
@@ -293,6 +305,7 @@ void kb_priority_set_unref(struct kb_priority_set *set)
     for (uint32_t i = 0; i < set->retired_count; i++) {
         kb_shared_text_unref(set->retired[i]);
     }
+    tables_free(set);
     free(set->retired);
     free(set->removed);
     KB_OBJ_CLEAR(set);

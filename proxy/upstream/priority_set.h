@@ -48,6 +48,9 @@ struct kb_priority_set {
     uint32_t degraded_count;
     uint32_t excluded_count;
     uint32_t overprovisioning_factor; /* 140: percent */
+    /* Of consistent load balancers, by priority; made by workers (atomic), freed with the set. */
+    struct kb_hash_table **lb_tables;
+    void (*lb_table_destroy)(struct kb_hash_table *table);
     uint32_t count;
     struct kb_host_set sets[]; /* by priority; [0] is always there */
 };

@@ -15,11 +15,6 @@
 
 extern const struct kb_cluster_type_ops kb_cluster_type_eds;
 
-/* Until there is an xDS client to link with. */
-extern __typeof__(kb_subscription_create) kb_subscription_create __attribute__((weak));
-extern __typeof__(kb_subscription_start) kb_subscription_start __attribute__((weak));
-extern __typeof__(kb_subscription_destroy) kb_subscription_destroy __attribute__((weak));
-
 /* The subscription has a group of its own under the same prefix that counts these. */
 static const uint16_t hidden_stats[] = {KB_STAT_CLUSTER_UPDATE_ATTEMPT,
                                         KB_STAT_CLUSTER_UPDATE_FAILURE,
@@ -159,11 +154,7 @@ static void subscription_create(struct eds_cluster *eds,
 
     kb_diag_push(diag, "eds_cluster_config");
     kb_diag_push(diag, "eds_config");
-    if (kb_subscription_create == NULL) {
-        kb_diag_error(diag, "EDS is not implemented yet");
-    } else {
-        eds->subscription = kb_subscription_create(factory->server, &options, diag);
-    }
+    eds->subscription = kb_subscription_create(factory->server, &options, diag);
     kb_diag_pop(diag);
     kb_diag_pop(diag);
 }
