@@ -405,6 +405,9 @@ static void dependencies_initialized(void *arg)
     struct kb_server *server = KB_CAST(arg, kb_server);
     struct kb_str error;
 
+    if (server->lifecycle.shutting_down) {
+        return;
+    }
     KB_LOG(CONFIG, INFO, "all dependencies initialized. starting workers");
     if (kb_listener_manager_start(server->listeners, &server->diag.arena, &error) != 0) {
         server->exit_code = exit_code_fail(server->options, error.p);
@@ -534,6 +537,9 @@ static void server_dispose(struct kb_server *server)
     if (server->admin_listener != NULL) {
         kb_listener_destroy(server->admin_listener);
     }
+    if (context->init != NULL) {
+        kb_init_manager_dispose(context->init); /* whoever waited waits no more */
+    }
     kb_lds_api_destroy(server->lds);
     kb_cds_api_destroy(server->cds);
     if (server->listeners != NULL) {
@@ -547,7 +553,6 @@ static void server_dispose(struct kb_server *server)
         kb_loop_run_once(&server->main.loop, false); /* streams of subscriptions that are gone */
         kb_xds_glue_destroy(context->xds);
         kb_file_watcher_destroy(context->files);
-        kb_init_manager_dispose(&server->init);
     }
     kb_log_file_dispose_all();
     kb_runtime_destroy(context->runtime);

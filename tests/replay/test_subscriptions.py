@@ -197,6 +197,16 @@ def test_nobody_answers_and_the_proxy_lives(plane, under, delta):
                                                  "listener_manager.lds.init_fetch_timeout": 1}
 
 
+def test_it_ends_cleanly_before_listeners_came(plane, under, delta):
+    under(delta)  # the fixture ends it, and looks at its exit code
+    script = Script(plane, delta)
+    plane.wait(lambda r: r.type == "CDS")
+    script.clusters(cluster("c1"))
+    script.wanted("c1")
+    script.endpoints("c1", 1)
+    plane.wait(lambda r: r.type == "LDS")
+
+
 def test_the_dump_shows_what_was_sent(plane, under, delta):
     proxy = under(delta)
     script = Script(plane, delta)
