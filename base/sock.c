@@ -55,7 +55,8 @@ static int listen_on(int fd, const struct kb_addr *addr,
                      const struct kb_sock_listen_options *options, const char **what)
 {
     *what = listen_options_set(fd, addr, options);
-    if (*what != NULL) {
+    if (*what != NULL ||
+        (options->before_bind != NULL && options->before_bind(fd, options->arg, what) != 0)) {
         return last_error();
     }
     if (addr->sa.sa_family == AF_UNIX && addr->un.sun_path[0] != '\0') {

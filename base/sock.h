@@ -15,6 +15,9 @@ struct kb_sock_listen_options {
     bool bind_only;   /* kb_sock_start_listening comes later */
     int backlog;      /* 0: the system's maximum */
     uint32_t unix_mode;
+    /* Sets further options before bind(); not 0: failed, with errno and *what. May be NULL. */
+    int (*before_bind)(int fd, const void *arg, const char **what);
+    const void *arg;
 };
 
 /* A listening socket; *bound gets the address with the real port. On error *what names the call

@@ -235,9 +235,8 @@ static void endpoints_visit(const struct kb_cluster_entry *entry, bool dynamic,
     kb_arena_dispose(&arena);
 }
 
-static void listener_config_visit(void *arg, const struct kb_listener *listener)
+static void static_listener_visit(const struct configs_visit *v, const struct kb_listener *listener)
 {
-    const struct configs_visit *v = arg;
     Envoy__Admin__V3__ListenersConfigDump__StaticListener *message;
     struct kb_arena arena;
 
@@ -246,8 +245,49 @@ static void listener_config_visit(void *arg, const struct kb_listener *listener)
                   envoy__admin__v3__listeners_config_dump__static_listener, &arena);
     message->listener = kb_admin_any_of_bytes(&envoy__config__listener__v3__listener__descriptor,
                                               listener->message, &arena);
-    message->last_updated = kb_admin_timestamp(listener->added_wall_ns, &arena);
+    message->last_updated = kb_admin_timestamp(listener->updated_wall_ns, &arena);
     v->visit(v->arg, "static_listeners", listener->name, &message->base);
+    kb_arena_dispose(&arena);
+}
+
+/* One version of a listener of the control plane; NULL when there is none. */
+static Envoy__Admin__V3__ListenersConfigDump__DynamicListenerState *
+listener_state(const struct kb_listener *listener, struct kb_arena *arena)
+{
+    Envoy__Admin__V3__ListenersConfigDump__DynamicListenerState *state;
+
+    if (listener == NULL) {
+        return NULL;
+    }
+    state = NEW(Envoy__Admin__V3__ListenersConfigDump__DynamicListenerState,
+                envoy__admin__v3__listeners_config_dump__dynamic_listener_state, arena);
+    state->version_info = kb_admin_text(listener->version, arena);
+    state->listener = kb_admin_any_of_bytes(&envoy__config__listener__v3__listener__descriptor,
+                                            listener->message, arena);
+    state->last_updated = kb_admin_timestamp(listener->updated_wall_ns, arena);
+    return state;
+}
+
+static void listener_config_visit(void *arg, const struct kb_listener_view *view)
+{
+    const struct configs_visit *v = arg;
+    Envoy__Admin__V3__ListenersConfigDump__DynamicListener *message;
+    struct kb_arena arena;
+
+    if (!view->dynamic) {
+        if (view->active != NULL) {
+            static_listener_visit(v, view->active);
+        }
+        return;
+    }
+    kb_arena_init(&arena, NULL);
+    message = NEW(Envoy__Admin__V3__ListenersConfigDump__DynamicListener,
+                  envoy__admin__v3__listeners_config_dump__dynamic_listener, &arena);
+    message->name = kb_admin_text(view->name, &arena);
+    message->active_state = listener_state(view->active, &arena);
+    message->warming_state = listener_state(view->warming, &arena);
+    message->draining_state = listener_state(view->draining, &arena);
+    v->visit(v->arg, "dynamic_listeners", view->name, &message->base);
     kb_arena_dispose(&arena);
 }
 
@@ -290,21 +330,25 @@ static void chain_routes_visit(const Envoy__Config__Listener__V3__FilterChain *c
     }
 }
 
-static void listener_routes_visit(void *arg, const struct kb_listener *listener)
+static void listener_routes_visit(void *arg, const struct kb_listener_view *view)
 {
     const struct configs_visit *v = arg;
+    const struct kb_listener *listener = view->active;
     ProtobufCMessage *unpacked;
     struct kb_arena arena;
 
+    if (listener == NULL) {
+        return;
+    }
     kb_arena_init(&arena, NULL);
     if (kb_pb_unpack(&envoy__config__listener__v3__listener__descriptor, listener->message, &arena,
                      &unpacked) == 0) {
         const Envoy__Config__Listener__V3__Listener *message = (const void *)unpacked;
 
         for (size_t i = 0; i < message->n_filter_chains; i++) {
-            chain_routes_visit(message->filter_chains[i], listener->added_wall_ns, &arena, v);
+            chain_routes_visit(message->filter_chains[i], listener->updated_wall_ns, &arena, v);
         }
-        chain_routes_visit(message->default_filter_chain, listener->added_wall_ns, &arena, v);
+        chain_routes_visit(message->default_filter_chain, listener->updated_wall_ns, &arena, v);
     }
     kb_arena_dispose(&arena);
 }

@@ -112,13 +112,15 @@ struct listener_visit {
     void *arg;
 };
 
-static void listener_visit(void *arg, const struct kb_listener *listener)
+static void listener_visit(void *arg, const struct kb_listener_view *view)
 {
     const struct listener_visit *v = arg;
     struct kb_admin_listener shown = {
-        .name = listener->name, .addrs = &listener->bound, .addr_count = 1};
+        .name = view->name, .addrs = view->bound, .addr_count = view->bound_count};
 
-    v->visit(v->arg, &shown);
+    if (view->active != NULL) {
+        v->visit(v->arg, &shown);
+    }
 }
 
 void kb_admin_core_visit_listeners(const struct kb_admin_core *core, kb_admin_listener_fn visit,

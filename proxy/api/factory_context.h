@@ -16,6 +16,7 @@ struct Google__Protobuf__Struct;
 struct kb_file_watcher;
 struct kb_xds_glue;
 struct kb_rds;
+struct kb_drain_state;
 
 /* The process as rooms see it; owned by proxy/server, lives until exit. */
 struct kb_server_context {
@@ -47,6 +48,7 @@ struct kb_server_context {
     uint64_t
         drain_deadline_ms; /* when the drain time is over, kb_loop_now_ms; valid while draining */
     uint64_t drain_inbound_deadline_ms; /* likewise for draining_inbound */
+    uint32_t filter_chains_draining;    /* how many; likewise */
     bool validate_only;
 };
 
@@ -60,6 +62,7 @@ struct kb_factory_context {
     struct kb_str http_stat_prefix; /* of the connection manager being built: "http.ingress."; empty
                                        outside of one */
     struct kb_str listener_name;
-    bool inbound;           /* the listener's traffic_direction is INBOUND */
-    bool drain_modify_only; /* its drain_type is MODIFY_ONLY */
+    const struct kb_drain_state *drain; /* of the filter chain being built; NULL: never drains */
+    bool inbound;                       /* the listener's traffic_direction is INBOUND */
+    bool drain_modify_only;             /* its drain_type is MODIFY_ONLY */
 };

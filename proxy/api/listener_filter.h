@@ -23,7 +23,6 @@ struct kb_sniffed {
 struct kb_listener_socket {
     struct kb_conn *conn; /* info.local and info.remote may be changed; `in` holds what came */
     bool local_address_restored; /* info.local is where the client wanted to go */
-    bool filter_error;           /* set before KB_LISTENER_FILTER_CLOSE: counts as an error */
 };
 
 enum kb_listener_filter_status {

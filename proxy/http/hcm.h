@@ -106,13 +106,14 @@ struct kb_hcm_config {
     bool flush_access_log_on_new_request;
     bool flush_log_on_tunnel_established;
     bool never_drains; /* the admin port: a draining server leaves its connections open */
-    bool inbound, drain_modify_only;     /* of the listener: see kb_drain_close */
-    uint64_t idle_timeout_ms;            /* connection; 0: none */
-    uint64_t stream_idle_timeout_ms;     /* 0: none */
-    uint64_t request_timeout_ms;         /* 0: none */
-    uint64_t request_headers_timeout_ms; /* 0: none */
-    uint64_t max_connection_duration_ms; /* 0: none */
-    uint64_t max_stream_duration_ms;     /* 0: none */
+    bool inbound, drain_modify_only;          /* of the listener: see kb_drain_close */
+    const struct kb_drain_state *drain_state; /* of the filter chain; may be NULL */
+    uint64_t idle_timeout_ms;                 /* connection; 0: none */
+    uint64_t stream_idle_timeout_ms;          /* 0: none */
+    uint64_t request_timeout_ms;              /* 0: none */
+    uint64_t request_headers_timeout_ms;      /* 0: none */
+    uint64_t max_connection_duration_ms;      /* 0: none */
+    uint64_t max_stream_duration_ms;          /* 0: none */
     uint64_t drain_timeout_ms;
     uint64_t delayed_close_ms;
 };

@@ -453,6 +453,7 @@ struct kb_hcm_config *kb_hcm_config_create(const hcm_message *m, struct kb_facto
         kb_str_printf(&config->arena, "http.%.*s.", KB_STR_ARG(config->stat_prefix));
     config->inbound = factory->inbound;
     config->drain_modify_only = factory->drain_modify_only;
+    config->drain_state = factory->drain;
     config->h1.max_head_bytes = kb_wkt_u32(m->max_request_headers_kb, HEADERS_KB_DEFAULT) * 1024;
     common_apply(config, m->common_http_protocol_options);
     timeouts_apply(config, m);

@@ -118,10 +118,16 @@ static void local_completed(struct kb_stream *stream)
 static bool server_drains(struct kb_hcm *hcm)
 {
     const struct kb_hcm_config *config = hcm->config;
+    uint64_t now_ms, random;
 
-    return kb_drain_any(config->server) && !config->never_drains &&
-           kb_drain_close(config->server, config->inbound, config->drain_modify_only,
-                          kb_loop_now_ms(&hcm->worker->loop), kb_rand_u64(&hcm->worker->rand));
+    if (KB_LIKELY(!kb_drain_any(config->server)) || config->never_drains) {
+        return false;
+    }
+    now_ms = kb_loop_now_ms(&hcm->worker->loop);
+    random = kb_rand_u64(&hcm->worker->rand);
+    return kb_drain_close(config->server, config->inbound, config->drain_modify_only, now_ms,
+                          random) ||
+           kb_drain_chain_close(config->server, config->drain_state, now_ms, random);
 }
 
 /* The connection is not HTTP any more after this answer. */

@@ -1,225 +1,88 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Accepting on one worker, and the connections that come of it: each with its chain of network
- * filters (Envoy ActiveTcpListener, ActiveTcpConnection). */
+/* What happens to a connection between accept and its listener filters: limits, the worker that
+ * gets it, and the connection object (Envoy ActiveTcpListener). */
 #include <stdlib.h>
+#include <unistd.h>
 
-#include "base/log.h"
 #include "base/mem.h"
-#include "proxy/listener/listener.h"
+#include "proxy/api/runtime.h"
+#include "proxy/listener/listener_internal.h"
 
-#define ACCEPT_PAUSE_MS 100 /* out of descriptors: others need time to close some */
-#define FILTERS_MAX     16
+/* ---- limits ---- */
 
-/* One accepted connection. */
-struct active_connection {
-    KB_OBJ;
-    struct kb_list link;
-    struct kb_listener_worker *lw;
-    struct kb_conn *conn;
-    const struct kb_filter_chain *chain;
-    struct kb_deferred destroy;
-    void *filters[FILTERS_MAX];
-    size_t filter_count;
-    size_t ready_count; /* filters that let the connection begin */
-    bool closed;
-};
-KB_OBJ_MAGIC(active_connection, 0x41435443);
+/* Downstream connections of a worker, whatever the listener; each written by its worker alone. */
+static struct {
+    uint32_t count;
+    uint8_t pad[60]; /* a cache line */
+} totals[KB_WORKERS_MAX + 1];
 
-static void connection_destroy(struct kb_deferred *deferred);
-
-/* ---- the filter chain ---- */
-
-static void filters_new_connection(struct active_connection *active)
+static void count_set(uint32_t *count, uint32_t value)
 {
-    for (; active->ready_count < active->filter_count && !active->closed; active->ready_count++) {
-        const struct kb_network_filter_ops *ops = active->chain->filters[active->ready_count].ops;
+    __atomic_store_n(count, value, __ATOMIC_RELAXED);
+}
 
-        if (ops->on_new_connection != NULL &&
-            ops->on_new_connection(active->filters[active->ready_count]) ==
-                KB_NETWORK_FILTER_STOP) {
-            active->ready_count++;
-            return;
-        }
+void kb_listener_worker_count(struct kb_listener_worker *lw)
+{
+    count_set(&lw->connection_count, lw->connection_count + 1);
+    count_set(&totals[lw->worker->index].count, totals[lw->worker->index].count + 1);
+}
+
+void kb_listener_worker_uncount(struct kb_listener_worker *lw)
+{
+    count_set(&lw->connection_count, lw->connection_count - 1);
+    count_set(&totals[lw->worker->index].count, totals[lw->worker->index].count - 1);
+}
+
+static uint64_t connections_total(const struct kb_server_context *server)
+{
+    uint64_t count = 0;
+
+    for (uint32_t i = 0; i < server->worker_count; i++) {
+        count += __atomic_load_n(&totals[i].count, __ATOMIC_RELAXED);
     }
+    return count;
 }
 
-static void active_on_data(void *owner, struct kb_buf *in, bool end_stream)
+/* Of all workers; the others' counts may be an instant old. */
+static uint64_t connections_of(const struct kb_active_listener *active)
 {
-    struct active_connection *active = KB_CAST(owner, active_connection);
+    uint64_t count = 0;
 
-    for (size_t i = 0; i < active->filter_count && !active->closed; i++) {
-        if (active->ready_count <= i) {
-            filters_new_connection(active);
-        }
-        if (active->ready_count <= i ||
-            active->chain->filters[i].ops->on_data(active->filters[i], in, end_stream) ==
-                KB_NETWORK_FILTER_STOP) {
-            return;
-        }
+    for (uint32_t i = 0; i < active->worker_count; i++) {
+        count += __atomic_load_n(&active->workers[i].connection_count, __ATOMIC_RELAXED);
     }
+    return count;
 }
 
-static void closed_count(struct active_connection *active)
+static bool over_limit(struct kb_listener_worker *lw)
 {
-    struct kb_listener_worker *lw = active->lw;
+    const struct kb_listener *listener = lw->listener;
+    const struct kb_runtime *runtime = listener->server->runtime;
 
-    kb_stat_gauge_add(lw->stats, KB_STAT_LISTENER_DOWNSTREAM_CX_ACTIVE, -1);
-    kb_stat_inc(lw->stats, KB_STAT_LISTENER_DOWNSTREAM_CX_DESTROY);
-    kb_stat_gauge_add(lw->worker_stats, KB_STAT_LISTENER_WORKER_DOWNSTREAM_CX_ACTIVE, -1);
-    kb_stat_record(lw->stats, KB_STAT_LISTENER_DOWNSTREAM_CX_LENGTH_MS,
-                   (kb_loop_now_ns(&lw->worker->loop) - active->conn->info.start_ns) / 1000000);
-}
-
-static void active_on_event(void *owner, enum kb_conn_event event)
-{
-    struct active_connection *active = KB_CAST(owner, active_connection);
-
-    if (active->closed) {
-        return;
+    if (KB_LIKELY(!kb_runtime_has_keys(runtime))) {
+        return false;
     }
-    for (size_t i = 0; i < active->filter_count; i++) {
-        active->chain->filters[i].ops->on_event(active->filters[i], event);
+    if (connections_of(lw->active) >=
+        kb_runtime_get_u64(runtime, listener->connection_limit_key, UINT64_MAX)) {
+        kb_stat_inc(lw->stats, KB_STAT_LISTENER_DOWNSTREAM_CX_OVERFLOW);
+        return true;
     }
-    if (event == KB_CONN_CONNECTED) {
-        return;
+    if (!listener->ignore_global_limit && !listener->admin &&
+        connections_total(listener->server) >=
+            kb_runtime_get_u64(runtime, KB_STR("overload.global_downstream_max_connections"),
+                               UINT64_MAX)) {
+        kb_stat_inc(lw->stats, KB_STAT_LISTENER_DOWNSTREAM_GLOBAL_CX_OVERFLOW);
+        return true;
     }
-    active->closed = true;
-    closed_count(active);
-    /* Behind what the filters have deferred in this event. */
-    kb_loop_defer(&active->lw->worker->loop, &active->destroy);
+    return false;
 }
 
-static void active_on_above_high(void *owner)
+/* ---- on the worker that has it ---- */
+
+static void take(struct kb_listener_worker *lw, int fd, const struct kb_addr *remote,
+                 const struct kb_addr *bound)
 {
-    struct active_connection *active = KB_CAST(owner, active_connection);
-
-    for (size_t i = 0; i < active->filter_count; i++) {
-        if (active->chain->filters[i].ops->on_above_high != NULL) {
-            active->chain->filters[i].ops->on_above_high(active->filters[i]);
-        }
-    }
-}
-
-static void active_on_below_low(void *owner)
-{
-    struct active_connection *active = KB_CAST(owner, active_connection);
-
-    for (size_t i = 0; i < active->filter_count; i++) {
-        if (active->chain->filters[i].ops->on_below_low != NULL) {
-            active->chain->filters[i].ops->on_below_low(active->filters[i]);
-        }
-    }
-}
-
-static void active_on_sent(void *owner, size_t n)
-{
-    struct active_connection *active = KB_CAST(owner, active_connection);
-
-    for (size_t i = 0; i < active->filter_count; i++) {
-        if (active->chain->filters[i].ops->on_sent != NULL) {
-            active->chain->filters[i].ops->on_sent(active->filters[i], n);
-        }
-    }
-}
-
-static const struct kb_conn_callbacks active_callbacks = {
-    .on_data = active_on_data,
-    .on_event = active_on_event,
-    .on_above_high = active_on_above_high,
-    .on_below_low = active_on_below_low,
-    .on_sent = active_on_sent,
-};
-
-static void connection_destroy(struct kb_deferred *deferred)
-{
-    struct active_connection *active = KB_CONTAINER_OF(deferred, struct active_connection, destroy);
-
-    for (size_t i = 0; i < active->filter_count; i++) {
-        active->chain->filters[i].ops->destroy(active->filters[i]);
-    }
-    kb_list_unlink(&active->link);
-    active->lw->connection_count--;
-    KB_OBJ_CLEAR(active);
-    free(active);
-}
-
-/* ---- accepting ---- */
-
-static void no_chain(struct kb_listener_worker *lw, struct kb_conn *conn);
-
-static void connection_begin(struct kb_listener_worker *lw, struct kb_conn *conn)
-{
-    struct kb_listener *listener = lw->listener;
-    const struct kb_filter_chain *chain = kb_filter_chain_find(listener, &conn->info);
-    struct active_connection *active;
-
-    if (chain == NULL) {
-        no_chain(lw, conn);
-        return;
-    }
-    active = kb_calloc(1, sizeof(*active));
-    KB_OBJ_SET(active, active_connection);
-    active->lw = lw;
-    active->conn = conn;
-    active->chain = chain;
-    kb_deferred_init(&active->destroy, connection_destroy);
-    kb_list_push_back(&lw->connections, &active->link);
-    lw->connection_count++;
-    conn->info.listener_name = listener->name;
-    conn->info.listener_metadata = listener->metadata;
-    conn->info.filter_chain_name = chain->name;
-    kb_conn_set_owner(conn, &active_callbacks, active);
-    kb_stat_inc(lw->stats, KB_STAT_LISTENER_DOWNSTREAM_CX_TOTAL);
-    kb_stat_inc(lw->worker_stats, KB_STAT_LISTENER_WORKER_DOWNSTREAM_CX_TOTAL);
-    kb_stat_gauge_add(lw->stats, KB_STAT_LISTENER_DOWNSTREAM_CX_ACTIVE, 1);
-    kb_stat_gauge_add(lw->worker_stats, KB_STAT_LISTENER_WORKER_DOWNSTREAM_CX_ACTIVE, 1);
-    for (size_t i = 0; i < chain->filter_count; i++) {
-        active->filters[i] = chain->filters[i].ops->create(chain->filters[i].config, conn);
-        active->filter_count = i + 1;
-    }
-    filters_new_connection(active);
-    kb_conn_start(conn);
-}
-
-static void ignore_data(void *owner, struct kb_buf *in, bool end_stream)
-{
-    (void)owner;
-    (void)in;
-    (void)end_stream;
-}
-
-static void ignore_event(void *owner, enum kb_conn_event event)
-{
-    (void)owner;
-    (void)event;
-}
-
-static const struct kb_conn_callbacks unowned_callbacks = {.on_data = ignore_data,
-                                                           .on_event = ignore_event};
-
-/* No chain is for this connection (Envoy closes it with details filter_chain_not_found). */
-static void no_chain(struct kb_listener_worker *lw, struct kb_conn *conn)
-{
-    kb_stat_inc(lw->stats, KB_STAT_LISTENER_NO_FILTER_CHAIN_MATCH);
-    kb_conn_set_owner(conn, &unowned_callbacks, NULL);
-    kb_conn_close(conn, KB_CONN_NO_FLUSH);
-}
-
-static void accept_pause(struct kb_listener_worker *lw)
-{
-    KB_LOG(CONN_HANDLER, ERROR,
-           "listener '%.*s': the process is out of file descriptors or memory, accepting pauses "
-           "for %d ms; raise the "
-           "limit of open files (ulimit -n)",
-           KB_STR_ARG(lw->listener->name), ACCEPT_PAUSE_MS);
-    kb_io_watch(&lw->io, 0);
-    kb_loop_timer_arm(&lw->worker->loop, &lw->accept_timer, ACCEPT_PAUSE_MS);
-}
-
-static void accepted(struct kb_listener_worker *lw, int fd, const struct kb_addr *remote)
-{
-    struct kb_listener *listener = lw->listener;
-    struct kb_addr local = listener->bound;
+    struct kb_addr local = *bound;
     struct kb_conn *conn;
 
     if (kb_addr_is_any(&local)) {
@@ -230,95 +93,126 @@ static void accepted(struct kb_listener_worker *lw, int fd, const struct kb_addr
             &local; /* clients of a path have no name of their own; Envoy shows the listener's */
     }
     kb_stat_gauge_add(lw->stats, KB_STAT_LISTENER_DOWNSTREAM_PRE_CX_ACTIVE, 0);
-    conn = kb_conn_create_accepted(lw->worker, fd, remote, &local, listener->buffer_limit);
-    if (conn != NULL) {
-        connection_begin(lw, conn);
-    }
-}
-
-static void listen_ready(struct kb_io *io, unsigned events)
-{
-    struct kb_listener_worker *lw = KB_CONTAINER_OF(io, struct kb_listener_worker, io);
-    uint32_t count = 0;
-
-    (void)events;
-    KB_ASSERT(lw->kb_magic == (uint32_t)KB_MAGIC_kb_listener_worker);
-    for (; count < lw->listener->accepts_per_event && lw->open; count++) {
-        struct kb_addr remote;
-        int fd;
-        int rc = kb_sock_accept(io->fd, &fd, &remote);
-
-        if (rc == KB_ENOMEM) {
-            accept_pause(lw);
-        }
-        if (rc != 0) {
-            break;
-        }
-        accepted(lw, fd, &remote);
-    }
-    if (count > 0) {
-        kb_stat_record(lw->stats, KB_STAT_LISTENER_CONNECTIONS_ACCEPTED_PER_SOCKET_EVENT, count);
-    }
-}
-
-static void accept_timer_fired(struct kb_timer *timer)
-{
-    struct kb_listener_worker *lw = KB_CONTAINER_OF(timer, struct kb_listener_worker, accept_timer);
-
-    KB_ASSERT(lw->kb_magic == (uint32_t)KB_MAGIC_kb_listener_worker);
-    if (lw->open) {
-        kb_io_watch(&lw->io, KB_IO_READ);
-    }
-}
-
-void kb_listener_worker_start(struct kb_listener_worker *lw)
-{
-    struct kb_listener *listener = lw->listener;
-
-    lw->stats = kb_stat_group_block(listener->stats, lw->worker->index);
-    lw->worker_stats =
-        kb_stat_group_block(listener->worker_stats[lw - listener->workers], lw->worker->index);
-    kb_timer_init(&lw->accept_timer, accept_timer_fired);
-    if (lw->fd < 0) {
+    conn = kb_conn_create_accepted(lw->worker, fd, remote, &local, lw->listener->buffer_limit);
+    if (conn == NULL) {
         return;
     }
-    if (kb_io_open(&lw->worker->loop, &lw->io, lw->fd, listen_ready) != 0) {
-        KB_LOG(CONN_HANDLER, ERROR,
-               "listener '%.*s' cannot be watched: the system is out of descriptors",
-               KB_STR_ARG(listener->name));
-        return;
-    }
-    lw->open = true;
-    lw->fd = -1;
-    kb_io_watch(&lw->io, KB_IO_READ);
-}
-
-void kb_listener_worker_stop(struct kb_listener_worker *lw)
-{
-    if (!lw->open) {
-        return;
-    }
-    lw->open = false;
-    kb_loop_timer_cancel(&lw->worker->loop, &lw->accept_timer);
-    kb_io_close(&lw->io, NULL);
-}
-
-void kb_listener_worker_close_all(struct kb_listener_worker *lw)
-{
-    KB_LIST_FOREACH (link, &lw->connections) {
-        kb_conn_close(KB_LIST_ENTRY(link, struct active_connection, link)->conn, KB_CONN_NO_FLUSH);
+    kb_listener_worker_count(lw);
+    if (lw->listener->filter_count > 0) {
+        kb_active_socket_begin(lw, conn, true);
+    } else {
+        kb_active_connection_begin(lw, conn);
     }
 }
 
-void kb_listener_worker_drain(struct kb_listener_worker *lw)
-{
-    KB_LIST_FOREACH (link, &lw->connections) {
-        struct active_connection *active = KB_LIST_ENTRY(link, struct active_connection, link);
+/* ---- exact balance ---- */
 
-        for (size_t i = 0; i < active->filter_count; i++) {
-            if (active->chain->filters[i].ops->on_drain != NULL) {
-                active->chain->filters[i].ops->on_drain(active->filters[i]);
-            }
+/* On its way to another worker. */
+struct balanced {
+    struct kb_listener_worker *lw;
+    int fd;
+    struct kb_addr remote;
+    struct kb_addr bound;
+};
+
+static void balanced_arrive(void *arg)
+{
+    struct balanced *balanced = arg;
+    struct kb_listener_worker *lw = KB_CAST(balanced->lw, kb_listener_worker);
+
+    __atomic_sub_fetch(&lw->balanced_count, 1, __ATOMIC_RELAXED);
+    if (lw->accepting) {
+        take(lw, balanced->fd, &balanced->remote, &balanced->bound);
+    } else {
+        close(balanced->fd);
+    }
+    free(balanced);
+    kb_active_listener_release(lw->active);
+}
+
+/* The worker with the fewest connections; one that is on its way counts. */
+static struct kb_listener_worker *worker_pick(struct kb_listener_worker *lw)
+{
+    struct kb_active_listener *active = lw->active;
+    struct kb_listener_worker *best = NULL;
+    uint32_t best_count = 0;
+
+    pthread_mutex_lock(&active->balance);
+    for (uint32_t i = 0; i < active->worker_count; i++) {
+        struct kb_listener_worker *other = &active->workers[i];
+        uint32_t count = __atomic_load_n(&other->connection_count, __ATOMIC_RELAXED) +
+                         __atomic_load_n(&other->balanced_count, __ATOMIC_RELAXED);
+
+        if (best == NULL || count < best_count) {
+            best = other;
+            best_count = count;
         }
     }
+    if (best != lw) {
+        __atomic_add_fetch(&best->balanced_count, 1, __ATOMIC_RELAXED);
+        __atomic_add_fetch(&active->workers_holding, 1, __ATOMIC_RELAXED);
+    }
+    pthread_mutex_unlock(&active->balance);
+    return best;
+}
+
+static void balanced_send(struct kb_listener_worker *lw, int fd, const struct kb_addr *remote,
+                          const struct kb_addr *bound)
+{
+    struct balanced *balanced = kb_calloc(1, sizeof(*balanced));
+
+    balanced->lw = lw;
+    balanced->fd = fd;
+    balanced->remote = *remote;
+    balanced->bound = *bound;
+    kb_loop_post(&lw->worker->loop, balanced_arrive, balanced);
+}
+
+/* ---- accepted ---- */
+
+void kb_listener_accepted(struct kb_listener_worker *lw, int fd, const struct kb_addr *remote,
+                          const struct kb_addr *bound)
+{
+    if (!lw->accepting || over_limit(lw)) {
+        close(fd);
+        return;
+    }
+    if (KB_UNLIKELY(lw->listener->exact_balance)) {
+        struct kb_listener_worker *picked = worker_pick(lw);
+
+        if (picked != lw) {
+            balanced_send(picked, fd, remote, bound);
+            return;
+        }
+    }
+    take(lw, fd, remote, bound);
+}
+
+void kb_listener_log(struct kb_listener_worker *lw, const struct kb_conn *conn, uint32_t flags,
+                     struct kb_str details)
+{
+    const struct kb_formatter_input input = {.access_log_type = NULL};
+    const struct kb_loop *loop = &lw->worker->loop;
+    struct kb_stream_info info;
+    struct kb_arena arena;
+
+    if (lw->listener == NULL || lw->listener->access_log == NULL) {
+        return;
+    }
+    memset(&info, 0, sizeof(info));
+    info.connection = &conn->info;
+    info.worker = lw->worker;
+    info.start_ns = conn->info.start_ns;
+    info.end_ns = kb_loop_now_ns(loop);
+    info.wall_start_ns = kb_loop_wall_ns(loop) - (info.end_ns - info.start_ns);
+    info.remote = conn->info.remote;
+    info.response_code_details = details;
+    for (unsigned i = 0; i < KB_RF_COUNT; i++) {
+        if ((flags & (UINT32_C(1) << i)) != 0) {
+            kb_stream_info_set_flag(&info, (enum kb_response_flag)i);
+        }
+    }
+    kb_arena_init(&arena, &lw->worker->arena_blocks);
+    kb_access_log_list_log(lw->listener->access_log, &input, &info, &arena);
+    kb_arena_dispose(&arena);
 }

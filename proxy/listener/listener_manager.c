@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The listeners of the process and what the main thread does with them. */
+/* The listeners of the process: the bootstrap's, their sockets, start and end (Envoy
+ * ListenerManagerImpl). How one takes another's place is in listener_update.c. */
 #include "proxy/listener/listener_manager.h"
 
 #include <errno.h>
@@ -8,21 +9,16 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "envoy/config/listener/v3/listener.pb-c.h"
+#include "proxy/listener/listener_manager_internal.h"
 
-struct kb_listener_manager {
-    KB_OBJ;
-    struct kb_server_context *server;
-    KB_VEC(struct kb_listener *) listeners;
-    struct kb_listener *admin;
-    struct kb_stat_group *stats;
-    bool started;
-};
-KB_OBJ_MAGIC(kb_listener_manager, 0x4c4d4752);
+#define SETTLE_ROUNDS 16 /* of the main loop, until all memory is back */
 
-static struct kb_stat_block *stats_of(struct kb_listener_manager *manager)
+struct kb_stat_block *kb_listener_manager_stats(struct kb_listener_manager *manager)
 {
     return kb_stat_group_block(manager->stats, manager->server->main->index);
 }
+
+/* ---- lifecycle ---- */
 
 struct kb_listener_manager *kb_listener_manager_create(struct kb_server_context *server)
 {
@@ -30,189 +26,258 @@ struct kb_listener_manager *kb_listener_manager_create(struct kb_server_context 
 
     KB_OBJ_SET(manager, kb_listener_manager);
     manager->server = server;
+    kb_list_init(&manager->entries);
+    kb_map_init(&manager->by_name);
+    kb_list_init(&manager->draining);
+    kb_list_init(&manager->groups);
     manager->stats = kb_stat_group_create(server->stats, KB_STR("listener_manager."),
                                           &kb_stat_schema_listener_manager);
     return manager;
 }
 
+struct kb_listener_entry *kb_listener_entry_create(struct kb_listener_manager *manager,
+                                                   struct kb_str name)
+{
+    struct kb_listener_entry *entry = kb_calloc(1, sizeof(*entry) + name.len);
+
+    entry->manager = manager;
+    memcpy(entry->name_bytes, name.p, name.len);
+    entry->name = kb_str_make(entry->name_bytes, name.len);
+    kb_list_push_back(&manager->entries, &entry->link);
+    kb_map_put(&manager->by_name, entry->name, entry);
+    return entry;
+}
+
+void kb_listener_entry_free(struct kb_listener_entry *entry, bool running)
+{
+    kb_map_remove(&entry->manager->by_name, entry->name);
+    if (entry->next != NULL) {
+        kb_init_target_dispose(&entry->next->startup);
+        kb_init_manager_dispose(&entry->next->init);
+        kb_listener_unref(entry->next);
+    }
+    kb_listen_sockets_unref(entry->next_sockets, running);
+    kb_list_unlink(&entry->link);
+    free(entry);
+}
+
 void kb_listener_manager_destroy(struct kb_listener_manager *manager)
 {
-    KB_VEC_FOREACH (listener, &manager->listeners) {
-        kb_listener_destroy(*listener);
+    struct kb_server_context *server = manager->server;
+
+    kb_listener_drain_dispose(manager);
+    KB_LIST_FOREACH (link, &manager->entries) {
+        struct kb_listener_entry *entry = KB_LIST_ENTRY(link, struct kb_listener_entry, link);
+
+        if (entry->active != NULL) {
+            kb_active_listener_destroy(entry->active);
+        }
+        kb_listener_entry_free(entry, false);
     }
     if (manager->admin != NULL) {
-        kb_listener_destroy(manager->admin);
+        kb_active_listener_destroy(manager->admin);
     }
-    kb_vec_dispose(&manager->listeners);
+    kb_map_dispose(&manager->by_name);
+    /* What was let go is freed by posts. */
+    for (unsigned i = 0; i < SETTLE_ROUNDS && kb_listener_objects_alive() > 0; i++) {
+        kb_loop_run_once(&server->main->loop, false);
+    }
+    kb_loop_run_once(&server->main->loop, false);
     kb_stat_group_destroy(manager->stats);
     KB_OBJ_CLEAR(manager);
     free(manager);
 }
 
-int kb_listener_manager_add(struct kb_listener_manager *manager,
-                            const struct Envoy__Config__Listener__V3__Listener *message,
-                            struct kb_diag *diag)
-{
-    struct kb_listener *listener = kb_listener_create(manager->server, message, diag);
-
-    if (listener == NULL) {
-        return KB_ECONFIG;
-    }
-    kb_vec_push(&manager->listeners, listener);
-    kb_stat_inc(stats_of(manager), KB_STAT_LISTENER_MANAGER_LISTENER_ADDED);
-    return 0;
-}
-
-static struct kb_str bind_error(struct kb_arena *arena, const struct kb_listener *listener,
-                                int errno_value, const char *what)
+struct kb_str kb_listener_bind_error(struct kb_arena *arena, const struct kb_addr *addr,
+                                     const char *what)
 {
     char text[KB_ADDR_TEXT_MAX];
-    struct kb_str addr = kb_addr_text(&listener->addr, text);
+    int error = errno;
 
-    return kb_str_printf(arena, "cannot %s '%.*s': %s", what, KB_STR_ARG(addr),
-                         strerror(errno_value));
+    return kb_str_printf(arena, "cannot %s '%.*s': %s", what, KB_STR_ARG(kb_addr_text(addr, text)),
+                         strerror(error));
 }
 
-int kb_listener_manager_update(struct kb_listener_manager *manager,
-                               const struct Envoy__Config__Listener__V3__Listener *message,
-                               struct kb_str version, struct kb_diag *diag)
+void kb_listener_entry_count(struct kb_listener_entry *entry, bool add)
 {
-    const char *what = "bind";
-    struct kb_listener *listener;
+    struct kb_listener_manager *manager = entry->manager;
+    struct kb_stat_block *stats = kb_listener_manager_stats(manager);
+    bool running = entry->active != NULL || !manager->started;
 
-    (void)version;
-    if (manager->started) {
-        kb_diag_error(diag, "listeners cannot be changed once the workers have started");
-        return KB_ECONFIG;
-    }
-    KB_TRY(kb_listener_manager_add(manager, message, diag));
-    listener = manager->listeners.items[manager->listeners.len - 1];
-    if (kb_listener_bind(listener, &what) != 0) {
-        struct kb_str error = bind_error(&diag->arena, listener, errno, what);
-
-        kb_stat_inc(stats_of(manager), KB_STAT_LISTENER_MANAGER_LISTENER_CREATE_FAILURE);
-        kb_diag_error(diag, "%.*s", KB_STR_ARG(error));
-        manager->listeners.len--;
-        kb_listener_destroy(listener);
-        return KB_ECONFIG;
-    }
-    return 0;
+    kb_stat_gauge_add(stats, KB_STAT_LISTENER_MANAGER_TOTAL_LISTENERS_ACTIVE,
+                      running ? (add ? 1 : -1) : 0);
+    kb_stat_gauge_add(stats, KB_STAT_LISTENER_MANAGER_TOTAL_LISTENERS_WARMING,
+                      entry->next != NULL && manager->started ? (add ? 1 : -1) : 0);
 }
 
-int kb_listener_manager_remove(struct kb_listener_manager *manager, struct kb_str name)
-{
-    (void)manager;
-    (void)name;
-    return KB_ENOTFOUND;
-}
+/* ---- start ---- */
 
 int kb_listener_manager_bind(struct kb_listener_manager *manager, struct kb_diag *diag)
 {
-    KB_VEC_FOREACH (at, &manager->listeners) {
-        struct kb_listener *listener = *at;
+    KB_LIST_FOREACH (link, &manager->entries) {
+        struct kb_listener_entry *entry = KB_LIST_ENTRY(link, struct kb_listener_entry, link);
+        const struct kb_addr *addr = NULL;
         const char *what = "bind";
 
-        if (kb_listener_bind(listener, &what) != 0) {
-            struct kb_str error = bind_error(&diag->arena, listener, errno, what);
+        if (entry->next->bind_to_port && entry->next_sockets == NULL) {
+            entry->next_sockets = kb_listen_sockets_create(entry->next, &what, &addr);
+        }
+        if (addr != NULL) {
+            struct kb_str error = kb_listener_bind_error(&diag->arena, addr, what);
 
-            kb_stat_inc(stats_of(manager), KB_STAT_LISTENER_MANAGER_LISTENER_CREATE_FAILURE);
+            kb_stat_inc(kb_listener_manager_stats(manager),
+                        KB_STAT_LISTENER_MANAGER_LISTENER_CREATE_FAILURE);
             kb_diag_error(diag, "%.*s", KB_STR_ARG(error));
         }
     }
-    kb_stat_gauge_set(stats_of(manager), KB_STAT_LISTENER_MANAGER_TOTAL_LISTENERS_ACTIVE,
-                      manager->listeners.len);
+    manager->bound = true;
     return kb_diag_result(diag);
 }
 
 int kb_listener_manager_add_admin(struct kb_listener_manager *manager, struct kb_listener *listener,
                                   struct kb_arena *arena, struct kb_str *error)
 {
+    const struct kb_addr *addr = &listener->addrs[0].addr;
     const char *what = "bind";
+    struct kb_listen_sockets *sockets = kb_listen_sockets_create(listener, &what, &addr);
 
     KB_ASSERT(manager->admin == NULL);
-    manager->admin = listener;
-    if (kb_listener_bind(listener, &what) != 0 || kb_listener_listen(listener) != 0) {
-        *error = bind_error(arena, listener, errno, what);
+    if (sockets == NULL || kb_listen_sockets_listen(sockets, listener, &what) != 0) {
+        *error = kb_listener_bind_error(arena, addr, what);
+        if (sockets != NULL) {
+            kb_listen_sockets_unref(sockets, false);
+        }
+        kb_listener_unref(listener);
         return KB_ECONFIG;
     }
-    kb_listener_worker_start(&listener->workers[0]);
+    manager->admin = kb_active_listener_create(listener, sockets);
+    kb_active_listener_start(manager->admin);
     return 0;
 }
 
-static void worker_start_posted(void *arg)
+const struct kb_addr *kb_listener_manager_admin_address(const struct kb_listener_manager *manager)
 {
-    kb_listener_worker_start(KB_CAST(arg, kb_listener_worker));
-}
-
-static void worker_stop_posted(void *arg)
-{
-    kb_listener_worker_stop(KB_CAST(arg, kb_listener_worker));
+    return manager->admin->bound;
 }
 
 int kb_listener_manager_start(struct kb_listener_manager *manager, struct kb_arena *arena,
                               struct kb_str *error)
 {
-    struct kb_stat_block *stats = stats_of(manager);
+    KB_LIST_FOREACH (link, &manager->entries) {
+        struct kb_listener_entry *entry = KB_LIST_ENTRY(link, struct kb_listener_entry, link);
+        const char *what = "listen";
 
-    KB_VEC_FOREACH (at, &manager->listeners) {
-        if (kb_listener_listen(*at) != 0) {
-            *error = bind_error(arena, *at, errno, "listen");
+        if (entry->next_sockets != NULL &&
+            kb_listen_sockets_listen(entry->next_sockets, entry->next, &what) != 0) {
+            *error = kb_listener_bind_error(arena, &entry->next->addrs[0].addr, what);
             return KB_EADDRINUSE;
         }
     }
     manager->started = true;
-    KB_VEC_FOREACH (at, &manager->listeners) {
-        for (uint32_t i = 0; i < (*at)->worker_count; i++) {
-            kb_loop_post(&(*at)->workers[i].worker->loop, worker_start_posted, &(*at)->workers[i]);
-            kb_stat_inc(stats, KB_STAT_LISTENER_MANAGER_LISTENER_CREATE_SUCCESS);
-        }
+    KB_LIST_FOREACH (link, &manager->entries) {
+        kb_listener_entry_activate(KB_LIST_ENTRY(link, struct kb_listener_entry, link));
     }
-    kb_stat_gauge_set(stats, KB_STAT_LISTENER_MANAGER_WORKERS_STARTED, 1);
+    kb_stat_gauge_set(kb_listener_manager_stats(manager), KB_STAT_LISTENER_MANAGER_WORKERS_STARTED,
+                      1);
     return 0;
 }
 
+/* ---- the end ---- */
+
 void kb_listener_manager_stop_accepting(struct kb_listener_manager *manager, bool inbound_only)
 {
-    KB_VEC_FOREACH (at, &manager->listeners) {
-        struct kb_listener *listener = *at;
+    KB_LIST_FOREACH (link, &manager->entries) {
+        struct kb_active_listener *active =
+            KB_LIST_ENTRY(link, struct kb_listener_entry, link)->active;
 
-        if (listener->stopped || (inbound_only && !listener->inbound)) {
+        if (active == NULL || active->stopped || (inbound_only && !active->listener->inbound)) {
             continue;
         }
-        listener->stopped = true;
-        kb_stat_inc(stats_of(manager), KB_STAT_LISTENER_MANAGER_LISTENER_STOPPED);
-        for (uint32_t i = 0; i < listener->worker_count; i++) {
-            kb_loop_post(&listener->workers[i].worker->loop, worker_stop_posted,
-                         &listener->workers[i]);
-        }
+        kb_active_listener_stop(active, false);
+        kb_stat_inc(kb_listener_manager_stats(manager), KB_STAT_LISTENER_MANAGER_LISTENER_STOPPED);
     }
 }
 
-static void worker_close(struct kb_listener *listener, struct kb_worker *worker)
+static void worker_close(struct kb_active_listener *active, const struct kb_worker *worker)
 {
-    for (uint32_t i = 0; i < listener->worker_count; i++) {
-        if (listener->workers[i].worker == worker) {
-            kb_listener_worker_stop(&listener->workers[i]);
-            kb_listener_worker_close_all(&listener->workers[i]);
+    for (uint32_t i = 0; active != NULL && i < active->worker_count; i++) {
+        if (active->workers[i].worker == worker) {
+            kb_listener_worker_close(&active->workers[i]);
         }
     }
 }
 
 void kb_listener_manager_worker_close(struct kb_listener_manager *manager, struct kb_worker *worker)
 {
-    KB_VEC_FOREACH (at, &manager->listeners) {
-        worker_close(*at, worker);
+    KB_LIST_FOREACH (link, &manager->entries) {
+        worker_close(KB_LIST_ENTRY(link, struct kb_listener_entry, link)->active, worker);
     }
-    if (manager->admin != NULL) {
-        worker_close(manager->admin, worker);
+    KB_LIST_FOREACH (draining, &manager->draining) {
+        worker_close(KB_LIST_ENTRY(draining, struct kb_active_listener, link), worker);
     }
+    worker_close(manager->admin, worker);
+}
+
+/* ---- looking ---- */
+
+static const struct kb_active_listener *draining_of(const struct kb_listener_manager *manager,
+                                                    struct kb_str name)
+{
+    const struct kb_active_listener *found = NULL;
+
+    KB_LIST_FOREACH (link, &manager->draining) {
+        const struct kb_active_listener *active =
+            KB_LIST_ENTRY(link, struct kb_active_listener, link);
+
+        if (kb_str_eq(active->name, name)) {
+            found = active;
+        }
+    }
+    return found;
+}
+
+static void entry_view(const struct kb_listener_manager *manager,
+                       const struct kb_listener_entry *entry, struct kb_listener_view *view)
+{
+    const struct kb_listener *any = entry->next != NULL ? entry->next : entry->active->listener;
+    const struct kb_active_listener *draining = draining_of(manager, any->name);
+
+    *view = (struct kb_listener_view){.name = entry->name, .dynamic = any->dynamic};
+    if (entry->active != NULL) {
+        view->active = entry->active->listener;
+        view->bound = entry->active->bound;
+        view->bound_count = entry->active->bound_count;
+        view->warming = entry->next;
+    } else if (manager->started) {
+        view->warming = entry->next;
+    } else {
+        view->active = entry->next;
+        view->bound = entry->next_sockets != NULL ? entry->next_sockets->bound : NULL;
+        view->bound_count = entry->next_sockets != NULL ? entry->next_sockets->addr_count : 0;
+    }
+    view->draining = draining != NULL ? draining->listener : NULL;
 }
 
 void kb_listener_manager_visit(const struct kb_listener_manager *manager,
-                               void (*visit)(void *arg, const struct kb_listener *listener),
+                               void (*visit)(void *arg, const struct kb_listener_view *view),
                                void *arg)
 {
-    KB_VEC_FOREACH (at, &manager->listeners) {
-        visit(arg, *at);
+    struct kb_listener_view view;
+
+    KB_LIST_FOREACH (link, &manager->entries) {
+        entry_view(manager, KB_LIST_ENTRY(link, struct kb_listener_entry, link), &view);
+        visit(arg, &view);
+    }
+    KB_LIST_FOREACH (draining, &manager->draining) {
+        const struct kb_active_listener *active =
+            KB_LIST_ENTRY(draining, struct kb_active_listener, link);
+
+        if (kb_map_get(&manager->by_name, active->name) == NULL &&
+            draining_of(manager, active->name) == active) {
+            view = (struct kb_listener_view){.name = active->name,
+                                             .dynamic = active->listener->dynamic,
+                                             .draining = active->listener};
+            visit(arg, &view);
+        }
     }
 }

@@ -85,12 +85,12 @@ static void listener_remove(struct application *app, struct kb_str name)
     }
 }
 
-static void absent_visit(void *arg, const struct kb_listener *listener)
+static void absent_visit(void *arg, const struct kb_listener_view *view)
 {
     struct application *app = arg;
 
-    if (kb_map_get(&app->names, listener->name) == NULL) {
-        kb_vec_push(&app->absent, kb_str_dup(&app->arena, listener->name));
+    if (view->dynamic && kb_map_get(&app->names, view->name) == NULL) {
+        kb_vec_push(&app->absent, kb_str_dup(&app->arena, view->name));
     }
 }
 

@@ -480,7 +480,7 @@ static int admin_start(struct kb_server *server)
     if (listener == NULL) {
         return 0;
     }
-    address = kb_addr_text(&listener->addr, text);
+    address = kb_addr_text(&listener->addrs[0].addr, text);
     KB_LOG(MAIN, INFO, "Starting admin HTTP server at %.*s", KB_STR_ARG(address));
     server->admin_listener = NULL;
     if (kb_listener_manager_add_admin(server->listeners, listener, &server->diag.arena, &error) !=
@@ -488,7 +488,7 @@ static int admin_start(struct kb_server *server)
         server->exit_code = exit_code_fail(options, error.p);
         return KB_EADDRINUSE;
     }
-    address = kb_addr_text(&listener->bound, text);
+    address = kb_addr_text(kb_listener_manager_admin_address(server->listeners), text);
     text[address.len] = '\0';
     KB_LOG(ADMIN, INFO, "admin address: %s", text);
     if (options->admin_address_path.len > 0 && !file_write(options->admin_address_path, text)) {
@@ -535,7 +535,7 @@ static void server_dispose(struct kb_server *server)
 
     kb_watchdog_destroy(server->watchdog);
     if (server->admin_listener != NULL) {
-        kb_listener_destroy(server->admin_listener);
+        kb_listener_unref(server->admin_listener);
     }
     if (context->init != NULL) {
         kb_init_manager_dispose(context->init); /* whoever waited waits no more */
