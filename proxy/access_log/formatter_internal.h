@@ -143,10 +143,6 @@ bool kb_format_make_query_params(struct kb_format_command *command, struct kb_st
                                  struct kb_arena *arena, struct kb_diag *diag);
 bool kb_format_make_grpc_status(struct kb_format_command *command, struct kb_str args,
                                 struct kb_arena *arena, struct kb_diag *diag);
-/* The gRPC status of a response: of its trailers or headers, else what the HTTP status stands for.
- * False when there is no answer. -1: not a number. */
-bool kb_format_grpc_status(const struct kb_formatter_input *input,
-                           const struct kb_stream_info *info, int64_t *status);
 
 /* formatter_stream.c: facts of the stream and its connections. */
 void kb_format_eval_missing(const struct kb_format_command *command,

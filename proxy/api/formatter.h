@@ -31,6 +31,11 @@ struct kb_str kb_formatter_text(const struct kb_formatter *formatter,
                                 const struct kb_formatter_input *input,
                                 const struct kb_stream_info *info, struct kb_arena *arena);
 
+/* The gRPC status of a response: of its trailers or headers, else what the HTTP status stands for.
+ * False when there is no answer. -1: not a number. */
+bool kb_format_grpc_status(const struct kb_formatter_input *input,
+                           const struct kb_stream_info *info, int64_t *status);
+
 /* JSON form from a google.protobuf.Struct (json_format); keys sorted, numbers kept, as Envoy. */
 struct Google__Protobuf__Struct;
 struct kb_json_formatter;

@@ -70,6 +70,9 @@ struct kb_arena *kb_stream_arena(struct kb_stream *stream);
 struct kb_worker *kb_stream_worker(struct kb_stream *stream);
 struct kb_stream_info *kb_stream_stream_info(struct kb_stream *stream);
 struct kb_header_map *kb_stream_request_headers(struct kb_stream *stream);
+/* The answer, as it is by now; NULL: none yet, or none. */
+struct kb_header_map *kb_stream_response_headers(struct kb_stream *stream);
+struct kb_header_map *kb_stream_response_trailers(struct kb_stream *stream);
 /* The route chosen when the headers came; NULL: none. */
 const struct kb_route *kb_stream_route(struct kb_stream *stream);
 /* The random number by which it was chosen, for kb_route_choose_cluster. */

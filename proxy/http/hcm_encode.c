@@ -26,6 +26,16 @@ struct kb_header_map *kb_stream_request_headers(struct kb_stream *stream)
     return &stream->request;
 }
 
+struct kb_header_map *kb_stream_response_headers(struct kb_stream *stream)
+{
+    return stream->response;
+}
+
+struct kb_header_map *kb_stream_response_trailers(struct kb_stream *stream)
+{
+    return stream->response_trailers;
+}
+
 struct kb_stat_block *kb_stream_http_stats(struct kb_stream *stream)
 {
     return stream->hcm->stats;

@@ -29,6 +29,11 @@ def peer_metadata(**config):
             "typed_config": {"@type": STRUCT, "type_url": PEER, "value": config}}
 
 
+def stats(**config):
+    return {"name": "istio.stats",
+            "typed_config": {"@type": "type.googleapis.com/stats.PluginConfig", **config}}
+
+
 OUTBOUND = peer_metadata(upstream_propagation=HEADERS, upstream_discovery=DISCOVERY)
 INBOUND = peer_metadata(downstream_propagation=HEADERS, downstream_discovery=DISCOVERY)
 ISTIO = {"metadata": {"filter_metadata": {"istio": {
@@ -117,3 +122,132 @@ def test_clusters_that_are_not_told(rig, istio, skips, told_it):
         peer_metadata(upstream_propagation=[{"istio_headers": {"skip_external_clusters": skips}}]))}}})
     one.get("/a")
     assert (header(one.up.take_seen()[0].raw, "x-envoy-peer-metadata") is not None) == told_it
+
+
+SERVICE = {"metadata": {"filter_metadata": {"istio": {"services": [
+    {"host": "next.ns.svc.cluster.local", "name": "next", "namespace": "nsx"}]}}}, "max_requests_per_connection": 1}
+
+
+def prometheus(one, name):
+    """Lines of the metric as {labels: value}, when there are any."""
+    def lines():
+        page = one.proxy.admin("/stats/prometheus")[1]
+        page = page.decode() if isinstance(page, bytes) else page
+        return {line.rsplit(" ", 1)[0]: line.rsplit(" ", 1)[1] for line in page.splitlines()
+                if line.startswith(name + "{")}
+    one.proxy.wait_for(f"metric {name}", lines, 15)
+    return lines()
+
+
+def reported(one, name):
+    """By reporter: the labels and the value of a metric that has one line for each."""
+    out = {}
+    for line, value in prometheus(one, name).items():
+        labels = dict(part.split("=", 1) for part in line[line.index("{") + 1:-1].split('",'))
+        labels = {key: text.strip('"') for key, text in labels.items()}
+        assert labels["reporter"] not in out, f"more than one line: {line}"
+        out[labels["reporter"]] = (labels, value)
+    return out
+
+
+ORDER = ("reporter source_workload source_canonical_service source_canonical_revision source_workload_namespace "
+         "source_principal source_app source_version source_cluster destination_workload "
+         "destination_workload_namespace destination_principal destination_app destination_version "
+         "destination_service destination_canonical_service destination_canonical_revision "
+         "destination_service_name destination_service_namespace destination_cluster request_protocol "
+         "response_code grpc_response_status response_flags connection_security_policy").split()
+OWN = {"workload": "blue", "canonical_service": "bluesvc", "canonical_revision": "r3", "workload_namespace": "ns",
+       "principal": "unknown", "app": "blueapp", "version": "v7", "cluster": "K8S"}
+
+
+def both_stats(outbound=None, inbound=None):
+    spec = mesh(cluster=SERVICE)
+    spec["listeners"]["main"]["hcm"] = filters(OUTBOUND, stats(**(outbound or {})))
+    spec["listeners"]["inbound"]["hcm"] = filters(INBOUND, stats(disable_host_header_fallback=True, **(inbound or {})))
+    return spec
+
+
+def test_requests_are_counted_by_both_sides(rig):
+    one = rig(both_stats())
+    for _ in range(3):
+        one.get("/a")
+    one.proxy.wait_for("all requests", lambda: all(
+        v == "3" for _, v in reported(one, "istio_requests_total").values()), 15)
+    out = reported(one, "istio_requests_total")
+    assert set(out) == {"source", "destination"}
+    for labels, _ in out.values():
+        assert list(labels) == ORDER
+        for side in ("source", "destination"):
+            assert {key: labels[f"{side}_{key}"] for key in OWN} == OWN
+        assert (labels["request_protocol"], labels["response_code"], labels["grpc_response_status"],
+                labels["response_flags"]) == ("http", "200", "", "-")
+    source, destination = out["source"][0], out["destination"][0]
+    names = ("destination_service", "destination_service_name", "destination_service_namespace",
+             "connection_security_policy")
+    assert [source[n] for n in names] == ["next.ns.svc.cluster.local", "next", "nsx", "unknown"]
+    assert [destination[n] for n in names] == ["up.ns.svc", "up", "ns", "none"]
+    text = one.proxy.admin("/stats")[1]
+    text = text.decode() if isinstance(text, bytes) else text
+    assert "istiocustom.istio_requests_total.reporter.source.source_workload.blue." in text
+    build = prometheus(one, "istio_build")
+    assert build == {'istio_build{component="proxy",tag="1.28.0"}': "1"}
+
+
+def test_histograms(rig):
+    one = rig(both_stats())
+    one.get("/a")
+    for name in ("istio_request_duration_milliseconds", "istio_request_bytes", "istio_response_bytes"):
+        one.proxy.wait_for(f"both of {name}", lambda n=name: [
+            v for _, v in reported(one, n + "_count").values()] == ["1", "1"], 15)
+    assert 30 < float(reported(one, "istio_request_bytes_sum")["source"][1]) < 40
+
+
+def test_unknown_peers_and_no_service(rig):
+    one = rig({"bootstrap": {"node": NODE}, "clusters": {"up": {}},
+               "listeners": {"main": {"hcm": filters(stats())},
+                             "inbound": {"hcm": filters(INBOUND, stats(disable_host_header_fallback=True)),
+                                         "listener": {"traffic_direction": "INBOUND"}}}})
+    one.get("/a")
+    one.get("/a", name="inbound")
+    one.proxy.wait_for("both", lambda: len(reported(one, "istio_requests_total")) == 2, 15)
+    out = reported(one, "istio_requests_total")
+    source, destination = out["source"][0], out["destination"][0]
+    assert (source["destination_workload"], source["destination_canonical_revision"]) == ("unknown", "latest")
+    assert (source["destination_service"], source["destination_service_name"]) == ("h.test", "h.test")
+    assert source["destination_service_namespace"] == "unknown"
+    assert (destination["source_workload"], destination["source_canonical_revision"]) == ("unknown", "latest")
+    assert (destination["destination_service"], destination["destination_service_name"]) == ("bluesvc", "bluesvc")
+    assert destination["destination_service_namespace"] == "ns"
+
+
+def test_endpoints_say_who_they_are(rig):
+    """What no peer told is taken from the endpoint's metadata."""
+    points = [{"upstream": "up", "metadata": {"filter_metadata": {"istio": {"workload": "red;rns;redsvc;;RK"}}}}]
+    one = rig({"bootstrap": {"node": NODE}, "clusters": {"up": {"endpoints": points}},
+               "listeners": {"main": {"hcm": filters(stats())}}})
+    one.get("/a")
+    labels = reported(one, "istio_requests_total")["source"][0]
+    assert [labels["destination_" + k] for k in (
+        "workload", "workload_namespace", "canonical_service", "canonical_revision", "cluster", "app")] == [
+            "red", "rns", "redsvc", "latest", "RK", "unknown"]
+
+
+def test_failures_have_flags(rig):
+    one = rig({"bootstrap": {"node": NODE}, "clusters": {"up": {"endpoints": ["refused"]}},
+               "listeners": {"main": {"hcm": filters(stats())}}})
+    one.get("/a")
+    labels = reported(one, "istio_requests_total")["source"][0]
+    assert (labels["response_code"], labels["response_flags"]) == ("503", "UF")
+
+
+def test_metrics_and_labels_left_out(rig):
+    one = rig({"bootstrap": {"node": NODE}, "listeners": {"main": {"hcm": filters(stats(metrics=[
+        {"name": "request_bytes", "drop": True},
+        {"tags_to_remove": ["source_app", "no_such"]},
+        {"name": "requests_total", "tags_to_remove": ["response_flags"]}]))}}})
+    one.get("/a")
+    labels = reported(one, "istio_requests_total")["source"][0]
+    assert list(labels) == [name for name in ORDER if name not in ("source_app", "response_flags")]
+    assert "response_flags" in reported(one, "istio_response_bytes_count")["source"][0]
+    page = one.proxy.admin("/stats/prometheus")[1]
+    assert b"istio_request_bytes" not in (page if isinstance(page, bytes) else page.encode())
