@@ -208,7 +208,8 @@ struct kb_cluster_local {
     struct kb_lb *lb;
     /* This worker's share of each resource; other workers read it (relaxed). */
     uint32_t used[KB_PRIORITY_COUNT][KB_RESOURCE_COUNT];
-    uint32_t streams; /* streams and connections that hold this view */
+    uint32_t pools[KB_PRIORITY_COUNT]; /* likewise; for remaining_cx_pools */
+    uint32_t streams;                  /* streams and connections that hold this view */
     bool removed;
 };
 KB_OBJ_MAGIC(kb_cluster_local, 0x434c4f43);

@@ -31,6 +31,7 @@ struct kb_stat_schema {
     S(HTTP, http)                                                 \
     S(HTTP1, http1)                                               \
     S(HTTP2, http2)                                               \
+    S(REMAINING, remaining)                                       \
     S(RDS, rds)                                                   \
     S(LISTENER, listener)                                         \
     S(LISTENER_HTTP, listener_http)                               \
@@ -77,6 +78,11 @@ enum {
 enum {
 #define X(ID, name, kind) KB_STAT_HTTP2_##ID,
 #include "proxy/stats/http2.def"
+#undef X
+};
+enum {
+#define X(ID, name, kind) KB_STAT_REMAINING_##ID,
+#include "proxy/stats/remaining.def"
 #undef X
 };
 enum {

@@ -22,6 +22,9 @@ static const struct kb_stat_def http1_defs[] = {
 static const struct kb_stat_def http2_defs[] = {
 #include "proxy/stats/http2.def"
 };
+static const struct kb_stat_def remaining_defs[] = {
+#include "proxy/stats/remaining.def"
+};
 static const struct kb_stat_def rds_defs[] = {
 #include "proxy/stats/rds.def"
 };
@@ -113,6 +116,10 @@ const struct kb_stat_schema kb_stat_schema_http1 = {http1_defs, KB_ARRAY_LEN(htt
 };
 const struct kb_stat_schema kb_stat_schema_http2 = {http2_defs, KB_ARRAY_LEN(http2_defs), 0
 #include "proxy/stats/http2.def"
+};
+const struct kb_stat_schema kb_stat_schema_remaining = {remaining_defs,
+                                                        KB_ARRAY_LEN(remaining_defs), 0
+#include "proxy/stats/remaining.def"
 };
 const struct kb_stat_schema kb_stat_schema_rds = {rds_defs, KB_ARRAY_LEN(rds_defs), 0
 #include "proxy/stats/rds.def"

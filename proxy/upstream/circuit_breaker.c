@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "base/mem.h"
+#include "proxy/stats/stat_store.h"
 
 static const uint16_t open_ids[KB_PRIORITY_COUNT][KB_RESOURCE_COUNT] = {
     [KB_PRIORITY_DEFAULT] =
@@ -84,34 +85,6 @@ static bool all_below_share(const struct kb_cluster_impl *cluster,
            __atomic_load_n(&cluster->shared[priority][resource].over, __ATOMIC_RELAXED) == 0;
 }
 
-static void remaining_update(struct kb_cluster_impl *cluster, struct kb_cluster_local *local,
-                             enum kb_priority priority, enum kb_circuit_resource resource,
-                             bool taken)
-{
-    struct kb_stat_named *gauge = cluster->remaining[priority]->gauges[resource];
-    uint32_t *beyond = &cluster->shared[priority][resource].beyond;
-    uint32_t was = __atomic_load_n(beyond, __ATOMIC_RELAXED);
-
-    if (gauge == NULL) {
-        return;
-    }
-    if (taken) {
-        if (kb_resource_used(cluster, priority, resource) >
-            kb_resource_max(cluster, priority, resource)) {
-            __atomic_fetch_add(beyond, 1, __ATOMIC_RELAXED);
-        } else {
-            kb_stat_named_add(gauge, local->worker->index, -1);
-        }
-        return;
-    }
-    while (was > 0 && !__atomic_compare_exchange_n(beyond, &was, was - 1, false, __ATOMIC_RELAXED,
-                                                   __ATOMIC_RELAXED)) {
-    }
-    if (was == 0) {
-        kb_stat_named_add(gauge, local->worker->index, 1);
-    }
-}
-
 bool kb_resource_can(struct kb_cluster_local *local, enum kb_priority priority,
                      enum kb_circuit_resource resource)
 {
@@ -132,9 +105,6 @@ void kb_resource_force(struct kb_cluster_local *local, enum kb_priority priority
     local->stats->gauge_used[open_ids[priority][resource]] = 1;
     if (KB_UNLIKELY(used == cluster->share[priority][resource])) {
         __atomic_fetch_add(&cluster->shared[priority][resource].over, 1, __ATOMIC_RELAXED);
-    }
-    if (KB_UNLIKELY(cluster->remaining[priority] != NULL)) {
-        remaining_update(cluster, local, priority, resource, true);
     }
 }
 
@@ -161,22 +131,17 @@ void kb_resource_give(struct kb_cluster_local *local, enum kb_priority priority,
     if (KB_UNLIKELY(used == cluster->share[priority][resource])) {
         __atomic_fetch_sub(&cluster->shared[priority][resource].over, 1, __ATOMIC_RELAXED);
     }
-    if (KB_UNLIKELY(cluster->remaining[priority] != NULL)) {
-        remaining_update(cluster, local, priority, resource, false);
-    }
 }
 
 void kb_resource_count_pool(struct kb_cluster_local *local, enum kb_priority priority, int n)
 {
-    struct kb_cluster_impl *cluster = kb_cluster_impl_of(local->cluster);
     unsigned id = priority == KB_PRIORITY_HIGH
                       ? KB_STAT_CLUSTER_CIRCUIT_BREAKERS_HIGH_CX_POOL_OPEN
                       : KB_STAT_CLUSTER_CIRCUIT_BREAKERS_DEFAULT_CX_POOL_OPEN;
 
     local->stats->gauge_used[id] = 1;
-    if (cluster->remaining[priority] != NULL) {
-        kb_stat_named_add(cluster->remaining[priority]->pools, local->worker->index, -n);
-    }
+    __atomic_store_n(&local->pools[priority], local->pools[priority] + (uint32_t)n,
+                     __ATOMIC_RELAXED);
 }
 
 /* Whether the resource was ever taken: Envoy sets the gauges then, not before. */
@@ -252,36 +217,69 @@ void kb_circuit_breakers_read(const Envoy__Config__Cluster__V3__CircuitBreakers 
     }
 }
 
+static uint64_t pools_used(const struct kb_cluster_impl *cluster, enum kb_priority priority)
+{
+    uint64_t sum = 0;
+
+    for (uint32_t i = 0; i <= cluster->worker_count; i++) {
+        const struct kb_cluster_local *local =
+            __atomic_load_n(&cluster->locals[i], __ATOMIC_ACQUIRE);
+
+        sum += local == NULL ? 0 : __atomic_load_n(&local->pools[priority], __ATOMIC_RELAXED);
+    }
+    return sum;
+}
+
+static uint64_t remaining_of(const struct kb_cluster_impl *cluster, enum kb_priority priority,
+                             enum kb_circuit_resource resource)
+{
+    uint64_t max = limit_configured(&cluster->api.limits[priority], resource);
+    uint64_t used = kb_resource_used(cluster, priority, resource);
+
+    if (resource == KB_RESOURCE_RETRIES && cluster->api.limits[priority].has_retry_budget) {
+        return 0; /* a budget has no fixed number that could remain */
+    }
+    return max > used ? max - used : 0;
+}
+
+static bool remaining_provide(const struct kb_cluster_impl *cluster, enum kb_priority priority,
+                              unsigned id, uint64_t *value)
+{
+    static const enum kb_circuit_resource resources[] = {
+        [KB_STAT_REMAINING_CX] = KB_RESOURCE_CONNECTIONS,
+        [KB_STAT_REMAINING_PENDING] = KB_RESOURCE_PENDING,
+        [KB_STAT_REMAINING_RETRIES] = KB_RESOURCE_RETRIES,
+        [KB_STAT_REMAINING_RQ] = KB_RESOURCE_REQUESTS,
+    };
+
+    /* Pools have no limit: the largest number. */
+    *value = id == KB_STAT_REMAINING_CX_POOLS ? UINT64_MAX - pools_used(cluster, priority)
+                                              : remaining_of(cluster, priority, resources[id]);
+    return true;
+}
+
+static bool remaining_provide_default(void *arg, unsigned id, uint64_t *value)
+{
+    return remaining_provide(arg, KB_PRIORITY_DEFAULT, id, value);
+}
+
+static bool remaining_provide_high(void *arg, unsigned id, uint64_t *value)
+{
+    return remaining_provide(arg, KB_PRIORITY_HIGH, id, value);
+}
+
 static void remaining_start(struct kb_cluster_impl *cluster, enum kb_priority priority,
                             struct kb_stat_store *store, struct kb_str stat_prefix)
 {
-    static const char *const names[KB_RESOURCE_COUNT] = {"cx", "pending", "rq", "retries"};
-    static const char *const priorities[KB_PRIORITY_COUNT] = {"default", "high"};
-    const struct kb_circuit_limits *limits = &cluster->api.limits[priority];
+    bool high = priority == KB_PRIORITY_HIGH;
     char *name = kb_malloc(stat_prefix.len + 64);
-    int len;
+    int len = snprintf(name, stat_prefix.len + 64, "%.*scircuit_breakers.%s.",
+                       KB_STR_ARG(stat_prefix), high ? "high" : "default");
 
-    cluster->remaining[priority] = kb_calloc(1, sizeof(*cluster->remaining[priority]));
-    for (unsigned r = 0; r <= KB_RESOURCE_COUNT; r++) {
-        struct kb_stat_named *gauge;
-
-        len = snprintf(name, stat_prefix.len + 64, "%.*scircuit_breakers.%s.remaining_%s",
-                       KB_STR_ARG(stat_prefix), priorities[priority],
-                       r < KB_RESOURCE_COUNT ? names[r] : "cx_pools");
-        gauge = kb_stat_named_create(store, kb_str_make(name, (size_t)len), KB_STAT_GAUGE);
-        if (r == KB_RESOURCE_COUNT) {
-            kb_stat_named_add(gauge, cluster->worker_count,
-                              -1); /* pools have no limit: the largest number */
-            cluster->remaining[priority]->pools = gauge;
-        } else if (r == KB_RESOURCE_RETRIES && limits->has_retry_budget) {
-            kb_stat_named_add(gauge, cluster->worker_count,
-                              0); /* a budget has no fixed number that could remain */
-        } else {
-            kb_stat_named_add(gauge, cluster->worker_count,
-                              limit_configured(limits, (enum kb_circuit_resource)r));
-            cluster->remaining[priority]->gauges[r] = gauge;
-        }
-    }
+    cluster->remaining[priority] =
+        kb_stat_group_create(store, kb_str_make(name, (size_t)len), &kb_stat_schema_remaining);
+    kb_stat_group_set_provider(cluster->remaining[priority],
+                               high ? remaining_provide_high : remaining_provide_default, cluster);
     free(name);
 }
 
@@ -306,6 +304,9 @@ void kb_circuit_breakers_start(struct kb_cluster_impl *cluster, struct kb_stat_s
 void kb_circuit_breakers_dispose(struct kb_cluster_impl *cluster)
 {
     for (unsigned p = 0; p < KB_PRIORITY_COUNT; p++) {
-        free(cluster->remaining[p]);
+        if (cluster->remaining[p] != NULL) {
+            kb_stat_group_set_provider(cluster->remaining[p], NULL, cluster);
+            kb_stat_group_destroy(cluster->remaining[p]);
+        }
     }
 }

@@ -14,14 +14,7 @@ struct kb_cluster_impl;
 /* The circuit breakers' part that workers share; written only when a worker uses its share of a
  * limit or more. */
 struct kb_resource_shared {
-    uint32_t over;   /* workers that use their share of the limit or more */
-    uint32_t beyond; /* forced over the limit, for remaining_* */
-};
-
-/* Gauges that exist with track_remaining only. */
-struct kb_resource_remaining {
-    struct kb_stat_named *gauges[KB_RESOURCE_COUNT];
-    struct kb_stat_named *pools;
+    uint32_t over; /* workers that use their share of the limit or more */
 };
 
 struct kb_cluster_impl {
@@ -35,7 +28,8 @@ struct kb_cluster_impl {
     uint32_t share[KB_PRIORITY_COUNT]
                   [KB_RESOURCE_COUNT]; /* a worker that uses less need not ask the others */
     struct kb_resource_shared shared[KB_PRIORITY_COUNT][KB_RESOURCE_COUNT];
-    struct kb_resource_remaining *remaining[KB_PRIORITY_COUNT]; /* NULL: not tracked */
+    /* circuit_breakers.*.remaining_*, computed when somebody looks; NULL: not tracked. */
+    struct kb_stat_group *remaining[KB_PRIORITY_COUNT];
     struct kb_cluster_local *
         *locals; /* [worker_count + 1], by worker; NULL until used. Freed with the cluster */
 };
