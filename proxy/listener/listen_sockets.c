@@ -17,10 +17,16 @@
 
 static void accept_pause(struct kb_listen_socket *socket)
 {
-    KB_LOG(CONN_HANDLER, ERROR,
-           "listener '%.*s': the process is out of file descriptors or memory, accepting pauses "
-           "for %d ms; raise the limit of open files (ulimit -n)",
-           KB_STR_ARG(socket->lw->listener->name), ACCEPT_PAUSE_MS);
+    if (!socket->paused) {
+        KB_LOG(CONN_HANDLER, ERROR,
+               "listener '%.*s': the process is out of file descriptors or memory, accepting "
+               "pauses until there are some, tried again every %d ms; raise the limit of open "
+               "files (ulimit -n)",
+               KB_STR_ARG(socket->lw->listener->name), ACCEPT_PAUSE_MS);
+    }
+    KB_LOG(CONN_HANDLER, DEBUG, "listener '%.*s': one more pause",
+           KB_STR_ARG(socket->lw->listener->name));
+    socket->paused = true;
     kb_io_watch(&socket->io, 0);
     kb_loop_timer_arm(&socket->lw->worker->loop, &socket->pause, ACCEPT_PAUSE_MS);
 }
@@ -43,6 +49,11 @@ static void listen_ready(struct kb_io *io, unsigned events)
         }
         if (rc != 0) {
             break;
+        }
+        if (KB_UNLIKELY(socket->paused)) {
+            socket->paused = false;
+            KB_LOG(CONN_HANDLER, INFO, "listener '%.*s': accepting again",
+                   KB_STR_ARG(lw->listener->name));
         }
         kb_listener_accepted(lw, fd, &remote, &socket->bound);
     }

@@ -218,6 +218,7 @@ struct kb_listen_socket {
     struct kb_listener_worker *lw; /* who gets what is accepted; NULL: not watched */
     struct kb_addr bound;
     struct kb_timer pause; /* after running out of descriptors */
+    bool paused;           /* since then nothing could be accepted */
     int fd;                /* made by the main thread, not yet watched; -1: watched or closed */
 };
 KB_OBJ_MAGIC(kb_listen_socket, 0x4c534f43);

@@ -96,8 +96,8 @@ static inline bool forward_prepare(const struct kb_h1_parser *parser, struct kb_
             return false;
         }
     } else if (parser->url.p[0] != '/' && !kb_str_eq(parser->url, KB_STR("*"))) {
-        if (kb_url_parse(parser->url, &url) != KB_URL_OK) {
-            return false;
+        if (kb_url_parse(parser->url, &url) != KB_URL_OK || url.path.p[0] != '/') {
+            return false; /* "http://a?b" has the path "?b", which only odd routes match */
         }
         map->authority = url.authority;
         map->path = url.path;
