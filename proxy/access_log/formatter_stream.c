@@ -534,6 +534,10 @@ static void value_connection(const struct kb_connection_info *connection, int pa
     case KB_FORMAT_FILTER_CHAIN_NAME:
         kb_format_value_filled(value, connection->filter_chain_name);
         return;
+    case KB_FORMAT_DOWNSTREAM_CLOSE_TYPE:
+        kb_format_value_text(value,
+                             connection->peer_reset ? KB_STR("RemoteReset") : KB_STR("Normal"));
+        return;
     default: /* KB_FORMAT_LISTENER_NAME */
         kb_format_value_filled(value, connection->listener_name);
         return;

@@ -45,6 +45,7 @@ struct kb_connection_info {
     uint64_t start_ns;
     uint32_t requests; /* streams so far */
     bool tls;
+    bool peer_reset; /* it ended by the peer's RST */
     bool scheme_match_upstream; /* scheme_header_transformation.match_upstream */
 };
 

@@ -29,8 +29,9 @@ struct tcp_proxy {
     bool connected; /* bytes pass: TCP is up, or the tunnel was agreed to */
     bool up_ended;  /* the client's end was passed on */
     bool down_closed;
-    bool down_stopped; /* reading of the client is disabled until the upstream is there */
-    bool ended;        /* logged and counted */
+    bool down_stopped;  /* reading of the client is disabled until the upstream is there */
+    bool ended;         /* logged and counted */
+    char stream_id[36]; /* made for the first line of the log */
 };
 KB_OBJ_MAGIC(tcp_proxy, 0x54435050);
 
@@ -96,6 +97,10 @@ static void log_write(struct tcp_proxy *proxy, const char *type)
     if (proxy->config->access_log != NULL && !kb_access_log_list_empty(proxy->config->access_log)) {
         struct kb_arena arena; /* of this line: a connection may last for days */
 
+        if (proxy->info.request_id.len == 0) {
+            kb_rand_uuid4(&proxy->worker->rand, proxy->stream_id);
+            proxy->info.request_id = kb_str_make(proxy->stream_id, sizeof(proxy->stream_id));
+        }
         kb_arena_init(&arena, &proxy->worker->arena_blocks);
         kb_access_log_list_log(proxy->config->access_log, &input, &proxy->info, &arena);
         kb_arena_dispose(&arena);
@@ -131,6 +136,10 @@ static void end(struct tcp_proxy *proxy)
     kb_loop_timer_cancel(loop_of(proxy), &proxy->duration_timer);
     kb_loop_timer_cancel(loop_of(proxy), &proxy->log_timer);
     proxy->info.end_ns = kb_loop_now_ns(loop_of(proxy));
+    if (proxy->info.upstream.connection_pool_ready_ns == 0) {
+        proxy->info.upstream.connection_pool_ready_ns = proxy->info.end_ns;
+    }
+    proxy->down->info.peer_reset = proxy->down->reset_detected;
     byte_counts_set(proxy);
     log_write(proxy, "TcpConnectionEnd");
 }
@@ -221,11 +230,26 @@ static void upstream_ended(struct tcp_proxy *proxy, bool reset)
     kb_conn_close(proxy->down, reset ? KB_CONN_ABORT_RESET : KB_CONN_FLUSH_WRITE);
 }
 
+/* The pool has answered for this host: only now the log shows it. */
+static void host_attempted(struct tcp_proxy *proxy, const struct kb_host *host)
+{
+    struct kb_upstream_info *info = &proxy->info.upstream;
+
+    info->host = host;
+    if (host != NULL) {
+        info->hosts_attempted =
+            info->hosts_attempted.len == 0
+                ? host->addr_text
+                : kb_str_printf(&proxy->arena, "%.*s,%.*s", KB_STR_ARG(info->hosts_attempted),
+                                KB_STR_ARG(host->addr_text));
+    }
+}
+
 static void upstream_on_ready(void *owner, struct kb_request_encoder *encoder, struct kb_host *host)
 {
     struct tcp_proxy *proxy = KB_CAST(owner, tcp_proxy);
 
-    (void)host;
+    host_attempted(proxy, host);
     proxy->waiter = NULL;
     proxy->up = encoder;
     if (proxy->config->tunnel == NULL) {
@@ -241,7 +265,7 @@ static void upstream_on_failure(void *owner, enum kb_reset_reason reason, struct
 {
     struct tcp_proxy *proxy = KB_CAST(owner, tcp_proxy);
 
-    (void)host;
+    host_attempted(proxy, host);
     proxy->waiter = NULL;
     attempt_failed(proxy, reason, text);
 }
@@ -387,9 +411,7 @@ static void connect_attempt(struct tcp_proxy *proxy)
     host_release(proxy);
     proxy->host_local = kb_host_local_get(host, proxy->worker->index);
     kb_host_local_ref(proxy->host_local);
-    proxy->info.upstream.host = host;
     proxy->info.upstream.cluster = proxy->cluster->cluster;
-    proxy->info.upstream.remote = kb_host_addr(host);
     kb_pool_new_stream(
         proxy->cluster, host, proxy->config->tunnel != NULL ? KB_POOL_HTTP1 : KB_POOL_TCP,
         KB_PRIORITY_DEFAULT, &proxy->arena, &pool_callbacks, &decoder_ops, proxy, &proxy->waiter);
