@@ -239,7 +239,7 @@ struct kb_cluster_local *kb_cluster_local_get(struct kb_worker *worker, uint32_t
 /* The number that stands for this cluster name in this process, whether or not the cluster exists.
  * Main thread. */
 uint32_t kb_cluster_slot(struct kb_cluster_manager *manager, struct kb_str name);
-/* Whether a cluster of that name is configured. Main thread. */
+/* Whether a cluster of that name is configured, warm or not. Main thread. */
 bool kb_cluster_manager_has(const struct kb_cluster_manager *manager, struct kb_str name);
 
 KB_INLINE void kb_cluster_local_ref(struct kb_cluster_local *local)

@@ -198,7 +198,9 @@ const struct kb_cluster_entry *kb_cluster_manager_find(const struct kb_cluster_m
 
 bool kb_cluster_manager_has(const struct kb_cluster_manager *manager, struct kb_str name)
 {
-    return kb_cluster_manager_find(manager, name) != NULL;
+    const struct kb_cluster_slot *slot = kb_map_get(&manager->names.map, name);
+
+    return slot != NULL && (slot->entry != NULL || slot->warming != NULL);
 }
 
 static void gauges_set(struct kb_cluster_manager *manager)

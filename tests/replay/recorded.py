@@ -188,7 +188,7 @@ def main(binary, recordings, node, protocol):
                 "sent": {short: sorted(found) for short, found in recording.resources.items()},
                 "dumped": dumped(proxy),
                 "unsupported": sorted(e["path"] for e in json.loads(
-                    proxy.admin("/kobune/unsupported")[1]).get("unsupported", [])),
+                    proxy.admin("/kobune/unsupported?format=json")[1])["unsupported"]),
             }
             proxy.stop()
         sds.stop(0)
