@@ -8,6 +8,7 @@
 #include "base/list.h"
 #include "proxy/api/stats.h"
 #include "proxy/api/stream_info.h"
+#include "proxy/api/transport_socket.h"
 
 enum kb_priority { KB_PRIORITY_DEFAULT, KB_PRIORITY_HIGH, KB_PRIORITY_COUNT };
 
@@ -67,6 +68,7 @@ struct kb_cluster {
     uint64_t max_stream_duration_ms;      /* of one attempt; 0: none */
     const struct kb_addr *bind_sources;   /* upstream_bind_config; kb_cluster_bind_source */
     uint32_t bind_source_count;           /* 0: none */
+    struct kb_transport_socket_factory transport_socket;
     struct {
         uint32_t probes, time_s, interval_s;
         bool set;

@@ -51,7 +51,17 @@ struct kb_transport_socket_ops {
     int (*do_write)(struct kb_conn *conn, bool end_stream);
     void (*on_connected)(
         struct kb_conn *conn); /* TCP is up; raises KB_CONN_CONNECTED when the transport is too */
+    /* The descriptor is closed next: a last word to the peer. conn->info stays as it is. */
     void (*close)(struct kb_conn *conn);
+    /* The connection's memory goes; may be NULL. */
+    void (*dispose)(struct kb_conn *conn);
+};
+
+/* What a transport socket says of its writing; see struct kb_conn. */
+enum kb_transport_write {
+    KB_TRANSPORT_WRITE_DATA,   /* as much as conn->out says; the raw one never leaves this */
+    KB_TRANSPORT_WRITE_WANTED, /* it has bytes of its own for the descriptor */
+    KB_TRANSPORT_WRITE_HELD,   /* conn->out has to wait for the peer: a handshake */
 };
 extern const struct kb_transport_socket_ops kb_transport_socket_raw;
 
@@ -94,7 +104,9 @@ struct kb_conn {
     bool early_input;    /* bytes were read before the transport socket was there */
     bool reset_detected; /* the peer sent RST */
     bool connect_timed_out;
-    int connect_errno; /* why connecting failed */
+    bool handshaking;        /* the transport is not ready; `timer` is for that */
+    uint8_t transport_write; /* enum kb_transport_write; set by the transport socket */
+    int connect_errno;       /* why connecting failed */
 };
 KB_OBJ_MAGIC(kb_conn, 0x434f4e4e);
 
@@ -117,6 +129,15 @@ void kb_conn_set_owner(struct kb_conn *conn, const struct kb_conn_callbacks *cal
                        void *owner);
 /* Begins to read. What listener filters have left in `in` is delivered at the end of the round. */
 void kb_conn_start(struct kb_conn *conn);
+
+/* For a connection whose transport has a handshake ahead: it is over after `timeout_ms` without
+ * success, with connect_timed_out. Before the first event. */
+void kb_conn_set_handshake_timeout(struct kb_conn *conn, uint64_t timeout_ms);
+/* For transport sockets: the handshake succeeded. Raises KB_CONN_CONNECTED, in which the owner may
+ * close the connection: ask kb_conn_is_open afterwards. */
+void kb_conn_handshake_done(struct kb_conn *conn);
+/* For transport sockets: bytes of its own wait to be written when the present event is done. */
+void kb_conn_transport_written(struct kb_conn *conn);
 
 /* The queue to write to: append to conn->out with the kb_buf functions, then call this. What is
  * there leaves when the present event is done. */

@@ -10,6 +10,7 @@
 struct kb_stat_store;
 struct kb_cluster_manager;
 struct kb_runtime;
+struct kb_secret_manager;
 struct kb_listener;
 struct kb_init_manager;
 struct Google__Protobuf__Struct;
@@ -31,6 +32,7 @@ struct kb_server_context {
     struct kb_init_manager *init;  /* what has to be there before the workers start: listeners made
                                       before that add themselves */
     struct kb_rds *rds;            /* route tables that are subscribed to; NULL: there are none */
+    struct kb_secret_manager *secrets; /* secret.h */
     struct kb_str node_id;
     struct kb_str node_cluster;
     const struct Google__Protobuf__Struct *node_metadata; /* NULL: none */
@@ -57,8 +59,8 @@ struct kb_factory_context {
     struct kb_arena *arena;       /* lives as long as the object being built */
     struct kb_init_manager *init; /* of the listener or cluster being built: what has to be fetched
                                      adds a target; NULL: nobody waits */
-    const char *stat_prefix; /* of the enclosing listener: "listener.127.0.0.1_80."; NULL outside of
-                                listeners */
+    const char *stat_prefix; /* of the enclosing listener: "listener.127.0.0.1_80."; for transport
+                                sockets of clusters: "cluster.x."; else NULL */
     struct kb_str http_stat_prefix; /* of the connection manager being built: "http.ingress."; empty
                                        outside of one */
     struct kb_str listener_name;

@@ -37,7 +37,13 @@ enum kb_ssl_list {
     KB_SSL_LIST_COUNT
 };
 
-/* Empty when there is none. */
+/* Keeps it beyond the connection's life: for upstream connections, whose requests log later. On its
+ * worker. NULL is allowed. */
+const struct kb_ssl_connection_info *
+kb_ssl_connection_info_ref(const struct kb_ssl_connection_info *ssl);
+void kb_ssl_connection_info_unref(const struct kb_ssl_connection_info *ssl);
+
+/* Empty when there is none, or when ssl is NULL. */
 struct kb_str kb_ssl_text(const struct kb_ssl_connection_info *ssl, enum kb_ssl_text what);
 /* The values in the certificate's order, *count of them. */
 const struct kb_str *kb_ssl_list(const struct kb_ssl_connection_info *ssl, enum kb_ssl_list what,

@@ -54,7 +54,9 @@ struct kb_stat_schema {
     S(RBAC_SHADOW, rbac_shadow)                                   \
     S(FAULT, fault)                                               \
     S(CORS, cors)                                                 \
-    S(JWT_AUTHN, jwt_authn)
+    S(JWT_AUTHN, jwt_authn)                                       \
+    S(SSL, ssl)                                                   \
+    S(SSL_SOCKET_FACTORY, ssl_socket_factory)
 
 #define S(ID, file) extern const struct kb_stat_schema kb_stat_schema_##file;
 KB_STAT_SCHEMAS(S)
@@ -198,6 +200,16 @@ enum {
 enum {
 #define X(ID, name, kind) KB_STAT_JWT_AUTHN_##ID,
 #include "proxy/stats/jwt_authn.def"
+#undef X
+};
+enum {
+#define X(ID, name, kind) KB_STAT_SSL_##ID,
+#include "proxy/stats/ssl.def"
+#undef X
+};
+enum {
+#define X(ID, name, kind) KB_STAT_SSL_SOCKET_FACTORY_##ID,
+#include "proxy/stats/ssl_socket_factory.def"
 #undef X
 };
 

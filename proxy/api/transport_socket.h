@@ -46,3 +46,31 @@ struct kb_transport_socket_factory {
     const struct kb_transport_socket_factory_ops *ops; /* NULL: raw */
     void *config;
 };
+
+struct Envoy__Config__Core__V3__TransportSocket;
+
+/* From a transport_socket message (NULL: raw) of a filter chain or, with `upstream`, of a cluster.
+ * factory->stat_prefix is "listener.X." or "cluster.X.". KB_ECONFIG after reporting at the present
+ * path; then `*out` is raw. Raw ones have ops NULL, whatever the message calls them. Implemented in
+ * proxy/network/transport_socket.c. Main thread. */
+int kb_transport_socket_factory_init(struct kb_transport_socket_factory *out,
+                                     const struct Envoy__Config__Core__V3__TransportSocket *message,
+                                     bool upstream, struct kb_factory_context *factory,
+                                     struct kb_diag *diag);
+/* When no connection uses it. Main thread. */
+void kb_transport_socket_factory_dispose(struct kb_transport_socket_factory *factory);
+
+/* Puts it on a new connection; see `create` above. */
+KB_INLINE void kb_transport_socket_factory_create(const struct kb_transport_socket_factory *factory,
+                                                  struct kb_conn *conn,
+                                                  const struct kb_transport_socket_options *options)
+{
+    if (factory->ops != NULL) {
+        factory->ops->create(factory->config, conn, options);
+    }
+}
+
+KB_INLINE bool kb_transport_socket_factory_secure(const struct kb_transport_socket_factory *factory)
+{
+    return factory->ops != NULL && factory->ops->secure;
+}

@@ -79,6 +79,10 @@ static void active_on_event(void *owner, enum kb_conn_event event)
     if (event == KB_CONN_CONNECTED) {
         return;
     }
+    if (KB_UNLIKELY(active->conn->connect_timed_out)) {
+        kb_stat_inc(active->lw->stats,
+                    KB_STAT_LISTENER_DOWNSTREAM_CX_TRANSPORT_SOCKET_CONNECT_TIMEOUT);
+    }
     active->closed = true;
     closed_count(active);
     kb_listener_log(active->lw, active->conn, 0, KB_STR_NULL);
@@ -193,6 +197,10 @@ void kb_active_connection_begin(struct kb_listener_worker *lw, struct kb_conn *c
     kb_list_push_back(&lw->connections, &active->link);
     conn->info.filter_chain_name = chain->name;
     kb_conn_set_owner(conn, &active_callbacks, active);
+    kb_transport_socket_factory_create(&chain->transport_socket, conn, NULL);
+    if (conn->handshaking && chain->transport_socket_connect_timeout_ms > 0) {
+        kb_conn_set_handshake_timeout(conn, chain->transport_socket_connect_timeout_ms);
+    }
     kb_stat_inc(lw->stats, KB_STAT_LISTENER_DOWNSTREAM_CX_TOTAL);
     kb_stat_inc(lw->worker_stats, KB_STAT_LISTENER_WORKER_DOWNSTREAM_CX_TOTAL);
     kb_stat_gauge_add(lw->stats, KB_STAT_LISTENER_DOWNSTREAM_CX_ACTIVE, 1);

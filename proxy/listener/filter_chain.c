@@ -93,27 +93,6 @@ static void filter_create(struct kb_filter_chain *chain, struct kb_factory_conte
     kb_arena_dispose(&scratch);
 }
 
-static void transport_check(const Envoy__Config__Core__V3__TransportSocket *m,
-                            struct kb_arena *arena, struct kb_diag *diag)
-{
-    struct kb_str type = KB_STR_NULL;
-
-    if (m == NULL) {
-        return;
-    }
-    kb_diag_push(diag, "transport_socket");
-    if (m->typed_config != NULL) {
-        type = kb_any_inner_name(m->typed_config, arena);
-    }
-    if (kb_extension_find(KB_EXT_TRANSPORT_SOCKET_DOWNSTREAM, type, kb_wkt_str(m->name)) == NULL &&
-        !kb_str_eq(type, KB_STR("envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"))) {
-        kb_diag_error(diag,
-                      "Didn't find a registered implementation for '%s' with type URL: '%.*s'",
-                      m->name, KB_STR_ARG(type));
-    }
-    kb_diag_pop(diag);
-}
-
 /* ---- what connections it is for ---- */
 
 static struct kb_cidr *ranges_create(struct kb_arena *arena,
@@ -234,6 +213,7 @@ static void chain_destroy(struct kb_shared *shared)
     if (chain->drain.draining) {
         __atomic_sub_fetch(&chain->server->filter_chains_draining, 1, __ATOMIC_RELAXED);
     }
+    kb_transport_socket_factory_dispose(&chain->transport_socket);
     kb_shared_dispose(&chain->shared);
     kb_arena_dispose(&chain->arena);
     free(chain);
@@ -269,7 +249,10 @@ kb_filter_chain_create(const struct kb_filter_chain_build *build,
     chain->name = kb_str_dup(&chain->arena, kb_wkt_str(m->name));
     chain->filters = kb_arena_calloc(&chain->arena, (m->n_filters + 1) * sizeof(*chain->filters));
     match_create(chain, m->filter_chain_match, diag);
-    transport_check(m->transport_socket, &chain->arena, diag);
+    chain->transport_socket_connect_timeout_ms =
+        kb_wkt_duration_ms(m->transport_socket_connect_timeout, 0);
+    kb_transport_socket_factory_init(&chain->transport_socket, m->transport_socket, false, &factory,
+                                     diag);
     if (m->n_filters == 0) {
         kb_diag_error(diag, "a filter chain needs a terminal filter such as envoy.filters.network."
                             "http_connection_manager or envoy.filters.network.tcp_proxy");

@@ -95,17 +95,24 @@ static struct kb_conn *conn_new(struct kb_worker *worker, size_t buffer_limit)
     return conn;
 }
 
-static void conn_freed(struct kb_io *io)
+static void conn_release(struct kb_conn *conn)
 {
-    struct kb_conn *conn = KB_CONTAINER_OF(io, struct kb_conn, io);
     struct kb_worker *worker = conn->worker;
 
+    if (conn->transport->dispose != NULL) {
+        conn->transport->dispose(conn);
+    }
     worker->connections_open--;
     free(conn->sniffed);
     kb_filter_state_dispose(&conn->info.filter_state, NULL);
     kb_dynamic_metadata_dispose(&conn->info.dynamic_metadata);
     KB_OBJ_CLEAR(conn);
     kb_pool_release(conn_pool(worker), conn);
+}
+
+static void conn_freed(struct kb_io *io)
+{
+    conn_release(KB_CONTAINER_OF(io, struct kb_conn, io));
 }
 
 /* Closes the descriptor; the owner was told before. */
@@ -201,6 +208,20 @@ bool kb_conn_is_open(const struct kb_conn *conn)
 
 /* ---- what is watched ---- */
 
+/* Something could leave if the descriptor took it. */
+static bool write_due(const struct kb_conn *conn)
+{
+    return KB_LIKELY(conn->transport_write == KB_TRANSPORT_WRITE_DATA)
+               ? conn->out.len > 0
+               : conn->transport_write == KB_TRANSPORT_WRITE_WANTED;
+}
+
+/* Nothing is left of what the owner wrote, nor of what the transport made of it. */
+static bool flushed(const struct kb_conn *conn)
+{
+    return conn->out.len == 0 && conn->transport_write != KB_TRANSPORT_WRITE_WANTED;
+}
+
 static void watch_update(struct kb_conn *conn)
 {
     unsigned events = 0;
@@ -216,7 +237,7 @@ static void watch_update(struct kb_conn *conn)
             events |= KB_IO_HANGUP;
         }
         /* What the flush is yet to try needs no watching. */
-        if (conn->out.len > 0 && !kb_deferred_queued(&conn->flush)) {
+        if (write_due(conn) && !kb_deferred_queued(&conn->flush)) {
             events |= KB_IO_WRITE;
         }
         break;
@@ -268,11 +289,7 @@ static void remote_closed(struct kb_conn *conn)
         kb_deferred_cancel(&conn->flush);
         kb_buf_dispose(&conn->in);
         kb_buf_dispose(&conn->out);
-        conn->worker->connections_open--;
-        kb_filter_state_dispose(&conn->info.filter_state, NULL);
-        kb_dynamic_metadata_dispose(&conn->info.dynamic_metadata);
-        KB_OBJ_CLEAR(conn);
-        kb_pool_release(conn_pool(conn->worker), conn);
+        conn_release(conn);
         return;
     }
     conn->closed_by_peer = true;
@@ -298,7 +315,7 @@ static void end_check(struct kb_conn *conn)
         return;
     }
     if (conn->half_close_enabled) {
-        if (conn->end_reported && conn->end_sent && conn->out.len == 0) {
+        if (conn->end_reported && conn->end_sent && flushed(conn)) {
             remote_closed(conn);
         }
     } else if (conn->read_disable_count == 0 || conn->early_close_detected) {
@@ -351,6 +368,30 @@ void kb_conn_start(struct kb_conn *conn)
     watch_update(conn);
 }
 
+void kb_conn_set_handshake_timeout(struct kb_conn *conn, uint64_t timeout_ms)
+{
+    kb_loop_timer_arm(&conn->worker->loop, &conn->timer, timeout_ms);
+}
+
+void kb_conn_handshake_done(struct kb_conn *conn)
+{
+    conn->handshaking = false;
+    if (conn->state == CONN_OPEN) {
+        kb_loop_timer_cancel(&conn->worker->loop, &conn->timer);
+        if (conn->out.len > 0 || conn->end_wanted) {
+            kb_loop_defer_late(&conn->worker->loop, &conn->flush);
+        }
+        conn->callbacks->on_event(conn->owner, KB_CONN_CONNECTED);
+    }
+}
+
+void kb_conn_transport_written(struct kb_conn *conn)
+{
+    if (conn->state == CONN_OPEN || conn->state == CONN_FLUSHING) {
+        kb_loop_defer_late(&conn->worker->loop, &conn->flush);
+    }
+}
+
 /* What listener filters read is the transport socket's first input. */
 static void early_input_read(struct kb_conn *conn)
 {
@@ -367,7 +408,9 @@ static void connect_ready(struct kb_conn *conn)
     if (rc == KB_EAGAIN) {
         return;
     }
-    kb_loop_timer_cancel(&conn->worker->loop, &conn->timer);
+    if (rc != 0 || !conn->handshaking) {
+        kb_loop_timer_cancel(&conn->worker->loop, &conn->timer);
+    }
     if (rc != 0) {
         remote_closed(conn);
         return;
@@ -461,7 +504,7 @@ static void write_ready(struct kb_conn *conn)
         return;
     }
     if (conn->state == CONN_FLUSHING) {
-        if (conn->out.len == 0) {
+        if (flushed(conn)) {
             flushed_detached(conn);
         } else if (sent > 0 && kb_timer_armed(&conn->timer)) {
             kb_loop_timer_arm(&conn->worker->loop, &conn->timer, conn->delayed_close_ms);
@@ -474,7 +517,7 @@ static void write_ready(struct kb_conn *conn)
     if (conn->state == CONN_OPEN && conn->above_high) {
         watermarks_check(conn);
     }
-    if (conn->state == CONN_OPEN && conn->end_sent && conn->end_reported && conn->out.len == 0) {
+    if (conn->state == CONN_OPEN && conn->end_sent && conn->end_reported && flushed(conn)) {
         remote_closed(conn);
     }
 }
@@ -495,7 +538,7 @@ static void flush_deferred(struct kb_deferred *deferred)
         deliver(conn); /* before what is written leaves, in Envoy's order */
     }
     if (conn->state == CONN_OPEN || conn->state == CONN_FLUSHING) {
-        if (conn->out.len > 0 || (conn->end_wanted && !conn->end_sent)) {
+        if (!flushed(conn) || (conn->end_wanted && !conn->end_sent)) {
             write_ready(conn);
         } else if (conn->state == CONN_FLUSHING) {
             flushed_detached(conn);
@@ -541,7 +584,7 @@ static void io_ready(struct kb_io *io, unsigned events)
         if (events & (KB_IO_READ | KB_IO_ERROR)) {
             read_ready(conn);
         }
-        if ((events & KB_IO_WRITE) && conn->state == CONN_OPEN && conn->out.len > 0) {
+        if ((events & KB_IO_WRITE) && conn->state == CONN_OPEN && write_due(conn)) {
             write_ready(conn);
         }
         if ((events & KB_IO_HANGUP) && conn->state == CONN_OPEN) {
@@ -573,6 +616,11 @@ static void timer_fired(struct kb_timer *timer)
         remote_closed(conn);
         return;
     }
+    if (conn->state == CONN_OPEN) {
+        conn->connect_timed_out = true; /* the transport's handshake took too long */
+        remote_closed(conn);
+        return;
+    }
     if (conn->stat_block != NULL && conn->stat_delayed_close != 0) {
         kb_stat_inc(conn->stat_block, conn->stat_delayed_close);
     }
@@ -600,8 +648,8 @@ static void flush_then_close(struct kb_conn *conn, bool delay)
 {
     conn->state = CONN_FLUSHING;
     conn->end_wanted = delay;
-    if (!delay && conn->out.len == 0) {
-        conn_destroy(conn);
+    if ((!delay && flushed(conn)) || conn->handshaking) {
+        conn_destroy(conn); /* before a handshake nothing can be flushed, as in Envoy */
         return;
     }
     kb_list_push_back(&network_worker_get(conn->worker)->detached, &conn->detached_link);

@@ -17,6 +17,7 @@
 #include "proto/pb_json.h"
 #include "proxy/access_log/log_file.h"
 #include "proxy/api/access_logger.h"
+#include "proxy/api/secret.h"
 #include "proxy/api/connection.h"
 #include "proxy/api/extension.h"
 #include "proxy/api/header_map.h"
@@ -249,6 +250,25 @@ listeners_build(struct kb_server *server,
     }
 }
 
+static void secrets_build(struct kb_server *server,
+                          const Envoy__Config__Bootstrap__V3__Bootstrap__StaticResources *resources)
+{
+    size_t count = resources != NULL ? resources->n_secrets : 0;
+
+    KB_LOG(CONFIG, INFO, "loading %zu static secret(s)", count);
+    server->context.secrets = kb_secret_manager_create(&server->context);
+    kb_diag_push(&server->diag, "static_resources");
+    for (size_t i = 0; i < count; i++) {
+        kb_diag_push_index(&server->diag, "secrets", i);
+        if (kb_secret_manager_add_static(server->context.secrets, resources->secrets[i],
+                                         &server->diag) != 0) {
+            KB_LOG(CONFIG, DEBUG, "secret '%s' was refused", resources->secrets[i]->name);
+        }
+        kb_diag_pop(&server->diag);
+    }
+    kb_diag_pop(&server->diag);
+}
+
 /* The subscriptions of the bootstrap; they begin when the static clusters stand. */
 static void dynamic_build(struct kb_server *server)
 {
@@ -316,13 +336,12 @@ static void server_build(struct kb_server *server)
     kb_diag_pop(diag);
     admin_build(server);
     KB_LOG(CONFIG, INFO, "loading tracing configuration");
-    KB_LOG(CONFIG, INFO, "loading %zu static secret(s)",
-           message->static_resources != NULL ? message->static_resources->n_secrets : 0);
     kb_init_manager_init(&server->init);
     server->context.init = &server->init;
     server->context.files = kb_file_watcher_create(&server->main.loop);
     server->context.xds = kb_xds_glue_create(&server->context, message, server->bootstrap.node,
                                              server->options, &server->unsupported, diag);
+    secrets_build(server, message->static_resources);
     server->context.clusters = kb_cluster_manager_create(&server->context);
     kb_cluster_manager_configure(server->context.clusters, message, diag);
     kb_diag_push(diag, "static_resources");
@@ -549,6 +568,7 @@ static void server_dispose(struct kb_server *server)
     if (context->clusters != NULL) {
         kb_cluster_manager_destroy(context->clusters);
     }
+    kb_secret_manager_destroy(context->secrets);
     if (context->xds != NULL) {
         kb_loop_run_once(&server->main.loop, false); /* streams of subscriptions that are gone */
         kb_xds_glue_destroy(context->xds);

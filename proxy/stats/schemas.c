@@ -6,6 +6,7 @@
 #define KIND_COUNTER        KB_STAT_COUNTER, false
 #define KIND_GAUGE          KB_STAT_GAUGE, false
 #define KIND_HISTOGRAM      KB_STAT_HISTOGRAM, false
+#define KIND_LAZY_COUNTER   KB_STAT_COUNTER, true
 #define KIND_LAZY_GAUGE     KB_STAT_GAUGE, true
 #define KIND_LAZY_HISTOGRAM KB_STAT_HISTOGRAM, true
 #define X(ID, name, kind)   {name, KIND_##kind},
@@ -94,6 +95,12 @@ static const struct kb_stat_def cors_defs[] = {
 static const struct kb_stat_def jwt_authn_defs[] = {
 #include "proxy/stats/jwt_authn.def"
 };
+static const struct kb_stat_def ssl_defs[] = {
+#include "proxy/stats/ssl.def"
+};
+static const struct kb_stat_def ssl_socket_factory_defs[] = {
+#include "proxy/stats/ssl_socket_factory.def"
+};
 
 #undef X
 
@@ -101,6 +108,7 @@ static const struct kb_stat_def jwt_authn_defs[] = {
 #define COUNT_COUNTER        0
 #define COUNT_GAUGE          0
 #define COUNT_HISTOGRAM      1
+#define COUNT_LAZY_COUNTER   0
 #define COUNT_LAZY_GAUGE     0
 #define COUNT_LAZY_HISTOGRAM 1
 #define X(ID, name, kind)    +COUNT_##kind
@@ -181,6 +189,13 @@ const struct kb_stat_schema kb_stat_schema_async_client = {async_client_defs,
 const struct kb_stat_schema kb_stat_schema_thread_local_cluster_manager = {
     thread_local_cluster_manager_defs, KB_ARRAY_LEN(thread_local_cluster_manager_defs), 0
 #include "proxy/stats/thread_local_cluster_manager.def"
+};
+const struct kb_stat_schema kb_stat_schema_ssl = {ssl_defs, KB_ARRAY_LEN(ssl_defs), 0
+#include "proxy/stats/ssl.def"
+};
+const struct kb_stat_schema kb_stat_schema_ssl_socket_factory = {
+    ssl_socket_factory_defs, KB_ARRAY_LEN(ssl_socket_factory_defs), 0
+#include "proxy/stats/ssl_socket_factory.def"
 };
 const struct kb_stat_schema kb_stat_schema_overload = {overload_defs, KB_ARRAY_LEN(overload_defs), 0
 #include "proxy/stats/overload.def"

@@ -45,11 +45,11 @@ static struct kb_str stat_prefix_make(struct kb_str name, struct kb_arena *arena
     return kb_str_make(p, out);
 }
 
-static void transport_socket_check(const Envoy__Config__Cluster__V3__Cluster *message,
-                                   struct kb_arena *arena, struct kb_diag *diag)
+static void transport_socket_read(const Envoy__Config__Cluster__V3__Cluster *message,
+                                  struct kb_cluster *cluster, struct kb_str stat_prefix,
+                                  const struct kb_factory_context *factory, struct kb_diag *diag)
 {
-    const Envoy__Config__Core__V3__TransportSocket *socket = message->transport_socket;
-    struct kb_str type;
+    struct kb_factory_context own = *factory;
 
     if (message->n_transport_socket_matches > 0 || message->transport_socket_matcher != NULL) {
         kb_diag_push(diag, message->transport_socket_matcher != NULL ? "transport_socket_matcher"
@@ -59,22 +59,9 @@ static void transport_socket_check(const Envoy__Config__Cluster__V3__Cluster *me
                             "in plain text what should be encrypted");
         kb_diag_pop(diag);
     }
-    if (socket == NULL) {
-        return;
-    }
-    kb_diag_push(diag, "transport_socket");
-    type = socket->config_type_case ==
-                   ENVOY__CONFIG__CORE__V3__TRANSPORT_SOCKET__CONFIG_TYPE_TYPED_CONFIG
-               ? kb_any_inner_name(socket->typed_config, arena)
-               : KB_STR("");
-    if (!kb_str_eq(type, KB_STR("envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"))) {
-        kb_diag_error_hint(
-            diag,
-            KB_STR("only envoy.transport_sockets.raw_buffer is implemented for upstreams so far"),
-            "Didn't find a registered implementation for '%s' with type URL: '%.*s'", socket->name,
-            KB_STR_ARG(type));
-    }
-    kb_diag_pop(diag);
+    own.stat_prefix = kb_str_dup(factory->arena, stat_prefix).p;
+    kb_transport_socket_factory_init(&cluster->transport_socket, message->transport_socket,
+                                           true, &own, diag); /* reported */
 }
 
 static void source_add(struct kb_addr *sources, uint32_t *count,
@@ -226,7 +213,7 @@ int kb_cluster_impl_create(const Envoy__Config__Cluster__V3__Cluster *message,
     bind_read(message->upstream_bind_config, &cluster->api, kb_cluster_manager_bind_source(manager),
               diag);
     keepalive_read(message->upstream_connection_options, &cluster->api);
-    transport_socket_check(message, factory->arena, diag);
+    transport_socket_read(message, &cluster->api, prefix, factory, diag);
     policy_read(message, &cluster->policy);
     kb_cluster_lb_read(message, cluster, provided, factory, diag);
     if (diag->error_count != errors) {
@@ -283,6 +270,7 @@ void kb_cluster_impl_free(struct kb_cluster_impl *cluster)
     }
     free((void *)(uintptr_t)cluster->api.bind_sources);
     kb_circuit_breakers_dispose(cluster);
+    kb_transport_socket_factory_dispose(&cluster->api.transport_socket);
     kb_stat_group_destroy(cluster->api.http1_stats);
     kb_stat_group_destroy(cluster->api.http2_stats);
     kb_stat_group_destroy(cluster->api.stats);

@@ -180,6 +180,7 @@ static void client_create(struct kb_conn_pool *pool)
         kb_conn_create_connecting(local->worker, &addr, source, cluster->connect_timeout_ms,
                                   cluster->per_connection_buffer_limit_bytes);
     kb_conn_set_owner(client->conn, pool->client_ops->conn_callbacks, client);
+    kb_transport_socket_factory_create(&cluster->transport_socket, client->conn, NULL);
     if (pool->client_ops->http1 && client->conn->in.high > 0) {
         /* A head has its own limit and must be able to reach it. */
         client->conn->in.high =
@@ -473,7 +474,7 @@ static struct kb_str failure_text(struct kb_pool_client *client, char *out, size
     size_t n;
 
     if (client->conn->connect_errno == 0) {
-        return KB_STR_NULL;
+        return client->conn->info.transport_failure_reason;
     }
     n = (size_t)snprintf(out, cap, "delayed connect error: %s",
                          strerror(client->conn->connect_errno));

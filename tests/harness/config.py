@@ -160,6 +160,7 @@ def listener(name, spec, first_cluster):
         http_filter_chain(name, spec, first_cluster)
     chain["filters"] = [typed(f, "network", NETWORK_FILTERS)
                         for f in spec.get("network", [])] + chain["filters"]
+    chain = merged(chain, spec.get("chain"))
     base = {"name": name, "stat_prefix": name,
             "address": {"socket_address": {"address": "127.0.0.1", "port_value": f"{{{name}}}"}},
             "filter_chains": [chain]}

@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TLS on both sides: who gets in, what is resumed, and that bytes come through whole and in pieces."""
+
+import hashlib
+import socket
+import ssl
+
+import pytest
+
+from tests.harness import certs
+from tests.harness.upstream import wait_until
+
+TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3."
+
+
+def own(name):
+    folder = certs.usual()
+    return {"certificate_chain": {"filename": f"{folder}/{name}.pem"},
+            "private_key": {"filename": f"{folder}/{name}.key"}}
+
+
+def roots(name="ca", **more):
+    return {"trusted_ca": {"filename": f"{certs.usual()}/{name}.pem"}, **more}
+
+
+def downstream(cert="server", validation=None, common=None, **more):
+    context = {"tls_certificates": [own(cert)], **(common or {})}
+    if validation:
+        context["validation_context"] = validation
+    return {"name": "envoy.transport_sockets.tls",
+            "typed_config": {"@type": TLS + "DownstreamTlsContext",
+                             "common_tls_context": context, **more}}
+
+
+def upstream(cert="client", validation=None, common=None, **more):
+    context = {"tls_certificates": [own(cert)] if cert else [], **(common or {})}
+    if validation:
+        context["validation_context"] = validation
+    return {"name": "envoy.transport_sockets.tls",
+            "typed_config": {"@type": TLS + "UpstreamTlsContext",
+                             "common_tls_context": context, **more}}
+
+
+def listener(socket_config, **chain):
+    return {"chain": {"transport_socket": socket_config, **chain}}
+
+
+def client_context(cert="client", version=None):
+    context = ssl.create_default_context(cafile=f"{certs.usual()}/ca.pem")
+    context.check_hostname = False
+    if cert:
+        context.load_cert_chain(f"{certs.usual()}/{cert}.pem", f"{certs.usual()}/{cert}.key")
+    if version:
+        context.maximum_version = context.minimum_version = version
+    return context
+
+
+class Client:
+    """A TLS client on blocking sockets."""
+
+    def __init__(self, port, context=None, name="server.test", session=None):
+        raw = socket.create_connection(("127.0.0.1", port), timeout=10)
+        self.sock = (context or client_context()).wrap_socket(raw, server_hostname=name,
+                                                              session=session)
+
+    def get(self, path="/", headers=""):
+        self.sock.sendall(f"GET {path} HTTP/1.1\r\nhost: a\r\n{headers}\r\n".encode())
+        return self.answer()
+
+    def answer(self):
+        data = b""
+        while b"\r\n\r\n" not in data:
+            data += self.more()
+        head, _, body = data.partition(b"\r\n\r\n")
+        length = int([line for line in head.split(b"\r\n")
+                      if line.lower().startswith(b"content-length:")][0].split(b":")[1])
+        while len(body) < length:
+            body += self.more()
+        return head, body
+
+    def more(self):
+        piece = self.sock.recv(65536)
+        assert piece, "the connection ended early"
+        return piece
+
+    def close(self):
+        self.sock.close()
+
+
+@pytest.fixture
+def mutual(rig):
+    return rig({"listeners": {"main": listener(
+        downstream(validation=roots(), require_client_certificate=True))}})
+
+
+def refused(port, context):
+    """The connection comes to nothing: in the handshake, or (TLS 1.3) at the first read after it."""
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        client = Client(port, context)
+        client.sock.sendall(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+        if client.sock.recv(1) == b"":
+            raise ConnectionError("closed")
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_mutual_tls(mutual, version):
+    client = Client(mutual.port(), client_context(version=version))
+    for _ in range(3):
+        head, body = client.get()
+        assert head.startswith(b"HTTP/1.1 200") and body == b"ok\n"
+    assert b"x-forwarded-proto: https" in mutual.up.take_seen()[0].raw
+    client.close()
+    stats = mutual.proxy.stats(r"\.ssl\.")
+    assert [v for k, v in stats.items() if k.endswith("ssl.handshake")] == [1]
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("cert", [None, "stranger", "expired", "server_only"])
+def test_who_is_not_let_in(mutual, cert, version):
+    refused(mutual.port(), client_context(cert, version))
+    fault = "fail_verify_no_cert" if cert is None else "fail_verify_error"
+    stats = mutual.proxy.stats(r"\.ssl\.(fail|handshake|connection_error)")
+    assert {k.rsplit(".", 1)[1]: v for k, v in stats.items() if v} == {fault: 1}
+    assert not mutual.up.take_seen()
+
+
+def test_plain_text_is_not_let_in(mutual):
+    with socket.create_connection(("127.0.0.1", mutual.port()), timeout=10) as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+        assert sock.recv(100)[:1] in (b"", b"\x15")
+    mutual.proxy.wait_stat(f"listener.main.ssl.connection_error", 1)
+
+
+def test_handshake_in_single_bytes(mutual):
+    """Records cut anywhere, in both directions, in both halves of the handshake."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = client_context().wrap_bio(incoming, outgoing, server_hostname="server.test")
+    sock = socket.create_connection(("127.0.0.1", mutual.port()), timeout=10)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def flush():
+        for byte in outgoing.read():
+            sock.sendall(bytes([byte]))
+
+    def until(action):
+        while True:
+            try:
+                result = action()
+                flush()
+                return result
+            except ssl.SSLWantReadError:
+                flush()
+                incoming.write(sock.recv(7))
+
+    until(tls.do_handshake)
+    tls.write(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+    flush()
+    assert until(lambda: tls.read(20)).startswith(b"HTTP/1.1 200")
+    sock.close()
+
+
+def test_first_request_in_the_same_packet_as_the_end_of_the_handshake(mutual):
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = client_context().wrap_bio(incoming, outgoing, server_hostname="server.test")
+    sock = socket.create_connection(("127.0.0.1", mutual.port()), timeout=10)
+    while True:
+        try:
+            tls.do_handshake()
+            break
+        except ssl.SSLWantReadError:
+            sock.sendall(outgoing.read())
+            incoming.write(sock.recv(65536))
+    tls.write(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+    sock.sendall(outgoing.read())  # Finished and the request together
+    data = b""
+    while not data.startswith(b"HTTP/1.1 200"):
+        incoming.write(sock.recv(65536))
+        try:
+            data += tls.read(100)
+        except ssl.SSLWantReadError:
+            pass
+    sock.close()
+
+
+def test_large_bodies_both_ways(mutual):
+    size = 3 * 1024 * 1024
+    mutual.up.expect([f"bytes:{size}"])
+    client = Client(mutual.port())
+    body = b"0123456789abcdef" * (size // 16)
+    client.sock.sendall(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % size)
+    client.sock.sendall(body)
+    head, answer = client.answer()
+    assert head.startswith(b"HTTP/1.1 200") and answer == b"x" * size
+    seen = mutual.up.take_seen()[0].raw
+    assert hashlib.sha256(seen[-size:]).digest() == hashlib.sha256(body).digest()
+    client.close()
+
+
+def test_both_sides(rig):
+    """front -> TLS -> back: names checked, sessions resumed."""
+    name = {"match_typed_subject_alt_names": [
+        {"san_type": "URI", "matcher": {"exact": "spiffe://td/ns/x/sa/srv"}}]}
+    one = rig({
+        "listeners": {
+            "main": {"routes": ["/good -> good", "/bad -> bad", "/nocert -> nocert", "/ -> up"]},
+            "back": {"routes": ["/ -> up"], **listener(
+                downstream(validation=roots(), require_client_certificate=True))},
+        },
+        "clusters": {
+            "up": {},
+            "good": {"endpoints": ["back"], "max_requests_per_connection": 1, "transport_socket": upstream(validation=roots(**name))},
+            "bad": {"endpoints": ["back"], "transport_socket": upstream(validation=roots("other_ca"))},
+            "nocert": {"endpoints": ["back"],
+                       "transport_socket": upstream(None, validation=roots())},
+        }})
+    assert b"HTTP/1.1 200" in one.get("/good").received
+    answer = one.get("/bad").received
+    assert b"HTTP/1.1 503" in answer and b"remote connection failure" in answer
+    assert b"HTTP/1.1 503" in one.get("/nocert").received
+    wait_until(lambda: one.proxy.stats(r"ssl\.fail_verify_error").get("cluster.bad.ssl.fail_verify_error") == 1,
+               "counted")
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_tickets_are_good_at_every_worker(rig, version):
+    one = rig({"listeners": {"main": listener(
+        downstream(validation=roots(), require_client_certificate=True))}}, concurrency=2)
+    context = client_context(version=version)
+    first = Client(one.port(), context)
+    first.get()
+    session = first.sock.session
+    first.close()
+    for _ in range(8):
+        client = Client(one.port(), context, session=session)
+        client.get()
+        assert client.sock.session_reused
+        if version == ssl.TLSVersion.TLSv1_3:
+            session = client.sock.session
+        client.close()
+
+
+def test_close_notify_comes_before_the_end(mutual):
+    client = Client(mutual.port())
+    head, _ = client.get(headers="connection: close\r\n")
+    assert head.startswith(b"HTTP/1.1 200")
+    assert client.sock.recv(100) == b""  # an end without close_notify would raise
+    client.close()
+
+
+def test_handshake_that_never_comes_is_ended(rig):
+    one = rig({"listeners": {"main": listener(downstream(),
+                                              transport_socket_connect_timeout="0.1s")}})
+    with socket.create_connection(("127.0.0.1", one.port()), timeout=10) as sock:
+        assert sock.recv(1) == b""
+    one.proxy.wait_stat("listener.main.downstream_cx_transport_socket_connect_timeout", 1)
+
+
+def test_hostile_bytes_after_the_handshake(mutual):
+    """A record that does not decrypt ends its connection, and nothing else."""
+    client = Client(mutual.port())
+    client.get()
+    raw = socket.socket(fileno=client.sock.detach())
+    raw.settimeout(10)
+    raw.sendall(b"\x17\x03\x03\x00\x20" + b"z" * 32)
+    while raw.recv(1000):
+        pass
+    raw.close()
+    assert Client(mutual.port()).get()[0].startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("context, text", [
+    ({"common_tls_context": {}}, "No TLS certificates found for server context"),
+    ({"common_tls_context": {"tls_certificates": [{"certificate_chain": {"filename": "/nope"},
+                                                   "private_key": {"filename": "/nope"}}]}},
+     "Invalid path: /nope"),
+])
+def test_configuration_refused(binary, tmp_path, context, text):
+    from tests.harness import Proxy, bootstrap, Layout
+    from tests.harness.proxy import run_once
+    config = bootstrap({"listeners": {"main": listener(
+        {"name": "tls", "typed_config": {"@type": TLS + "DownstreamTlsContext", **context}})}})
+    layout = Layout(config, None)
+    path = tmp_path / "c.yaml"
+    from tests.harness.proxy import to_yaml
+    path.write_text(to_yaml(layout.resolved(log=str(tmp_path / "l"), dir=str(tmp_path))))
+    done = run_once(binary, ["--mode", "validate", "-c", str(path)])
+    layout.stop()
+    assert done.returncode == 1 and text in done.stderr + done.stdout
