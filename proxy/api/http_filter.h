@@ -94,6 +94,9 @@ void kb_stream_send_local_reply(struct kb_stream *stream, unsigned status, struc
                                 void (*modify)(void *arg, struct kb_header_map *headers),
                                 void *arg);
 
+/* The gRPC status of the next local reply to a gRPC request; 0: that of its HTTP status. */
+void kb_stream_set_reply_grpc_status(struct kb_stream *stream, unsigned status);
+
 /* Resumes after a STOP status. The stream may be gone when it returns. */
 void kb_stream_continue_decoding(struct kb_stream *stream, void *filter);
 /* The same of the answer. */

@@ -83,6 +83,11 @@ static void text_reply(struct kb_stream *stream, struct kb_header_map *headers, 
     kb_buf_dispose(&data);
 }
 
+void kb_stream_set_reply_grpc_status(struct kb_stream *stream, unsigned status)
+{
+    stream->grpc_status = (uint8_t)status;
+}
+
 void kb_stream_send_local_reply(struct kb_stream *stream, unsigned status, struct kb_str body,
                                 struct kb_str details,
                                 void (*modify)(void *arg, struct kb_header_map *headers), void *arg)
