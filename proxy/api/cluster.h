@@ -48,6 +48,13 @@ struct kb_cluster_istio {
     bool keeps_alpn; /* istio.alpn leaves it alone */
 };
 
+/* One of transport_socket_matches. */
+struct kb_socket_match {
+    struct kb_transport_socket_factory socket;
+    struct kb_str labels; /* packed google.protobuf.Struct */
+    struct kb_stat_named *count;
+};
+
 struct kb_cluster {
     KB_OBJ;
     struct kb_str name;
@@ -68,7 +75,9 @@ struct kb_cluster {
     uint64_t max_stream_duration_ms;      /* of one attempt; 0: none */
     const struct kb_addr *bind_sources;   /* upstream_bind_config; kb_cluster_bind_source */
     uint32_t bind_source_count;           /* 0: none */
-    struct kb_transport_socket_factory transport_socket;
+    struct kb_transport_socket_factory transport_socket; /* see kb_host_transport_socket */
+    struct kb_socket_match *socket_matches;
+    uint32_t socket_match_count;
     struct {
         uint32_t probes, time_s, interval_s;
         bool set;
@@ -197,6 +206,16 @@ KB_INLINE struct kb_str kb_host_metadata(const struct kb_host *host)
 KB_INLINE uint32_t kb_host_weight(const struct kb_host *host)
 {
     return __atomic_load_n(&host->weight, __ATOMIC_RELAXED);
+}
+
+/* How this host is spoken to. */
+KB_INLINE const struct kb_transport_socket_factory *
+kb_host_transport_socket(const struct kb_host *host)
+{
+    uint16_t socket = __atomic_load_n(&host->socket, __ATOMIC_RELAXED);
+
+    return socket == 0 ? &host->cluster->transport_socket
+                       : &host->cluster->socket_matches[socket - 1].socket;
 }
 
 struct kb_cluster_manager;

@@ -119,11 +119,13 @@ struct kb_pool_callbacks {
 /* A waiting request; NULL when it was answered already. */
 struct kb_pool_waiter;
 
-/* Asks the pool of this host on this worker for a stream. Response headers go into `response`
+/* Asks the pool of this host on this worker for a stream. Connections with other transport socket
+ * options (NULL: none) are another pool's; they are copied. Response headers go into `response`
  * (initialised by the codec) in `arena`; both must live until the stream ends. Calls one of
  * `callbacks`, perhaps before returning; then *waiter is NULL. */
 void kb_pool_new_stream(struct kb_cluster_local *local, struct kb_host *host,
-                        enum kb_pool_kind kind, enum kb_priority priority, struct kb_arena *arena,
+                        enum kb_pool_kind kind, enum kb_priority priority,
+                        const struct kb_transport_socket_options *options, struct kb_arena *arena,
                         const struct kb_pool_callbacks *callbacks,
                         const struct kb_response_decoder_ops *decoder, void *owner,
                         struct kb_pool_waiter **waiter);

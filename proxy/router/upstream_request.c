@@ -296,7 +296,8 @@ void kb_upstream_request_start(struct kb_router *router, struct kb_host *host)
     info->cluster = host->cluster;
     router->info->upstream.connection_pool_asked_ns = kb_loop_now_ns(loop_of(upstream));
     kb_pool_new_stream(router->cluster, host, router->pool_kind, router->route->priority,
-                       router->arena, &pool_callbacks, &decoder_ops, upstream, &upstream->waiter);
+                       router->info->transport_options, router->arena, &pool_callbacks,
+                       &decoder_ops, upstream, &upstream->waiter);
 }
 
 void kb_upstream_request_data(struct kb_upstream_request *upstream, struct kb_buf *data,

@@ -12,6 +12,7 @@
 #include "proxy/upstream/cluster_istio.h"
 #include "proxy/upstream/cluster_manager.h"
 #include "proxy/upstream/config_read.h"
+#include "proxy/upstream/socket_match.h"
 
 #define CONNECT_TIMEOUT_DEFAULT_MS 5000
 #define BUFFER_LIMIT_DEFAULT       (1024 * 1024)
@@ -51,17 +52,10 @@ static void transport_socket_read(const Envoy__Config__Cluster__V3__Cluster *mes
 {
     struct kb_factory_context own = *factory;
 
-    if (message->n_transport_socket_matches > 0 || message->transport_socket_matcher != NULL) {
-        kb_diag_push(diag, message->transport_socket_matcher != NULL ? "transport_socket_matcher"
-                                                                     : "transport_socket_matches");
-        kb_diag_error(diag, "choosing a transport socket by endpoint is not implemented yet; "
-                            "accepting it could send "
-                            "in plain text what should be encrypted");
-        kb_diag_pop(diag);
-    }
+    kb_socket_matches_read(message, cluster, stat_prefix, factory, diag);
     own.stat_prefix = kb_str_dup(factory->arena, stat_prefix).p;
-    kb_transport_socket_factory_init(&cluster->transport_socket, message->transport_socket,
-                                           true, &own, diag); /* reported */
+    kb_transport_socket_factory_init(&cluster->transport_socket, message->transport_socket, true,
+                                     &own, diag); /* reported */
 }
 
 static void source_add(struct kb_addr *sources, uint32_t *count,
@@ -270,6 +264,7 @@ void kb_cluster_impl_free(struct kb_cluster_impl *cluster)
     }
     free((void *)(uintptr_t)cluster->api.bind_sources);
     kb_circuit_breakers_dispose(cluster);
+    kb_socket_matches_dispose(&cluster->api);
     kb_transport_socket_factory_dispose(&cluster->api.transport_socket);
     kb_stat_group_destroy(cluster->api.http1_stats);
     kb_stat_group_destroy(cluster->api.http2_stats);

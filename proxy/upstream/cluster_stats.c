@@ -2,7 +2,17 @@
 /* Statistics of clusters that are computed when somebody looks, so that an idle cluster needs no
  * cells. */
 #include "proxy/upstream/circuit_breaker.h"
-#include "proxy/upstream/cluster_manager.h"
+#include "proxy/upstream/cluster_type.h"
+
+void kb_cluster_entry_count_match(struct kb_cluster_entry *entry, const struct kb_host *host)
+{
+    if (host->socket == 0) {
+        entry->counts.match++;
+    } else {
+        kb_stat_named_add(entry->cluster->api.socket_matches[host->socket - 1].count,
+                          entry->cluster->worker_count, 1);
+    }
+}
 
 bool kb_cluster_entry_provide(void *arg, unsigned id, uint64_t *value)
 {

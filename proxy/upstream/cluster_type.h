@@ -36,5 +36,7 @@ void kb_cluster_entry_set_hosts(struct kb_cluster_entry *entry, const struct kb_
                                 size_t group_count);
 /* The first attempt to find hosts has ended, one way or the other. Harmless when repeated. */
 void kb_cluster_entry_initialized(struct kb_cluster_entry *entry);
+/* A transport socket was chosen for a host of the cluster: counted in *.total_match_count. */
+void kb_cluster_entry_count_match(struct kb_cluster_entry *entry, const struct kb_host *host);
 /* `text` was replaced in a host that workers may know; takes over its reference. */
 void kb_cluster_entry_retire(struct kb_cluster_entry *entry, struct kb_shared_text *text);

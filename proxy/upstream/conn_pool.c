@@ -10,6 +10,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "proxy/api/transport_socket.h"
 #include "proxy/upstream/pool_client.h"
 
 struct kb_pool_waiter {
@@ -24,6 +25,9 @@ struct kb_pool_waiter {
 
 struct kb_conn_pool {
     KB_OBJ;
+    struct kb_conn_pool *sibling;                      /* of other options, and the same else */
+    const struct kb_transport_socket_options *options; /* NULL: none */
+    struct kb_arena options_arena;
     struct kb_cluster_local *local;
     struct kb_host_local *host_local;
     struct kb_host *host;
@@ -67,11 +71,60 @@ struct kb_slice_source *kb_conn_pool_slices(struct kb_pool_client *client)
     return &client->pool->local->worker->slices;
 }
 
+/* ---- options of transport sockets ---- */
+
+static bool texts_equal(const struct kb_str *a, size_t a_count, const struct kb_str *b,
+                        size_t b_count)
+{
+    for (size_t i = 0; a_count == b_count && i < a_count; i++) {
+        if (!kb_str_eq(a[i], b[i])) {
+            return false;
+        }
+    }
+    return a_count == b_count;
+}
+
+static KB_NOINLINE bool options_equal(const struct kb_transport_socket_options *a,
+                                      const struct kb_transport_socket_options *b)
+{
+    return a != NULL && b != NULL && kb_str_eq(a->server_name, b->server_name) &&
+           texts_equal(a->alpn, a->alpn_count, b->alpn, b->alpn_count) &&
+           texts_equal(a->verify_sans, a->verify_san_count, b->verify_sans, b->verify_san_count);
+}
+
+static const struct kb_str *texts_copy(const struct kb_str *texts, size_t count,
+                                       struct kb_arena *arena)
+{
+    struct kb_str *copy = kb_arena_calloc(arena, (count + 1) * sizeof(*copy));
+
+    for (size_t i = 0; i < count; i++) {
+        copy[i] = kb_str_dup(arena, texts[i]);
+    }
+    return copy;
+}
+
+static const struct kb_transport_socket_options *
+options_copy(const struct kb_transport_socket_options *options, struct kb_arena *arena)
+{
+    struct kb_transport_socket_options *copy =
+        KB_ARENA_NEW(arena, struct kb_transport_socket_options);
+
+    *copy = *options;
+    copy->server_name = kb_str_dup(arena, options->server_name);
+    copy->alpn =
+        options->alpn == NULL ? NULL : texts_copy(options->alpn, options->alpn_count, arena);
+    copy->verify_sans = options->verify_sans == NULL
+                            ? NULL
+                            : texts_copy(options->verify_sans, options->verify_san_count, arena);
+    return copy;
+}
+
 /* ---- lifecycle ---- */
 
 static struct kb_conn_pool *pool_create(struct kb_cluster_local *local,
                                         struct kb_host_local *host_local, enum kb_pool_kind kind,
-                                        enum kb_priority priority)
+                                        enum kb_priority priority,
+                                        const struct kb_transport_socket_options *options)
 {
     struct kb_conn_pool *pool = kb_calloc(1, sizeof(*pool));
     const struct kb_cluster *cluster = local->cluster;
@@ -102,8 +155,29 @@ static struct kb_conn_pool *pool_create(struct kb_cluster_local *local,
     kb_deferred_init(&pool->destroy, pool_destroy);
     kb_cluster_local_ref(local);
     kb_host_local_ref(host_local);
+    if (options != NULL) {
+        kb_arena_init(&pool->options_arena, NULL);
+        pool->options = options_copy(options, &pool->options_arena);
+    }
+    pool->sibling = host_local->pools[kind][priority];
     host_local->pools[kind][priority] = pool;
     return pool;
+}
+
+/* Takes it out of its host's chain. */
+static void pool_unlink(struct kb_conn_pool *pool)
+{
+    void **first = &pool->host_local->pools[pool->kind][pool->priority];
+    struct kb_conn_pool *at = *first;
+
+    if (at == pool) {
+        *first = pool->sibling;
+        return;
+    }
+    while (at->sibling != pool) {
+        at = at->sibling;
+    }
+    at->sibling = pool->sibling;
 }
 
 static void pool_destroy(struct kb_deferred *deferred)
@@ -115,8 +189,11 @@ static void pool_destroy(struct kb_deferred *deferred)
     if (pool->client_count > 0 || pool->waiting_count > 0) {
         return;
     }
-    host_local->pools[pool->kind][pool->priority] = NULL;
+    pool_unlink(pool);
     kb_deferred_cancel(&pool->ready_check);
+    if (pool->options != NULL) {
+        kb_arena_dispose(&pool->options_arena);
+    }
     KB_OBJ_CLEAR(pool);
     free(pool);
     kb_host_local_unref(host_local);
@@ -180,7 +257,8 @@ static void client_create(struct kb_conn_pool *pool)
         kb_conn_create_connecting(local->worker, &addr, source, cluster->connect_timeout_ms,
                                   cluster->per_connection_buffer_limit_bytes);
     kb_conn_set_owner(client->conn, pool->client_ops->conn_callbacks, client);
-    kb_transport_socket_factory_create(&cluster->transport_socket, client->conn, NULL);
+    kb_transport_socket_factory_create(kb_host_transport_socket(pool->host), client->conn,
+                                       pool->options);
     if (pool->client_ops->http1 && client->conn->in.high > 0) {
         /* A head has its own limit and must be able to reach it. */
         client->conn->in.high =
@@ -342,7 +420,8 @@ static void waiting_fail(struct kb_conn_pool *pool, enum kb_reset_reason reason,
 }
 
 void kb_pool_new_stream(struct kb_cluster_local *local, struct kb_host *host,
-                        enum kb_pool_kind kind, enum kb_priority priority, struct kb_arena *arena,
+                        enum kb_pool_kind kind, enum kb_priority priority,
+                        const struct kb_transport_socket_options *options, struct kb_arena *arena,
                         const struct kb_pool_callbacks *callbacks,
                         const struct kb_response_decoder_ops *decoder, void *owner,
                         struct kb_pool_waiter **waiter)
@@ -352,13 +431,16 @@ void kb_pool_new_stream(struct kb_cluster_local *local, struct kb_host *host,
     struct kb_pool_waiter *w;
 
     *waiter = NULL;
+    while (pool != NULL && pool->options != options && !options_equal(pool->options, options)) {
+        pool = pool->sibling;
+    }
     if (KB_UNLIKELY(pool == NULL)) {
         if (kind == KB_POOL_HTTP1 && local->cluster->http2.enabled) {
             callbacks->on_failure(owner, KB_RESET_LOCAL_CONNECTION_FAILURE,
                                   KB_STR("HTTP/2 to upstreams is not implemented yet"), host);
             return;
         }
-        pool = pool_create(local, host_local, kind, priority);
+        pool = pool_create(local, host_local, kind, priority, options);
     }
     KB_DASSERT(pool->kb_magic == (uint32_t)KB_MAGIC_kb_conn_pool);
     if (KB_LIKELY(!kb_list_empty(&pool->ready))) {
@@ -579,8 +661,11 @@ void kb_conn_pools_host_removed(struct kb_worker *worker, struct kb_host_local *
     (void)worker;
     for (unsigned kind = 0; kind < KB_POOL_KIND_COUNT; kind++) {
         for (unsigned priority = 0; priority < KB_PRIORITY_COUNT; priority++) {
-            if (local->pools[kind][priority] != NULL) {
-                pool_drain(KB_CAST(local->pools[kind][priority], kb_conn_pool));
+            struct kb_conn_pool *pool = local->pools[kind][priority], *next;
+
+            for (; pool != NULL; pool = next) {
+                next = pool->sibling; /* it goes later */
+                pool_drain(KB_CAST(pool, kb_conn_pool));
             }
         }
     }

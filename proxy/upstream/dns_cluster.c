@@ -108,12 +108,13 @@ static bool target_update(struct dns_target *target, const struct kb_dns_answer 
         if (host_find(hosts, count, &target->host.addr) != NULL) {
             continue; /* twice in the answer */
         }
-        cluster->entry->counts.match++; /* Envoy makes a host first and compares then */
         host = host_find(target->hosts, target->host_count, &target->host.addr);
         kept += host != NULL ? 1 : 0;
         hosts[count++] = host != NULL ? kb_host_ref(host)
                                       : kb_host_create(cluster->entry->cluster, &target->host,
                                                        cluster->worker_count);
+        /* Envoy makes a host first and compares then. */
+        kb_cluster_entry_count_match(cluster->entry, hosts[count - 1]);
     }
     changed = kept != count || kept != target->host_count;
     if (changed) {

@@ -9,6 +9,7 @@
 #include "base/map.h"
 #include "base/mem.h"
 #include "proxy/upstream/config_read.h"
+#include "proxy/upstream/socket_match.h"
 
 #define ADDRESS_HINT \
     ". Consider setting resolver_name or setting cluster type to 'STRICT_DNS' or 'LOGICAL_DNS'"
@@ -120,7 +121,10 @@ static void host_update(struct eds_apply *apply, struct kb_host *host,
                          __ATOMIC_RELEASE);
         kb_cluster_entry_retire(apply->entry, before);
         __atomic_store_n(&host->canary, params->canary, __ATOMIC_RELAXED);
-        apply->entry->counts.match++; /* its transport socket is chosen again */
+        __atomic_store_n(&host->socket,
+                         kb_socket_match_find(&apply->entry->cluster->api, params->metadata),
+                         __ATOMIC_RELAXED);
+        kb_cluster_entry_count_match(apply->entry, host); /* chosen again */
         apply->changed = true;
     }
     if (host->priority != params->priority) {
@@ -153,7 +157,6 @@ static bool endpoint_apply(struct eds_apply *apply, const struct kb_host_params 
     if (kb_map_get(&apply->taken, address) != NULL) {
         return false;
     }
-    apply->entry->counts.match++;
     apply->max_weight = KB_MAX(apply->max_weight, params->weight);
     host = kb_map_get(&apply->known, address);
     if (host != NULL && kb_host_same_locality(host, params) &&
@@ -167,6 +170,7 @@ static bool endpoint_apply(struct eds_apply *apply, const struct kb_host_params 
         host = kb_host_create(apply->entry->cluster, &wanted, apply->worker_count);
         apply->changed = true;
     }
+    kb_cluster_entry_count_match(apply->entry, host);
     apply->hosts[apply->count++] = host;
     (void)kb_map_put(&apply->taken, host->addr_text, host);
     return true;

@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "proxy/upstream/cluster.h"
 #include "proxy/upstream/cluster_manager.h"
+#include "proxy/upstream/socket_match.h"
 
 static kb_host_removed_cb removed_cb;
 
@@ -138,6 +139,11 @@ struct kb_host *kb_host_create(struct kb_cluster_impl *cluster, const struct kb_
     host->locality = locality_of(params, cluster);
     host->zone_variant = host->locality->zone_variant;
     host->metadata = metadata_of(params);
+    if (cluster != NULL && cluster->api.socket_match_count > 0) {
+        host->socket = params->like != NULL && params->like->metadata == host->metadata
+                           ? params->like->socket
+                           : kb_socket_match_find(&cluster->api, params->metadata);
+    }
     host->weight = KB_MAX(params->weight, 1);
     host->priority = (uint8_t)params->priority;
     host->health_flags = params->health_flags;

@@ -91,7 +91,7 @@ void kb_original_dst_add_host(struct kb_host *host)
     KB_ASSERT(entry->type == &kb_cluster_type_original_dst);
     cluster = KB_CAST(entry->state, original_dst_cluster);
     kb_vec_push(&cluster->hosts, ((struct original_dst_host){.host = host}));
-    cluster->entry->counts.match++;
+    kb_cluster_entry_count_match(cluster->entry, host);
     hosts_publish(cluster);
 }
 

@@ -39,7 +39,7 @@ static struct kb_host *host_read(struct kb_cluster_entry *entry,
     if (kb_config_address(kb_lb_endpoint_address(endpoint), ADDRESS_HINT, &params.addr, diag) ==
         0) {
         host = kb_host_create(entry->cluster, &params, factory->server->worker_count);
-        entry->counts.match++;
+        kb_cluster_entry_count_match(entry, host);
     }
     kb_diag_pop(diag);
     kb_diag_pop(diag);

@@ -412,9 +412,10 @@ static void connect_attempt(struct tcp_proxy *proxy)
     proxy->host_local = kb_host_local_get(host, proxy->worker->index);
     kb_host_local_ref(proxy->host_local);
     proxy->info.upstream.cluster = proxy->cluster->cluster;
-    kb_pool_new_stream(
-        proxy->cluster, host, proxy->config->tunnel != NULL ? KB_POOL_HTTP1 : KB_POOL_TCP,
-        KB_PRIORITY_DEFAULT, &proxy->arena, &pool_callbacks, &decoder_ops, proxy, &proxy->waiter);
+    kb_pool_new_stream(proxy->cluster, host,
+                       proxy->config->tunnel != NULL ? KB_POOL_HTTP1 : KB_POOL_TCP,
+                       KB_PRIORITY_DEFAULT, proxy->info.transport_options, &proxy->arena,
+                       &pool_callbacks, &decoder_ops, proxy, &proxy->waiter);
 }
 
 static enum kb_network_filter_status tcp_proxy_on_new_connection(void *filter)

@@ -165,12 +165,11 @@ static const struct {
     {"{'name':'c','type':'STRICT_DNS','dns_resolvers':[{'pipe':{'path':'/foo'}}]}",
      "dns_resolvers[0]: DNS resolver '/foo' is not an IP address\n"},
     /* All at once. */
-    {"{'name':'c','type':'EDS','lb_policy':'MAGLEV','maglev_lb_config':{'table_size':100},'connect_timeout':'-1s','transport_socket_"
+    {"{'name':'c','type':'EDS','lb_policy':'MAGLEV','maglev_lb_config':{'table_size':100},'connect_"
+     "timeout':'-1s','transport_socket_"
      "matches':[{'name':'x'}]}",
      "connect_timeout: Invalid duration: Expected positive duration: seconds: -1 nanos: 0\n"
-     "transport_socket_matches: choosing a transport socket by endpoint is not implemented "
-     "yet; accepting it could "
-     "send in plain text what should be encrypted\n"
+     "transport_socket_matches[0]: field: \"transport_socket\", reason: is required\n"
      ": The table size of maglev must be prime number\n"
      "eds_cluster_config: cannot create an EDS cluster without an EDS config\n"},
 };

@@ -389,6 +389,40 @@ static void a_newer_cluster_waits_beside_the_old_one(void **state)
     kb_cluster_manager_when_warm(up->manager, (kb_cluster_manager_initialized_cb)NULL, &warm);
 }
 
+static void metadata_chooses_the_transport_socket(void **state)
+{
+    struct upstream *up = *state;
+    const struct kb_cluster *cluster;
+
+#define RAW                                                                     \
+    "'transport_socket':{'name':'raw','typed_config':{'@type':'type.googleapis" \
+    ".com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer'}}"
+#define MODE(v) \
+    ",'metadata':{'filter_metadata':{'envoy.transport_socket_match':{'tlsMode':'" v "','x':1}}}}"
+    assert_int_equal(
+        cluster_add(up,
+                    "{'name':'a','type':'EDS','eds_cluster_config':{'eds_config':{'ads':{},"
+                    "'resource_api_version':'V3'}},'transport_socket_matches':[{'name':'m',"
+                    "'match':{'tlsMode':'istio'}," RAW "},{'name':'n','match':{'tlsMode':'istio',"
+                    "'y':2}," RAW "},{'name':'x','match':{'x':1,'tlsMode':'off'}," RAW "}]}"),
+        0);
+    upstream_start(up);
+    assert_true(answer(up, ALL("{" AT("1") MODE("istio") ",{" AT("2") MODE("off") "," EP("3"))));
+    cluster = &entry_of(up, "a")->cluster->api;
+    assert_int_equal(host_at(up, 1)->socket, 1);
+    assert_int_equal(host_at(up, 2)->socket, 3);
+    assert_int_equal(host_at(up, 3)->socket, 0);
+    assert_ptr_equal(kb_host_transport_socket(host_at(up, 2)), &cluster->socket_matches[2].socket);
+    assert_ptr_equal(kb_host_transport_socket(host_at(up, 3)), &cluster->transport_socket);
+    assert_int_equal(stat_value(up, "cluster.a.m.total_match_count"), 1);
+    assert_int_equal(stat_value(up, "cluster.a.n.total_match_count"), 0);
+    assert_int_equal(stat_value(up, "cluster.a.default.total_match_count"), 1);
+    /* other metadata, another socket; the host stays */
+    assert_true(answer(up, ALL("{" AT("1") MODE("off") ",{" AT("2") MODE("off") "," EP("3"))));
+    assert_int_equal(host_at(up, 1)->socket, 3);
+    assert_int_equal(stat_value(up, "cluster.a.membership_change"), 1);
+}
+
 static void a_source_is_needed(void **state)
 {
     struct upstream *up = *state;
@@ -416,6 +450,7 @@ int main(void)
         UPSTREAM_TEST(policy_of_the_assignment_counts),
         UPSTREAM_TEST(stale_endpoints_go),
         UPSTREAM_TEST(a_newer_cluster_waits_beside_the_old_one),
+        UPSTREAM_TEST(metadata_chooses_the_transport_socket),
         UPSTREAM_TEST(a_source_is_needed),
     };
 
