@@ -90,6 +90,8 @@ struct kb_admin_sources {
     const char *(*hot_restart_version)(void *arg); /* "disabled" */
     /* An envoy.admin.v3.ServerInfo in the arena. */
     const ProtobufCMessage *(*server_info)(void *arg, struct kb_arena *arena);
+    /* Something is served from --config-cache; may be NULL. */
+    bool (*from_config_cache)(void *arg);
     void (*memory)(void *arg, struct kb_admin_memory *memory);
     /* An envoy.admin.v3.Certificates in the arena; NULL: none. */
     const ProtobufCMessage *(*certificates)(void *arg, struct kb_arena *arena);

@@ -21,6 +21,11 @@ KB_ADMIN_HANDLER(server_info)
 
     kb_admin_answer_message(response, sources->server_info(sources->arg, request->arena),
                             KB_PB_JSON_DEFAULTS);
+    if (sources->from_config_cache != NULL && sources->from_config_cache(sources->arg)) {
+        KB_ASSERT(response->body.len >= 3);
+        response->body.len -= 3; /* "\n}\n" */
+        kb_admin_add(response, KB_STR(",\n \"kobune_config_cache\": \"serving\"\n}\n"));
+    }
 }
 
 KB_ADMIN_HANDLER(memory)

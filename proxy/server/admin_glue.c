@@ -65,6 +65,11 @@ static const ProtobufCMessage *server_info(void *arg, struct kb_arena *arena)
     return &message->base;
 }
 
+static bool from_config_cache(void *arg)
+{
+    return kb_xds_glue_from_cache(server_of(arg)->context.xds);
+}
+
 static void memory(void *arg, struct kb_admin_memory *out)
 {
     struct kb_memory_usage usage;
@@ -222,6 +227,7 @@ void kb_admin_glue_fill(struct kb_server *server, struct kb_admin_sources *sourc
     sources->state_name = state_name;
     sources->hot_restart_version = hot_restart_version;
     sources->server_info = server_info;
+    sources->from_config_cache = from_config_cache;
     sources->memory = memory;
     sources->visit_clusters = visit_clusters;
     sources->visit_listeners = visit_listeners;

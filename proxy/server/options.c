@@ -345,6 +345,7 @@ static void plain_options(struct parser *parser)
 
     options->config_path = values[KB_OPTION_CONFIG_PATH].text;
     options->config_yaml = values[KB_OPTION_CONFIG_YAML].text;
+    options->config_cache = values[KB_OPTION_CONFIG_CACHE].text;
     options->service_node = values[KB_OPTION_SERVICE_NODE].text;
     options->service_cluster = values[KB_OPTION_SERVICE_CLUSTER].text;
     options->service_zone = values[KB_OPTION_SERVICE_ZONE].text;

@@ -22,6 +22,7 @@ struct kb_stats_tag {
 struct kb_options {
     struct kb_str config_path;
     struct kb_str config_yaml;
+    struct kb_str config_cache; /* a directory */
     struct kb_str service_node;
     struct kb_str service_cluster;
     struct kb_str service_zone;

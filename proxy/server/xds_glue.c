@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Subscriptions: config source to stream or file, the wait for the first answer, and the counting
  * that is the same for all of them (Envoy GrpcSubscriptionImpl, FilesystemSubscriptionImpl). */
-#include "proxy/server/xds_glue.h"
+#include "proxy/server/xds_glue_internal.h"
 
 #include <stdlib.h>
 #include <xxhash.h>
@@ -20,48 +20,6 @@
 #define SECRET(name) ENVOY__EXTENSIONS__TRANSPORT_SOCKETS__TLS__V3__SECRET__TYPE_##name
 
 #define INITIAL_FETCH_TIMEOUT_MS 15000
-
-struct kb_xds_glue {
-    KB_OBJ;
-    struct kb_server_context *server;
-    const Envoy__Config__Bootstrap__V3__Bootstrap *bootstrap;
-    Envoy__Config__Core__V3__Node *node;
-    struct kb_xds_source *ads_source; /* NULL: no ads_config */
-    struct kb_xds_mux *ads;
-    struct kb_stat_group *control_plane;
-    struct kb_stat_block *control_plane_stats;
-    struct kb_stat_group *server_group;
-    struct kb_list subscriptions;
-    struct kb_unsupported *unsupported;
-    bool stopped; /* the process ends */
-    bool unknown_fields_refused;
-    bool unknown_fields_ignored;
-};
-KB_OBJ_MAGIC(kb_xds_glue, 0x58474c55);
-
-struct kb_subscription {
-    KB_OBJ;
-    struct kb_list link;
-    struct kb_xds_glue *glue;
-    const struct kb_subscription_callbacks *callbacks;
-    void *arg;
-    enum kb_xds_type type;
-    char *name;
-    struct kb_xds_mux *mux;       /* the ADS stream's, or own; NULL: a file */
-    struct kb_xds_source *source; /* of the own one */
-    struct kb_xds_watch *watch;   /* NULL: not started, or a file */
-    struct kb_xds_fs *file;
-    struct kb_subscription_counts *counts; /* NULL: none */
-    struct kb_stat_group *group;           /* NULL: none */
-    struct kb_stat_block *stats;
-    char *version_text;             /* name of the text readout */
-    struct kb_admin_resource shown; /* for /config_dump; texts but the name are heap */
-    struct kb_timer timeout;
-    uint64_t timeout_ms; /* 0: waits without end */
-    uint32_t busy;       /* callbacks of it under way */
-    bool destroyed;      /* meanwhile */
-};
-KB_OBJ_MAGIC(kb_subscription, 0x53554253);
 
 static const enum kb_xds_type xds_type_of[KB_RESOURCE_TYPE_COUNT] = {
     [KB_RESOURCE_LISTENER] = KB_XDS_LISTENER,
@@ -241,6 +199,16 @@ struct kb_xds_glue *kb_xds_glue_create(struct kb_server_context *server,
     glue->unknown_fields_ignored = options->ignore_unknown_dynamic_fields;
     glue->server_group =
         kb_stat_group_create(server->stats, KB_STR("server."), &kb_stat_schema_server);
+    if (options->config_cache.len > 0) {
+        struct kb_arena arena;
+
+        kb_arena_init(&arena, NULL);
+        glue->cache = kb_config_cache_create(&server->main->loop, options->config_cache,
+                                             kb_str_printf(&arena, "%.*s/%.*s",
+                                                           KB_STR_ARG(server->node_cluster),
+                                                           KB_STR_ARG(server->node_id)));
+        kb_arena_dispose(&arena);
+    }
     if (dynamic != NULL && dynamic->ads_config != NULL) {
         ads_create(glue, dynamic->ads_config, diag);
     }
@@ -278,6 +246,7 @@ void kb_xds_glue_destroy(struct kb_xds_glue *glue)
     if (glue == NULL) {
         return;
     }
+    kb_config_cache_destroy(glue->cache);
     kb_xds_mux_destroy(glue->ads);
     source_destroy(glue->ads_source);
     kb_stat_group_destroy(glue->control_plane);
@@ -429,6 +398,22 @@ static void unsupported_note(const struct kb_subscription *subscription,
 static void watch_update(void *arg, const struct kb_xds_update *update, struct kb_diag *diag)
 {
     struct kb_subscription *subscription = KB_CAST(arg, kb_subscription);
+    struct kb_xds_update whole = *update;
+    struct kb_arena arena;
+
+    kb_arena_init(&arena, NULL);
+    subscription->heard = true;
+    subscription->glue->unreachable = false;
+    if (subscription->from_cache) {
+        kb_xds_cache_left(subscription, &whole, &arena);
+    }
+    kb_xds_answer_take(subscription, &whole, diag);
+    kb_arena_dispose(&arena);
+}
+
+void kb_xds_answer_take(struct kb_subscription *subscription, const struct kb_xds_update *update,
+                        struct kb_diag *diag)
+{
     uint64_t wall_ns = kb_clock_wall_ns();
     uint64_t started_ns = kb_clock_mono_ns();
     uint32_t errors = diag->error_count;
@@ -459,6 +444,9 @@ static void watch_update(void *arg, const struct kb_xds_update *update, struct k
             shown_keep(subscription, &resources[0]);
         }
         unsupported_note(subscription, update);
+        if (!subscription->from_cache) {
+            kb_xds_cache_keep(subscription, update);
+        }
         COUNT(subscription, UPDATE_ATTEMPT, update_attempt);
         success_count(subscription, update->version, (kb_clock_mono_ns() - started_ns) / 1000000);
     }
@@ -482,6 +470,10 @@ static void watch_failure(void *arg, enum kb_xds_failure failure)
 
     if (failure == KB_XDS_FAILURE_CONNECTION) {
         COUNT(subscription, UPDATE_FAILURE, update_failure);
+        subscription->glue->unreachable = subscription->glue->unreachable || !subscription->heard;
+        if (kb_xds_cache_serve(subscription)) {
+            return;
+        }
         failure_tell(subscription, KB_SUBSCRIPTION_CONNECTION);
         return;
     }
@@ -628,6 +620,9 @@ void kb_subscription_start(struct kb_subscription *subscription)
     if (subscription->source != NULL && !subscription->glue->stopped) {
         kb_xds_mux_start(subscription->mux);
     }
+    if (subscription->glue->unreachable) {
+        (void)kb_xds_cache_serve(subscription);
+    }
 }
 
 /* The own stream goes when no callback of it is under way. */
@@ -668,6 +663,7 @@ void kb_subscription_destroy(struct kb_subscription *subscription)
     }
     wait_end(subscription);
     kb_list_unlink(&subscription->link);
+    kb_xds_cache_forget(subscription);
     if (subscription->watch != NULL) {
         kb_xds_mux_unwatch(subscription->mux, subscription->watch);
     }
