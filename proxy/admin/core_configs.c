@@ -23,6 +23,7 @@ struct configs_visit {
     kb_admin_config_fn visit;
     void *arg;
     const struct kb_admin_dynamic *dynamic; /* may be NULL */
+    struct kb_map listeners;                /* names shown */
 };
 
 Google__Protobuf__Timestamp *kb_admin_timestamp(uint64_t wall_ns, struct kb_arena *arena)
@@ -96,7 +97,10 @@ static void cluster_visit(const struct kb_cluster_entry *entry, bool dynamic,
             message->version_info =
                 kb_admin_text(v->dynamic->cluster_version(v->dynamic->arg, cluster->name), &arena);
         }
-        v->visit(v->arg, "dynamic_active_clusters", cluster->name, &message->base);
+        v->visit(v->arg,
+                 kb_cluster_entry_warming(entry) ? "dynamic_warming_clusters"
+                                                 : "dynamic_active_clusters",
+                 cluster->name, &message->base);
     } else {
         Envoy__Admin__V3__ClustersConfigDump__StaticCluster *message =
             NEW(Envoy__Admin__V3__ClustersConfigDump__StaticCluster,
@@ -270,7 +274,7 @@ listener_state(const struct kb_listener *listener, struct kb_arena *arena)
 
 static void listener_config_visit(void *arg, const struct kb_listener_view *view)
 {
-    const struct configs_visit *v = arg;
+    struct configs_visit *v = arg;
     Envoy__Admin__V3__ListenersConfigDump__DynamicListener *message;
     struct kb_arena arena;
 
@@ -287,6 +291,10 @@ static void listener_config_visit(void *arg, const struct kb_listener_view *view
     message->active_state = listener_state(view->active, &arena);
     message->warming_state = listener_state(view->warming, &arena);
     message->draining_state = listener_state(view->draining, &arena);
+    if (kb_map_get(&v->listeners, view->name) == NULL) {
+        message->error_state = kb_admin_refused_state(v->dynamic, view->name, &arena);
+        kb_map_put(&v->listeners, view->name, v);
+    }
     v->visit(v->arg, "dynamic_listeners", view->name, &message->base);
     kb_arena_dispose(&arena);
 }
@@ -379,10 +387,17 @@ static void entries_visit(const struct kb_admin_core *core, const struct configs
 {
     struct kb_admin_entries entries;
 
-    kb_admin_entries_init(&entries, core->clusters);
+    kb_admin_entries_init(&entries, core->clusters, true);
     for (int dynamic = 0; dynamic < 2; dynamic++) {
         KB_VEC_FOREACH (entry, &entries) {
-            visit(*entry, dynamic == 1, v);
+            if (!kb_cluster_entry_warming(*entry)) {
+                visit(*entry, dynamic == 1, v);
+            }
+        }
+    }
+    KB_VEC_FOREACH (entry, &entries) {
+        if (kb_cluster_entry_warming(*entry) && visit == cluster_visit) {
+            visit(*entry, true, v);
         }
     }
     kb_vec_dispose(&entries);
@@ -391,7 +406,7 @@ static void entries_visit(const struct kb_admin_core *core, const struct configs
 void kb_admin_core_visit_configs(const struct kb_admin_core *core, enum kb_admin_section section,
                                  kb_admin_config_fn visit, void *visit_arg)
 {
-    struct configs_visit v = {visit, visit_arg, core->dynamic};
+    struct configs_visit v = {visit, visit_arg, core->dynamic, {0}};
 
     switch (section) {
     case KB_ADMIN_BOOTSTRAP:
@@ -407,7 +422,8 @@ void kb_admin_core_visit_configs(const struct kb_admin_core *core, enum kb_admin
         if (core->listeners != NULL) {
             kb_listener_manager_visit(core->listeners, listener_config_visit, &v);
         }
-        kb_admin_refused_listeners(core->dynamic, visit, visit_arg);
+        kb_admin_refused_listeners(core->dynamic, &v.listeners, visit, visit_arg);
+        kb_map_dispose(&v.listeners);
         break;
     case KB_ADMIN_ROUTES:
         if (core->listeners != NULL) {

@@ -117,32 +117,73 @@ void kb_admin_dynamic_extensions(const struct kb_admin_dynamic *dynamic, kb_admi
     resources_visit(dynamic, KB_RESOURCE_EXTENSION_CONFIG, extension_visit, &v);
 }
 
-static void refused_visit(void *arg, const struct kb_admin_resource *resource)
+struct refused_visit {
+    kb_admin_config_fn visit;
+    void *arg;
+    const struct kb_map *shown;
+    struct kb_str name; /* the one looked for */
+    struct kb_arena *arena;
+    Envoy__Admin__V3__UpdateFailureState *found;
+};
+
+static Envoy__Admin__V3__UpdateFailureState *failure_state(const struct kb_admin_resource *resource,
+                                                           struct kb_arena *arena)
 {
-    const struct resources_visit *v = arg;
+    Envoy__Admin__V3__UpdateFailureState *state =
+        NEW(Envoy__Admin__V3__UpdateFailureState, envoy__admin__v3__update_failure_state, arena);
+
+    state->failed_configuration = kb_admin_any_of_bytes(
+        &envoy__config__listener__v3__listener__descriptor, resource->packed, arena);
+    state->last_update_attempt = kb_admin_timestamp(resource->updated_wall_ns, arena);
+    state->details = kb_admin_text(resource->error, arena);
+    return state;
+}
+
+static void refused_find(void *arg, const struct kb_admin_resource *resource)
+{
+    struct refused_visit *v = arg;
+
+    if (kb_str_eq(resource->name, v->name)) {
+        v->found = failure_state(resource, v->arena);
+    }
+}
+
+Envoy__Admin__V3__UpdateFailureState *kb_admin_refused_state(const struct kb_admin_dynamic *dynamic,
+                                                             struct kb_str name,
+                                                             struct kb_arena *arena)
+{
+    struct refused_visit v = {.name = name, .arena = arena};
+
+    if (dynamic != NULL) {
+        dynamic->visit(dynamic->arg, KB_RESOURCE_LISTENER, refused_find, &v);
+    }
+    return v.found;
+}
+
+static void refused_show(void *arg, const struct kb_admin_resource *resource)
+{
+    const struct refused_visit *v = arg;
     Envoy__Admin__V3__ListenersConfigDump__DynamicListener *message;
     struct kb_arena arena;
 
+    if (kb_map_get(v->shown, resource->name) != NULL) {
+        return;
+    }
     kb_arena_init(&arena, NULL);
     message = NEW(Envoy__Admin__V3__ListenersConfigDump__DynamicListener,
                   envoy__admin__v3__listeners_config_dump__dynamic_listener, &arena);
     message->name = kb_admin_text(resource->name, &arena);
-    message->error_state =
-        NEW(Envoy__Admin__V3__UpdateFailureState, envoy__admin__v3__update_failure_state, &arena);
-    message->error_state->failed_configuration = kb_admin_any_of_bytes(
-        &envoy__config__listener__v3__listener__descriptor, resource->packed, &arena);
-    message->error_state->last_update_attempt =
-        kb_admin_timestamp(resource->updated_wall_ns, &arena);
-    message->error_state->details = kb_admin_text(resource->error, &arena);
-    message->error_state->version_info = kb_admin_text(resource->version, &arena);
+    message->error_state = failure_state(resource, &arena);
     v->visit(v->arg, "dynamic_listeners", resource->name, &message->base);
     kb_arena_dispose(&arena);
 }
 
-void kb_admin_refused_listeners(const struct kb_admin_dynamic *dynamic, kb_admin_config_fn visit,
-                                void *visit_arg)
+void kb_admin_refused_listeners(const struct kb_admin_dynamic *dynamic, const struct kb_map *shown,
+                                kb_admin_config_fn visit, void *visit_arg)
 {
-    struct resources_visit v = {visit, visit_arg, false};
+    struct refused_visit v = {.visit = visit, .arg = visit_arg, .shown = shown};
 
-    resources_visit(dynamic, KB_RESOURCE_LISTENER, refused_visit, &v);
+    if (dynamic != NULL) {
+        dynamic->visit(dynamic->arg, KB_RESOURCE_LISTENER, refused_show, &v);
+    }
 }

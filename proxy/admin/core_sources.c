@@ -24,11 +24,11 @@ static int entry_cmp(const void *a, const void *b)
 }
 
 void kb_admin_entries_init(struct kb_admin_entries *entries,
-                           const struct kb_cluster_manager *manager)
+                           const struct kb_cluster_manager *manager, bool warming)
 {
     kb_vec_init(entries);
     if (manager != NULL) {
-        kb_cluster_manager_visit(manager, false, entry_take, entries);
+        kb_cluster_manager_visit(manager, warming, entry_take, entries);
     }
     if (entries->len > 1) {
         qsort(entries->items, entries->len, sizeof(*entries->items), entry_cmp);
@@ -100,7 +100,7 @@ void kb_admin_core_visit_clusters(const struct kb_admin_core *core, kb_admin_clu
 {
     struct kb_admin_entries entries;
 
-    kb_admin_entries_init(&entries, core->clusters);
+    kb_admin_entries_init(&entries, core->clusters, false);
     KB_VEC_FOREACH (entry, &entries) {
         entry_visit(*entry, visit, visit_arg);
     }

@@ -2,6 +2,7 @@
 /* The admin pages ask; this answers from the rooms that the server owns. */
 #include "proxy/server/admin_glue.h"
 
+#include "envoy/admin/v3/init_dump.pb-c.h"
 #include "envoy/admin/v3/server_info.pb-c.h"
 
 #include "proxy/admin/core_sources.h"
@@ -216,6 +217,57 @@ static void quit(void *arg)
     kb_lifecycle_shut_down(&server_of(arg)->lifecycle);
 }
 
+#define UNREADY_MAX 1000 /* listeners that the page shows */
+
+struct unready_visit {
+    Envoy__Admin__V3__UnreadyTargetsDumps *dumps;
+    struct kb_arena *arena;
+};
+
+static void unready_visit(void *arg, const struct kb_listener_view *view)
+{
+    const struct unready_visit *v = arg;
+    const struct kb_listener *listener = view->warming != NULL ? view->warming : view->active;
+    Envoy__Admin__V3__UnreadyTargetsDumps__UnreadyTargetsDump *dump;
+    size_t count = 0;
+
+    if (listener == NULL || listener->init.finished ||
+        v->dumps->n_unready_targets_dumps == UNREADY_MAX) {
+        return;
+    }
+    KB_LIST_FOREACH (link, &listener->init.targets) {
+        count++;
+    }
+    if (count == 0) {
+        return;
+    }
+    dump = (void *)kb_pb_new(
+        &envoy__admin__v3__unready_targets_dumps__unready_targets_dump__descriptor, v->arena);
+    dump->name = (char *)(uintptr_t)kb_str_printf(
+                     v->arena, "init manager Listener-local-init-manager %.*s %llu",
+                     KB_STR_ARG(view->name), (unsigned long long)listener->hash)
+                     .p;
+    dump->target_names = kb_arena_alloc(v->arena, count * sizeof(char *), _Alignof(char *));
+    KB_LIST_FOREACH (link, &listener->init.targets) {
+        dump->target_names[dump->n_target_names++] =
+            (char *)(uintptr_t)kb_str_printf(v->arena, "target %s",
+                                             KB_LIST_ENTRY(link, struct kb_init_target, link)->name)
+                .p;
+    }
+    v->dumps->unready_targets_dumps[v->dumps->n_unready_targets_dumps++] = dump;
+}
+
+static const ProtobufCMessage *unready_targets(void *arg, struct kb_arena *arena)
+{
+    struct unready_visit v = {
+        (void *)kb_pb_new(&envoy__admin__v3__unready_targets_dumps__descriptor, arena), arena};
+
+    v.dumps->unready_targets_dumps =
+        kb_arena_alloc(arena, UNREADY_MAX * sizeof(void *), _Alignof(void *));
+    kb_listener_manager_visit(server_of(arg)->listeners, unready_visit, &v);
+    return &v.dumps->base;
+}
+
 void kb_admin_glue_fill(struct kb_server *server, struct kb_admin_sources *sources)
 {
     const Envoy__Config__Bootstrap__V3__Bootstrap *message = server->bootstrap.message;
@@ -229,6 +281,7 @@ void kb_admin_glue_fill(struct kb_server *server, struct kb_admin_sources *sourc
     sources->server_info = server_info;
     sources->from_config_cache = from_config_cache;
     sources->memory = memory;
+    sources->unready_targets = unready_targets;
     sources->visit_clusters = visit_clusters;
     sources->visit_listeners = visit_listeners;
     sources->visit_configs = visit_configs;

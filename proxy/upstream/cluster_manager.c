@@ -512,6 +512,11 @@ void kb_cluster_manager_visit(const struct kb_cluster_manager *manager, bool war
     }
 }
 
+bool kb_cluster_entry_warming(const struct kb_cluster_entry *entry)
+{
+    return entry->slot->entry != entry;
+}
+
 uint64_t kb_cluster_entry_max_retries(const struct kb_cluster_entry *entry,
                                       enum kb_priority priority)
 {

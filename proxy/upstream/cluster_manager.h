@@ -106,6 +106,8 @@ const struct kb_cluster_entry *kb_cluster_manager_find(const struct kb_cluster_m
 void kb_cluster_manager_visit(const struct kb_cluster_manager *manager, bool warming,
                               void (*visit)(void *arg, const struct kb_cluster_entry *entry),
                               void *arg);
+/* It waits for its first answer, and is not what serves under its name. */
+bool kb_cluster_entry_warming(const struct kb_cluster_entry *entry);
 /* The most retries at this moment, as /clusters shows max_retries (it moves with a retry budget).
  */
 uint64_t kb_cluster_entry_max_retries(const struct kb_cluster_entry *entry,

@@ -16,6 +16,7 @@ from envoy.extensions.filters.http.router.v3 import router_pb2  # noqa: F401 (kn
 from envoy.extensions.filters.network.http_connection_manager.v3 import (  # noqa: F401
     http_connection_manager_pb2)
 from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
+from envoy.service.endpoint.v3 import eds_pb2_grpc
 from google.protobuf import any_pb2, json_format
 
 PREFIX = "type.googleapis.com/"
@@ -42,8 +43,9 @@ def resource(short, fields):
     return packed
 
 
-class ControlPlane(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):
-    """`requests` grows; `wait` looks for one and everything before it counts as seen."""
+class ControlPlane(ads_pb2_grpc.AggregatedDiscoveryServiceServicer,
+                   eds_pb2_grpc.EndpointDiscoveryServiceServicer):
+    """Says things on the stream that was opened last. `requests` grows; `wait` looks for one and everything before it counts as seen."""
 
     def __init__(self, address="127.0.0.1:0"):
         self.changed = threading.Condition()
@@ -61,6 +63,7 @@ class ControlPlane(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):
     def start(self):
         self.server = grpc.server(futures.ThreadPoolExecutor(16))
         ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(self, self.server)
+        eds_pb2_grpc.add_EndpointDiscoveryServiceServicer_to_server(self, self.server)
         address = f"127.0.0.1:{self.port}" if self.port else self.address
         self.port = self.server.add_insecure_port(address)
         self.server.start()
@@ -79,6 +82,12 @@ class ControlPlane(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):
         yield from self._stream(requests, context, self._sotw)
 
     def DeltaAggregatedResources(self, requests, context):
+        yield from self._stream(requests, context, self._delta)
+
+    def StreamEndpoints(self, requests, context):
+        yield from self._stream(requests, context, self._sotw)
+
+    def DeltaEndpoints(self, requests, context):
         yield from self._stream(requests, context, self._delta)
 
     @staticmethod

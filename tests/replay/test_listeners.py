@@ -8,7 +8,7 @@ import json
 import pytest
 
 from tests.harness.ports import Port
-from tests.replay.control_plane import listener, routes, static_cluster
+from tests.replay.control_plane import cluster, listener, routes, static_cluster
 from tests.replay.test_subscriptions import Script
 
 
@@ -141,3 +141,24 @@ def test_a_route_may_name_a_cluster_that_comes_later(plane, under, delta, port):
     plane.answer(script.routes(routes("r1", "later")))
     proxy.wait_ready()
     proxy.wait_for("503", lambda: (get(port) or [0])[0] == 503)
+
+
+def test_the_pages_show_what_is_awaited_and_what_was_refused(plane, under, delta, port):
+    proxy = under(delta)
+    script = Listeners(plane, delta)
+    plane.answer(script.begin(listener("l1", port, inline=direct("one"))))
+    proxy.wait_ready()
+    bad = {**listener("l1", port), "filter_chains": [{"filters": [{"name": "nope"}]}]}
+    plane.answer(script.send(bad, listener("l2", port + 1, rds="r2")))
+    proxy.wait_for("l2 to wait", lambda: b" l2 " in proxy.admin("/init_dump")[1])
+    waiting = json.loads(proxy.admin("/init_dump")[1])["unready_targets_dumps"]
+    assert [" l2 " in one["name"] for one in waiting] == [True]
+    assert waiting[0]["target_names"][0].endswith("r2")
+    shown = {c.get("name"): c for c in json.loads(
+        proxy.admin("/config_dump?resource=dynamic_listeners")[1])["configs"]}
+    assert "active_state" in shown["l1"] and "warming_state" in shown["l2"]
+    assert shown["l1"]["error_state"]["details"].startswith("Didn't find a registered implementation")
+    script.clusters(cluster("late"))
+    script.wanted("late")
+    shown = json.loads(proxy.admin("/config_dump?resource=dynamic_warming_clusters")[1])["configs"]
+    assert [c["cluster"]["name"] for c in shown] == ["late"]

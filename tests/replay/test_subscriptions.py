@@ -197,6 +197,22 @@ def test_nobody_answers_and_the_proxy_lives(plane, under, delta):
                                                  "listener_manager.lds.init_fetch_timeout": 1}
 
 
+def test_endpoints_come_over_a_stream_of_their_own(plane, under, delta):
+    proxy = under(delta)
+    script = Script(plane, delta)
+    plane.wait(lambda r: r.type == "CDS")
+    script.clusters(cluster("own", eds_cluster_config={"eds_config": {
+        "resource_api_version": "V3", "api_config_source": {
+            "api_type": "DELTA_GRPC" if delta else "GRPC", "transport_api_version": "V3",
+            "grpc_services": [{"envoy_grpc": {"cluster_name": "xds"}}]}}}))
+    plane.wait_streams(2)
+    asked = script.wanted("own")
+    assert (asked.stream, asked.node) == (2, "node-1")
+    answer = plane.answer(script.endpoints("own", 7))
+    assert (answer.stream, answer.node, answer.error) == (2, "node-1", "")
+    proxy.wait_for("its host", lambda: b"own::127.0.0.1:7::" in proxy.admin("/clusters")[1])
+
+
 def test_it_ends_cleanly_before_listeners_came(plane, under, delta):
     under(delta)  # the fixture ends it, and looks at its exit code
     script = Script(plane, delta)
