@@ -25,6 +25,7 @@ struct tls_factory {
     struct kb_tls_secret_watch certificate_watches[KB_TLS_CERTIFICATES_MAX];
     size_t certificate_watch_count;
     struct kb_tls_secret_watch validation_watch;
+    struct kb_init_target target; /* ready when every secret is there or will not come */
     const Envoy__Extensions__TransportSockets__Tls__V3__CertificateValidationContext *validation;
 };
 KB_OBJ_MAGIC(tls_factory, 0x544c4646);
@@ -94,6 +95,40 @@ static int context_publish(struct tls_factory *factory, struct kb_diag *diag)
     return 0;
 }
 
+/* Nobody needs to wait any longer for a secret. */
+static void target_check(struct tls_factory *factory)
+{
+    for (size_t i = 0; i < factory->certificate_watch_count; i++) {
+        const struct kb_tls_secret *secret = factory->certificate_watches[i].secret;
+
+        if (!secret->ready && !secret->failed) {
+            return;
+        }
+    }
+    if (factory->validation_watch.secret == NULL || factory->validation_watch.secret->ready ||
+        factory->validation_watch.secret->failed) {
+        kb_init_target_ready(&factory->target);
+    }
+}
+
+static void secret_failed(void *arg)
+{
+    target_check(KB_CAST(arg, tls_factory));
+}
+
+static void secrets_start(struct kb_init_target *target)
+{
+    struct tls_factory *factory = KB_CONTAINER_OF(target, struct tls_factory, target);
+
+    for (size_t i = 0; i < factory->certificate_watch_count; i++) {
+        kb_tls_secret_start(factory->certificate_watches[i].secret);
+    }
+    if (factory->validation_watch.secret != NULL) {
+        kb_tls_secret_start(factory->validation_watch.secret);
+    }
+    target_check(factory);
+}
+
 static void secret_changed(void *arg)
 {
     struct tls_factory *factory = KB_CAST(arg, tls_factory);
@@ -101,6 +136,7 @@ static void secret_changed(void *arg)
     struct kb_diag diag;
 
     if (!secrets_ready(factory)) {
+        target_check(factory);
         return;
     }
     kb_diag_init(&diag);
@@ -111,6 +147,7 @@ static void secret_changed(void *arg)
                KB_STR_ARG(diag.first != NULL ? kb_diag_format(&diag, diag.first) : KB_STR("")));
     }
     kb_diag_dispose(&diag);
+    target_check(factory);
 }
 
 /* ---- configuration ---- */
@@ -124,6 +161,7 @@ static void watch_begin(struct tls_factory *factory, struct kb_tls_secret_watch 
 
     if (secret != NULL) {
         watch->on_change = secret_changed;
+        watch->on_failure = secret_failed;
         watch->arg = factory;
         kb_tls_secret_watch_add(secret, watch);
     }
@@ -231,6 +269,7 @@ static void factory_destroy(void *config)
 {
     struct tls_factory *factory = KB_CAST(config, tls_factory);
 
+    kb_init_target_dispose(&factory->target);
     for (size_t i = 0; i < factory->certificate_watch_count; i++) {
         struct kb_tls_secret *secret = factory->certificate_watches[i].secret;
 
@@ -264,6 +303,7 @@ static int factory_create(struct kb_tls_settings *settings,
     KB_OBJ_SET(factory, tls_factory);
     factory->settings = settings;
     kb_arena_init(&factory->arena, NULL);
+    kb_init_target_init(&factory->target, "SDS secrets", secrets_start);
     factory->slot = kb_slot_create(server->main, server->workers, server->worker_count);
     kb_diag_push(diag, "common_tls_context");
     if (m != NULL) {
@@ -279,6 +319,9 @@ static int factory_create(struct kb_tls_settings *settings,
     if (diag->error_count != errors) {
         factory_destroy(factory);
         return KB_ECONFIG;
+    }
+    if (!secrets_ready(factory)) {
+        kb_init_manager_add(context->init, &factory->target);
     }
     *config = factory;
     return 0;

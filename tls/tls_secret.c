@@ -15,6 +15,7 @@ struct kb_secret_manager {
     KB_OBJ;
     struct kb_server_context *server;
     struct kb_list secrets;
+    bool closing; /* goes with its last secret */
 };
 KB_OBJ_MAGIC(kb_secret_manager, 0x53454352);
 
@@ -39,6 +40,14 @@ static struct kb_tls_secret *secret_create(struct kb_secret_manager *manager,
     return secret;
 }
 
+static void manager_release(struct kb_secret_manager *manager)
+{
+    if (manager->closing && kb_list_empty(&manager->secrets)) {
+        KB_OBJ_CLEAR(manager);
+        free(manager);
+    }
+}
+
 void kb_tls_secret_unref(struct kb_tls_secret *secret)
 {
     if (secret == NULL || --secret->refs > 0) {
@@ -46,9 +55,13 @@ void kb_tls_secret_unref(struct kb_tls_secret *secret)
     }
     KB_ASSERT(kb_list_empty(&secret->watches));
     kb_list_unlink(&secret->link);
+    if (secret->subscription != NULL) {
+        kb_subscription_destroy(secret->subscription);
+    }
     kb_tls_certificate_unref(secret->certificate);
     kb_arena_dispose(&secret->version_arena);
     kb_arena_dispose(&secret->arena);
+    manager_release(secret->manager);
     KB_OBJ_CLEAR(secret);
     free(secret);
 }
@@ -104,6 +117,124 @@ void kb_tls_secret_watch_remove(struct kb_tls_secret_watch *watch)
     }
 }
 
+static struct kb_tls_secret *secret_find(const struct kb_secret_manager *manager,
+                                         enum kb_tls_secret_kind kind, struct kb_str name,
+                                         struct kb_str source)
+{
+    KB_LIST_FOREACH (link, &manager->secrets) {
+        struct kb_tls_secret *secret = KB_LIST_ENTRY(link, struct kb_tls_secret, link);
+
+        if (secret->kind == kind && kb_str_eq(secret->name, name) &&
+            kb_str_eq(secret->source, source)) {
+            return secret;
+        }
+    }
+    return NULL;
+}
+
+/* ---- secrets that are fetched ---- */
+
+static void watches_tell(struct kb_tls_secret *secret)
+{
+    KB_LIST_FOREACH (link, &secret->watches) {
+        struct kb_tls_secret_watch *watch = KB_LIST_ENTRY(link, struct kb_tls_secret_watch, link);
+
+        if (secret->ready) {
+            watch->on_change(watch->arg);
+        } else {
+            watch->on_failure(watch->arg);
+        }
+    }
+}
+
+static bool kind_is(const struct kb_tls_secret *secret,
+                    const Envoy__Extensions__TransportSockets__Tls__V3__Secret *message)
+{
+    return (int)message->type_case == (secret->kind == KB_TLS_SECRET_CERTIFICATE
+                                           ? (int)TYPE(TLS_CERTIFICATE)
+                                           : (int)TYPE(VALIDATION_CONTEXT));
+}
+
+static void secret_update(void *arg, const struct kb_resource_update *update, struct kb_diag *diag)
+{
+    struct kb_tls_secret *secret = KB_CAST(arg, kb_tls_secret);
+
+    for (size_t i = 0; i < update->resource_count; i++) {
+        const struct kb_resource *resource = &update->resources[i];
+
+        if (!kb_str_eq(resource->name, secret->name)) {
+            kb_diag_error(diag, "Unexpected SDS secret (expecting %.*s): %.*s",
+                          KB_STR_ARG(secret->name), KB_STR_ARG(resource->name));
+        } else if (!kind_is(secret, resource->message)) {
+            kb_diag_error(diag, "secret %.*s is not of the kind that its users need",
+                          KB_STR_ARG(secret->name));
+        } else if (secret_set(secret, resource->message, diag) == 0) {
+            secret->failed = false;
+            watches_tell(secret);
+        }
+    }
+}
+
+static void secret_failure(void *arg, enum kb_subscription_failure failure)
+{
+    struct kb_tls_secret *secret = KB_CAST(arg, kb_tls_secret);
+
+    if (secret->ready || failure == KB_SUBSCRIPTION_CONNECTION) {
+        return; /* what is there serves on, and a stream is opened again */
+    }
+    secret->failed = true;
+    watches_tell(secret);
+}
+
+static const struct kb_subscription_callbacks secret_callbacks = {
+    .on_update = secret_update,
+    .on_failure = secret_failure,
+};
+
+void kb_tls_secret_start(struct kb_tls_secret *secret)
+{
+    if (secret->subscription != NULL && !secret->started) {
+        secret->started = true;
+        kb_subscription_start(secret->subscription);
+    }
+}
+
+/* One of that name over that source: the one that is there, or a new one. */
+static struct kb_tls_secret *
+secret_fetched(struct kb_secret_manager *manager, enum kb_tls_secret_kind kind,
+               const Envoy__Extensions__TransportSockets__Tls__V3__SdsSecretConfig *message,
+               struct kb_diag *diag)
+{
+    struct kb_arena scratch;
+    struct kb_str packed;
+    struct kb_tls_secret *secret;
+
+    kb_arena_init(&scratch, NULL);
+    packed = kb_pb_pack(&message->base, &scratch);
+    secret = secret_find(manager, kind, kb_wkt_str(message->name), packed);
+    if (secret != NULL) {
+        secret->refs++;
+    } else {
+        struct kb_subscription_options options = {
+            .type = KB_RESOURCE_SECRET,
+            .source = message->sds_config,
+            .name = kb_wkt_str(message->name),
+            .stat_prefix = kb_str_printf(&scratch, "sds.%s.", message->name).p,
+            .callbacks = &secret_callbacks,
+        };
+
+        secret = secret_create(manager, kind, kb_wkt_str(message->name), packed);
+        options.arg = secret;
+        secret->subscription = kb_subscription_create(manager->server, &options, diag);
+        if (secret->subscription == NULL) {
+            kb_tls_secret_unref(secret);
+            secret = NULL;
+        }
+    }
+    kb_arena_dispose(&scratch);
+    return secret;
+}
+
 /* ---- the manager ---- */
 
 struct kb_secret_manager *kb_secret_manager_create(struct kb_server_context *server)
@@ -122,26 +253,14 @@ void kb_secret_manager_destroy(struct kb_secret_manager *manager)
         return;
     }
     KB_LIST_FOREACH (link, &manager->secrets) {
-        kb_tls_secret_unref(KB_LIST_ENTRY(link, struct kb_tls_secret, link));
-    }
-    KB_ASSERT(kb_list_empty(&manager->secrets));
-    KB_OBJ_CLEAR(manager);
-    free(manager);
-}
-
-static struct kb_tls_secret *find(const struct kb_secret_manager *manager,
-                                  enum kb_tls_secret_kind kind, struct kb_str name,
-                                  struct kb_str source)
-{
-    KB_LIST_FOREACH (link, &manager->secrets) {
         struct kb_tls_secret *secret = KB_LIST_ENTRY(link, struct kb_tls_secret, link);
 
-        if (secret->kind == kind && kb_str_eq(secret->name, name) &&
-            kb_str_eq(secret->source, source)) {
-            return secret;
+        if (secret->subscription == NULL) {
+            kb_tls_secret_unref(secret);
         }
     }
-    return NULL;
+    manager->closing = true;
+    manager_release(manager);
 }
 
 int kb_secret_manager_add_static(
@@ -165,7 +284,7 @@ int kb_secret_manager_add_static(
         kb_diag_error(diag, "Secret type not implemented");
         return KB_ECONFIG;
     }
-    if (find(manager, kind, kb_wkt_str(message->name), KB_STR("")) != NULL) {
+    if (secret_find(manager, kind, kb_wkt_str(message->name), KB_STR("")) != NULL) {
         kb_diag_error(diag, "Duplicate static %s secret name %s",
                       kind == KB_TLS_SECRET_CERTIFICATE ? "TlsCertificate"
                                                         : "CertificateValidationContext",
@@ -183,12 +302,11 @@ kb_tls_secret_find(struct kb_server_context *server, enum kb_tls_secret_kind kin
 {
     struct kb_tls_secret *secret = NULL;
 
-    if (message->sds_config != NULL) {
-        kb_diag_error(diag, "secrets over sds_config are not supported yet");
-        return NULL;
+    if (message->sds_config != NULL && server->secrets != NULL) {
+        return secret_fetched(server->secrets, kind, message, diag);
     }
     if (server->secrets != NULL) {
-        secret = find(server->secrets, kind, kb_wkt_str(message->name), KB_STR(""));
+        secret = secret_find(server->secrets, kind, kb_wkt_str(message->name), KB_STR(""));
     }
     if (secret == NULL) {
         kb_diag_error(diag,

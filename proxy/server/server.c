@@ -568,9 +568,11 @@ static void server_dispose(struct kb_server *server)
     if (context->clusters != NULL) {
         kb_cluster_manager_destroy(context->clusters);
     }
+    if (server->main_ready) {
+        kb_loop_run_once(&server->main.loop, false); /* streams of subscriptions that are gone */
+    }
     kb_secret_manager_destroy(context->secrets);
     if (context->xds != NULL) {
-        kb_loop_run_once(&server->main.loop, false); /* streams of subscriptions that are gone */
         kb_xds_glue_destroy(context->xds);
         kb_file_watcher_destroy(context->files);
     }

@@ -6,6 +6,7 @@ import socket
 import ssl
 
 import pytest
+import yaml
 
 from tests.harness import certs
 from tests.harness.upstream import wait_until
@@ -286,3 +287,66 @@ def test_configuration_refused(binary, tmp_path, context, text):
     done = run_once(binary, ["--mode", "validate", "-c", str(path)])
     layout.stop()
     assert done.returncode == 1 and text in done.stderr + done.stdout
+
+
+def secret_file(path, name, **what):
+    """A file of one Secret, put in place by rename as control planes do."""
+    new = path.with_suffix(".new")
+    new.write_text(yaml.safe_dump({"resources": [{"@type": TLS + "Secret", "name": name, **what}]}))
+    new.rename(path)
+
+
+def sds(path, name):
+    return {"name": name, "sds_config": {"path_config_source": {"path": str(path)}}}
+
+
+def serial_of(client):
+    return int(client.sock.getpeercert()["serialNumber"], 16)
+
+
+def test_secrets_from_files_rotate_without_dropping_a_connection(rig, tmp_path):
+    cert, root = tmp_path / "cert.yaml", tmp_path / "root.yaml"
+    secret_file(cert, "default", tls_certificate=own("server"))
+    secret_file(root, "ROOTCA", validation_context=roots())
+    one = rig({"listeners": {"main": listener(
+        {"name": "tls", "typed_config": {
+            "@type": TLS + "DownstreamTlsContext", "require_client_certificate": True,
+            "common_tls_context": {
+                "tls_certificate_sds_secret_configs": [sds(cert, "default")],
+                "combined_validation_context": {
+                    "default_validation_context": {"match_subject_alt_names": [
+                        {"prefix": "spiffe://td/"}]},
+                    "validation_context_sds_secret_config": sds(root, "ROOTCA")}}}})}})
+    first = Client(one.port())
+    assert first.get()[0].startswith(b"HTTP/1.1 200")
+    refused(one.port(), client_context("no_names"))  # the default's matcher holds
+    before = serial_of(first)
+    secret_file(cert, "default", tls_certificate=own("rsa"))
+
+    def rotated():
+        client = Client(one.port())
+        client.get()
+        now = serial_of(client)
+        client.close()
+        return now != before
+    wait_until(rotated, "the new certificate")
+    assert first.get()[0].startswith(b"HTTP/1.1 200")  # goes on with the old one
+    first.close()
+    # what cannot be used leaves what serves
+    secret_file(cert, "default", tls_certificate={
+        "certificate_chain": {"inline_string": "nonsense"}, "private_key": {"inline_string": "x"}})
+    one.proxy.wait_stat("listener.main.server_ssl_socket_factory.ssl_context_update_by_sds",
+                        lambda n: n >= 2)
+    client = Client(one.port())
+    assert client.get()[0].startswith(b"HTTP/1.1 200")
+    client.close()
+    # a new root: who came with the old one comes no more
+    secret_file(root, "ROOTCA", validation_context=roots("other_ca"))
+
+    def shut():
+        try:
+            refused(one.port(), client_context())
+            return True
+        except BaseException:
+            return False
+    wait_until(shut, "the new root")
