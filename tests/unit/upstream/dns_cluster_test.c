@@ -47,9 +47,16 @@ static void cluster_start(struct upstream *up, const char *type, const char *nam
     kb_cluster_manager_start(up->manager, on_initialized, up);
 }
 
+static bool looking_up(struct upstream *up)
+{
+    return stat_value(up, "cluster.c.update_attempt") !=
+           stat_value(up, "cluster.c.update_success") + stat_value(up, "cluster.c.update_failure");
+}
+
+/* Also until no further lookup is half done: what it counted already would not fit together. */
 static void wait_for(struct upstream *up, const char *name, uint64_t value)
 {
-    while (stat_value(up, name) < value) {
+    while (stat_value(up, name) < value || looking_up(up)) {
         kb_loop_run_once(&up->main.loop, true);
     }
     workers_turn(up);
