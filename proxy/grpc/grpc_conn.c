@@ -286,6 +286,21 @@ static void session_start(struct kb_grpc_conn *conn)
                              kb_stat_group_block(cluster->http2_stats, conn->worker->index));
 }
 
+/* Envoy offers "h2" where the configuration offers nothing. */
+static void transport_start(struct kb_grpc_conn *conn)
+{
+    const struct kb_transport_socket_factory *factory =
+        kb_host_transport_socket(conn->host_local->host);
+    const struct kb_str h2 = KB_STR("h2");
+    const struct kb_transport_socket_options options = {.alpn = &h2, .alpn_count = 1};
+    size_t count = 0;
+
+    if (factory->ops != NULL && factory->ops->alpn != NULL) {
+        (void)factory->ops->alpn(factory->config, &count);
+    }
+    kb_transport_socket_factory_create(factory, conn->conn, count > 0 ? NULL : &options);
+}
+
 static void connect_start(struct kb_grpc_conn *conn)
 {
     const struct kb_cluster *cluster = cluster_of(conn);
@@ -297,6 +312,7 @@ static void connect_start(struct kb_grpc_conn *conn)
                                    conn->out_limit);
     conn->conn = io;
     kb_conn_set_owner(io, &conn_callbacks, conn);
+    transport_start(conn);
     io->stat_block = stats_of(conn);
     io->stat_rx_total = KB_STAT_CLUSTER_UPSTREAM_CX_RX_BYTES_TOTAL;
     io->stat_rx_buffered = KB_STAT_CLUSTER_UPSTREAM_CX_RX_BYTES_BUFFERED;

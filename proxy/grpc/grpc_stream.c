@@ -319,6 +319,9 @@ static void start_deferred(struct kb_deferred *deferred)
                    KB_STR("no_healthy_upstream"));
         return;
     }
+    if (kb_transport_socket_factory_secure(kb_host_transport_socket(host))) {
+        stream->headers.scheme = KB_STR("https");
+    }
     kb_grpc_conn_request(stream->cluster, host, &stream->user);
 }
 

@@ -4,7 +4,9 @@
 import json
 import socket
 import time
+from pathlib import Path
 
+import grpc
 import pytest
 from google.protobuf import json_format
 
@@ -14,6 +16,7 @@ from envoy.extensions.filters.http.router.v3 import router_pb2  # noqa: F401 (kn
 from envoy.extensions.filters.network.http_connection_manager.v3 import (  # noqa: F401
     http_connection_manager_pb2)
 from tests.harness import Proxy
+from tests.harness.certs import Authority
 from tests.harness.control_plane import LISTENER, ROUTE, ControlPlane
 from tests.harness.ports import Port
 
@@ -23,7 +26,7 @@ HTTP2 = {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
     "explicit_http_config": {"http2_protocol_options": {}}}}
 
 
-def bootstrap(port, api="DELTA_GRPC"):
+def bootstrap(port, api="DELTA_GRPC", **cluster):
     ads = {"ads": {}, "resource_api_version": "V3"}
     return {
         "node": {"id": "nid", "cluster": "ncl"},
@@ -41,7 +44,7 @@ def bootstrap(port, api="DELTA_GRPC"):
             "typed_extension_protocol_options": HTTP2,
             "load_assignment": {"cluster_name": "xds", "endpoints": [{"lb_endpoints": [{
                 "endpoint": {"address": {"socket_address": {
-                    "address": "127.0.0.1", "port_value": port}}}}]}]}}]}}
+                    "address": "127.0.0.1", "port_value": port}}}}]}]}, **cluster}]}}
 
 
 def listener(port, route="rc"):
@@ -75,14 +78,17 @@ class Mesh:
     def __init__(self, binary):
         self.binary = binary
         self.port = Port()
-        self.plane = ControlPlane()
+        self.proxies = []
+        self.use(ControlPlane())
+
+    def use(self, plane):
+        self.plane = plane
         self.plane.put(LISTENER, listener(self.port.number))
         self.plane.put(ROUTE, routes("one"))
-        self.proxies = []
 
-    def proxy(self, *args, api="DELTA_GRPC", **options):
-        self.proxies.append(Proxy(self.binary, bootstrap(self.plane.port, api), args=args,
-                                  concurrency=2, **options))
+    def proxy(self, *args, api="DELTA_GRPC", cluster=None, **options):
+        self.proxies.append(Proxy(self.binary, bootstrap(self.plane.port, api, **(cluster or {})),
+                                  args=args, concurrency=2, **options))
         return self.proxies[-1]
 
     def get(self, conn=None, host="h.test"):
@@ -157,6 +163,31 @@ def test_messages_of_many_megabytes(mesh):
     mesh.plane.put(ROUTE, routes("larger", padding=30_000_000))
     mesh.wait("larger ones", lambda: mesh.get() == (200, "larger"))
     assert not mesh.plane.nacks
+    proxy.stop()
+
+
+def test_a_control_plane_over_tls(mesh, tmp_path):
+    root = Authority(tmp_path, "root")
+    chain, key = root.issue("plane", ["DNS:plane.test"])
+    mesh.plane.stop()
+    mesh.use(ControlPlane(credentials=grpc.ssl_server_credentials(
+        [(Path(key).read_bytes(), Path(chain).read_bytes())])))
+
+    def socket_for(authority, san):
+        return {"transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": {
+            "@type": ANY + "transport_sockets.tls.v3.UpstreamTlsContext", "sni": "plane.test",
+            "common_tls_context": {"validation_context": {
+                "trusted_ca": {"filename": str(authority.path)},
+                "match_typed_subject_alt_names": [
+                    {"san_type": "DNS", "matcher": {"exact": san}}]}}}}}
+    proxy = mesh.proxy(cluster=socket_for(root, "plane.test"))
+    assert mesh.get() == (200, "one")
+    assert proxy.stats("cluster.xds.ssl.handshake")["cluster.xds.ssl.handshake"] == 1
+    proxy.stop()
+    proxy = mesh.proxy("-l", "debug", cluster=socket_for(root, "other.test"), wait_ready=False)
+    proxy.wait_admin()
+    proxy.wait_stat("cluster.xds.ssl.fail_verify_san", lambda count: count >= 1)
+    proxy.wait_for("its reason", lambda: "remote_connection_failure|TLS_error" in proxy.stderr())
     proxy.stop()
 
 

@@ -20,7 +20,8 @@ BYTES_MAX = 512 * 1024 * 1024
 class ControlPlane:
     """Serves `resources[type_url][name] = message`; `put` changes them and tells every stream."""
 
-    def __init__(self, port=0):
+    def __init__(self, port=0, credentials=None):
+        self.credentials = credentials
         self.lock = threading.Lock()
         self.version = 0
         self.resources = {}
@@ -44,7 +45,9 @@ class ControlPlane:
             name: grpc.stream_stream_rpc_method_handler(
                 call, request.FromString, lambda message: message.SerializeToString())
             for name, (call, request) in methods.items()}),))
-        port = self.server.add_insecure_port(f"127.0.0.1:{port}")
+        address = f"127.0.0.1:{port}"
+        port = (self.server.add_secure_port(address, self.credentials) if self.credentials
+                else self.server.add_insecure_port(address))
         self.server.start()
         return port
 
