@@ -112,6 +112,10 @@ static enum kb_network_filter_status hcm_on_new_connection(void *filter)
 
     kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_TOTAL);
     kb_stat_gauge_add(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_ACTIVE, 1);
+    if (hcm->conn->info.tls) {
+        kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_SSL_TOTAL);
+        kb_stat_gauge_add(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_SSL_ACTIVE, 1);
+    }
     idle_timer_arm(hcm);
     if (hcm->config->max_connection_duration_ms > 0) {
         kb_loop_timer_arm(&hcm->worker->loop, &hcm->duration_timer,
@@ -201,6 +205,9 @@ static void hcm_on_event(void *filter, enum kb_conn_event event)
     kb_stat_inc(stats, by_peer ? KB_STAT_HTTP_DOWNSTREAM_CX_DESTROY_REMOTE
                                : KB_STAT_HTTP_DOWNSTREAM_CX_DESTROY_LOCAL);
     kb_stat_gauge_add(stats, KB_STAT_HTTP_DOWNSTREAM_CX_ACTIVE, -1);
+    if (hcm->conn->info.tls) {
+        kb_stat_gauge_add(stats, KB_STAT_HTTP_DOWNSTREAM_CX_SSL_ACTIVE, -1);
+    }
     if (hcm->codec_made) {
         kb_stat_gauge_add(stats, KB_STAT_HTTP_DOWNSTREAM_CX_HTTP1_ACTIVE, -1);
     }

@@ -87,6 +87,9 @@ struct kb_hcm_config {
     enum kb_server_header server_header;
     enum kb_escaped_slashes escaped_slashes;
     enum kb_forward_client_cert forward_client_cert;
+    struct {
+        bool cert, chain, subject, uri, dns; /* set_current_client_cert_details */
+    } client_cert_details;
     uint32_t xff_num_trusted_hops;
     uint32_t max_requests_per_connection; /* 0: unlimited */
     bool use_remote_address;

@@ -214,6 +214,14 @@ static void identity_apply(struct kb_hcm_config *config, const hcm_message *m)
     config->preserve_external_request_id = m->preserve_external_request_id;
     config->always_set_request_id_in_response = m->always_set_request_id_in_response;
     config->forward_client_cert = (enum kb_forward_client_cert)m->forward_client_cert_details;
+    if (m->set_current_client_cert_details != NULL) {
+        config->client_cert_details.cert = m->set_current_client_cert_details->cert;
+        config->client_cert_details.chain = m->set_current_client_cert_details->chain;
+        config->client_cert_details.subject =
+            kb_wkt_bool(m->set_current_client_cert_details->subject, false);
+        config->client_cert_details.uri = m->set_current_client_cert_details->uri;
+        config->client_cert_details.dns = m->set_current_client_cert_details->dns;
+    }
     config->append_x_forwarded_port = m->append_x_forwarded_port;
     config->proxy_100_continue = m->proxy_100_continue;
     config->stream_error_on_invalid_http_message =

@@ -344,10 +344,7 @@ void kb_hcm_mutate_request(struct kb_stream *stream)
                              kb_addr_ip_text(&stream->info.remote, text));
     }
     request_id_set(stream);
-    /* Plain connections carry no client certificate; the TLS transport will add the other modes. */
-    if (config->forward_client_cert != KB_FORWARD_CLIENT_CERT_ALWAYS_FORWARD_ONLY) {
-        kb_header_map_remove_id(map, KB_HDR_X_FORWARDED_CLIENT_CERT);
-    }
+    kb_hcm_client_cert_forward(stream);
 }
 
 /* ---- responses ---- */

@@ -189,6 +189,8 @@ bool kb_connection_names(const struct kb_header_map *map, struct kb_str option);
 /* Sanitises and completes the request's headers as Envoy's
  * ConnectionManagerUtility::mutateRequestHeaders. */
 void kb_hcm_mutate_request(struct kb_stream *stream);
+/* x-forwarded-client-cert of the request: hcm_xfcc.c. */
+void kb_hcm_client_cert_forward(struct kb_stream *stream);
 /* Removes hop-by-hop headers, sets via and request id, as mutateResponseHeaders. */
 void kb_hcm_mutate_response(struct kb_stream *stream, struct kb_header_map *headers);
 /* The Date line of now. */
