@@ -56,7 +56,10 @@ struct kb_stat_schema {
     S(CORS, cors)                                                 \
     S(JWT_AUTHN, jwt_authn)                                       \
     S(SSL, ssl)                                                   \
-    S(SSL_SOCKET_FACTORY, ssl_socket_factory)
+    S(SSL_SOCKET_FACTORY, ssl_socket_factory)                     \
+    S(TLS_INSPECTOR, tls_inspector)                               \
+    S(HTTP_INSPECTOR, http_inspector)                             \
+    S(PROXY_PROTO, proxy_proto)
 
 #define S(ID, file) extern const struct kb_stat_schema kb_stat_schema_##file;
 KB_STAT_SCHEMAS(S)
@@ -210,6 +213,21 @@ enum {
 enum {
 #define X(ID, name, kind) KB_STAT_SSL_SOCKET_FACTORY_##ID,
 #include "proxy/stats/ssl_socket_factory.def"
+#undef X
+};
+enum {
+#define X(ID, name, kind) KB_STAT_TLS_INSPECTOR_##ID,
+#include "proxy/stats/tls_inspector.def"
+#undef X
+};
+enum {
+#define X(ID, name, kind) KB_STAT_HTTP_INSPECTOR_##ID,
+#include "proxy/stats/http_inspector.def"
+#undef X
+};
+enum {
+#define X(ID, name, kind) KB_STAT_PROXY_PROTO_##ID,
+#include "proxy/stats/proxy_proto.def"
 #undef X
 };
 

@@ -231,7 +231,7 @@ static void chain_missing(struct kb_listener_worker *lw, struct kb_conn *conn)
     kb_stat_inc(lw->stats, KB_STAT_LISTENER_NO_FILTER_CHAIN_MATCH);
     kb_listener_log(lw, conn, 1U << KB_RF_NO_ROUTE_FOUND, KB_STR("filter_chain_not_found"));
     kb_conn_set_owner(conn, &unowned_callbacks, NULL);
-    kb_conn_close(conn, KB_CONN_NO_FLUSH);
+    kb_conn_close(conn, kb_listener_close_kind(conn));
     kb_listener_worker_uncount(lw);
     kb_listener_worker_forget(lw);
 }

@@ -207,6 +207,8 @@ void kb_listener_log(struct kb_listener_worker *lw, const struct kb_conn *conn, 
     info.wall_start_ns = kb_loop_wall_ns(loop) - (info.end_ns - info.start_ns);
     info.remote = conn->info.remote;
     info.response_code_details = details;
+    info.bytes_received = conn->bytes_received;
+    info.bytes_sent = conn->bytes_sent;
     for (unsigned i = 0; i < KB_RF_COUNT; i++) {
         if ((flags & (UINT32_C(1) << i)) != 0) {
             kb_stream_info_set_flag(&info, (enum kb_response_flag)i);

@@ -78,7 +78,7 @@ static void socket_close(struct active_socket *active)
 
     kb_conn_set_owner(conn, &unowned_callbacks, NULL);
     socket_end(active);
-    kb_conn_close(conn, KB_CONN_NO_FLUSH);
+    kb_conn_close(conn, kb_listener_close_kind(conn));
 }
 
 /* ---- all filters are done ---- */
@@ -137,6 +137,9 @@ static void socket_on_event(void *owner, enum kb_conn_event event)
     kb_stat_inc(active->lw->stats, active->socket.conn->reset_detected
                                        ? KB_STAT_LISTENER_DOWNSTREAM_LISTENER_FILTER_ERROR
                                        : KB_STAT_LISTENER_DOWNSTREAM_LISTENER_FILTER_REMOTE_CLOSE);
+    if (active->socket.conn->in.len > 0) {
+        kb_sock_set_linger_reset(active->socket.conn->io.fd);
+    }
     kb_conn_set_owner(active->socket.conn, &unowned_callbacks, NULL);
     socket_end(active);
 }

@@ -115,7 +115,7 @@ static struct kb_cidr *ranges_create(struct kb_arena *arena,
 /* Envoy compares server names in lower case, and keeps ".example.com" for "*.example.com". */
 static void server_names_create(struct kb_filter_chain *chain,
                                 const Envoy__Config__Listener__V3__FilterChainMatch *m,
-                                struct kb_diag *diag)
+                                const struct kb_filter_chain_build *build)
 {
     struct kb_filter_chain_match *match = &chain->match;
 
@@ -132,9 +132,12 @@ static void server_names_create(struct kb_filter_chain *chain,
             name = kb_str_from(name, 1);
         }
         if (kb_str_find_char(name, '*') >= 0) {
-            kb_diag_push_index(diag, "server_names", i);
-            kb_diag_error(diag, "partial wildcards are not supported in \"server_names\"");
-            kb_diag_pop(diag);
+            kb_diag_push_index(build->diag, "server_names", i);
+            kb_diag_error(build->diag,
+                          "error adding listener '%.*s': partial wildcards are not supported in "
+                          "\"server_names\"",
+                          KB_STR_ARG(build->address));
+            kb_diag_pop(build->diag);
         }
         match->server_names[i] = name;
     }
@@ -160,18 +163,21 @@ static void ports_create(struct kb_filter_chain *chain,
 
 static void match_create(struct kb_filter_chain *chain,
                          const Envoy__Config__Listener__V3__FilterChainMatch *m,
-                         struct kb_diag *diag)
+                         const struct kb_filter_chain_build *build)
 {
     struct kb_filter_chain_match *match = &chain->match;
     struct kb_arena *arena = &chain->arena;
+    struct kb_diag *diag = build->diag;
 
     if (m == NULL) {
         return;
     }
     kb_diag_push(diag, "filter_chain_match");
     if ((m->address_suffix != NULL && m->address_suffix[0] != '\0') || m->suffix_len != NULL) {
-        kb_diag_error(diag, "filter chain '%.*s' contains unimplemented fields",
-                      KB_STR_ARG(chain->name));
+        kb_diag_error(diag,
+                      "error adding listener '%.*s': filter chain '%.*s' contains unimplemented "
+                      "fields",
+                      KB_STR_ARG(build->address), KB_STR_ARG(chain->name));
     }
     ports_create(chain, m);
     match->prefix_ranges =
@@ -185,7 +191,7 @@ static void match_create(struct kb_filter_chain *chain,
                                          "source_prefix_ranges", diag);
     match->source_range_count = m->n_source_prefix_ranges;
     match->source_type = (uint8_t)m->source_type;
-    server_names_create(chain, m, diag);
+    server_names_create(chain, m, build);
     match->transport_protocol = kb_str_dup(arena, kb_wkt_str(m->transport_protocol));
     match->application_protocols =
         kb_arena_calloc(arena, (m->n_application_protocols + 1) * sizeof(struct kb_str));
@@ -248,7 +254,7 @@ kb_filter_chain_create(const struct kb_filter_chain_build *build,
     chain->hash = kb_pb_hash(&m->base);
     chain->name = kb_str_dup(&chain->arena, kb_wkt_str(m->name));
     chain->filters = kb_arena_calloc(&chain->arena, (m->n_filters + 1) * sizeof(*chain->filters));
-    match_create(chain, m->filter_chain_match, diag);
+    match_create(chain, m->filter_chain_match, build);
     chain->transport_socket_connect_timeout_ms =
         kb_wkt_duration_ms(m->transport_socket_connect_timeout, 0);
     kb_transport_socket_factory_init(&chain->transport_socket, m->transport_socket, false, &factory,

@@ -52,11 +52,13 @@ static void chains_create(struct kb_listener *listener,
                           const Envoy__Config__Listener__V3__Listener *m,
                           const struct kb_listener *chains_of, struct kb_diag *diag)
 {
+    char text[KB_ADDR_TEXT_MAX];
     struct kb_filter_chain_build build = {
         .server = listener->server,
         .init = &listener->init,
         .stat_prefix = listener->stat_prefix,
         .listener_name = listener->name,
+        .address = kb_addr_text(&listener->addrs[0].addr, text),
         .inbound = listener->inbound,
         .drain_modify_only = listener->drain_modify_only,
         .diag = diag,
@@ -76,11 +78,8 @@ static void chains_create(struct kb_listener *listener,
         kb_diag_pop(diag);
     }
     if (m->n_filter_chains == 0 && m->default_filter_chain == NULL) {
-        char text[KB_ADDR_TEXT_MAX];
-        struct kb_str addr = kb_addr_text(&listener->addrs[0].addr, text);
-
         kb_diag_error(diag, "error adding listener '%.*s': no filter chains specified",
-                      KB_STR_ARG(addr));
+                      KB_STR_ARG(build.address));
     }
     kb_filter_chains_index(listener, m, diag);
 }

@@ -72,6 +72,7 @@ struct kb_filter_chain_build {
     struct kb_init_manager *init;
     struct kb_str stat_prefix; /* "listener.127.0.0.1_80." */
     struct kb_str listener_name;
+    struct kb_str address; /* as text, for errors */
     bool inbound;
     bool drain_modify_only;
     struct kb_diag *diag;

@@ -12,3 +12,10 @@ void kb_listener_worker_count(struct kb_listener_worker *lw);
 void kb_listener_worker_uncount(struct kb_listener_worker *lw);
 /* Gives up one of workers_holding; any thread. */
 void kb_active_listener_release(struct kb_active_listener *active);
+
+/* How to close a connection that nobody serves. Envoy's listener filters only peek, so that its
+ * close finds unread bytes in the socket, and the system makes a reset of it. */
+KB_INLINE enum kb_conn_close kb_listener_close_kind(const struct kb_conn *conn)
+{
+    return conn->in.len > 0 ? KB_CONN_ABORT_RESET : KB_CONN_NO_FLUSH;
+}

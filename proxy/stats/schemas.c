@@ -102,6 +102,16 @@ static const struct kb_stat_def ssl_socket_factory_defs[] = {
 #include "proxy/stats/ssl_socket_factory.def"
 };
 
+static const struct kb_stat_def tls_inspector_defs[] = {
+#include "proxy/stats/tls_inspector.def"
+};
+static const struct kb_stat_def http_inspector_defs[] = {
+#include "proxy/stats/http_inspector.def"
+};
+static const struct kb_stat_def proxy_proto_defs[] = {
+#include "proxy/stats/proxy_proto.def"
+};
+
 #undef X
 
 /* Histograms are counted at compile time: each list is a sum of zeros and ones. */
@@ -216,6 +226,16 @@ const struct kb_stat_schema kb_stat_schema_cors = {cors_defs, KB_ARRAY_LEN(cors_
 const struct kb_stat_schema kb_stat_schema_jwt_authn = {jwt_authn_defs,
                                                         KB_ARRAY_LEN(jwt_authn_defs), 0
 #include "proxy/stats/jwt_authn.def"
+};
+
+const struct kb_stat_schema kb_stat_schema_tls_inspector = {tls_inspector_defs, KB_ARRAY_LEN(tls_inspector_defs), 0
+#include "proxy/stats/tls_inspector.def"
+};
+const struct kb_stat_schema kb_stat_schema_http_inspector = {http_inspector_defs, KB_ARRAY_LEN(http_inspector_defs), 0
+#include "proxy/stats/http_inspector.def"
+};
+const struct kb_stat_schema kb_stat_schema_proxy_proto = {proxy_proto_defs, KB_ARRAY_LEN(proxy_proto_defs), 0
+#include "proxy/stats/proxy_proto.def"
 };
 
 #undef X
