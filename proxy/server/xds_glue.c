@@ -297,7 +297,7 @@ static void stats_create(struct kb_subscription *subscription, const char *prefi
     name = kb_str_printf(&arena, "%sversion_text", prefix);
     subscription->version_text = kb_str_to_cstr(name);
     kb_arena_dispose(&arena);
-    kb_stat_text_set(store, kb_str_from_cstr(subscription->version_text), KB_STR(""));
+    kb_stat_text_hold(store, kb_str_from_cstr(subscription->version_text));
     subscription->group =
         kb_stat_group_create(store, kb_str_from_cstr(prefix), &kb_stat_schema_subscription);
     subscription->stats =
@@ -315,6 +315,10 @@ static void subscription_free(struct kb_subscription *subscription)
     shown_clear(subscription);
     source_destroy(subscription->source);
     kb_stat_group_destroy(subscription->group);
+    if (subscription->version_text != NULL) {
+        kb_stat_text_release(subscription->glue->server->stats,
+                             kb_str_from_cstr(subscription->version_text));
+    }
     free(subscription->version_text);
     free(subscription->name);
     KB_OBJ_CLEAR(subscription);

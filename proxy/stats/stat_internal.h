@@ -60,6 +60,7 @@ struct kb_stat_text {
     struct kb_stat_scope scope;
     char *text;
     size_t text_len;
+    uint32_t holds; /* kb_stat_text_hold */
     char name[];
 };
 

@@ -152,6 +152,27 @@ void kb_stat_text_set(struct kb_stat_store *store, struct kb_str name, struct kb
     readout->text_len = text.len;
 }
 
+void kb_stat_text_hold(struct kb_stat_store *store, struct kb_str name)
+{
+    struct kb_stat_text *readout = kb_map_get(&store->texts, name);
+
+    if (readout == NULL) {
+        kb_stat_text_set(store, name, KB_STR(""));
+        readout = kb_map_get(&store->texts, name);
+    }
+    readout->holds++;
+}
+
+void kb_stat_text_release(struct kb_stat_store *store, struct kb_str name)
+{
+    struct kb_stat_text *readout = kb_map_get(&store->texts, name);
+
+    if (readout != NULL && --readout->holds == 0) {
+        kb_map_remove(&store->texts, name);
+        kb_stat_scope_remove(store, &readout->scope);
+    }
+}
+
 void kb_stat_text_free(struct kb_stat_text *text)
 {
     free(text->text);

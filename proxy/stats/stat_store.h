@@ -78,6 +78,9 @@ void kb_stat_store_reset_counters(struct kb_stat_store *store);
 
 /* Sets a text readout ("control_plane.identifier"); made at first use. Both are copied. */
 void kb_stat_text_set(struct kb_stat_store *store, struct kb_str name, struct kb_str text);
+/* The same for those that come and go: made empty at the first hold, gone with the last release. */
+void kb_stat_text_hold(struct kb_stat_store *store, struct kb_str name);
+void kb_stat_text_release(struct kb_stat_store *store, struct kb_str name);
 
 /* Gives values that are computed when somebody looks: fills *value and returns true, and the
  * statistic counts as used; false leaves `id` to the group's cells. Main thread. */

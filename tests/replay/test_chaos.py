@@ -4,12 +4,15 @@ configuration. KB_CHAOS_STEPS and KB_CHAOS_SEED make it longer and another."""
 
 import os
 import random
+import threading
 
 import grpc
 import pytest
 from google.protobuf import any_pb2
 
-from tests.replay.control_plane import endpoints, resource, static_cluster
+from tests.harness.ports import Port
+from tests.replay.control_plane import endpoints, listener, resource, static_cluster
+from tests.replay.test_listeners import Listeners, direct, get
 from tests.replay.test_subscriptions import names
 
 STEPS = int(os.environ.get("KB_CHAOS_STEPS", "150"))
@@ -128,3 +131,65 @@ def test_the_last_good_configuration_serves(plane, under, delta):
         assert ports(proxy) == chaos.model, (SEED, step)
         assert names(proxy) == set(chaos.model), (SEED, step)
     assert proxy.admin("/ready") == (200, b"LIVE\n")
+
+
+class Client(threading.Thread):
+    """Asks without end, each time on a connection of its own, and keeps what is not as it should be."""
+
+    def __init__(self, port):
+        super().__init__(daemon=True)
+        self.port = port
+        self.over = threading.Event()
+        self.answers = 0
+        self.wrong = []
+
+    def run(self):
+        while not self.over.is_set():
+            try:
+                answer = get(self.port)
+            except OSError as error:
+                answer = error
+            if answer in ((200, "a"), (200, "b")):
+                self.answers += 1
+            else:
+                self.wrong.append(answer)
+
+
+def test_no_request_is_lost_while_everything_changes(plane, under, delta):
+    proxy = under(delta)
+    draw = random.Random(SEED)
+    held = Port()
+    script = Listeners(plane, delta)
+    script.begin(listener("l1", held.number, rds="r1"))
+    plane.wait(lambda r: r.type == "RDS")
+    plane.answer(script.routes({**direct("a"), "name": "r1"}))
+    proxy.wait_ready()
+    proxy.wait_for("the port", lambda: get(held.number) == (200, "a"))
+    client = Client(held.number)
+    client.start()
+    for _ in range(STEPS // 3):
+        step = draw.choice(["routes", "listener", "bad routes", "bad listener", "cut"])
+        if step == "routes":
+            assert not plane.answer(script.routes({**direct(draw.choice("ab")), "name": "r1"})).error
+        elif step == "listener":
+            limit = draw.randrange(1000, 100000)
+            assert not plane.answer(script.send(listener(
+                "l1", held.number, rds="r1", per_connection_buffer_limit_bytes=limit))).error
+        elif step == "bad routes":
+            assert plane.answer(script.routes({"name": "r1", "virtual_hosts": [
+                {"name": "v", "domains": ["*", "*"]}]})).error
+        elif step == "bad listener":
+            kept = dict(script.there)
+            assert plane.answer(script.send({**listener("l1", held.number), "filter_chains": [
+                {"filters": [{"name": "nope"}]}]})).error
+            script.there = kept
+        else:
+            streams = plane.streams
+            plane.cut()
+            plane.wait_streams(streams + 1)
+            plane.wait(lambda r: r.stream == streams + 1 and r.type == "RDS")
+    client.over.set()
+    client.join()
+    held.release()
+    assert client.wrong == []
+    assert client.answers > 0

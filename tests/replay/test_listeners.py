@@ -143,13 +143,15 @@ def test_a_route_may_name_a_cluster_that_comes_later(plane, under, delta, port):
     proxy.wait_for("503", lambda: (get(port) or [0])[0] == 503)
 
 
-def test_the_pages_show_what_is_awaited_and_what_was_refused(plane, under, delta, port):
+def test_the_pages_show_what_is_awaited_and_what_was_refused(plane, under, delta, port,
+                                                                second):
     proxy = under(delta)
     script = Listeners(plane, delta)
     plane.answer(script.begin(listener("l1", port, inline=direct("one"))))
     proxy.wait_ready()
     bad = {**listener("l1", port), "filter_chains": [{"filters": [{"name": "nope"}]}]}
-    plane.answer(script.send(bad, listener("l2", port + 1, rds="r2")))
+    answer = plane.answer(script.send(bad, listener("l2", second, rds="r2")))
+    assert "l2" not in answer.error
     proxy.wait_for("l2 to wait", lambda: b" l2 " in proxy.admin("/init_dump")[1])
     waiting = json.loads(proxy.admin("/init_dump")[1])["unready_targets_dumps"]
     assert [" l2 " in one["name"] for one in waiting] == [True]
