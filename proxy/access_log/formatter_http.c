@@ -265,30 +265,23 @@ static int percent_byte(const char *p)
     return high < 0 || low < 0 ? -1 : high * 16 + low;
 }
 
-/* Every sequence decoded; what is none stays. So do line breaks and zero bytes, or a peer could put
- * headers into a request, and lines into a log, that name the parameter. */
-static struct kb_str percent_decode(struct kb_str text, struct kb_arena *arena)
+/* Not line breaks and zero bytes, or a peer could put headers into a request, and lines into a log,
+ * that name the parameter. */
+static bool parameter_byte(int byte)
 {
-    char *out;
-    size_t len = 0;
-
-    if (kb_str_find_char(text, '%') < 0) {
-        return text;
-    }
-    out = kb_arena_alloc(arena, text.len, 1);
-    for (size_t i = 0; i < text.len; i++) {
-        int byte = text.p[i] == '%' && text.len - i > 2 ? percent_byte(text.p + i) : -1;
-        bool decode = byte > 0 && byte != '\r' && byte != '\n';
-
-        out[len++] = decode ? (char)byte : text.p[i];
-        i += decode ? 2 : 0;
-    }
-    return kb_str_make(out, len);
+    return byte > 0 && byte != '\r' && byte != '\n';
 }
 
-/* As percent_decode for bytes that a URL may show; other sequences stay, and a percent sign of none
- * is dropped, unless it is among the last two bytes. */
-static struct kb_str percent_decode_visible(struct kb_str text, struct kb_arena *arena)
+/* What a URL may show. */
+static bool visible_byte(int byte)
+{
+    return byte > ' ' && byte < 0x7f && strchr("\"<>\\^{|}", byte) == NULL;
+}
+
+/* Decodes the sequences of `wanted` bytes; other ones stay. A percent sign of none stays as well,
+ * or, unless it is among the last two bytes, is dropped. */
+static struct kb_str percent_decode(struct kb_str text, bool (*wanted)(int byte), bool drop,
+                                    struct kb_arena *arena)
 {
     char *out;
     size_t len = 0;
@@ -298,17 +291,14 @@ static struct kb_str percent_decode_visible(struct kb_str text, struct kb_arena 
     }
     out = kb_arena_alloc(arena, text.len, 1);
     for (size_t i = 0; i < text.len; i++) {
-        int byte = text.p[i] == '%' && text.len - i > 2 ? percent_byte(text.p + i) : 0;
+        bool whole = text.p[i] == '%' && text.len - i > 2;
+        int byte = whole ? percent_byte(text.p + i) : 0;
 
-        if (text.p[i] != '%' || text.len - i <= 2) {
-            out[len++] = text.p[i];
-        } else if (byte > ' ' && byte < 0x7f && strchr("\"<>\\^{|}", byte) == NULL) {
+        if (whole && byte >= 0 && wanted(byte)) {
             out[len++] = (char)byte;
             i += 2;
-        } else if (byte >= 0) {
-            memcpy(out + len, text.p + i, 3);
-            len += 3;
-            i += 2;
+        } else if (byte >= 0 || !drop) {
+            out[len++] = text.p[i];
         }
     }
     return kb_str_make(out, len);
@@ -340,10 +330,11 @@ void kb_format_eval_query_param(const struct kb_format_command *command,
         ptrdiff_t equals = kb_str_find_char(param, '=');
         struct kb_str key = equals < 0 ? param : kb_str_first(param, (size_t)equals);
 
-        if (param.len > 0 && kb_str_eq(percent_decode(key, source->arena), command->text)) {
+        if (param.len > 0 &&
+            kb_str_eq(percent_decode(key, parameter_byte, false, source->arena), command->text)) {
             struct kb_str raw = equals < 0 ? KB_STR("") : kb_str_from(param, (size_t)equals + 1);
 
-            kb_format_value_text(value, percent_decode(raw, source->arena));
+            kb_format_value_text(value, percent_decode(raw, parameter_byte, false, source->arena));
             return;
         }
     }
@@ -369,8 +360,9 @@ void kb_format_eval_query_params(const struct kb_format_command *command,
     struct kb_str query = query_of(request_path(source->input, PATH_ONLY));
 
     if (query.p != NULL) {
-        kb_format_value_text(
-            value, command->param != 0 ? percent_decode_visible(query, source->arena) : query);
+        kb_format_value_text(value, command->param != 0
+                                        ? percent_decode(query, visible_byte, true, source->arena)
+                                        : query);
     }
 }
 
