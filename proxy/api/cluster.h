@@ -54,6 +54,7 @@ struct kb_socket_match {
     struct kb_str labels; /* packed google.protobuf.Struct */
     struct kb_stat_named *count;
 };
+struct kb_upstream_filter_chain;
 
 struct kb_cluster {
     KB_OBJ;
@@ -61,6 +62,7 @@ struct kb_cluster {
     struct kb_str observability_name; /* alt_stat_name or name */
     struct kb_str metadata; /* packed envoy.config.core.v3.Metadata; empty when there is none */
     struct kb_cluster_istio istio;
+    struct kb_upstream_filter_chain *filters; /* of TCP connections; NULL: none */
     struct kb_stat_group *stats;
     struct kb_stat_group *http1_stats; /* "cluster.x.http1."; shown from the first connection on */
     struct kb_stat_group

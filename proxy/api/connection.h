@@ -77,6 +77,8 @@ struct kb_conn {
     void *transport_state;
     struct kb_sniffed *sniffed; /* see listener_filter.h; freed with the connection, mostly NULL */
     struct kb_connection_info info;
+    struct kb_stream_info *stream_info; /* of the filter to which the whole connection is one
+                                           stream (tcp_proxy); NULL: none */
     struct kb_deferred flush;
     struct kb_list detached_link; /* in the worker's list while flushed without an owner */
     struct kb_timer timer;        /* connect timeout, later delayed close */

@@ -140,6 +140,9 @@ bool kb_stream_request_complete(struct kb_stream *stream);
 bool kb_stream_response_started(struct kb_stream *stream);
 /* The access log names the cluster of the present route, or none, even when no router ran on it. */
 void kb_stream_cluster_refresh(struct kb_stream *stream);
+/* The cluster of the present route, whether or not the request gets there; NULL: none. Borrowed
+ * until the present event ends. */
+const struct kb_cluster *kb_stream_route_cluster(struct kb_stream *stream);
 /* The request's method is CONNECT. */
 bool kb_stream_is_connect(struct kb_stream *stream);
 /* content-type application/grpc */

@@ -336,9 +336,10 @@ struct kb_tag {
 #define KB_STAT_CUSTOM_NAMESPACE "istiocustom."
 
 /* A statistic whose labels are given instead of being found in its name, which is `name` and behind
- * it ".tag.value" for each. The same for the same name and labels. On any thread: takes a lock, so
- * keep the pointer, which is valid as long as the process. NULL when there are KB_STAT_TAGGED_MAX
- * of them already, or the name would be longer than 65,535 bytes. */
+ * it ".tag.value" for each; with none given they are found in the name. The same for the same name
+ * and labels. On any thread: takes a lock, so keep the pointer, which is valid as long as the
+ * process. NULL when there are KB_STAT_TAGGED_MAX of them already, or the name would be longer than
+ * 65,535 bytes. */
 struct kb_stat_named *kb_stat_tagged_get(struct kb_stat_store *store, struct kb_str name,
                                          const struct kb_tag *tags, size_t count,
                                          enum kb_stat_kind kind);

@@ -92,7 +92,8 @@ struct kb_hcm_config *kb_hcm_config_create_default(struct kb_server_context *ser
 static void chain_dispose(struct kb_hcm_filter_chain *chain)
 {
     for (size_t i = 0; i < chain->count; i++) {
-        if (chain->filters[i].ops->config_destroy != NULL) {
+        /* NULL: it was refused, and so is the whole. */
+        if (chain->filters[i].ops->config_destroy != NULL && chain->filters[i].config != NULL) {
             chain->filters[i].ops->config_destroy(chain->filters[i].config);
         }
     }

@@ -474,26 +474,30 @@ static void remote_completed(struct kb_stream *stream)
     }
 }
 
-void kb_stream_cluster_refresh(struct kb_stream *stream)
+const struct kb_cluster *kb_stream_route_cluster(struct kb_stream *stream)
 {
     struct kb_cluster_local *cluster = NULL;
     struct kb_str name = KB_STR_NULL;
     const void *choice;
     uint32_t slot = UINT32_MAX;
 
-    stream->info.upstream_cluster_name = KB_STR_NULL;
-    stream->info.upstream.cluster = NULL;
     if (stream->route == NULL || stream->route->kind != KB_ROUTE_CLUSTER ||
         kb_route_choose_cluster(stream->route, &stream->request, stream->route_random, &slot, &name,
                                 &choice) != 0) {
-        return;
+        return NULL;
     }
     cluster = slot != UINT32_MAX ? kb_cluster_local_get(stream->hcm->worker, slot)
                                  : kb_cluster_local_find(stream->hcm->worker, name);
-    if (cluster != NULL) {
-        stream->info.upstream_cluster_name = cluster->cluster->observability_name;
-        stream->info.upstream.cluster = cluster->cluster;
-    }
+    return cluster != NULL ? cluster->cluster : NULL;
+}
+
+void kb_stream_cluster_refresh(struct kb_stream *stream)
+{
+    const struct kb_cluster *cluster = kb_stream_route_cluster(stream);
+
+    stream->info.upstream_cluster_name =
+        cluster != NULL ? cluster->observability_name : KB_STR_NULL;
+    stream->info.upstream.cluster = cluster;
 }
 
 void kb_stream_decode_headers(struct kb_stream *stream, bool end_stream)

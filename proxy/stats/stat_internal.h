@@ -42,7 +42,7 @@ struct kb_stat_named {
     uint32_t refs;
     struct kb_stat_tag_span *tags; /* of kb_stat_tagged_get; NULL: they are found in the name */
     uint16_t tag_count;
-    uint16_t own_len; /* of the name, up to the first tag */
+    uint16_t own_len; /* of the name up to the first tag; 0: of kb_stat_named_create */
     uint64_t base;
     struct kb_stat_named_cell *cells; /* [worker_count + 1] */
     struct kb_histogram_total total;

@@ -147,7 +147,10 @@ void kb_stat_leaves_fill(struct kb_stat_leaves *leaves, const struct kb_stat_sco
     case KB_STAT_SCOPE_NAMED: {
         const struct kb_stat_named *named = KB_CONTAINER_OF(scope, struct kb_stat_named, scope);
 
-        if (with_schema && phase_has(phase, named->kind)) {
+        /* What a worker made ahead of need is not there before its first use. */
+        if (with_schema && phase_has(phase, named->kind) &&
+            (named->own_len == 0 || named->kind == KB_STAT_HISTOGRAM ||
+             kb_stat_named_used(named))) {
             kb_vec_push(&leaves->list, ((struct kb_stat_leaf){.kind = (uint8_t)named->kind}));
         }
         return;

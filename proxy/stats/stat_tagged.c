@@ -59,7 +59,7 @@ static struct kb_stat_named *tagged_find(struct kb_stat_store *store, struct kb_
     struct kb_stat_named *named = kb_stat_named_new(store, len, kind);
     struct kb_stat_named *known;
 
-    named->tags = kb_malloc((count + 1) * sizeof(*named->tags));
+    named->tags = count > 0 ? kb_malloc(count * sizeof(*named->tags)) : NULL;
     named->tag_count = (uint16_t)count;
     named->own_len = (uint16_t)name.len;
     name_put(named->name, name, tags, count, named->tags);

@@ -13,6 +13,7 @@
 #include "proxy/upstream/cluster_manager.h"
 #include "proxy/upstream/config_read.h"
 #include "proxy/upstream/socket_match.h"
+#include "proxy/upstream/upstream_filters.h"
 
 #define CONNECT_TIMEOUT_DEFAULT_MS 5000
 #define BUFFER_LIMIT_DEFAULT       (1024 * 1024)
@@ -201,6 +202,7 @@ int kb_cluster_impl_create(const Envoy__Config__Cluster__V3__Cluster *message,
         message->per_connection_buffer_limit_bytes == NULL
             ? BUFFER_LIMIT_DEFAULT
             : message->per_connection_buffer_limit_bytes->value;
+    cluster->api.filters = kb_upstream_filter_chain_create(message, factory, diag);
     kb_cluster_istio_read(&cluster->api.istio, cluster->api.metadata, message->metadata);
     kb_cluster_http_read(message, &cluster->api, factory->arena, diag);
     kb_circuit_breakers_read(message->circuit_breakers, cluster);
@@ -269,6 +271,7 @@ void kb_cluster_impl_free(struct kb_cluster_impl *cluster)
     kb_stat_group_destroy(cluster->api.http1_stats);
     kb_stat_group_destroy(cluster->api.http2_stats);
     kb_stat_group_destroy(cluster->api.stats);
+    kb_upstream_filter_chain_destroy(cluster->api.filters);
     KB_OBJ_CLEAR(&cluster->api);
     free(cluster);
 }

@@ -61,6 +61,11 @@ static const struct kb_pool_client_ops *const client_kinds[KB_POOL_KIND_COUNT] =
     [KB_POOL_TCP] = &kb_tcp_client_ops,
 };
 
+const struct kb_cluster *kb_conn_pool_cluster(const struct kb_pool_client *client)
+{
+    return client->pool->local->cluster;
+}
+
 struct kb_stat_block *kb_conn_pool_stats(struct kb_pool_client *client)
 {
     return client->pool->stats;

@@ -69,6 +69,7 @@ void kb_conn_pool_closed(struct kb_pool_client *client, enum kb_conn_event event
 /* Releases what one request counts: rq_active and the like. */
 void kb_conn_pool_request_uncount(struct kb_pool_client *client);
 struct kb_stat_block *kb_conn_pool_stats(struct kb_pool_client *client);
+const struct kb_cluster *kb_conn_pool_cluster(const struct kb_pool_client *client);
 struct kb_slice_source *kb_conn_pool_slices(struct kb_pool_client *client);
 
 /* ---- shared by the kinds of clients: pool_client.c ---- */

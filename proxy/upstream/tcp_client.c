@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A pooled TCP connection: bytes both ways for one user, with half-close (Envoy
  * Tcp::ConnectionPool, and TcpUpstream for a HTTP stream that ends here). */
+#include "proxy/api/filter_state.h"
 #include "proxy/upstream/pool_client.h"
+#include "proxy/upstream/upstream_filters.h"
 
 struct tcp_client {
     struct kb_pool_client base;
+    struct kb_upstream_filters filters;
     bool http;     /* the user is a HTTP stream, which is over when both directions are */
     bool ended;    /* the user half-closed */
     bool up_ended; /* the upstream half-closed */
@@ -90,6 +93,23 @@ static struct kb_slice *head_slice(struct kb_request_encoder *encoder)
     return NULL;
 }
 
+/* What filters of the connection left there is the user's too. */
+static void client_info(struct kb_request_encoder *encoder, struct kb_upstream_info *info)
+{
+    struct tcp_client *client = client_of(encoder);
+    const struct kb_filter_state_item *item = client->base.conn->info.filter_state;
+
+    kb_pool_client_info(encoder, info);
+    if (KB_LIKELY(item == NULL) || info->filter_state != NULL || client->http) {
+        return;
+    }
+    for (; item != NULL; item = item->next) {
+        if (kb_filter_state_put(&info->filter_state, client->base.arena, item) != 0) {
+            return;
+        }
+    }
+}
+
 static const struct kb_request_encoder_ops encoder_ops = {
     .headers = encode_headers,
     .data = encode_data,
@@ -97,7 +117,7 @@ static const struct kb_request_encoder_ops encoder_ops = {
     .close = kb_pool_client_close,
     .read_disable = kb_pool_client_read_disable,
     .head_slice = head_slice,
-    .info = kb_pool_client_info,
+    .info = client_info,
 };
 
 /* ---- from the upstream ---- */
@@ -108,6 +128,9 @@ static void client_on_data(void *owner, struct kb_buf *in, bool end_stream)
         KB_CONTAINER_OF(KB_CAST(owner, kb_pool_client), struct tcp_client, base);
     const struct kb_response_decoder_ops *decoder = client->base.decoder;
 
+    if (!kb_upstream_filters_data(&client->filters, in, end_stream)) {
+        return;
+    }
     if (client->base.state == KB_POOL_CLIENT_READY) {
         /* Nobody is there for these bytes, nor will be. */
         kb_conn_close(client->base.conn, KB_CONN_NO_FLUSH);
@@ -130,11 +153,15 @@ static void client_on_data(void *owner, struct kb_buf *in, bool end_stream)
 static void client_on_event(void *owner, enum kb_conn_event event)
 {
     struct kb_pool_client *client = KB_CAST(owner, kb_pool_client);
+    struct tcp_client *tcp = KB_CONTAINER_OF(client, struct tcp_client, base);
 
     if (event == KB_CONN_CONNECTED) {
+        kb_upstream_filters_begin(&tcp->filters, kb_conn_pool_cluster(client)->filters,
+                                  client->conn);
         kb_conn_pool_connected(client);
         return;
     }
+    kb_upstream_filters_end(&tcp->filters, event);
     kb_pool_client_fail(client, KB_RESET_CONNECTION_TERMINATION);
     kb_conn_pool_closed(client, event);
 }

@@ -7,7 +7,7 @@ import json
 import pytest
 from google.protobuf import struct_pb2
 
-from tests.harness.config import ROUTER
+from tests.harness.config import ROUTER, TCP
 
 STRUCT = "type.googleapis.com/udpa.type.v1.TypedStruct"
 PEER = "type.googleapis.com/io.istio.http.peer_metadata.Config"
@@ -251,3 +251,46 @@ def test_metrics_and_labels_left_out(rig):
     assert "response_flags" in reported(one, "istio_response_bytes_count")["source"][0]
     page = one.proxy.admin("/stats/prometheus")[1]
     assert b"istio_request_bytes" not in (page if isinstance(page, bytes) else page.encode())
+
+
+EXCHANGE = {"name": "istio.metadata_exchange", "typed_config": {
+    "@type": STRUCT, "type_url": "type.googleapis.com/envoy.tcp.metadataexchange.config.MetadataExchange",
+    "value": {"protocol": "istio-peer-exchange", "enable_discovery": True}}}
+
+
+def tcp_mesh(interval="5s"):
+    tcp = {"name": "tcp", "typed_config": {"@type": TCP, "stat_prefix": "t", "cluster": "up"}}
+    chain = [EXCHANGE, stats(tcp_reporting_duration=interval), tcp]
+    return {"bootstrap": {"node": NODE}, "upstreams": {"up": {"mode": "tcp"}},
+            "clusters": {"up": {"filters": [EXCHANGE], **ISTIO}},
+            "listeners": {"main": {"tcp": {"cluster": "up"}, "listener": {
+                "traffic_direction": "INBOUND", "filter_chains": [{"filters": chain}]}}}}
+
+
+@pytest.mark.parametrize("interval", ["0.05s", "0s"])
+def test_connections_are_counted(rig, interval):
+    one = rig(tcp_mesh(interval))
+    conn = one.connect()
+    conn.send(b"x" * 1000)
+    assert conn.wait_bytes(1000), "echo"
+    if interval == "0.05s":
+        one.proxy.wait_for("a report before the end", lambda: reported(
+            one, "istio_tcp_received_bytes_total")["destination"][1] == "1000")
+        assert "istio_tcp_connections_closed_total" not in str(one.proxy.admin("/stats/prometheus?usedonly")[1])
+    conn.close()
+    for name, value in (("connections_closed", "1"), ("connections_opened", "1"), ("sent_bytes", "1000"),
+                        ("received_bytes", "1000")):
+        one.proxy.wait_for(f"{value} of {name}", lambda n=name, v=value: reported(
+            one, f"istio_tcp_{n}_total")["destination"][1] == v)
+    labels = reported(one, "istio_tcp_received_bytes_total")["destination"][0]
+    assert list(labels) == [n for n in ORDER if n not in ("response_code", "grpc_response_status")]
+    assert (labels["request_protocol"], labels["response_flags"], labels["source_workload"],
+            labels["destination_service"]) == ("tcp", "-", "unknown", "up.ns.svc")
+    assert one.proxy.stats("metadata_exchange")["metadata_exchange.alpn_protocol_not_found"] == 2
+
+
+def test_expressions_are_refused(rig):
+    """There is nothing that evaluates them: better no listener than other labels."""
+    spec = {"listeners": {"main": {"hcm": filters(stats(metrics=[{"dimensions": {"a": "request.path"}}]))}}}
+    with pytest.raises(AssertionError, match="no CEL evaluator"):
+        rig(spec)

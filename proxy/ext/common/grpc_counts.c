@@ -18,14 +18,22 @@ static bool counts_text(const void *object, struct kb_arena *arena, struct kb_st
     return true;
 }
 
+/* As proto3 writes JSON: what is 0 is left out. */
 static bool counts_json(const void *object, struct kb_arena *arena, struct kb_str *json)
 {
     const struct kb_grpc_counts *counts = object;
+    struct kb_str request = KB_STR(""), response = KB_STR("");
 
-    *json = kb_str_printf(
-        arena, "{\"request_message_count\":\"%llu\",\"response_message_count\":\"%llu\"}",
-        (unsigned long long)counts->request_messages,
-        (unsigned long long)counts->response_messages);
+    if (counts->request_messages > 0) {
+        request = kb_str_printf(arena, "\"request_message_count\":\"%llu\"%s",
+                                (unsigned long long)counts->request_messages,
+                                counts->response_messages > 0 ? "," : "");
+    }
+    if (counts->response_messages > 0) {
+        response = kb_str_printf(arena, "\"response_message_count\":\"%llu\"",
+                                 (unsigned long long)counts->response_messages);
+    }
+    *json = kb_str_printf(arena, "{%.*s%.*s}", KB_STR_ARG(request), KB_STR_ARG(response));
     return true;
 }
 

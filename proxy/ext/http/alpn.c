@@ -102,14 +102,12 @@ static enum kb_filter_headers_status decode_headers(void *arg, struct kb_header_
 {
     const struct alpn *filter = KB_CAST(arg, alpn);
     struct kb_stream_info *info = kb_stream_stream_info(filter->stream);
+    const struct kb_cluster *cluster = kb_stream_route_cluster(filter->stream);
     const struct kb_transport_socket_options *options;
 
     (void)headers;
     (void)end_stream;
-    if (info->upstream.cluster == NULL) {
-        kb_stream_cluster_refresh(filter->stream);
-    }
-    if (info->upstream.cluster == NULL || info->upstream.cluster->istio.keeps_alpn) {
+    if (cluster == NULL || cluster->istio.keeps_alpn) {
         return KB_FILTER_HEADERS_CONTINUE;
     }
     options = &filter->config->options[UPSTREAM_HTTP11];

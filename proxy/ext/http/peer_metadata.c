@@ -185,13 +185,8 @@ static void discover(struct peer_metadata *filter, struct kb_header_map *headers
 /* Whether the cluster's hosts are none of the mesh, or said not to care. */
 static bool cluster_skipped(struct peer_metadata *filter, enum propagation propagation)
 {
-    struct kb_stream_info *info = kb_stream_stream_info(filter->stream);
-    const struct kb_cluster *cluster;
+    const struct kb_cluster *cluster = kb_stream_route_cluster(filter->stream);
 
-    if (info->upstream.cluster == NULL) {
-        kb_stream_cluster_refresh(filter->stream);
-    }
-    cluster = info->upstream.cluster;
     if (cluster == NULL) {
         return false;
     }

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "base/mem.h"
+#include "proxy/api/filter_state.h"
 
 /* One downstream connection. */
 struct tcp_proxy {
@@ -27,6 +28,7 @@ struct tcp_proxy {
     uint64_t idle_deadline_ms;
     uint32_t attempts;
     bool connected; /* bytes pass: TCP is up, or the tunnel was agreed to */
+    bool up_heard;  /* bytes came from the host */
     bool up_ended;  /* the client's end was passed on */
     bool down_closed;
     bool down_stopped;  /* reading of the client is disabled until the upstream is there */
@@ -66,6 +68,7 @@ static void *tcp_proxy_create(void *arg, struct kb_conn *conn)
     kb_timer_init(&proxy->idle_timer, idle_timer_fired);
     kb_timer_init(&proxy->duration_timer, duration_timer_fired);
     kb_timer_init(&proxy->log_timer, log_timer_fired);
+    conn->stream_info = &proxy->info;
     proxy->info.connection = &conn->info;
     proxy->info.worker = conn->worker;
     proxy->info.start_ns = kb_loop_now_ns(loop_of(proxy));
@@ -154,6 +157,9 @@ static void tcp_proxy_destroy(void *filter)
     if (proxy->cluster != NULL) {
         kb_cluster_local_unref(proxy->cluster);
     }
+    proxy->down->stream_info = NULL;
+    kb_filter_state_dispose(&proxy->info.upstream.filter_state, &proxy->arena);
+    kb_filter_state_dispose(&proxy->info.filter_state, &proxy->arena);
     kb_arena_dispose(&proxy->arena);
     KB_OBJ_CLEAR(proxy);
     free(proxy);
@@ -310,7 +316,9 @@ static void upstream_on_data(void *owner, struct kb_buf *in, bool end_stream)
         return;
     }
     idle_touch(proxy);
-    if (over) {
+    /* With the first bytes everything that the peer's proxy said of itself has come. */
+    if (over || KB_UNLIKELY(!proxy->up_heard)) {
+        proxy->up_heard = true;
         upstream_info(proxy);
     }
     kb_buf_move(&proxy->down->out, in);
