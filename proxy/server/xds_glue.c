@@ -442,6 +442,9 @@ void kb_xds_answer_take(struct kb_subscription *subscription, const struct kb_xd
     said.state_of_the_world = update->state_of_the_world;
     subscription->busy++;
     wait_end(subscription);
+    if (!update->state_of_the_world) { /* Envoy counts these whatever comes of them */
+        COUNT(subscription, UPDATE_ATTEMPT, update_attempt);
+    }
     subscription->callbacks->on_update(subscription->arg, &said, diag);
     if (!subscription->destroyed && diag->error_count == errors) {
         if (keeps_shown(subscription) && update->resource_count == 1) {
@@ -451,7 +454,9 @@ void kb_xds_answer_take(struct kb_subscription *subscription, const struct kb_xd
         if (!subscription->from_cache) {
             kb_xds_cache_keep(subscription, update);
         }
-        COUNT(subscription, UPDATE_ATTEMPT, update_attempt);
+        if (update->state_of_the_world) {
+            COUNT(subscription, UPDATE_ATTEMPT, update_attempt);
+        }
         success_count(subscription, update->version, (kb_clock_mono_ns() - started_ns) / 1000000);
     }
     kb_arena_dispose(&arena);

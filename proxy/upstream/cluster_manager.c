@@ -366,6 +366,9 @@ int kb_cluster_manager_add(struct kb_cluster_manager *manager,
     if (rc == 0) {
         entry_message_set(entry, bytes);
         entry_begin(manager, slot, entry);
+    } else if (added_via_api) { /* Envoy counts before it looks */
+        kb_stat_inc(manager->stats, slot->entry == NULL ? KB_STAT_CLUSTER_MANAGER_CLUSTER_ADDED
+                                                        : KB_STAT_CLUSTER_MANAGER_CLUSTER_MODIFIED);
     }
     kb_arena_dispose(&arena);
     return rc;
