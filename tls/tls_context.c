@@ -135,8 +135,8 @@ static bool validation_set(struct kb_tls_context *context, struct kb_worker *wor
         if (validation->max_verify_depth >= 0) {
             SSL_CTX_set_verify_depth(ctx, validation->max_verify_depth);
         }
-        /* Without roots Envoy asks for a certificate and takes none for an answer. */
-        if (settings->downstream && settings->require_client_certificate && store != NULL) {
+        /* As Envoy: with nothing to check a certificate by, none is asked for. */
+        if (settings->downstream && settings->require_client_certificate) {
             mode |= SSL_VERIFY_FAIL_IF_NO_PEER_CERT;
         }
     }

@@ -83,5 +83,7 @@ void kb_tls_failure_take(struct kb_tls_socket *socket)
     if (!counted) {
         kb_stat_inc(stats, KB_STAT_SSL_CONNECTION_ERROR);
     }
-    failure_set(socket, first);
+    if (socket->conn->handshaking) { /* what comes later is an end like others, as in Envoy */
+        failure_set(socket, first);
+    }
 }

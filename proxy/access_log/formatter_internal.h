@@ -3,6 +3,8 @@
  * other rooms. */
 #pragma once
 
+#include "proxy/api/ssl_connection_info.h"
+
 #include "proxy/access_log/format_value.h"
 
 struct kb_format_time; /* formatter_time.c */
@@ -149,6 +151,11 @@ void kb_format_eval_missing(const struct kb_format_command *command,
                             struct kb_format_source *source, struct kb_format_value *value);
 void kb_format_eval_text(const struct kb_format_command *command, struct kb_format_source *source,
                          struct kb_format_value *value);
+/* formatter_tls.c: `param` is an enum kb_ssl_text, or an enum kb_ssl_list with KB_FORMAT_SSL_LIST.
+ */
+enum { KB_FORMAT_SSL_LIST = 256, KB_FORMAT_SSL_UPSTREAM = 512 };
+void kb_format_eval_ssl(const struct kb_format_command *command, struct kb_format_source *source,
+                        struct kb_format_value *value);
 void kb_format_eval_number(const struct kb_format_command *command, struct kb_format_source *source,
                            struct kb_format_value *value);
 void kb_format_eval_duration(const struct kb_format_command *command,
@@ -253,7 +260,9 @@ enum {
     KB_FORMAT_TIME_START,
     KB_FORMAT_TIME_EMIT,
     KB_FORMAT_TIME_CERTIFICATE,
-    KB_FORMAT_TIME_LOCAL = 16
+    KB_FORMAT_TIME_LOCAL = 16,
+    KB_FORMAT_TIME_CERTIFICATE_END = 32,
+    KB_FORMAT_TIME_UPSTREAM = 64
 };
 /* As the other evaluators and readers of arguments above. */
 void kb_format_eval_time(const struct kb_format_command *command, struct kb_format_source *source,

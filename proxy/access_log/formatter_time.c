@@ -399,15 +399,37 @@ struct kb_str kb_format_time_text(const struct kb_format_time *time, uint64_t wa
         kb_arena_alloc(arena, end[time->count - 1] + time->count * (size_t)FRACTION_MAX, 1));
 }
 
+/* From when or until when the peer's certificate is valid; false: it has none. */
+static bool certificate_time(const struct kb_format_command *command,
+                             const struct kb_stream_info *info, uint64_t *wall_ns)
+{
+    const struct kb_ssl_connection_info *ssl = (command->param & KB_FORMAT_TIME_UPSTREAM) != 0
+                                                   ? info->upstream.ssl
+                                               : info->connection != NULL ? info->connection->ssl
+                                                                          : NULL;
+    int64_t before, after, chosen;
+
+    if (!kb_ssl_peer_validity(ssl, &before, &after)) {
+        return false;
+    }
+    chosen = (command->param & KB_FORMAT_TIME_CERTIFICATE_END) != 0 ? after : before;
+    *wall_ns = chosen > 0 ? (uint64_t)chosen * UINT64_C(1000000000) : 0;
+    return true;
+}
+
 void kb_format_eval_time(const struct kb_format_command *command, struct kb_format_source *source,
                          struct kb_format_value *value)
 {
     const struct kb_stream_info *info = source->info;
     uint64_t wall_ns = info->wall_start_ns;
 
-    switch (command->param & ~KB_FORMAT_TIME_LOCAL) {
+    switch (command->param &
+            ~(KB_FORMAT_TIME_LOCAL | KB_FORMAT_TIME_CERTIFICATE_END | KB_FORMAT_TIME_UPSTREAM)) {
     case KB_FORMAT_TIME_CERTIFICATE:
-        return;
+        if (!certificate_time(command, info, &wall_ns)) {
+            return;
+        }
+        break;
     case KB_FORMAT_TIME_EMIT:
         wall_ns = info->worker != NULL ? kb_loop_wall_ns(&info->worker->loop) : kb_clock_wall_ns();
         break;

@@ -55,7 +55,7 @@ struct kb_upstream_info {
     const struct kb_cluster *cluster;
     struct kb_addr local;
     struct kb_addr remote;
-    const struct kb_ssl_connection_info *ssl; /* lives as long as the attempt; NULL: plain text */
+    const struct kb_ssl_connection_info *ssl; /* a reference of its own; NULL: plain text */
     struct kb_str transport_failure_reason;
     struct kb_str local_close_reason; /* why this side closed the upstream connection */
     uint64_t connection_id;           /* 0: none */

@@ -9,6 +9,7 @@
 #include "proxy/http/hcm_internal.h"
 #include "proxy/http/local_reply.h"
 #include "proxy/http/path.h"
+#include "proxy/api/ssl_connection_info.h"
 
 static void idle_timer_fired(struct kb_timer *timer);
 static void request_timer_fired(struct kb_timer *timer);
@@ -115,6 +116,9 @@ static void destroy_deferred(struct kb_deferred *deferred)
         kb_stream_encoding_dispose(stream);
     }
     kb_slice_unref(stream->head_slice);
+    if (KB_UNLIKELY(stream->info.upstream.ssl != NULL)) {
+        kb_ssl_connection_info_unref(stream->info.upstream.ssl);
+    }
     if (KB_UNLIKELY(stream->info.filter_state != NULL)) {
         kb_filter_state_dispose(&stream->info.filter_state, &stream->arena);
     }

@@ -2,6 +2,8 @@
 /* What pooled connections have in common, whatever is spoken on them. */
 #include "proxy/upstream/pool_client.h"
 
+#include "proxy/api/ssl_connection_info.h"
+
 static struct kb_pool_client *client_of(struct kb_request_encoder *encoder)
 {
     return KB_CAST(KB_CONTAINER_OF(encoder, struct kb_pool_client, encoder), kb_pool_client);
@@ -48,6 +50,10 @@ void kb_pool_client_info(struct kb_request_encoder *encoder, struct kb_upstream_
         info->connection_id = client->conn->info.id;
         info->connect_start_ns = client->connect_start_ns;
         info->connect_end_ns = client->connect_end_ns;
+        if (KB_UNLIKELY(info->ssl != client->conn->info.ssl)) {
+            kb_ssl_connection_info_unref(info->ssl);
+            info->ssl = kb_ssl_connection_info_ref(client->conn->info.ssl);
+        }
     }
     info->connection_requests = client->requests;
     info->wire_bytes_sent = client->conn->bytes_sent - client->sent_before + client->conn->out.len;

@@ -125,6 +125,54 @@ def test_who_is_not_let_in(mutual, cert, version):
     assert not mutual.up.take_seen()
 
 
+@pytest.mark.parametrize("validation", [
+    {"verify_certificate_hash": ["00" * 32]},
+    {"verify_certificate_spki": ["A" * 43 + "="]},
+    {"trusted_ca": {}, "crl": {}},
+    {"trusted_ca": {}, "match_typed_subject_alt_names": [
+        {"san_type": "DNS", "matcher": {"prefix": "spiffe://td/"}}]},
+    {"trusted_ca": {}, "match_typed_subject_alt_names": [
+        {"san_type": "DNS", "matcher": {"suffix": ".tes"}},
+        {"san_type": "IP_ADDRESS", "matcher": {"exact": "10.1.2.4"}},
+        {"san_type": "EMAIL", "matcher": {"safe_regex": {"regex": "a@b"}}}]},
+])
+def test_names_and_pins_that_do_not_fit(rig, validation):
+    for field, name in (("trusted_ca", "ca"), ("crl", "crl")):
+        if field in validation:
+            validation[field] = {"filename": f"{certs.usual()}/{name}.pem"}
+    one = rig({"listeners": {"main": listener(
+        downstream(validation=validation, require_client_certificate=True))}})
+    refused(one.port(), client_context())
+    refused(one.port(), client_context(None))
+
+
+@pytest.mark.parametrize("matcher", [
+    {"san_type": "URI", "matcher": {"prefix": "SPIFFE://td/", "ignore_case": True}},
+    {"san_type": "DNS", "matcher": {"exact": "CLIENT.test"}},
+    {"san_type": "IP_ADDRESS", "matcher": {"exact": "10.1.2.3"}},
+    {"san_type": "EMAIL", "matcher": {"contains": "@b"}},
+    {"san_type": "URI", "matcher": {"safe_regex": {"regex": "spiffe://td/ns/[a-z]+/sa/cli"}}},
+])
+def test_names_that_fit(rig, matcher):
+    one = rig({"listeners": {"main": listener(downstream(
+        validation=roots(match_typed_subject_alt_names=[matcher]),
+        require_client_certificate=True))}})
+    client = Client(one.port())
+    assert client.get()[0].startswith(b"HTTP/1.1 200")
+    client.close()
+
+
+def test_pins_that_fit(rig):
+    """Without roots: the pin alone speaks for the client."""
+    one = rig({"listeners": {"main": listener(downstream(
+        validation={"verify_certificate_hash": [digest_of("client")]},
+        require_client_certificate=True))}})
+    client = Client(one.port())
+    assert client.get()[0].startswith(b"HTTP/1.1 200")
+    client.close()
+    refused(one.port(), client_context("no_names"))
+
+
 def test_plain_text_is_not_let_in(mutual):
     with socket.create_connection(("127.0.0.1", mutual.port()), timeout=10) as sock:
         sock.sendall(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")

@@ -8,6 +8,7 @@
 
 #include "base/mem.h"
 #include "proxy/api/filter_state.h"
+#include "proxy/api/ssl_connection_info.h"
 
 /* One downstream connection. */
 struct tcp_proxy {
@@ -160,6 +161,7 @@ static void tcp_proxy_destroy(void *filter)
     proxy->down->stream_info = NULL;
     kb_filter_state_dispose(&proxy->info.upstream.filter_state, &proxy->arena);
     kb_filter_state_dispose(&proxy->info.filter_state, &proxy->arena);
+    kb_ssl_connection_info_unref(proxy->info.upstream.ssl);
     kb_arena_dispose(&proxy->arena);
     KB_OBJ_CLEAR(proxy);
     free(proxy);
