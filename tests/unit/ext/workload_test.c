@@ -7,6 +7,7 @@
 #include "base/base64.h"
 #include "google/protobuf/struct.pb-c.h"
 #include "proto/pb_json.h"
+#include "proxy/ext/common/peer_preface.h"
 #include "tests/unit/access_log/fixture.h"
 
 static struct kb_str more[] = {{"color", 5}, {"absent", 6}};
@@ -181,6 +182,35 @@ static void test_forms_in_logs(void **state)
     fixture_dispose(&f);
 }
 
+static void test_preface_is_read_as_written(void **state)
+{
+    struct fixture f;
+    struct kb_server_context server = {.node_id = KB_STR("sidecar~1.2.3.4~blue-1.ns~ns")};
+    struct kb_workload *peer = NULL;
+    struct kb_str preface;
+    uint32_t len = 0;
+
+    (void)state;
+    fixture_init(&f);
+    server.node_metadata = parsed(&f, node);
+    preface = kb_peer_preface_write(&server, &labels, &f.arena);
+    assert_true(kb_peer_preface_head((const unsigned char *)preface.p, &len));
+    assert_int_equal(len, preface.len - KB_PEER_PREFACE_HEAD);
+    preface = kb_str_from(preface, KB_PEER_PREFACE_HEAD);
+    assert_int_equal(kb_peer_preface_read(preface, &labels, &peer), 0);
+    assert_non_null(peer);
+    assert_text(peer->name, "blue");
+    assert_text(peer->canonical_name, "svc");
+    assert_text(peer->labels[0].value, "red");
+    kb_workload_unref(peer);
+    assert_int_equal(kb_peer_preface_read(kb_str_first(preface, 9), &labels, &peer), KB_EINVALID);
+    assert_null(peer);
+    assert_int_equal(kb_peer_preface_read(KB_STR(""), &labels, &peer), 0);
+    assert_null(peer);
+    assert_false(kb_peer_preface_head((const unsigned char *)"\x3D\x23\x04\x68\0\0\0\1", &len));
+    fixture_dispose(&f);
+}
+
 static void test_base64(void **state)
 {
     static const char *const pairs[][2] = {
@@ -213,6 +243,7 @@ int main(void)
         cmocka_unit_test(test_ids_are_remembered),
         cmocka_unit_test(test_forms_in_logs),
         cmocka_unit_test(test_base64),
+        cmocka_unit_test(test_preface_is_read_as_written),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
