@@ -21,7 +21,8 @@ struct kb_cluster_type_ops {
     /* Begins to look for hosts; ends, now or later, in kb_cluster_entry_initialized. */
     void (*start)(void *state);
     void (*destroy)(void *state);
-    /* Under which name its hosts are asked for; NULL: that is the cluster's. */
+    /* Under which name its hosts are asked for, for /clusters; empty, or no function: the
+     * cluster's. */
     struct kb_str (*service_name)(const void *state);
 };
 

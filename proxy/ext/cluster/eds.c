@@ -28,6 +28,7 @@ struct eds_cluster {
     struct kb_eds_state hosts;
     struct kb_timer stale_timer;
     struct kb_str service_name; /* behind the struct */
+    bool named;                 /* by the configuration; else it is the cluster's name */
 };
 KB_OBJ_MAGIC(eds_cluster, 0x45445343);
 
@@ -184,6 +185,7 @@ static int eds_create(struct kb_cluster_entry *entry,
     KB_OBJ_SET(eds, eds_cluster);
     eds->entry = entry;
     eds->server = factory->server;
+    eds->named = message->eds_cluster_config->service_name[0] != '\0';
     memcpy(eds + 1, name.p, name.len);
     eds->service_name = kb_str_make((const char *)(eds + 1), name.len);
     kb_timer_init(&eds->stale_timer, stale_fired);
@@ -203,7 +205,7 @@ static struct kb_str eds_service_name(const void *state)
     const struct eds_cluster *eds = state;
 
     KB_ASSERT(eds->kb_magic == (uint32_t)KB_MAGIC_eds_cluster);
-    return eds->service_name;
+    return eds->named ? eds->service_name : KB_STR("");
 }
 
 const struct kb_cluster_type_ops kb_cluster_type_eds = {
