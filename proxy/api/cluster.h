@@ -105,6 +105,8 @@ struct kb_cluster {
         uint64_t keepalive_timeout_ms;
     } http2;
     bool auto_host_rewrite_capable; /* strict or logical DNS: hosts have names */
+    bool auto_sni;                  /* the request's host is the server name of TLS */
+    bool auto_san_validation;       /* and has to stand in the peer's certificate */
     bool added_via_api;
 };
 KB_OBJ_MAGIC(kb_cluster, 0x434c5553);

@@ -4,6 +4,7 @@
 #include <xxhash.h>
 
 #include "proxy/api/runtime.h"
+#include "proxy/api/transport_socket.h"
 #include "proxy/router/internal_redirect.h"
 #include "proxy/router/shadow.h"
 
@@ -86,6 +87,50 @@ static void cookies_set(const struct kb_router *router, struct kb_header_map *he
     }
 }
 
+/* The host of an authority, without its port; *is_ip says whether it is no name. */
+static struct kb_str authority_host(struct kb_str authority, bool *is_ip)
+{
+    const char *colon = authority.len == 0 ? NULL : memrchr(authority.p, ':', authority.len);
+    struct kb_str host = authority;
+    struct kb_addr addr;
+
+    if (authority.len > 0 && authority.p[0] == '[') {
+        *is_ip = true;
+        colon = memchr(authority.p, ']', authority.len);
+        return colon == NULL ? authority
+                             : kb_str_make(authority.p + 1, (size_t)(colon - authority.p) - 1);
+    }
+    if (colon != NULL) {
+        host = kb_str_first(authority, (size_t)(colon - authority.p));
+    }
+    *is_ip = kb_addr_from_ip(&addr, host, 0) == 0;
+    return host;
+}
+
+/* auto_sni and auto_san_validation: the name comes from the request. */
+static KB_NOINLINE void transport_options_set(struct kb_router *router)
+{
+    const struct kb_cluster *cluster = router->cluster->cluster;
+    const struct kb_transport_socket_options *before = router->info->transport_options;
+    struct kb_transport_socket_options *options =
+        KB_ARENA_NEW(router->arena, struct kb_transport_socket_options);
+    struct kb_str *host = KB_ARENA_NEW(router->arena, struct kb_str);
+    bool is_ip;
+
+    *host = kb_str_dup(router->arena, authority_host(router->request->authority, &is_ip));
+    if (before != NULL) {
+        *options = *before;
+    }
+    if (cluster->auto_sni && !is_ip && options->server_name.len == 0) {
+        options->server_name = *host;
+    }
+    if (cluster->auto_san_validation && options->verify_san_count == 0) {
+        options->verify_sans = host;
+        options->verify_san_count = 1;
+    }
+    router->info->transport_options = options;
+}
+
 void kb_router_attempt_start(struct kb_router *router)
 {
     struct kb_lb_request lb = {
@@ -99,6 +144,11 @@ void kb_router_attempt_start(struct kb_router *router)
         lb.hash_arg = router;
     }
 
+    if (KB_UNLIKELY(router->cluster->cluster->auto_sni ||
+                    router->cluster->cluster->auto_san_validation) &&
+        router->attempts == 1) {
+        transport_options_set(router);
+    }
     if (KB_UNLIKELY(router->attempts > 1)) {
         lb.reject_host = host_rejected;
         lb.reject_arg = router;

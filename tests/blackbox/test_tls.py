@@ -455,3 +455,28 @@ def test_forwarded_client_cert_with_its_chain(rig):
     seen = one.up.take_seen()[0].raw.decode()
     mine = encoded_pem("client")  # Python sends the root too
     assert f';Cert="{mine}";Chain="{mine}{encoded_pem("ca")}"\r\n' in seen
+
+
+def test_names_come_from_the_request(rig):
+    """auto_sni and auto_san_validation: each host is checked for itself."""
+    auto = {"typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+        "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+        "upstream_http_protocol_options": {"auto_sni": True, "auto_san_validation": True},
+        "common_http_protocol_options": {"idle_timeout": "0.5s"},
+        "explicit_http_config": {"http_protocol_options": {}}}}}
+    one = rig({
+        "listeners": {"main": {"routes": ["/auto -> auto"]},
+                      "back": {"routes": ["/ -> up"], **listener(downstream())}},
+        "clusters": {"up": {},
+                     "auto": {"endpoints": ["back"], "transport_socket": upstream(None, validation=roots()), **auto}}})
+
+    def status(host):
+        conn = one.connect()
+        conn.send(f"GET /auto HTTP/1.1\r\nhost: {host}\r\n\r\n".encode(), ["GET"])
+        assert conn.wait_responses(1)
+        return conn.received.split()[1]
+
+    assert status("server.test") == b"200"
+    assert status("server.test:8443") == b"200"
+    assert status("other.test") == b"503"
+    assert status("server.test") == b"200"
