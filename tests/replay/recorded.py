@@ -4,7 +4,7 @@ proxy made of it:
 
     unshare -rn python -m tests.replay.recorded BINARY RECORDINGS SCENARIO/NODE sotw|delta
 
-RECORDINGS holds bootstrap/{sidecar,router}.{json,argv} and SCENARIO/NODE/raw.json (see README.md).
+RECORDINGS holds bootstrap/{sidecar,router}.json and SCENARIO/NODE/raw.json (see README.md).
 Prints one JSON object. Run in a network namespace of its own: the ports are those of a pod."""
 
 import base64
