@@ -7,7 +7,8 @@ import json
 import pytest
 from google.protobuf import struct_pb2
 
-from tests.harness.config import ROUTER, TCP
+from tests.blackbox.test_tls import downstream, roots, upstream
+from tests.harness.config import ROUTER, TCP, log_entry
 
 STRUCT = "type.googleapis.com/udpa.type.v1.TypedStruct"
 PEER = "type.googleapis.com/io.istio.http.peer_metadata.Config"
@@ -294,3 +295,68 @@ def test_expressions_are_refused(rig):
     spec = {"listeners": {"main": {"hcm": filters(stats(metrics=[{"dimensions": {"a": "request.path"}}]))}}}
     with pytest.raises(AssertionError, match="no CEL evaluator"):
         rig(spec)
+
+
+CLIENT, SERVER = "spiffe://td/ns/x/sa/cli", "spiffe://td/ns/x/sa/srv"
+
+
+def tcp_pair(server_protocols):
+    """A client's and a server's side, with mutual TLS between them."""
+    def chain(cluster, *network):
+        tcp = {"name": "tcp", "typed_config": {"@type": TCP, "stat_prefix": cluster, "cluster": cluster,
+                                               "access_log": [log_entry(peers)]}}
+        return [*network, stats(tcp_reporting_duration="0s"), tcp]
+    peers = {"down": "%FILTER_STATE(downstream_peer:FIELD:workload)%", "_port": "%DOWNSTREAM_LOCAL_PORT%",
+             "up": "%UPSTREAM_FILTER_STATE(upstream_peer:FIELD:workload)%"}
+    offers = {"alpn_protocols": ["istio-peer-exchange", "istio"]}
+    server = downstream("server", roots(), {"alpn_protocols": server_protocols}, require_client_certificate=True)
+    return {"bootstrap": {"node": NODE}, "upstreams": {"up": {"mode": "tcp"}},
+            "clusters": {"next": {"endpoints": ["inbound"], "filters": [EXCHANGE],
+                                  "transport_socket": upstream("client", roots(), offers)}, "up": {}},
+            "listeners": {
+                "main": {"tcp": {"cluster": "next"}, "listener": {
+                    "filter_chains": [{"filters": chain("next")}]}},
+                "inbound": {"tcp": {"cluster": "up"}, "listener": {
+                    "traffic_direction": "INBOUND",
+                    "filter_chains": [{"filters": chain("up", EXCHANGE), "transport_socket": server}]}}}}
+
+
+@pytest.mark.parametrize("exchanged", [True, False])
+def test_connections_tell_who_they_are(rig, exchanged):
+    one = rig(tcp_pair(["istio-peer-exchange"] if exchanged else ["istio"]))
+    conn = one.connect()
+    conn.send(b"x" * 70000)
+    assert conn.wait_bytes(70000) and set(conn.received) == {ord("x")}, "nothing else reaches either end"
+    conn.close()
+    found = one.proxy.stats("metadata_exchange")
+    assert [found["metadata_exchange." + n] for n in ("alpn_protocol_found", "metadata_added",
+                                                      "initial_header_not_found", "header_not_found")] == (
+        [2, 2, 0, 0] if exchanged else [0, 0, 0, 0])
+    lines = log_lines(one, 2)
+    want = "blue" if exchanged else None
+    assert lines[one.port()]["up"] == want and lines[one.port("inbound")]["down"] == want
+    one.proxy.wait_for("both sides", lambda: len(reported(one, "istio_tcp_connections_closed_total")) == 2)
+    out = reported(one, "istio_tcp_connections_closed_total")
+    source, destination = out["source"][0], out["destination"][0]
+    assert source["destination_workload"] == destination["source_workload"] == (want or "unknown")
+    for labels in (source, destination):
+        assert (labels["source_principal"], labels["destination_principal"]) == (CLIENT, SERVER)
+    assert (source["connection_security_policy"], destination["connection_security_policy"]) == (
+        "unknown", "mutual_tls")
+
+
+def test_requests_over_mutual_tls(rig):
+    spec = both_stats()
+    server = downstream("server", roots(), require_client_certificate=True)
+    spec["clusters"]["next"]["transport_socket"] = upstream("client", roots())
+    spec["listeners"]["inbound"]["chain"] = {"transport_socket": server}
+    spec["listeners"]["inbound"]["listener"] = {"traffic_direction": "INBOUND"}
+    one = rig(spec)
+    one.get("/a")
+    one.proxy.wait_for("both sides", lambda: len(reported(one, "istio_requests_total")) == 2)
+    for labels, _ in reported(one, "istio_requests_total").values():
+        assert (labels["source_principal"], labels["destination_principal"]) == (CLIENT, SERVER)
+        assert labels["connection_security_policy"] == (
+            "unknown" if labels["reporter"] == "source" else "mutual_tls")
+    inbound = reported(one, "istio_requests_total")["destination"][0]
+    assert inbound["source_workload_namespace"] == "x", "what the certificate says comes before what was told"
