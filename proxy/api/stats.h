@@ -32,6 +32,7 @@ struct kb_stat_schema {
     S(HTTP1, http1)                                               \
     S(HTTP2, http2)                                               \
     S(REMAINING, remaining)                                       \
+    S(ECDS, ecds)                                                 \
     S(RDS, rds)                                                   \
     S(LISTENER, listener)                                         \
     S(LISTENER_HTTP, listener_http)                               \
@@ -88,6 +89,11 @@ enum {
 enum {
 #define X(ID, name, kind) KB_STAT_REMAINING_##ID,
 #include "proxy/stats/remaining.def"
+#undef X
+};
+enum {
+#define X(ID, name, kind) KB_STAT_ECDS_##ID,
+#include "proxy/stats/ecds.def"
 #undef X
 };
 enum {

@@ -11,6 +11,7 @@
 #include "proxy/api/local_reply.h"
 #include "proxy/http/hcm_internal.h"
 #include "proxy/http/header_key_format.h"
+#include "proxy/http/http_filter_discovery.h"
 
 #define HCM(name) Envoy__Extensions__Filters__Network__HttpConnectionManager__V3__##name
 #define HCM_ENUM(name) \
@@ -92,8 +93,11 @@ struct kb_hcm_config *kb_hcm_config_create_default(struct kb_server_context *ser
 static void chain_dispose(struct kb_hcm_filter_chain *chain)
 {
     for (size_t i = 0; i < chain->count; i++) {
-        /* NULL: it was refused, and so is the whole. */
-        if (chain->filters[i].ops->config_destroy != NULL && chain->filters[i].config != NULL) {
+        if (chain->filters[i].provider != NULL) {
+            kb_http_filter_provider_destroy(chain->filters[i].provider);
+        } else if (chain->filters[i].ops->config_destroy != NULL &&
+                   chain->filters[i].config != NULL) {
+            /* No config: it was refused, and so is the whole. */
             chain->filters[i].ops->config_destroy(chain->filters[i].config);
         }
     }
@@ -310,6 +314,22 @@ struct chain_build {
     struct kb_diag *diag;
 };
 
+static void discovery_apply(struct chain_build *build, const HCM(HttpFilter) * m, bool last)
+{
+    struct kb_hcm_filter *filter = &build->chain->filters[build->chain->count];
+
+    filter->name = kb_str_dup(build->factory->arena, kb_wkt_str(m->name));
+    filter->name_id = kb_filter_name_id(filter->name);
+    filter->disabled = m->disabled;
+    kb_diag_push(build->diag, "config_discovery");
+    filter->provider = kb_http_filter_provider_create(m->config_discovery, filter->name, last,
+                                                      build->factory, build->diag);
+    kb_diag_pop(build->diag);
+    if (filter->provider != NULL) {
+        build->chain->count++;
+    }
+}
+
 static void filter_apply(struct chain_build *build, const HCM(HttpFilter) * m, bool last)
 {
     struct kb_hcm_filter *filter = &build->chain->filters[build->chain->count];
@@ -324,6 +344,11 @@ static void filter_apply(struct chain_build *build, const HCM(HttpFilter) * m, b
         kb_extension_find(KB_EXT_HTTP_FILTER, type, kb_wkt_str(m->name));
     const ProtobufCMessage *message;
 
+    if (m->config_type_case ==
+        ENVOY__EXTENSIONS__FILTERS__NETWORK__HTTP_CONNECTION_MANAGER__V3__HTTP_FILTER__CONFIG_TYPE_CONFIG_DISCOVERY) {
+        discovery_apply(build, m, last);
+        return;
+    }
     if (extension == NULL || type.len == 0) {
         if (!m->is_optional) {
             kb_diag_error(diag,

@@ -52,6 +52,12 @@ KB_OBJ_MAGIC(kb_hcm, 0x48434d20);
 
 struct kb_stream_log_timer;
 
+/* What a stream keeps as long as its filters; in its arena. */
+struct kb_filter_hold {
+    struct kb_filter_hold *next;
+    struct kb_shared *shared;
+};
+
 struct kb_stream_filter {
     const struct kb_http_filter_ops *ops;
     void *self;
@@ -83,6 +89,7 @@ struct kb_stream {
     struct kb_slice *head_slice; /* pins the request's strings */
     const struct kb_route *route;
     const struct kb_route_config *route_config; /* of the provider, from the first look on */
+    struct kb_filter_hold *filter_holds;        /* configurations that filters came with over xDS */
     struct kb_shared *route_hold;               /* what keeps it; NULL: it came with the listener */
     uint64_t route_random; /* what the route and its weighted cluster were chosen by */
     struct kb_stream_encoding *encoding; /* NULL: no filter looks at the answer */

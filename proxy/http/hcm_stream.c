@@ -122,6 +122,10 @@ static void destroy_deferred(struct kb_deferred *deferred)
     if (KB_UNLIKELY(stream->info.filter_state != NULL)) {
         kb_filter_state_dispose(&stream->info.filter_state, &stream->arena);
     }
+    while (KB_UNLIKELY(stream->filter_holds != NULL)) {
+        kb_shared_unref(stream->filter_holds->shared, worker);
+        stream->filter_holds = stream->filter_holds->next;
+    }
     kb_arena_dispose(&stream->arena);
     if (stream->route_hold != NULL) {
         kb_shared_unref(stream->route_hold, worker);

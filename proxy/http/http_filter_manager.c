@@ -2,6 +2,7 @@
 /* Runs the HTTP filters of a stream: decoding first to last, stopping and going on as filters say
  * (Envoy FilterManager). */
 #include "proxy/http/hcm_internal.h"
+#include "proxy/http/http_filter_discovery.h"
 #include "proxy/http/local_reply.h"
 
 static const struct kb_route_upgrade *route_upgrade_find(const struct kb_route *route,
@@ -99,9 +100,34 @@ const void *kb_stream_route_config(struct kb_stream *stream, const void *self)
     return kb_stream_route_configs(stream, self, configs) > 0 ? configs[0] : NULL;
 }
 
+/* A filter whose configuration comes over xDS: what it is at this moment, kept with the stream. */
+static KB_NOINLINE struct kb_hcm_filter filter_discovered(struct kb_stream *stream,
+                                                          const struct kb_hcm_filter *filter)
+{
+    struct kb_http_filter_config *config =
+        kb_http_filter_provider_get(filter->provider, stream->hcm->worker);
+    struct kb_hcm_filter found = *filter;
+    struct kb_filter_hold *hold;
+
+    if (config == NULL) {
+        found.ops = &kb_http_filter_missing;
+        return found;
+    }
+    found.ops = config->ops;
+    found.config = config->config;
+    kb_shared_ref(&config->shared, stream->hcm->worker);
+    hold = KB_ARENA_NEW(&stream->arena, struct kb_filter_hold);
+    hold->shared = &config->shared;
+    hold->next = stream->filter_holds;
+    stream->filter_holds = hold;
+    return found;
+}
+
 bool kb_stream_filters_create(struct kb_stream *stream)
 {
     size_t count = 0;
+    bool encodes;
+    struct kb_hcm_filter discovered;
     const struct kb_hcm_filter_chain *chain = &stream->hcm->config->chain;
     struct kb_str upgrade = kb_header_map_value_id(&stream->request, KB_HDR_UPGRADE);
 
@@ -119,11 +145,17 @@ bool kb_stream_filters_create(struct kb_stream *stream)
     }
     stream->filters =
         kb_arena_alloc(&stream->arena, chain->count * sizeof(*stream->filters), sizeof(void *));
+    encodes = chain->encodes;
     for (size_t i = 0; i < chain->count; i++) {
         const struct kb_hcm_filter *filter = &chain->filters[i];
 
         if (KB_UNLIKELY(filter_off(stream, filter))) {
             continue;
+        }
+        if (KB_UNLIKELY(filter->provider != NULL)) {
+            discovered = filter_discovered(stream, filter);
+            filter = &discovered;
+            encodes |= kb_http_filter_encodes(filter->ops);
         }
         stream->filters[count] =
             (struct kb_stream_filter){.ops = filter->ops, .name_id = filter->name_id};
@@ -131,7 +163,7 @@ bool kb_stream_filters_create(struct kb_stream *stream)
         count++;
     }
     stream->filter_count = count;
-    if (KB_UNLIKELY(chain->encodes)) {
+    if (KB_UNLIKELY(encodes)) {
         kb_stream_encoding_create(stream);
     }
     if (KB_UNLIKELY(count == 0)) {

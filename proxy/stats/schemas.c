@@ -26,6 +26,9 @@ static const struct kb_stat_def http2_defs[] = {
 static const struct kb_stat_def remaining_defs[] = {
 #include "proxy/stats/remaining.def"
 };
+static const struct kb_stat_def ecds_defs[] = {
+#include "proxy/stats/ecds.def"
+};
 static const struct kb_stat_def rds_defs[] = {
 #include "proxy/stats/rds.def"
 };
@@ -138,6 +141,9 @@ const struct kb_stat_schema kb_stat_schema_http2 = {http2_defs, KB_ARRAY_LEN(htt
 const struct kb_stat_schema kb_stat_schema_remaining = {remaining_defs,
                                                         KB_ARRAY_LEN(remaining_defs), 0
 #include "proxy/stats/remaining.def"
+};
+const struct kb_stat_schema kb_stat_schema_ecds = {ecds_defs, KB_ARRAY_LEN(ecds_defs), 0
+#include "proxy/stats/ecds.def"
 };
 const struct kb_stat_schema kb_stat_schema_rds = {rds_defs, KB_ARRAY_LEN(rds_defs), 0
 #include "proxy/stats/rds.def"

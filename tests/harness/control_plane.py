@@ -13,6 +13,7 @@ TYPE = "type.googleapis.com/envoy."
 CLUSTER = TYPE + "config.cluster.v3.Cluster"
 LISTENER = TYPE + "config.listener.v3.Listener"
 ROUTE = TYPE + "config.route.v3.RouteConfiguration"
+EXTENSION = TYPE + "config.core.v3.TypedExtensionConfig"
 WILDCARD = (CLUSTER, LISTENER)
 BYTES_MAX = 512 * 1024 * 1024
 
