@@ -403,7 +403,10 @@ router_decode_headers(void *filter, struct kb_header_map *headers, bool end_stre
     kb_route_finalize_request(router->route, router->choice, headers, router->info,
                               router->config->suppress_envoy_headers);
     if (KB_UNLIKELY(router->info->connection->scheme_match_upstream)) {
-        headers->scheme = KB_STR("http"); /* no upstream has TLS yet */
+        headers->scheme =
+            kb_transport_socket_factory_secure(&router->cluster->cluster->transport_socket)
+                ? KB_STR("https")
+                : KB_STR("http");
     }
     router->request_complete = end_stream;
     router->head_only = end_stream;
