@@ -585,9 +585,14 @@ struct kb_subscription *kb_subscription_create(struct kb_server_context *server,
                                                const struct kb_subscription_options *options,
                                                struct kb_diag *diag)
 {
-    struct kb_subscription *subscription = kb_calloc(1, sizeof(*subscription));
+    struct kb_subscription *subscription;
     uint32_t errors = diag->error_count;
 
+    if (options->source == NULL) {
+        kb_diag_error(diag, "value is required");
+        return NULL;
+    }
+    subscription = kb_calloc(1, sizeof(*subscription));
     KB_OBJ_SET(subscription, kb_subscription);
     subscription->glue = KB_CAST(server->xds, kb_xds_glue);
     kb_list_push_back(&subscription->glue->subscriptions, &subscription->link);
