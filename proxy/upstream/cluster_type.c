@@ -43,11 +43,9 @@ const struct kb_extension *kb_cluster_type_find(const Envoy__Config__Cluster__V3
                     ? kb_extension_find(KB_EXT_CLUSTER, KB_STR(""), kb_str_from_cstr(names[type]))
                     : NULL;
         if (found == NULL) {
-            kb_diag_error_hint(diag, KB_STR("implemented are STATIC, STRICT_DNS and LOGICAL_DNS"),
-                               "clusters of type %s are not implemented yet",
-                               type == 3   ? "EDS"
-                               : type == 4 ? "ORIGINAL_DST"
-                                           : "of that number");
+            kb_diag_error(diag,
+                          "Didn't find a registered cluster factory implementation for name: '%s'",
+                          type < KB_ARRAY_LEN(names) ? names[type] : "");
         }
     }
     kb_diag_pop(diag);
