@@ -17,7 +17,8 @@
 
 #define SOURCE(name) ENVOY__CONFIG__CORE__V3__CONFIG_SOURCE__CONFIG_SOURCE_SPECIFIER_##name
 
-#define SECRET(name) ENVOY__EXTENSIONS__TRANSPORT_SOCKETS__TLS__V3__SECRET__TYPE_##name
+#define DATA_SOURCE(name) ENVOY__CONFIG__CORE__V3__DATA_SOURCE__SPECIFIER_##name
+#define SECRET(name)      ENVOY__EXTENSIONS__TRANSPORT_SOCKETS__TLS__V3__SECRET__TYPE_##name
 
 #define INITIAL_FETCH_TIMEOUT_MS 15000
 
@@ -337,12 +338,29 @@ static struct kb_str heap_copy(struct kb_str text)
     return kb_str_make(kb_str_to_cstr(text), text.len);
 }
 
+/* What is set stays set, as the page says "[redacted]". */
+static void data_source_strip(Envoy__Config__Core__V3__DataSource *source)
+{
+    static const char placeholder[] = "redacted";
+
+    if (source == NULL) {
+        return;
+    }
+    if (source->specifier_case == DATA_SOURCE(INLINE_BYTES)) {
+        source->inline_bytes.data = (uint8_t *)(uintptr_t)placeholder;
+        source->inline_bytes.len = sizeof(placeholder) - 1;
+    } else if (source->specifier_case == DATA_SOURCE(INLINE_STRING)) {
+        source->inline_string = (char *)(uintptr_t)placeholder;
+    }
+}
+
 /* Private parts never stay in memory for the sake of a page that leaves them out. */
 static void secret_strip(Envoy__Extensions__TransportSockets__Tls__V3__Secret *secret)
 {
     if (secret->type_case == SECRET(TLS_CERTIFICATE)) {
-        secret->tls_certificate->private_key = NULL;
-        secret->tls_certificate->password = NULL;
+        data_source_strip(secret->tls_certificate->private_key);
+        data_source_strip(secret->tls_certificate->password);
+        secret->tls_certificate->pkcs12 = NULL;
     } else if (secret->type_case == SECRET(SESSION_TICKET_KEYS)) {
         secret->session_ticket_keys->n_keys = 0;
     } else if (secret->type_case == SECRET(GENERIC_SECRET)) {

@@ -152,6 +152,12 @@ def dumped(proxy):
     }
 
 
+def secrets_dumped(proxy):
+    """Names of the secrets that came."""
+    shown = json.loads(proxy.admin("/config_dump?resource=dynamic_active_secrets")[1])
+    return sorted(one["name"] for one in shown.get("configs", []))
+
+
 def main(binary, recordings, node, protocol):
     recordings, delta = Path(recordings), protocol == "delta"
     raw = json.loads((recordings / node / "raw.json").read_text())
@@ -187,6 +193,9 @@ def main(binary, recordings, node, protocol):
                 "answered": sorted({r.type for r in plane.requests if r.nonce}),
                 "sent": {short: sorted(found) for short, found in recording.resources.items()},
                 "dumped": dumped(proxy),
+                "secrets": secrets_dumped(proxy),
+                "key_shown": base64.b64encode((Path(certs) / "key.pem").read_bytes()).decode()[60:120]
+                in proxy.admin("/config_dump")[1].decode(),
                 "unsupported": sorted(e["path"] for e in json.loads(
                     proxy.admin("/kobune/unsupported?format=json")[1])["unsupported"]),
             }
