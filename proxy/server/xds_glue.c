@@ -6,8 +6,6 @@
 #include <stdlib.h>
 #include <xxhash.h>
 
-#include "envoy/extensions/transport_sockets/tls/v3/secret.pb-c.h"
-
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -17,12 +15,9 @@
 
 #define SOURCE(name) ENVOY__CONFIG__CORE__V3__CONFIG_SOURCE__CONFIG_SOURCE_SPECIFIER_##name
 
-#define DATA_SOURCE(name) ENVOY__CONFIG__CORE__V3__DATA_SOURCE__SPECIFIER_##name
-#define SECRET(name)      ENVOY__EXTENSIONS__TRANSPORT_SOCKETS__TLS__V3__SECRET__TYPE_##name
-
 #define INITIAL_FETCH_TIMEOUT_MS 15000
 
-static const enum kb_xds_type xds_type_of[KB_RESOURCE_TYPE_COUNT] = {
+const enum kb_xds_type kb_xds_type_of[KB_RESOURCE_TYPE_COUNT] = {
     [KB_RESOURCE_LISTENER] = KB_XDS_LISTENER,
     [KB_RESOURCE_ROUTE_CONFIGURATION] = KB_XDS_ROUTE_CONFIGURATION,
     [KB_RESOURCE_CLUSTER] = KB_XDS_CLUSTER,
@@ -309,11 +304,9 @@ static void stats_create(struct kb_subscription *subscription, const char *prefi
 
 /* ---- Subscriptions: what the machines tell ---- */
 
-static void shown_clear(struct kb_subscription *subscription);
-
 static void subscription_free(struct kb_subscription *subscription)
 {
-    shown_clear(subscription);
+    kb_xds_shown_clear(subscription);
     source_destroy(subscription->source);
     kb_stat_group_destroy(subscription->group);
     if (subscription->version_text != NULL) {
@@ -331,76 +324,6 @@ static void busy_end(struct kb_subscription *subscription)
     if (--subscription->busy == 0 && subscription->destroyed) {
         subscription_free(subscription);
     }
-}
-
-static struct kb_str heap_copy(struct kb_str text)
-{
-    return kb_str_make(kb_str_to_cstr(text), text.len);
-}
-
-/* What is set stays set, as the page says "[redacted]". */
-static void data_source_strip(Envoy__Config__Core__V3__DataSource *source)
-{
-    static const char placeholder[] = "redacted";
-
-    if (source == NULL) {
-        return;
-    }
-    if (source->specifier_case == DATA_SOURCE(INLINE_BYTES)) {
-        source->inline_bytes.data = (uint8_t *)(uintptr_t)placeholder;
-        source->inline_bytes.len = sizeof(placeholder) - 1;
-    } else if (source->specifier_case == DATA_SOURCE(INLINE_STRING)) {
-        source->inline_string = (char *)(uintptr_t)placeholder;
-    }
-}
-
-/* Private parts never stay in memory for the sake of a page that leaves them out. */
-static void secret_strip(Envoy__Extensions__TransportSockets__Tls__V3__Secret *secret)
-{
-    if (secret->type_case == SECRET(TLS_CERTIFICATE)) {
-        data_source_strip(secret->tls_certificate->private_key);
-        data_source_strip(secret->tls_certificate->password);
-        secret->tls_certificate->pkcs12 = NULL;
-    } else if (secret->type_case == SECRET(SESSION_TICKET_KEYS)) {
-        secret->session_ticket_keys->n_keys = 0;
-    } else if (secret->type_case == SECRET(GENERIC_SECRET)) {
-        secret->generic_secret->secret = NULL;
-        secret->generic_secret->n_secrets = 0;
-    }
-}
-
-/* Clusters, listeners and endpoints are kept by their managers. */
-static bool keeps_shown(const struct kb_subscription *subscription)
-{
-    return subscription->type == KB_XDS_ROUTE_CONFIGURATION ||
-           subscription->type == KB_XDS_SECRET || subscription->type == KB_XDS_EXTENSION_CONFIG;
-}
-
-static void shown_clear(struct kb_subscription *subscription)
-{
-    free((char *)(uintptr_t)subscription->shown.packed.p);
-    free((char *)(uintptr_t)subscription->shown.version.p);
-    subscription->shown.packed = KB_STR_NULL;
-    subscription->shown.version = KB_STR_NULL;
-}
-
-static void shown_keep(struct kb_subscription *subscription, const struct kb_resource *resource)
-{
-    const ProtobufCMessage *message = resource->message;
-    struct kb_arena arena;
-
-    kb_arena_init(&arena, NULL);
-    if (subscription->type == KB_XDS_SECRET) {
-        ProtobufCMessage *copy = kb_pb_copy(message, &arena);
-
-        secret_strip((void *)copy);
-        message = copy;
-    }
-    shown_clear(subscription);
-    subscription->shown.packed = heap_copy(kb_pb_pack(message, &arena));
-    subscription->shown.version = heap_copy(resource->version);
-    subscription->shown.updated_wall_ns = resource->received_wall_ns;
-    kb_arena_dispose(&arena);
 }
 
 /* What is set and not implemented in resources that were taken. */
@@ -465,8 +388,8 @@ void kb_xds_answer_take(struct kb_subscription *subscription, const struct kb_xd
     }
     subscription->callbacks->on_update(subscription->arg, &said, diag);
     if (!subscription->destroyed && diag->error_count == errors) {
-        if (keeps_shown(subscription) && update->resource_count == 1) {
-            shown_keep(subscription, &resources[0]);
+        if (update->resource_count == 1) {
+            kb_xds_shown_keep(subscription, &resources[0]);
         }
         unsupported_note(subscription, update);
         if (!subscription->from_cache) {
@@ -616,7 +539,7 @@ struct kb_subscription *kb_subscription_create(struct kb_server_context *server,
     kb_list_push_back(&subscription->glue->subscriptions, &subscription->link);
     subscription->callbacks = options->callbacks;
     subscription->arg = options->arg;
-    subscription->type = xds_type_of[options->type];
+    subscription->type = kb_xds_type_of[options->type];
     subscription->name = kb_str_to_cstr(options->name);
     subscription->shown.name = kb_str_from_cstr(subscription->name);
     subscription->shown.updated_wall_ns = kb_clock_wall_ns();
@@ -714,30 +637,13 @@ void kb_subscription_destroy(struct kb_subscription *subscription)
 void kb_subscriptions_pause(struct kb_server_context *server, enum kb_resource_type type)
 {
     if (server->xds != NULL && server->xds->ads != NULL) {
-        kb_xds_mux_pause(server->xds->ads, xds_type_of[type]);
+        kb_xds_mux_pause(server->xds->ads, kb_xds_type_of[type]);
     }
 }
 
 void kb_subscriptions_resume(struct kb_server_context *server, enum kb_resource_type type)
 {
     if (server->xds != NULL && server->xds->ads != NULL) {
-        kb_xds_mux_resume(server->xds->ads, xds_type_of[type]);
+        kb_xds_mux_resume(server->xds->ads, kb_xds_type_of[type]);
     }
-}
-
-void kb_xds_glue_visit(struct kb_xds_glue *glue, enum kb_resource_type type,
-                       kb_admin_resource_fn visit, void *visit_arg)
-{
-    struct kb_map seen;
-
-    kb_map_init(&seen);
-    KB_LIST_FOREACH (link, &glue->subscriptions) {
-        struct kb_subscription *subscription = KB_LIST_ENTRY(link, struct kb_subscription, link);
-
-        if (subscription->type == xds_type_of[type] && subscription->name[0] != '\0' &&
-            kb_map_put(&seen, subscription->shown.name, subscription) == NULL) {
-            visit(visit_arg, &subscription->shown);
-        }
-    }
-    kb_map_dispose(&seen);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Inside of the control plane's client; for proxy/server/xds_glue.c and xds_glue_cache.c only. */
+/* Inside of the control plane's client; for the files of proxy/server/xds_glue*.c only. */
 #pragma once
 
 #include "proxy/server/config_cache.h"
@@ -58,6 +58,15 @@ KB_OBJ_MAGIC(kb_subscription, 0x53554253);
 /* Hands an answer to the subscription's owner, and counts it when it was taken. */
 void kb_xds_answer_take(struct kb_subscription *subscription, const struct kb_xds_update *update,
                         struct kb_diag *diag);
+
+extern const enum kb_xds_type kb_xds_type_of[KB_RESOURCE_TYPE_COUNT];
+
+/* ---- xds_glue_shown.c: for /config_dump ---- */
+
+/* Keeps what was taken, if it is of a type that no manager keeps. */
+void kb_xds_shown_keep(struct kb_subscription *subscription, const struct kb_resource *resource);
+/* The subscription ends. */
+void kb_xds_shown_clear(struct kb_subscription *subscription);
 
 /* ---- xds_glue_cache.c: --config-cache; all are harmless without it ---- */
 
