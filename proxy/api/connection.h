@@ -85,6 +85,8 @@ struct kb_conn {
     uint64_t delayed_close_ms;
     uint64_t bytes_received; /* on the descriptor, for *_cx_rx_bytes_total */
     uint64_t bytes_sent;
+    uint64_t filters_received; /* of these, what filters said and heard for themselves */
+    uint64_t filters_sent;
     /* Statistics cells of the owner, updated as bytes come and go; NULL: not counted. */
     struct kb_stat_block *stat_block;
     uint16_t stat_rx_total, stat_rx_buffered, stat_tx_total, stat_tx_buffered;
@@ -111,6 +113,17 @@ struct kb_conn {
     int connect_errno;       /* why connecting failed */
 };
 KB_OBJ_MAGIC(kb_conn, 0x434f4e4e);
+
+/* Bytes of the application that came, and that left. */
+KB_INLINE uint64_t kb_conn_app_received(const struct kb_conn *conn)
+{
+    return conn->bytes_received - KB_MIN(conn->filters_received, conn->bytes_received);
+}
+
+KB_INLINE uint64_t kb_conn_app_sent(const struct kb_conn *conn)
+{
+    return conn->bytes_sent - KB_MIN(conn->filters_sent, conn->bytes_sent);
+}
 
 /* A connection over an accepted descriptor, which it owns from now on; NULL when the system gives
  * no more. Reading starts when kb_conn_start is called. The write queue's high watermark is

@@ -337,6 +337,8 @@ def test_connections_tell_who_they_are(rig, exchanged):
     assert lines[one.port()]["up"] == want and lines[one.port("inbound")]["down"] == want
     one.proxy.wait_for("both sides", lambda: len(reported(one, "istio_tcp_connections_closed_total")) == 2)
     out = reported(one, "istio_tcp_connections_closed_total")
+    for name in ("sent", "received"):
+        assert [v for _, v in reported(one, f"istio_tcp_{name}_bytes_total").values()] == ["70000", "70000"]
     source, destination = out["source"][0], out["destination"][0]
     assert source["destination_workload"] == destination["source_workload"] == (want or "unknown")
     for labels in (source, destination):

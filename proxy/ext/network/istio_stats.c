@@ -86,6 +86,8 @@ static void report(struct tcp_stats *filter, bool end)
                                   .worker = filter->conn->worker};
     const struct kb_stream_info *info =
         filter->conn->stream_info != NULL ? filter->conn->stream_info : &none;
+    uint64_t sent = kb_conn_app_sent(filter->conn);
+    uint64_t received = kb_conn_app_received(filter->conn);
 
     if (!filter->opened && !end &&
         !kb_istio_peer_known(filter->config, info, info->upstream.filter_state)) {
@@ -94,10 +96,10 @@ static void report(struct tcp_stats *filter, bool end)
     if (!filter->opened) {
         labels_take(filter, info);
     }
-    metric_add(filter, KB_ISTIO_SENT_BYTES, filter->conn->bytes_sent - filter->sent);
-    metric_add(filter, KB_ISTIO_RECEIVED_BYTES, filter->conn->bytes_received - filter->received);
-    filter->sent = filter->conn->bytes_sent;
-    filter->received = filter->conn->bytes_received;
+    metric_add(filter, KB_ISTIO_SENT_BYTES, sent - filter->sent);
+    metric_add(filter, KB_ISTIO_RECEIVED_BYTES, received - filter->received);
+    filter->sent = sent;
+    filter->received = received;
     if (end) {
         metric_add(filter, KB_ISTIO_CONNECTIONS_CLOSED, 1);
     }

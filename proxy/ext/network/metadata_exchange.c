@@ -167,6 +167,7 @@ static void preface_send(struct exchange *exchange)
     kb_buf_move(&conn->out, &waiting);
     kb_buf_dispose(&waiting);
     kb_conn_written(conn);
+    conn->filters_sent += exchange->config->preface.len;
     count(exchange, METADATA_ADDED);
 }
 
@@ -205,6 +206,7 @@ static bool head_read(struct exchange *exchange, struct kb_buf *in)
         return true;
     }
     kb_buf_consume(in, sizeof(head));
+    exchange->conn->filters_received += sizeof(head);
     exchange->state = EXCHANGE_BODY;
     return true;
 }
@@ -224,6 +226,7 @@ static bool body_read(struct exchange *exchange, struct kb_buf *in)
         return true;
     }
     kb_buf_consume(in, exchange->body_len);
+    exchange->conn->filters_received += exchange->body_len;
     if (peer == NULL) {
         peer_unknown(exchange);
         return true;

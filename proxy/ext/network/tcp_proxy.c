@@ -122,10 +122,10 @@ static void upstream_info(struct tcp_proxy *proxy)
 
 static void byte_counts_set(struct tcp_proxy *proxy)
 {
-    proxy->info.bytes_received = proxy->down->bytes_received;
-    proxy->info.bytes_sent = proxy->down->bytes_sent;
-    proxy->info.wire_bytes_received = proxy->down->bytes_received;
-    proxy->info.wire_bytes_sent = proxy->down->bytes_sent;
+    proxy->info.bytes_received = kb_conn_app_received(proxy->down);
+    proxy->info.bytes_sent = kb_conn_app_sent(proxy->down);
+    proxy->info.wire_bytes_received = kb_conn_app_received(proxy->down);
+    proxy->info.wire_bytes_sent = kb_conn_app_sent(proxy->down);
 }
 
 /* The connection is over: one log line. */
