@@ -37,7 +37,8 @@ static uint64_t connections_total(const struct kb_server_context *server)
 {
     uint64_t count = 0;
 
-    for (uint32_t i = 0; i < server->worker_count; i++) {
+    /* The admin port's count too, as in Envoy, though they are never refused. */
+    for (uint32_t i = 0; i <= server->worker_count; i++) {
         count += __atomic_load_n(&totals[i].count, __ATOMIC_RELAXED);
     }
     return count;
@@ -79,6 +80,23 @@ static bool over_limit(struct kb_listener_worker *lw)
 
 /* ---- on the worker that has it ---- */
 
+/* One more, or one that came to nothing; where workers are picked, it counted since it was. */
+static void arrived(struct kb_listener_worker *lw, bool made)
+{
+    bool picked = lw->listener->exact_balance;
+
+    if (KB_UNLIKELY(picked)) {
+        pthread_mutex_lock(&lw->active->balance);
+        __atomic_sub_fetch(&lw->balanced_count, 1, __ATOMIC_RELAXED);
+    }
+    if (made) {
+        kb_listener_worker_count(lw);
+    }
+    if (KB_UNLIKELY(picked)) {
+        pthread_mutex_unlock(&lw->active->balance);
+    }
+}
+
 static void take(struct kb_listener_worker *lw, int fd, const struct kb_addr *remote,
                  const struct kb_addr *bound)
 {
@@ -94,10 +112,10 @@ static void take(struct kb_listener_worker *lw, int fd, const struct kb_addr *re
     }
     kb_stat_gauge_add(lw->stats, KB_STAT_LISTENER_DOWNSTREAM_PRE_CX_ACTIVE, 0);
     conn = kb_conn_create_accepted(lw->worker, fd, remote, &local, lw->listener->buffer_limit);
+    arrived(lw, conn != NULL);
     if (conn == NULL) {
         return;
     }
-    kb_listener_worker_count(lw);
     if (lw->listener->filter_count > 0) {
         kb_active_socket_begin(lw, conn, true);
     } else {
@@ -120,10 +138,10 @@ static void balanced_arrive(void *arg)
     struct balanced *balanced = arg;
     struct kb_listener_worker *lw = KB_CAST(balanced->lw, kb_listener_worker);
 
-    __atomic_sub_fetch(&lw->balanced_count, 1, __ATOMIC_RELAXED);
     if (lw->accepting) {
         take(lw, balanced->fd, &balanced->remote, &balanced->bound);
     } else {
+        __atomic_sub_fetch(&lw->balanced_count, 1, __ATOMIC_RELAXED);
         close(balanced->fd);
     }
     free(balanced);
@@ -148,8 +166,8 @@ static struct kb_listener_worker *worker_pick(struct kb_listener_worker *lw)
             best_count = count;
         }
     }
+    __atomic_add_fetch(&best->balanced_count, 1, __ATOMIC_RELAXED);
     if (best != lw) {
-        __atomic_add_fetch(&best->balanced_count, 1, __ATOMIC_RELAXED);
         __atomic_add_fetch(&active->workers_holding, 1, __ATOMIC_RELAXED);
     }
     pthread_mutex_unlock(&active->balance);

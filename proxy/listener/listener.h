@@ -272,7 +272,7 @@ struct kb_listener_worker {
     struct kb_list connections;
     struct kb_list sockets;    /* whose listener filters still run */
     uint32_t connection_count; /* both; other workers read it when they balance */
-    uint32_t balanced_count;   /* atomic: on their way here from other workers */
+    uint32_t balanced_count;   /* atomic: picked for this worker, and not counted yet */
     bool accepting;
     bool ending; /* lets go when the last connection has */
 };

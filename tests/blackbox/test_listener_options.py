@@ -15,12 +15,13 @@ def connect(port):
     return sock
 
 
-@pytest.mark.parametrize("key,counter", [
-    ("envoy.resource_limits.listener.main.connection_limit", "downstream_cx_overflow"),
-    ("overload.global_downstream_max_connections", "downstream_global_cx_overflow")])
-def test_so_many_and_no_more(rig, key, counter):
+@pytest.mark.parametrize("key,limit,counter", [
+    ("envoy.resource_limits.listener.main.connection_limit", 2, "downstream_cx_overflow"),
+    # the one to the admin port counts
+    ("overload.global_downstream_max_connections", 3, "downstream_global_cx_overflow")])
+def test_so_many_and_no_more(rig, key, limit, counter):
     one = rig({"listeners": {"main": {"routes": [{"match": "/", "direct": [200, "x"]}]}},
-               "bootstrap": runtime(**{key: 2})})
+               "bootstrap": runtime(**{key: limit})})
     port = one.port()
     kept = [connect(port), connect(port)]
     one.proxy.wait_stat("listener.main.downstream_cx_active", 2)
