@@ -7,7 +7,9 @@
 #include "base/init_manager.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "envoy/admin/v3/certs.pb-c.h"
 #include "proto/pb.h"
+#include "tls/tls_certs_page.h"
 #include "tls/tls_secret.h"
 #include "tls/tls_socket.h"
 
@@ -16,6 +18,7 @@
 
 struct tls_factory {
     KB_OBJ;
+    struct kb_list link; /* in `factories` */
     struct kb_tls_settings *settings;
     struct kb_slot *slot;
     struct kb_arena arena;
@@ -29,6 +32,8 @@ struct tls_factory {
     const Envoy__Extensions__TransportSockets__Tls__V3__CertificateValidationContext *validation;
 };
 KB_OBJ_MAGIC(tls_factory, 0x544c4646);
+
+static struct kb_list factories; /* main thread */
 
 /* ---- contexts ---- */
 
@@ -269,6 +274,7 @@ static void factory_destroy(void *config)
 {
     struct tls_factory *factory = KB_CAST(config, tls_factory);
 
+    kb_list_unlink(&factory->link);
     kb_init_target_dispose(&factory->target);
     for (size_t i = 0; i < factory->certificate_watch_count; i++) {
         struct kb_tls_secret *secret = factory->certificate_watches[i].secret;
@@ -302,6 +308,10 @@ static int factory_create(struct kb_tls_settings *settings,
 
     KB_OBJ_SET(factory, tls_factory);
     factory->settings = settings;
+    if (factories.next == NULL) {
+        kb_list_init(&factories);
+    }
+    kb_list_push_back(&factories, &factory->link);
     kb_arena_init(&factory->arena, NULL);
     kb_init_target_init(&factory->target, "SDS secrets", secrets_start);
     factory->slot = kb_slot_create(server->main, server->workers, server->worker_count);
@@ -345,6 +355,35 @@ static int upstream_create(const void *message, struct kb_factory_context *facto
 
     return factory_create(kb_tls_settings_create_upstream(m, factory, diag), m->common_tls_context,
                           factory, diag, errors, config);
+}
+
+/* ---- /certs ---- */
+
+const ProtobufCMessage *kb_secrets_certs_page(struct kb_server_context *server,
+                                              struct kb_arena *arena)
+{
+    Envoy__Admin__V3__Certificates *page =
+        (void *)kb_pb_new(&envoy__admin__v3__certificates__descriptor, arena);
+    size_t count = 0;
+
+    if (factories.next == NULL) {
+        return &page->base;
+    }
+    KB_LIST_FOREACH (link, &factories) {
+        (void)link;
+        count++;
+    }
+    page->certificates = kb_arena_calloc(arena, (count + 1) * sizeof(*page->certificates));
+    KB_LIST_FOREACH (link, &factories) {
+        struct tls_factory *factory = KB_LIST_ENTRY(link, struct tls_factory, link);
+        struct kb_shared *shared = kb_slot_get(factory->slot, server->main);
+
+        if (shared != NULL) {
+            kb_tls_certs_page_add(page, KB_CONTAINER_OF(shared, struct kb_tls_context, shared),
+                                  server->main, arena);
+        }
+    }
+    return &page->base;
 }
 
 /* ---- connections ---- */

@@ -4,6 +4,8 @@
  * in them is seen by tls/ only. Implemented in tls/tls_secret.c. Main thread. */
 #pragma once
 
+#include <protobuf-c/protobuf-c.h>
+
 #include "proxy/api/factory_context.h"
 
 struct kb_secret_manager;
@@ -19,3 +21,6 @@ int kb_secret_manager_add_static(
     struct kb_secret_manager *manager,
     const struct Envoy__Extensions__TransportSockets__Tls__V3__Secret *secret,
     struct kb_diag *diag) KB_MUST_USE;
+/* The certificates in use as an envoy.admin.v3.Certificates message, in the arena: for /certs. */
+const ProtobufCMessage *kb_secrets_certs_page(struct kb_server_context *server,
+                                              struct kb_arena *arena);

@@ -6,6 +6,7 @@
 #include "envoy/admin/v3/server_info.pb-c.h"
 
 #include "proxy/admin/core_sources.h"
+#include "proxy/api/secret.h"
 
 static struct kb_server *server_of(void *arg)
 {
@@ -257,6 +258,11 @@ static void unready_visit(void *arg, const struct kb_listener_view *view)
     v->dumps->unready_targets_dumps[v->dumps->n_unready_targets_dumps++] = dump;
 }
 
+static const ProtobufCMessage *certificates(void *arg, struct kb_arena *arena)
+{
+    return kb_secrets_certs_page(&server_of(arg)->context, arena);
+}
+
 static const ProtobufCMessage *unready_targets(void *arg, struct kb_arena *arena)
 {
     struct unready_visit v = {
@@ -281,6 +287,7 @@ void kb_admin_glue_fill(struct kb_server *server, struct kb_admin_sources *sourc
     sources->server_info = server_info;
     sources->from_config_cache = from_config_cache;
     sources->memory = memory;
+    sources->certificates = certificates;
     sources->unready_targets = unready_targets;
     sources->visit_clusters = visit_clusters;
     sources->visit_listeners = visit_listeners;

@@ -2,6 +2,7 @@
 """TLS on both sides: who gets in, what is resumed, and that bytes come through whole and in pieces."""
 
 import hashlib
+import json
 import socket
 import ssl
 
@@ -480,3 +481,24 @@ def test_names_come_from_the_request(rig):
     assert status("server.test:8443") == b"200"
     assert status("other.test") == b"503"
     assert status("server.test") == b"200"
+
+
+def test_certs_are_shown_and_keys_are_not(rig):
+    folder = certs.usual()
+    key = (folder / "server.key").read_text()
+    one = rig({"listeners": {"main": listener(
+        {"name": "tls", "typed_config": {
+            "@type": TLS + "DownstreamTlsContext",
+            "common_tls_context": {"tls_certificates": [{
+                "certificate_chain": {"filename": f"{folder}/server.pem"},
+                "private_key": {"inline_string": key}}],
+                "validation_context": roots()}}})}})
+    page = json.loads(one.proxy.admin("/certs")[1])
+    entry = page["certificates"][0]
+    assert [c["path"] for c in entry["ca_cert"]] == [f"{folder}/ca.pem"]
+    assert entry["cert_chain"][0]["serial_number"] == "1001"
+    assert entry["cert_chain"][0]["days_until_expiration"] == "364"
+    assert {"uri": "spiffe://td/ns/x/sa/srv"} in entry["cert_chain"][0]["subject_alt_names"]
+    dump = one.proxy.admin("/config_dump")[1].decode()
+    assert "[redacted]" in dump
+    assert not any(line in dump for line in key.split("\n")[1:-2])
