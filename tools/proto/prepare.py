@@ -103,13 +103,24 @@ def read_additions(path):
     return {f.name: f for f in result.file}
 
 
+def well_known():
+    """The files of google.protobuf that messages of our own import; protoc comes without them."""
+    result = descriptor_pb2.FileDescriptorSet()
+    for name in ('duration', 'wrappers'):
+        module = importlib.import_module(f'google.protobuf.{name}_pb2')
+        module.DESCRIPTOR.CopyToProto(result.file.add())
+    return result
+
+
 def read_own(protoc, paths):
     """Files of messages that no package has, by name: what protoc makes of them."""
     if not paths:
         return {}
-    with tempfile.NamedTemporaryFile() as out:
+    with tempfile.NamedTemporaryFile() as out, tempfile.NamedTemporaryFile() as known:
         roots = sorted({str(p.parent.parent) for p in paths})
-        command = [protoc, *(f'-I{r}' for r in roots), f'--descriptor_set_out={out.name}', *map(str, paths)]
+        pathlib.Path(known.name).write_bytes(well_known().SerializeToString())
+        command = [protoc, *(f'-I{r}' for r in roots), f'--descriptor_set_in={known.name}', f'--descriptor_set_out={out.name}',
+                   *map(str, paths)]
         if subprocess.run(command, check=False).returncode != 0:
             fail('protoc could not read the files named above')
         result = descriptor_pb2.FileDescriptorSet.FromString(pathlib.Path(out.name).read_bytes())
