@@ -2,6 +2,7 @@
 /* The heap, which never returns NULL. */
 #include "base/mem.h"
 
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,4 +43,9 @@ char *kb_strdup(const char *s)
     copy = kb_malloc(len);
     memcpy(copy, s, len);
     return copy;
+}
+
+void kb_mem_trim(void)
+{
+    malloc_trim(0);
 }

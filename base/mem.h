@@ -13,3 +13,7 @@ void *kb_calloc(size_t count, size_t size);
 void *kb_realloc(void *ptr, size_t size);
 /* Heap copy of a C string; NULL stays NULL. */
 char *kb_strdup(const char *s);
+
+/* Gives memory that nobody uses back to the system; takes milliseconds. After work that needed much
+ * for a short time. */
+void kb_mem_trim(void);

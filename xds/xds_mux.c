@@ -11,6 +11,8 @@
 #include "xds/xds_delta.h"
 #include "xds/xds_sotw.h"
 
+#define TRIM_BYTES_MIN (64 * 1024) /* of a response: decoding it took many times as much */
+
 struct type_state {
     union {
         struct kb_xds_sotw sotw;
@@ -360,6 +362,9 @@ static void stream_message(void *arg, struct kb_str bytes)
     }
     kb_diag_dispose(&diag);
     kb_arena_dispose(&arena);
+    if (bytes.len >= TRIM_BYTES_MIN) {
+        kb_mem_trim();
+    }
     expiry_arm(mux);
     if (!fine && mux->stream != NULL) {
         stream_lost(mux, KB_XDS_INTERNAL, KB_STR("a response that is not understood, or too many"));

@@ -537,7 +537,7 @@ static void server_run(struct kb_server *server)
     server->watchdog = kb_watchdog_create(&server->context, server->bootstrap.message->watchdogs);
     kb_server_stats_start(server->stats);
     /* Reading the configuration took much memory that is free now. */
-    malloc_trim(0);
+    kb_mem_trim();
     KB_LOG(MAIN, INFO, "starting main dispatch loop");
     kb_runtime_reload(server->context.runtime);
     KB_LOG(RUNTIME, INFO, "RTDS has finished initialization");
