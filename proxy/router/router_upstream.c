@@ -90,11 +90,16 @@ static void cookies_set(const struct kb_router *router, struct kb_header_map *he
 /* The host of an authority, without its port; *is_ip says whether it is no name. */
 static struct kb_str authority_host(struct kb_str authority, bool *is_ip)
 {
-    const char *colon = authority.len == 0 ? NULL : memrchr(authority.p, ':', authority.len);
     struct kb_str host = authority;
     struct kb_addr addr;
+    const char *colon;
 
-    if (authority.len > 0 && authority.p[0] == '[') {
+    if (authority.p == NULL || authority.len == 0) {
+        *is_ip = false;
+        return authority;
+    }
+    colon = memrchr(authority.p, ':', authority.len);
+    if (authority.p[0] == '[') {
         *is_ip = true;
         colon = memchr(authority.p, ']', authority.len);
         return colon == NULL ? authority
