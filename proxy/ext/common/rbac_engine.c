@@ -191,3 +191,40 @@ struct kb_str kb_rbac_details(const struct kb_rbac_result *result)
     return result->policy != NULL ? result->policy->details
                                   : KB_STR("rbac_access_denied_matched_policy[none]");
 }
+
+/* ---- both of a filter ---- */
+
+void kb_rbac_engines_create(struct kb_rbac_engines *engines,
+                            const struct kb_rbac_engines_spec *spec,
+                            struct kb_factory_context *factory, struct kb_arena *arena,
+                            struct kb_diag *diag)
+{
+    const struct kb_match_build build = {arena, &engines->regexes, diag};
+
+    if (spec->rules != NULL) {
+        kb_diag_push(diag, "rules");
+        engines->rules = kb_rbac_engine_create(spec->rules, spec->network, spec->policy_stats, "",
+                                               factory, &build);
+        kb_diag_pop(diag);
+    }
+    if (spec->shadow_rules != NULL) {
+        kb_diag_push(diag, "shadow_rules");
+        engines->shadow_rules =
+            kb_rbac_engine_create(spec->shadow_rules, spec->network, spec->shadow_policy_stats,
+                                  "shadow_", factory, &build);
+        kb_diag_pop(diag);
+    }
+    if (spec->has_matcher) {
+        kb_diag_error(diag, "matcher and shadow_matcher are not supported yet; use rules and "
+                            "shadow_rules");
+    }
+}
+
+void kb_rbac_engines_dispose(struct kb_rbac_engines *engines)
+{
+    kb_stat_group_destroy(engines->stats);
+    kb_stat_group_destroy(engines->shadow_stats);
+    kb_rbac_engine_dispose(engines->rules);
+    kb_rbac_engine_dispose(engines->shadow_rules);
+    kb_regex_list_dispose(&engines->regexes);
+}

@@ -45,6 +45,34 @@ kb_rbac_engine_create(const struct Envoy__Config__Rbac__V3__RBAC *message, bool 
 /* Gives the counters back; NULL is allowed. */
 void kb_rbac_engine_dispose(const struct kb_rbac_engine *engine);
 
+/* What the configuration of a filter holds of the two engines. */
+struct kb_rbac_engines {
+    struct kb_regex_list regexes;
+    const struct kb_rbac_engine *rules; /* NULL: everybody is let in */
+    const struct kb_rbac_engine *shadow_rules;
+    struct kb_stat_group *stats; /* NULL: none */
+    struct kb_stat_group *shadow_stats;
+};
+
+/* What a filter's message says of them, be it the HTTP or the network filter's. */
+struct kb_rbac_engines_spec {
+    const struct Envoy__Config__Rbac__V3__RBAC *rules; /* NULL: none */
+    const struct Envoy__Config__Rbac__V3__RBAC *shadow_rules;
+    bool has_matcher; /* matcher or shadow_matcher, which are refused */
+    bool network;
+    struct kb_str policy_stats; /* as in kb_rbac_engine_create */
+    struct kb_str shadow_policy_stats;
+};
+
+/* Builds both on zeroed storage, in `arena`; what is wrong is in diag. Statistics are the filter's
+ * to add. Dispose in every case. */
+void kb_rbac_engines_create(struct kb_rbac_engines *engines,
+                            const struct kb_rbac_engines_spec *spec,
+                            struct kb_factory_context *factory, struct kb_arena *arena,
+                            struct kb_diag *diag);
+/* When no worker uses them. */
+void kb_rbac_engines_dispose(struct kb_rbac_engines *engines);
+
 /* Whether the engine lets it in, and by which policy. On a worker. */
 struct kb_rbac_result kb_rbac_engine_check(const struct kb_rbac_engine *engine,
                                            const struct kb_rbac_input *input);

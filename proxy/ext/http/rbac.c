@@ -16,12 +16,8 @@ typedef Envoy__Extensions__Filters__Http__Rbac__V3__RBAC rbac_message;
 /* Of a chain or a route. */
 struct rbac_config {
     KB_OBJ;
-    struct kb_regex_list regexes;
-    struct kb_stat_group *stats; /* of a chain only */
-    struct kb_stat_group *shadow_stats;
-    const struct kb_rbac_engine *rules; /* NULL: everybody is let in */
-    const struct kb_rbac_engine *shadow_rules;
-    struct kb_str policy_key; /* shadow_rules_stat_prefix + "shadow_effective_policy_id" */
+    struct kb_rbac_engines engines; /* statistics: of a chain only */
+    struct kb_str policy_key;       /* shadow_rules_stat_prefix + "shadow_effective_policy_id" */
     struct kb_str result_key;
     struct kb_str enforced_policy_key; /* the same of the rules */
     struct kb_str enforced_result_key;
@@ -70,7 +66,7 @@ static struct rbac_config *config_build(const rbac_message *m, struct kb_factory
                                         struct kb_diag *diag)
 {
     struct rbac_config *config = KB_ARENA_NEW(factory->arena, struct rbac_config);
-    const struct kb_match_build build = {factory->arena, &config->regexes, diag};
+    struct kb_rbac_engines_spec spec = {.network = false};
     uint32_t errors = diag->error_count;
 
     KB_OBJ_SET(config, rbac_config);
@@ -78,27 +74,14 @@ static struct rbac_config *config_build(const rbac_message *m, struct kb_factory
         return config;
     }
     keys_create(config, m, factory->arena);
-    if (m->rules != NULL) {
-        kb_diag_push(diag, "rules");
-        config->rules = kb_rbac_engine_create(
-            m->rules, false, policy_stats(m, m->rules_stat_prefix, factory), "", factory, &build);
-        kb_diag_pop(diag);
-    }
-    if (m->shadow_rules != NULL) {
-        kb_diag_push(diag, "shadow_rules");
-        config->shadow_rules = kb_rbac_engine_create(
-            m->shadow_rules, false, policy_stats(m, m->shadow_rules_stat_prefix, factory),
-            "shadow_", factory, &build);
-        kb_diag_pop(diag);
-    }
-    if (m->matcher != NULL || m->shadow_matcher != NULL) {
-        kb_diag_error(diag, "matcher and shadow_matcher are not supported yet; use rules and "
-                            "shadow_rules");
-    }
+    spec.rules = m->rules;
+    spec.shadow_rules = m->shadow_rules;
+    spec.has_matcher = m->matcher != NULL || m->shadow_matcher != NULL;
+    spec.policy_stats = policy_stats(m, m->rules_stat_prefix, factory);
+    spec.shadow_policy_stats = policy_stats(m, m->shadow_rules_stat_prefix, factory);
+    kb_rbac_engines_create(&config->engines, &spec, factory, factory->arena, diag);
     if (diag->error_count != errors) {
-        kb_rbac_engine_dispose(config->rules);
-        kb_rbac_engine_dispose(config->shadow_rules);
-        kb_regex_list_dispose(&config->regexes);
+        kb_rbac_engines_dispose(&config->engines);
         return NULL;
     }
     return config;
@@ -118,11 +101,11 @@ static int rbac_config_create(const void *message, struct kb_factory_context *fa
     if (config == NULL) {
         return KB_ECONFIG;
     }
-    config->stats = kb_stat_group_create(
+    config->engines.stats = kb_stat_group_create(
         factory->server->stats, stat_prefix(m->rules_stat_prefix, factory), &kb_stat_schema_rbac);
-    config->shadow_stats = kb_stat_group_create(factory->server->stats,
-                                                stat_prefix(m->shadow_rules_stat_prefix, factory),
-                                                &kb_stat_schema_rbac_shadow);
+    config->engines.shadow_stats = kb_stat_group_create(
+        factory->server->stats, stat_prefix(m->shadow_rules_stat_prefix, factory),
+        &kb_stat_schema_rbac_shadow);
     *out = config;
     return 0;
 }
@@ -146,11 +129,7 @@ static void rbac_config_destroy(void *arg)
         return;
     }
     config = KB_CAST(arg, rbac_config);
-    kb_stat_group_destroy(config->stats);
-    kb_stat_group_destroy(config->shadow_stats);
-    kb_rbac_engine_dispose(config->rules);
-    kb_rbac_engine_dispose(config->shadow_rules);
-    kb_regex_list_dispose(&config->regexes);
+    kb_rbac_engines_dispose(&config->engines);
     KB_OBJ_CLEAR(config);
 }
 
@@ -203,10 +182,10 @@ static struct kb_rbac_result shadow_check(struct rbac_filter *filter,
                                           const struct kb_rbac_input *input)
 {
     uint32_t worker = kb_stream_worker(filter->stream)->index;
-    struct kb_rbac_result result = kb_rbac_engine_check(config->shadow_rules, input);
+    struct kb_rbac_result result = kb_rbac_engine_check(config->engines.shadow_rules, input);
 
     log_hint_set(filter, &result);
-    kb_stat_inc(kb_stat_group_block(filter->config->shadow_stats, worker),
+    kb_stat_inc(kb_stat_group_block(filter->config->engines.shadow_stats, worker),
                 result.allowed ? KB_STAT_RBAC_SHADOW_SHADOW_ALLOWED
                                : KB_STAT_RBAC_SHADOW_SHADOW_DENIED);
     policy_count(&result, worker);
@@ -218,10 +197,10 @@ static struct kb_rbac_result rules_check(struct rbac_filter *filter,
                                          const struct kb_rbac_input *input)
 {
     uint32_t worker = kb_stream_worker(filter->stream)->index;
-    struct kb_rbac_result result = kb_rbac_engine_check(config->rules, input);
+    struct kb_rbac_result result = kb_rbac_engine_check(config->engines.rules, input);
 
     log_hint_set(filter, &result);
-    kb_stat_inc(kb_stat_group_block(filter->config->stats, worker),
+    kb_stat_inc(kb_stat_group_block(filter->config->engines.stats, worker),
                 result.allowed ? KB_STAT_RBAC_ALLOWED : KB_STAT_RBAC_DENIED);
     policy_count(&result, worker);
     return result;
@@ -239,16 +218,16 @@ static enum kb_filter_headers_status rbac_decode_headers(void *self, struct kb_h
     struct kb_rbac_result result = {.allowed = true};
 
     (void)end_stream;
-    if (config->shadow_rules != NULL) {
+    if (config->engines.shadow_rules != NULL) {
         shadow = shadow_check(filter, config, &input);
     }
-    if (config->rules != NULL) {
+    if (config->engines.rules != NULL) {
         result = rules_check(filter, config, &input);
         metadata_set_result(filter, config->enforced_policy_key, config->enforced_result_key,
                             &result);
     }
     /* Only now: as in Envoy the rules do not see what the shadow rules said. */
-    if (config->shadow_rules != NULL) {
+    if (config->engines.shadow_rules != NULL) {
         metadata_set_result(filter, config->policy_key, config->result_key, &shadow);
     }
     if (result.allowed) {

@@ -19,11 +19,7 @@ typedef Envoy__Extensions__Filters__Network__Rbac__V3__RBAC rbac_message;
 struct rbac_config {
     KB_OBJ;
     struct kb_arena arena;
-    struct kb_regex_list regexes;
-    struct kb_stat_group *stats;
-    struct kb_stat_group *shadow_stats;
-    const struct kb_rbac_engine *rules; /* NULL: everybody is let in */
-    const struct kb_rbac_engine *shadow_rules;
+    struct kb_rbac_engines engines;
     struct kb_str policy_key; /* shadow_rules_stat_prefix + "shadow_effective_policy_id" */
     struct kb_str result_key;
     uint64_t delay_deny_ms; /* 0: denied connections close at once */
@@ -54,42 +50,17 @@ static void rbac_config_destroy(void *arg)
         return;
     }
     config = KB_CAST(arg, rbac_config);
-    kb_stat_group_destroy(config->stats);
-    kb_stat_group_destroy(config->shadow_stats);
-    kb_rbac_engine_dispose(config->rules);
-    kb_rbac_engine_dispose(config->shadow_rules);
-    kb_regex_list_dispose(&config->regexes);
+    kb_rbac_engines_dispose(&config->engines);
     kb_arena_dispose(&config->arena);
     KB_OBJ_CLEAR(config);
     free(config);
-}
-
-static void engines_create(struct rbac_config *config, const rbac_message *m,
-                           struct kb_factory_context *factory, struct kb_diag *diag)
-{
-    const struct kb_match_build build = {&config->arena, &config->regexes, diag};
-
-    if (m->rules != NULL) {
-        kb_diag_push(diag, "rules");
-        config->rules = kb_rbac_engine_create(m->rules, true, KB_STR(""), "", factory, &build);
-        kb_diag_pop(diag);
-    }
-    if (m->shadow_rules != NULL) {
-        kb_diag_push(diag, "shadow_rules");
-        config->shadow_rules =
-            kb_rbac_engine_create(m->shadow_rules, true, KB_STR(""), "", factory, &build);
-        kb_diag_pop(diag);
-    }
-    if (m->matcher != NULL || m->shadow_matcher != NULL) {
-        kb_diag_error(diag, "matcher and shadow_matcher are not supported yet; use rules and "
-                            "shadow_rules");
-    }
 }
 
 static int rbac_config_create(const void *message, struct kb_factory_context *factory,
                               struct kb_diag *diag, void **out)
 {
     const rbac_message *m = message;
+    struct kb_rbac_engines_spec spec = {.network = true};
     struct rbac_config *config;
     struct kb_str base;
     uint32_t errors = diag->error_count;
@@ -98,6 +69,9 @@ static int rbac_config_create(const void *message, struct kb_factory_context *fa
         kb_diag_error(diag, "typed_config is required");
         return KB_ECONFIG;
     }
+    spec.rules = m->rules;
+    spec.shadow_rules = m->shadow_rules;
+    spec.has_matcher = m->matcher != NULL || m->shadow_matcher != NULL;
     config = kb_calloc(1, sizeof(*config));
     KB_OBJ_SET(config, rbac_config);
     kb_arena_init(&config->arena, NULL);
@@ -109,7 +83,7 @@ static int rbac_config_create(const void *message, struct kb_factory_context *fa
         kb_str_printf(&config->arena, "%sshadow_effective_policy_id", m->shadow_rules_stat_prefix);
     config->result_key =
         kb_str_printf(&config->arena, "%sshadow_engine_result", m->shadow_rules_stat_prefix);
-    engines_create(config, m, factory, diag);
+    kb_rbac_engines_create(&config->engines, &spec, factory, &config->arena, diag);
     if (diag->error_count != errors) {
         rbac_config_destroy(config);
         return KB_ECONFIG;
@@ -117,8 +91,9 @@ static int rbac_config_create(const void *message, struct kb_factory_context *fa
     base =
         kb_str_printf(&config->arena, "%.*srbac.",
                       KB_STR_ARG(kb_rbac_stat_prefix(KB_STR(""), m->stat_prefix, &config->arena)));
-    config->stats = kb_stat_group_create(factory->server->stats, base, &kb_stat_schema_rbac);
-    config->shadow_stats =
+    config->engines.stats =
+        kb_stat_group_create(factory->server->stats, base, &kb_stat_schema_rbac);
+    config->engines.shadow_stats =
         kb_stat_group_create(factory->server->stats,
                              kb_rbac_stat_prefix(base, m->shadow_rules_stat_prefix, &config->arena),
                              &kb_stat_schema_rbac_shadow);
@@ -175,9 +150,9 @@ static void shadow_check(struct rbac_filter *filter)
 {
     struct kb_dynamic_metadata **metadata = &filter->conn->info.dynamic_metadata;
     const struct rbac_config *config = filter->config;
-    struct kb_rbac_result result = engine_check(filter, config->shadow_rules);
+    struct kb_rbac_result result = engine_check(filter, config->engines.shadow_rules);
 
-    kb_stat_inc(kb_stat_group_block(config->shadow_stats, filter->conn->worker->index),
+    kb_stat_inc(kb_stat_group_block(config->engines.shadow_stats, filter->conn->worker->index),
                 result.allowed ? KB_STAT_RBAC_SHADOW_SHADOW_ALLOWED
                                : KB_STAT_RBAC_SHADOW_SHADOW_DENIED);
     if (result.policy != NULL) {
@@ -207,9 +182,9 @@ static void deny_timer_fired(struct kb_timer *timer)
 static void rules_check(struct rbac_filter *filter)
 {
     const struct rbac_config *config = filter->config;
-    struct kb_rbac_result result = engine_check(filter, config->rules);
+    struct kb_rbac_result result = engine_check(filter, config->engines.rules);
 
-    kb_stat_inc(kb_stat_group_block(config->stats, filter->conn->worker->index),
+    kb_stat_inc(kb_stat_group_block(config->engines.stats, filter->conn->worker->index),
                 result.allowed ? KB_STAT_RBAC_ALLOWED : KB_STAT_RBAC_DENIED);
     filter->state = result.allowed ? RBAC_ALLOWED : RBAC_DENIED;
     if (result.allowed) {
@@ -232,12 +207,12 @@ static enum kb_network_filter_status rbac_on_data(void *self, struct kb_buf *in,
     if (filter->state == RBAC_DENIED) {
         return KB_NETWORK_FILTER_STOP;
     }
-    if (filter->config->shadow_rules != NULL &&
+    if (filter->config->engines.shadow_rules != NULL &&
         (!filter->shadow_checked || filter->config->continuous)) {
         filter->shadow_checked = true;
         shadow_check(filter);
     }
-    if (filter->config->rules != NULL &&
+    if (filter->config->engines.rules != NULL &&
         (filter->state == RBAC_UNCHECKED || filter->config->continuous)) {
         rules_check(filter);
     }
