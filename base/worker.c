@@ -36,6 +36,14 @@ void kb_worker_dispose(struct kb_worker *worker)
     KB_OBJ_CLEAR(worker);
 }
 
+uint64_t kb_worker_bytes_in_use(const struct kb_worker *worker)
+{
+    uint64_t slices = __atomic_load_n(&worker->slices.bytes_in_use, __ATOMIC_RELAXED);
+    uint64_t blocks = __atomic_load_n(&worker->arena_blocks.used_count, __ATOMIC_RELAXED);
+
+    return slices + blocks * kb_pool_object_size(&worker->arena_blocks);
+}
+
 static void *thread_main(void *arg)
 {
     struct kb_worker *worker = KB_CAST(arg, kb_worker);

@@ -49,5 +49,8 @@ int kb_worker_init(struct kb_worker *worker, uint32_t index) KB_MUST_USE;
 void kb_worker_dispose(struct kb_worker *worker);
 /* Runs the loop on a new thread named "wrk:worker_N" until kb_worker_stop. */
 int kb_worker_start(struct kb_worker *worker) KB_MUST_USE;
+/* Bytes that the worker holds for connections and streams: the room of all slices and arena blocks
+ * in use. From any thread; of another's worker it is what was true a moment ago. */
+uint64_t kb_worker_bytes_in_use(const struct kb_worker *worker);
 /* Asks the loop to end and waits for the thread. From the main thread. */
 void kb_worker_join(struct kb_worker *worker);

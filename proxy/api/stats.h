@@ -47,6 +47,7 @@ struct kb_stat_schema {
     S(CONTROL_PLANE, control_plane)                               \
     S(SERVER, server)                                             \
     S(WATCHDOG, watchdog)                                         \
+    S(KOBUNE, kobune)                                             \
     S(VIRTUAL_CLUSTER, virtual_cluster)                           \
     S(ASYNC_CLIENT, async_client)                                 \
     S(THREAD_LOCAL_CLUSTER_MANAGER, thread_local_cluster_manager) \
@@ -164,6 +165,11 @@ enum {
 enum {
 #define X(ID, name, kind) KB_STAT_WATCHDOG_##ID,
 #include "proxy/stats/watchdog.def"
+#undef X
+};
+enum {
+#define X(ID, name, kind) KB_STAT_KOBUNE_##ID,
+#include "proxy/stats/kobune.def"
 #undef X
 };
 enum {

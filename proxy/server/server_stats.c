@@ -23,6 +23,8 @@ struct kb_server_stats {
     struct kb_stat_group *group;
     struct kb_stat_group *async_client; /* shown from the start, as in Envoy */
     struct kb_stat_group *overload;
+    struct kb_stat_group *held;          /* "kobune.": of the process */
+    struct kb_stat_group **workers_held; /* "kobune.worker_0." and so on, then the main thread's */
     struct kb_timer flush;
     uint64_t flush_interval_ms;
     uint64_t started_ns;
@@ -121,6 +123,61 @@ static bool provide(void *arg, unsigned id, uint64_t *value)
     }
 }
 
+/* ---- bytes held ---- */
+
+static bool worker_held_provide(void *arg, unsigned id, uint64_t *value)
+{
+    KB_ASSERT(id == KB_STAT_KOBUNE_BYTES_IN_USE);
+    *value = kb_worker_bytes_in_use(KB_CAST(arg, kb_worker));
+    return true;
+}
+
+static bool held_provide(void *arg, unsigned id, uint64_t *value)
+{
+    const struct kb_server_context *server = KB_CAST(arg, kb_server_stats)->server;
+
+    KB_ASSERT(id == KB_STAT_KOBUNE_BYTES_IN_USE);
+    *value = kb_worker_bytes_in_use(server->main);
+    for (uint32_t i = 0; i < server->worker_count; i++) {
+        *value += kb_worker_bytes_in_use(&server->workers[i]);
+    }
+    return true;
+}
+
+static void held_create(struct kb_server_stats *stats)
+{
+    struct kb_server_context *server = stats->server;
+
+    stats->held = kb_stat_group_create(server->stats, KB_STR("kobune."), &kb_stat_schema_kobune);
+    kb_stat_group_set_provider(stats->held, held_provide, stats);
+    stats->workers_held = kb_calloc(server->worker_count + 1, sizeof(struct kb_stat_group *));
+    for (uint32_t i = 0; i <= server->worker_count; i++) {
+        bool is_main = i == server->worker_count;
+        char prefix[40] = "kobune.main_thread.";
+
+        if (!is_main) {
+            snprintf(prefix, sizeof(prefix), "kobune.worker_%u.", i);
+        }
+        stats->workers_held[i] =
+            kb_stat_group_create(server->stats, kb_str_from_cstr(prefix), &kb_stat_schema_kobune);
+        kb_stat_group_set_provider(stats->workers_held[i], worker_held_provide,
+                                   is_main ? server->main : &server->workers[i]);
+    }
+}
+
+static void held_destroy(struct kb_server_stats *stats)
+{
+    for (uint32_t i = 0; i <= stats->server->worker_count; i++) {
+        kb_stat_group_set_provider(stats->workers_held[i], NULL, NULL);
+        kb_stat_group_destroy(stats->workers_held[i]);
+    }
+    free(stats->workers_held);
+    kb_stat_group_set_provider(stats->held, NULL, NULL);
+    kb_stat_group_destroy(stats->held);
+}
+
+/* ---- lifecycle ---- */
+
 static void flush(struct kb_timer *timer)
 {
     struct kb_server_stats *stats = KB_CONTAINER_OF(timer, struct kb_server_stats, flush);
@@ -173,6 +230,7 @@ kb_server_stats_create(struct kb_server_context *server, const struct kb_lifecyc
                                                &kb_stat_schema_async_client);
     stats->overload =
         kb_stat_group_create(server->stats, KB_STR("overload."), &kb_stat_schema_overload);
+    held_create(stats);
     kb_stat_named_create(server->stats,
                          KB_STR("envoy.overload_actions.reset_high_memory_stream.count"),
                          KB_STAT_COUNTER);
@@ -190,6 +248,7 @@ void kb_server_stats_destroy(struct kb_server_stats *stats)
     kb_stat_group_destroy(stats->group);
     kb_stat_group_destroy(stats->async_client);
     kb_stat_group_destroy(stats->overload);
+    held_destroy(stats);
     KB_OBJ_CLEAR(stats);
     free(stats);
 }

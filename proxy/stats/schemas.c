@@ -71,6 +71,9 @@ static const struct kb_stat_def server_defs[] = {
 static const struct kb_stat_def watchdog_defs[] = {
 #include "proxy/stats/watchdog.def"
 };
+static const struct kb_stat_def kobune_defs[] = {
+#include "proxy/stats/kobune.def"
+};
 static const struct kb_stat_def virtual_cluster_defs[] = {
 #include "proxy/stats/virtual_cluster.def"
 };
@@ -194,6 +197,9 @@ const struct kb_stat_schema kb_stat_schema_server = {server_defs, KB_ARRAY_LEN(s
 const struct kb_stat_schema kb_stat_schema_watchdog = {watchdog_defs, KB_ARRAY_LEN(watchdog_defs), 0
 #include "proxy/stats/watchdog.def"
 };
+const struct kb_stat_schema kb_stat_schema_kobune = {kobune_defs, KB_ARRAY_LEN(kobune_defs), 0
+#include "proxy/stats/kobune.def"
+};
 const struct kb_stat_schema kb_stat_schema_virtual_cluster = {virtual_cluster_defs,
                                                               KB_ARRAY_LEN(virtual_cluster_defs), 0
 #include "proxy/stats/virtual_cluster.def"
@@ -234,13 +240,16 @@ const struct kb_stat_schema kb_stat_schema_jwt_authn = {jwt_authn_defs,
 #include "proxy/stats/jwt_authn.def"
 };
 
-const struct kb_stat_schema kb_stat_schema_tls_inspector = {tls_inspector_defs, KB_ARRAY_LEN(tls_inspector_defs), 0
+const struct kb_stat_schema kb_stat_schema_tls_inspector = {tls_inspector_defs,
+                                                            KB_ARRAY_LEN(tls_inspector_defs), 0
 #include "proxy/stats/tls_inspector.def"
 };
-const struct kb_stat_schema kb_stat_schema_http_inspector = {http_inspector_defs, KB_ARRAY_LEN(http_inspector_defs), 0
+const struct kb_stat_schema kb_stat_schema_http_inspector = {http_inspector_defs,
+                                                             KB_ARRAY_LEN(http_inspector_defs), 0
 #include "proxy/stats/http_inspector.def"
 };
-const struct kb_stat_schema kb_stat_schema_proxy_proto = {proxy_proto_defs, KB_ARRAY_LEN(proxy_proto_defs), 0
+const struct kb_stat_schema kb_stat_schema_proxy_proto = {proxy_proto_defs,
+                                                          KB_ARRAY_LEN(proxy_proto_defs), 0
 #include "proxy/stats/proxy_proto.def"
 };
 

@@ -72,6 +72,32 @@ def test_memory_is_bounded_with_a_slow_reader(rig, memory_measured):
     assert conn.received.endswith(b"x" * 1000) and len(conn.received) > size
 
 
+def test_bytes_held_are_accounted(rig):
+    """What a slow reader makes the proxy hold shows for its worker and for the process, and is gone with it."""
+    one = rig(concurrency=2)
+    def workers():
+        return one.proxy.stats(r"^kobune\.worker_\d\.bytes_in_use$")
+
+    assert workers() == {"kobune.worker_0.bytes_in_use": 0, "kobune.worker_1.bytes_in_use": 0}
+    idle = one.connect()
+    one.get("/", conn=idle)
+    assert set(workers().values()) == {0}, "an idle connection holds nothing"
+    one.up.expect([f"bytes:{16 * KIB * KIB}"])
+    conn = one.connect()
+    conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * KIB)
+    conn.send(b"GET /big HTTP/1.1\r\nhost: a\r\n\r\n", ["GET"])
+    one.proxy.wait_stat("cluster.up.upstream_flow_control_paused_reading_total", lambda n: n > 0)
+    stats = one.proxy.stats("bytes_(in_use|buffered)$")
+    held = stats["kobune.worker_0.bytes_in_use"] + stats["kobune.worker_1.bytes_in_use"]
+    buffered = stats["http.main.downstream_cx_tx_bytes_buffered"]
+    assert 0 < buffered <= held < 8 * KIB * KIB, stats
+    assert 0 in (stats["kobune.worker_0.bytes_in_use"], stats["kobune.worker_1.bytes_in_use"])
+    assert stats["kobune.main_thread.bytes_in_use"] > 0, "this answer itself"
+    assert stats["kobune.bytes_in_use"] > held, stats
+    conn.reset()
+    one.proxy.wait_for("nothing held", lambda: set(workers().values()) == {0})
+
+
 def test_memory_is_bounded_with_a_slow_upstream(rig, memory_measured):
     """An upstream that does not read must stop the client (8 MiB request)."""
     small = {"listener": {"per_connection_buffer_limit_bytes": 16 * KIB}}
