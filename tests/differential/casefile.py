@@ -14,6 +14,8 @@ import yaml
 
 from tests.harness import config as harness_config
 
+from . import xds_case
+
 HERE = Path(__file__).resolve().parent
 CASES = HERE / "cases"
 GOLDEN = HERE / "golden"
@@ -21,10 +23,10 @@ FORMAT = 2  # raise it when recorded results get another shape
 
 CASE_KEYS = {"about", "listeners", "clusters", "bootstrap", "upstreams", "args", "concurrency",
              "exchanges", "stats", "stats_drop", "allow_stats", "framing", "files", "cli",
-             "numbered", "refused"}
+             "numbered", "refused", "control_plane"}
 EXCHANGE_KEYS = {"name", "to", "send", "get", "request", "host", "headers", "raw", "body", "chunks",
                  "steps", "upstream", "responses", "half_close", "allow", "view", "framing",
-                 "each", "repeat", "drop_log"}
+                 "each", "repeat", "drop_log", "only"}
 
 
 class CaseError(ValueError):
@@ -43,9 +45,11 @@ class Exchange:
 
     def __init__(self, name, spec, steps):
         self.name = name
+        self.protocol = None  # of the control plane
         self.to = spec.get("to")
         self.steps = steps
         self.upstream = spec.get("upstream")
+        self.only = spec.get("only")
         self.allow = spec.get("allow", [])
         self.view = spec.get("view")
         self.framing = spec.get("framing")
@@ -65,11 +69,14 @@ class Case:
         if not spec.get("about"):
             raise CaseError(f"{path}: `about:` is missing: say what the case is there to find")
         self.spec = spec
-        self.config = harness_config.bootstrap(spec)
+        self.protocols = xds_case.protocols(spec["control_plane"]) if "control_plane" in spec else []
+        self.config = (xds_case.bootstrap(spec, self.protocols[0]) if self.protocols else
+                       harness_config.bootstrap(spec))
         self.first = next(iter(spec.get("listeners") or {"main": {}}))
         self.exchanges = []
-        for one in spec.get("exchanges") or []:
-            self.exchanges += expand(one, self.path)
+        for protocol in self.protocols or [None]:
+            for one in spec.get("exchanges") or []:
+                self.exchanges += over(protocol, expand(one, self.path))
         names = [e.name for e in self.exchanges]
         double = {n for n in names if names.count(n) > 1}
         if double:
@@ -87,6 +94,17 @@ class Case:
         parts = {k: v for k, v in self.spec.items() if k not in ("about", "refused")}
         text = json.dumps([FORMAT, self.config, parts], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def over(protocol, exchanges):
+    """The exchanges over a protocol of the control plane; `only: delta` takes one out of the other."""
+    if protocol is None:
+        return exchanges
+    out = [e for e in exchanges if e.only in (None, protocol)]
+    for exchange in out:
+        exchange.name = f"{protocol}: {exchange.name}"
+        exchange.protocol = protocol
+    return out
 
 
 def expand(spec, path):

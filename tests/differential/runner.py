@@ -41,6 +41,8 @@ class Run:
         self.case = case
         self.binary = binary
         self.hints = {h["name"]: h for h in (hints or {}).get("exchanges", [])}
+        self.exchanges = case.exchanges
+        self.steps_class = Steps
         self.trace = None  # a list: collects the counters after each exchange
         self.quiet = QUIET_S if hints else RECORD_QUIET_S
         self.layout = Layout(case.config, case.spec.get("upstreams"))
@@ -72,15 +74,18 @@ class Run:
         return result
 
     def serve(self, result):
-        self.proxy.start()
-        self.proxy.wait_ready()
+        self.begin()
         self.names.add(self.proxy.admin_port, "{admin}")
-        for exchange in self.case.exchanges:
+        for exchange in self.exchanges:
             self.results.append(self.exchange(exchange))
             if self.trace is not None:
                 self.trace.append((exchange.name, self.stats()))
         result["stats"] = self.stats()
         self.proxy.stop()
+
+    def begin(self):
+        self.proxy.start()
+        self.proxy.wait_ready()
 
     def target(self, exchange):
         if exchange.to == "admin":
@@ -96,8 +101,9 @@ class Run:
                 script = []
             upstream.expect(script)
         result = {"name": exchange.name}
+        steps = self.steps_class(self, exchange)
         try:
-            conns = Steps(self, exchange).play()
+            conns = steps.play()
         except ProxyDied:
             raise
         except (AssertionError, OSError) as error:
@@ -113,10 +119,15 @@ class Run:
             result.update(seen_by_client["a"])
         else:
             result["clients"] = seen_by_client
+        result.update(steps.shown)
+        self.finish_exchange(result, exchange)
         self.rest(result, exchange)
         self.proxy.check_alive("during " + exchange.name)
         result["upstream"] = self.upstream_view(exchange)
         return {k: v for k, v in result.items() if v or k in ("name", "client")}
+
+    def finish_exchange(self, result, exchange):
+        """More that is compared, of those who have it."""
 
     def rest(self, result, exchange):
         """Wait until nothing of the exchange is left in the subject and upstreams agree."""
@@ -126,10 +137,13 @@ class Run:
             self.proxy.check_alive(f"during {exchange.name} ({error})", 0.5)
             result["left_over"] = str(error)
         except AssertionError as error:
-            result["left_over"] = f"{error}: {self.proxy.active()}"
+            result["left_over"] = f"{error}: {self.active()}"
+
+    def active(self):
+        return self.proxy.active()
 
     def at_rest(self):
-        active = self.proxy.active()
+        active = self.active()
         pool = sum(v for k, v in active.items() if k.endswith("upstream_cx_active"))
         busy = [k for k in active if not k.endswith("upstream_cx_active")]
         return not busy and pool == sum(u.live_count() for u in self.layout.upstreams.values())
@@ -187,7 +201,7 @@ class Run:
                 self.results.append({"name": "log line of no exchange", "client": [],
                                      "log": [entry]})
                 continue
-            for name in self.case.exchanges[at].drop_log:
+            for name in self.exchanges[at].drop_log:
                 entry.pop(name, None)
             self.results[at].setdefault("log", []).append(entry)
 
@@ -214,6 +228,7 @@ class Steps:
         self.conns = {}
         self.current = None
         self.due = {}
+        self.shown = {}  # goes into the result as it is
 
     def play(self):
         for verb, arg in self.exchange.steps:
@@ -350,4 +365,7 @@ def run_refused(case, binary):
 
 
 def run(case, binary, hints=None, scratch=None):
+    if case.protocols:
+        from . import xds_runner  # which needs grpcio
+        return xds_runner.run(case, binary, hints)
     return run_cli(case, binary, scratch) if case.cli else Run(case, binary, hints).run()

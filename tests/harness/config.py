@@ -222,17 +222,19 @@ class Layout:
     """The ports and upstreams that one running subject uses.
 
     Every "{name}" of the config is a listener port of the subject if a listener has that name,
-    `refused`, `blackhole`, or else a scripted upstream.
+    `refused`, `blackhole`, or else a scripted upstream. `later` is configuration that the subject
+    gets from elsewhere; `ports` are names of further ports that stay ours.
     """
 
-    def __init__(self, config, upstreams=None):
+    def __init__(self, config, upstreams=None, later=(), ports=()):
         self.config = config
         self.upstreams = {}
         self.ports = {}
         self.numbers = {}
         modes = upstreams or {}
         listening = {one["name"] for one in config["static_resources"].get("listeners", [])}
-        for name in names_in(config):
+        listening.update(ports)
+        for name in names_in([config, *later]):
             if name in listening or name.startswith("refused"):
                 self.ports[name] = Port()
             elif name.startswith("blackhole"):
@@ -249,6 +251,10 @@ class Layout:
 
     def resolved(self, **places):
         """The config with real ports, and {log} and the like replaced by `places`."""
+        return self.put(self.config, **places)
+
+    def put(self, config, **places):
+        """The same for any part of a configuration."""
         def walk(node, key=None):
             if isinstance(node, dict):
                 return {k: walk(v, k) for k, v in node.items()}
@@ -260,7 +266,7 @@ class Layout:
                 for name, value in places.items():
                     node = node.replace("{" + name + "}", value)
             return node
-        return walk(self.config)
+        return walk(config)
 
     def stop(self):
         for owner in self.ports.values():

@@ -9,14 +9,22 @@ from concurrent import futures
 
 import grpc
 from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.core.v3 import extension_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
-from envoy.extensions.filters.http.router.v3 import router_pb2  # noqa: F401 (known by name)
+from envoy.extensions.access_loggers.file.v3 import file_pb2  # noqa: F401 (known by name, as the others)
+from envoy.extensions.filters.http.fault.v3 import fault_pb2  # noqa: F401
+from envoy.extensions.filters.http.rbac.v3 import rbac_pb2  # noqa: F401
+from envoy.extensions.filters.http.router.v3 import router_pb2  # noqa: F401
 from envoy.extensions.filters.network.http_connection_manager.v3 import (  # noqa: F401
     http_connection_manager_pb2)
+from envoy.extensions.filters.network.rbac.v3 import rbac_pb2 as network_rbac_pb2  # noqa: F401
+from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2  # noqa: F401
+from envoy.extensions.transport_sockets.tls.v3 import secret_pb2, tls_pb2  # noqa: F401
 from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 from envoy.service.endpoint.v3 import eds_pb2_grpc
+from envoy.service.secret.v3 import sds_pb2_grpc
 from google.protobuf import any_pb2, json_format
 
 PREFIX = "type.googleapis.com/"
@@ -25,13 +33,14 @@ TYPES = {
     "EDS": endpoint_pb2.ClusterLoadAssignment,
     "LDS": listener_pb2.Listener,
     "RDS": route_pb2.RouteConfiguration,
+    "SDS": secret_pb2.Secret,
+    "ECDS": extension_pb2.TypedExtensionConfig,
 }
 URLS = {short: PREFIX + message.DESCRIPTOR.full_name for short, message in TYPES.items()}
-URLS["SDS"] = PREFIX + "envoy.extensions.transport_sockets.tls.v3.Secret"
-URLS["ECDS"] = PREFIX + "envoy.config.core.v3.TypedExtensionConfig"
 SHORT = {url: short for short, url in URLS.items()}
 
-Request = collections.namedtuple("Request", "stream type node version nonce names added removed initial error")
+Request = collections.namedtuple("Request", "stream type node version nonce names added removed initial error code",
+                                 defaults=(0,))
 
 
 def resource(short, fields):
@@ -44,10 +53,11 @@ def resource(short, fields):
 
 
 class ControlPlane(ads_pb2_grpc.AggregatedDiscoveryServiceServicer,
-                   eds_pb2_grpc.EndpointDiscoveryServiceServicer):
+                   eds_pb2_grpc.EndpointDiscoveryServiceServicer,
+                   sds_pb2_grpc.SecretDiscoveryServiceServicer):
     """Says things on the stream that was opened last. `requests` grows; `wait` looks for one and everything before it counts as seen."""
 
-    def __init__(self, address="127.0.0.1:0"):
+    def __init__(self, address="127.0.0.1:0", start=True):
         self.changed = threading.Condition()
         self.requests = []
         self.streams = 0
@@ -58,19 +68,22 @@ class ControlPlane(ads_pb2_grpc.AggregatedDiscoveryServiceServicer,
         self.server = None
         self.address = address
         self.port = 0
-        self.start()
+        if start:
+            self.start()
 
     def start(self):
         self.server = grpc.server(futures.ThreadPoolExecutor(16))
         ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(self, self.server)
         eds_pb2_grpc.add_EndpointDiscoveryServiceServicer_to_server(self, self.server)
+        sds_pb2_grpc.add_SecretDiscoveryServiceServicer_to_server(self, self.server)
         address = f"127.0.0.1:{self.port}" if self.port else self.address
         self.port = self.server.add_insecure_port(address)
         self.server.start()
 
     def stop(self):
         self.cut()
-        self.server.stop(0).wait()
+        if self.server is not None:
+            self.server.stop(0).wait()
 
     def __enter__(self):
         return self
@@ -90,18 +103,25 @@ class ControlPlane(ads_pb2_grpc.AggregatedDiscoveryServiceServicer,
     def DeltaEndpoints(self, requests, context):
         yield from self._stream(requests, context, self._delta)
 
+    def StreamSecrets(self, requests, context):
+        yield from self._stream(requests, context, self._sotw)
+
+    def DeltaSecrets(self, requests, context):
+        yield from self._stream(requests, context, self._delta)
+
     @staticmethod
     def _sotw(number, r):
         return Request(number, SHORT.get(r.type_url, r.type_url), r.node.id, r.version_info,
                        r.response_nonce, tuple(sorted(r.resource_names)), (), (), {},
-                       r.error_detail.message)
+                       r.error_detail.message, r.error_detail.code)
 
     @staticmethod
     def _delta(number, r):
         return Request(number, SHORT.get(r.type_url, r.type_url), r.node.id, "", r.response_nonce,
                        (), tuple(sorted(r.resource_names_subscribe)),
                        tuple(sorted(r.resource_names_unsubscribe)),
-                       dict(r.initial_resource_versions), r.error_detail.message)
+                       dict(r.initial_resource_versions), r.error_detail.message,
+                       r.error_detail.code)
 
     def _stream(self, requests, context, note):
         out = queue.Queue()
@@ -166,6 +186,18 @@ class ControlPlane(ads_pb2_grpc.AggregatedDiscoveryServiceServicer,
                         return self.requests[i]
                 left = end - time.monotonic()
                 assert left > 0, f"{what} did not come; unseen: {self.requests[self.seen:]}"
+                self.changed.wait(left)
+
+    def find(self, test, what="a request", start=0, deadline=15.0):
+        """The number of the first request from `start` that fits; nothing becomes seen."""
+        end = time.monotonic() + deadline
+        with self.changed:
+            while True:
+                for i in range(start, len(self.requests)):
+                    if test(self.requests[i]):
+                        return i
+                left = end - time.monotonic()
+                assert left > 0, f"{what} did not come; from there: {self.requests[start:]}"
                 self.changed.wait(left)
 
     def answer(self, nonce):
