@@ -9,11 +9,11 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "proxy/http/h2_fields.h"
 
 #define STREAM_WINDOW_DEFAULT     (16u * 1024 * 1024)
 #define CONNECTION_WINDOW_DEFAULT (24u * 1024 * 1024)
 #define INFORMATIONAL_MAX         32 /* 1xx heads of one response */
-#define REQUEST_FIELDS_MAX        128
 
 struct kb_h2_session {
     KB_OBJ;
@@ -157,15 +157,6 @@ static int on_begin_headers(nghttp2_session *nghttp2, const nghttp2_frame *frame
     return 0;
 }
 
-static struct kb_str arena_copy(struct kb_arena *arena, const uint8_t *bytes, size_t len)
-{
-    char *copy = kb_arena_alloc(arena, len + 1, 1);
-
-    memcpy(copy, bytes, len);
-    copy[len] = '\0';
-    return kb_str_make(copy, len);
-}
-
 /* nghttp2 has checked that :status is three digits. */
 static uint16_t status_read(const uint8_t *value, size_t len)
 {
@@ -200,8 +191,7 @@ static int on_header(nghttp2_session *nghttp2, const nghttp2_frame *frame, const
         stream->headers.status = status_read(value, value_len);
         return 0;
     }
-    kb_header_map_append(&stream->headers, arena_copy(&stream->arena, name, name_len),
-                         arena_copy(&stream->arena, value, value_len));
+    kb_h2_field_append(&stream->headers, name, name_len, value, value_len);
     return 0;
 }
 
@@ -592,43 +582,15 @@ uint32_t kb_h2_session_streams(const struct kb_h2_session *session)
 
 /* ---- streams ---- */
 
-static void field_add(nghttp2_nv *fields, size_t *count, struct kb_str name, struct kb_str value)
-{
-    if (*count == REQUEST_FIELDS_MAX || value.p == NULL) {
-        return;
-    }
-    fields[(*count)++] = (nghttp2_nv){.name = (uint8_t *)(uintptr_t)name.p,
-                                      .value = (uint8_t *)(uintptr_t)value.p,
-                                      .namelen = name.len,
-                                      .valuelen = value.len,
-                                      .flags = NGHTTP2_NV_FLAG_NONE};
-}
-
-static size_t fields_fill(const struct kb_header_map *headers, nghttp2_nv *fields)
-{
-    size_t count = 0;
-
-    field_add(fields, &count, KB_STR(":method"), headers->method);
-    field_add(fields, &count, KB_STR(":path"), headers->path);
-    field_add(fields, &count, KB_STR(":authority"), headers->authority);
-    field_add(fields, &count, KB_STR(":scheme"), headers->scheme);
-    KB_HEADER_FOREACH(header, headers)
-    {
-        field_add(fields, &count, header->name, header->value);
-    }
-    return count;
-}
-
 struct kb_h2_stream *kb_h2_stream_open(struct kb_h2_session *session,
                                        const struct kb_header_map *headers, bool end_stream,
                                        const struct kb_h2_stream_callbacks *callbacks, void *owner)
 {
-    nghttp2_nv fields[REQUEST_FIELDS_MAX];
+    struct kb_h2_fields fields;
     nghttp2_data_provider provider;
     struct kb_h2_stream *stream;
-    size_t count;
 
-    if (!kb_h2_session_can_open(session) || headers->live > REQUEST_FIELDS_MAX - 4) {
+    if (!kb_h2_session_can_open(session)) {
         return NULL;
     }
     stream = kb_calloc(1, sizeof(*stream));
@@ -639,8 +601,8 @@ struct kb_h2_stream *kb_h2_stream_open(struct kb_h2_session *session,
     kb_buf_init(&stream->out, session->slices, session->settings.stream_out_bytes);
     provider.source.ptr = stream;
     provider.read_callback = on_data_wanted;
-    count = fields_fill(headers, fields);
-    stream->id = nghttp2_submit_request(session->nghttp2, NULL, fields, count,
+    kb_h2_fields_request(&fields, headers);
+    stream->id = nghttp2_submit_request(session->nghttp2, NULL, fields.items, fields.count,
                                         end_stream ? NULL : &provider, stream);
     if (stream->id < 0) {
         /* Out of ids: no new stream fits on this connection. */

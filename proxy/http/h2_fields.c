@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Headers between our maps and nghttp2, which copies what it is given when it is submitted. */
+#include "proxy/http/h2_fields.h"
+
+#include <string.h>
+
+#define PSEUDO_MAX 5
+
+static void fields_init(struct kb_h2_fields *fields, const struct kb_header_map *headers)
+{
+    size_t room = (size_t)headers->live + PSEUDO_MAX;
+
+    fields->count = 0;
+    fields->items =
+        room <= KB_H2_FIELDS_STACK
+            ? fields->stack
+            : kb_arena_alloc(headers->arena, room * sizeof(*fields->items), sizeof(void *));
+}
+
+static void field_add(struct kb_h2_fields *fields, struct kb_str name, struct kb_str value)
+{
+    fields->items[fields->count++] = (nghttp2_nv){.name = (uint8_t *)(uintptr_t)name.p,
+                                                  .value = (uint8_t *)(uintptr_t)value.p,
+                                                  .namelen = name.len,
+                                                  .valuelen = value.len,
+                                                  .flags = NGHTTP2_NV_FLAG_NONE};
+}
+
+static void pseudo_add(struct kb_h2_fields *fields, struct kb_str name, struct kb_str value)
+{
+    if (value.p != NULL) {
+        field_add(fields, name, value);
+    }
+}
+
+static bool connection_specific(const struct kb_header *header)
+{
+    switch ((int)header->id) {
+    case KB_HDR_CONNECTION:
+    case KB_HDR_KEEP_ALIVE:
+    case KB_HDR_PROXY_CONNECTION:
+    case KB_HDR_TRANSFER_ENCODING:
+    case KB_HDR_UPGRADE:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static void headers_add(struct kb_h2_fields *fields, const struct kb_header_map *headers)
+{
+    KB_HEADER_FOREACH(header, headers)
+    {
+        if (KB_LIKELY(!connection_specific(header))) {
+            field_add(fields, header->name, header->value);
+        }
+    }
+}
+
+void kb_h2_fields_request(struct kb_h2_fields *fields, const struct kb_header_map *headers)
+{
+    fields_init(fields, headers);
+    pseudo_add(fields, KB_STR(":method"), headers->method);
+    pseudo_add(fields, KB_STR(":path"), headers->path);
+    pseudo_add(fields, KB_STR(":authority"), headers->authority);
+    pseudo_add(fields, KB_STR(":scheme"), headers->scheme);
+    pseudo_add(fields, KB_STR(":protocol"), headers->protocol);
+    headers_add(fields, headers);
+}
+
+void kb_h2_fields_response(struct kb_h2_fields *fields, const struct kb_header_map *headers)
+{
+    unsigned status = headers->status % 1000;
+
+    fields_init(fields, headers);
+    fields->status[0] = (char)('0' + status / 100);
+    fields->status[1] = (char)('0' + status / 10 % 10);
+    fields->status[2] = (char)('0' + status % 10);
+    field_add(fields, KB_STR(":status"), kb_str_make(fields->status, 3));
+    headers_add(fields, headers);
+}
+
+void kb_h2_fields_trailers(struct kb_h2_fields *fields, const struct kb_header_map *trailers)
+{
+    fields_init(fields, trailers);
+    headers_add(fields, trailers);
+}
+
+struct kb_str kb_h2_copy(struct kb_arena *arena, const uint8_t *bytes, size_t len)
+{
+    char *copy = kb_arena_alloc(arena, len + 1, 1);
+
+    memcpy(copy, bytes, len);
+    copy[len] = '\0';
+    return kb_str_make(copy, len);
+}
+
+void kb_h2_field_append(struct kb_header_map *map, const uint8_t *name, size_t name_len,
+                        const uint8_t *value, size_t value_len)
+{
+    enum kb_header_id id = kb_header_id_find(kb_str_make((const char *)name, name_len));
+
+    kb_header_map_append_id(
+        map, id, id != KB_HDR_NONE ? kb_header_id_name(id) : kb_h2_copy(map->arena, name, name_len),
+        kb_h2_copy(map->arena, value, value_len));
+}
