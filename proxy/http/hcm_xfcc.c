@@ -41,7 +41,7 @@ static void list_add(struct element *element, struct kb_str key, const struct kb
 }
 
 #define PIECES_OF_PAIR 5
-#define SINGLE_PAIRS   5 /* Hash, Cert, Chain, Subject, Issuer */
+#define SINGLE_PAIRS   5 /* Hash, Cert, Chain, Subject, an empty URI */
 
 static struct kb_str element_make(struct kb_stream *stream,
                                   const struct kb_ssl_connection_info *ssl)
@@ -73,6 +73,10 @@ static struct kb_str element_make(struct kb_stream *stream,
     }
     if (config->client_cert_details.uri) {
         list_add(&element, KB_STR("URI"), uris, uri_count);
+        if (uri_count == 0) {
+            pair_add(&element, KB_STR("URI"), KB_STR(""),
+                     false); /* the key is there all the same */
+        }
     }
     if (config->client_cert_details.dns) {
         list_add(&element, KB_STR("DNS"), dns, dns_count);

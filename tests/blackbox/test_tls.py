@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """TLS on both sides: who gets in, what is resumed, and that bytes come through whole and in pieces."""
 
+import datetime
 import hashlib
 import json
 import socket
@@ -497,7 +498,10 @@ def test_certs_are_shown_and_keys_are_not(rig):
     entry = page["certificates"][0]
     assert [c["path"] for c in entry["ca_cert"]] == [f"{folder}/ca.pem"]
     assert entry["cert_chain"][0]["serial_number"] == "1001"
-    assert entry["cert_chain"][0]["days_until_expiration"] == "364"
+    end = entry["cert_chain"][0]["expiration_time"]
+    assert end == "2049-12-31T23:59:59Z"
+    left = datetime.datetime.fromisoformat(end[:-1]) - datetime.datetime.utcnow()
+    assert entry["cert_chain"][0]["days_until_expiration"] == str(left.days)
     assert {"uri": "spiffe://td/ns/x/sa/srv"} in entry["cert_chain"][0]["subject_alt_names"]
     dump = one.proxy.admin("/config_dump")[1].decode()
     assert "[redacted]" in dump

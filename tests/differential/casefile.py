@@ -26,7 +26,7 @@ CASE_KEYS = {"about", "listeners", "clusters", "bootstrap", "upstreams", "args",
              "numbered", "refused", "control_plane"}
 EXCHANGE_KEYS = {"name", "to", "send", "get", "request", "host", "headers", "raw", "body", "chunks",
                  "steps", "upstream", "responses", "half_close", "allow", "view", "framing",
-                 "each", "repeat", "drop_log", "only"}
+                 "each", "repeat", "drop_log", "only", "tls", "from", "at"}
 
 
 class CaseError(ValueError):
@@ -54,6 +54,12 @@ class Exchange:
         self.view = spec.get("view")
         self.framing = spec.get("framing")
         self.drop_log = spec.get("drop_log", [])
+        self.tls = spec.get("tls")
+        self.where = {}
+        if "from" in spec:
+            self.where["source"] = spec["from"]
+        if "at" in spec:
+            self.where["address"] = spec["at"]
 
 
 class Case:

@@ -20,15 +20,18 @@ LONG = 240
 
 
 class Names:
-    """Port numbers of one run and the words that stand for them."""
+    """Port numbers of one run and the words that stand for them, and `values`: {word: longer text}."""
 
-    def __init__(self, numbers):
+    def __init__(self, numbers, values=None):
         self.words = {str(n): "{%s}" % name for name, n in numbers.items()}
+        self.values = {value: "{%s}" % word for word, value in (values or {}).items()}
 
     def add(self, number, word):
         self.words.setdefault(str(number), word)
 
     def put(self, text):
+        for value, word in self.values.items():
+            text = text.replace(value, word)
         return re.sub(r"(?<!\d)\d{5}(?!\d)",
                       lambda m: self.words.get(m.group(0), m.group(0)), text)
 

@@ -5,10 +5,12 @@ import json
 import re
 import socket
 
+from tests.harness import certs, proxy_header
 from tests.harness import proxy as harness_proxy
 from tests.harness.client import Connection, methods_of, unchunk
-from tests.harness.config import Layout
+from tests.harness.config import Layout, needs_certificates
 from tests.harness.proxy import Proxy, ProxyDied, run_once
+from tests.harness.tls_client import Contexts, TlsConnection
 from tests.harness.upstream import wait_until
 
 from . import normal, views
@@ -46,7 +48,9 @@ class Run:
         self.trace = None  # a list: collects the counters after each exchange
         self.quiet = QUIET_S if hints else RECORD_QUIET_S
         self.layout = Layout(case.config, case.spec.get("upstreams"))
-        self.names = normal.Names(self.layout.numbers)
+        self.names = normal.Names(self.layout.numbers, certs.places() if needs_certificates(
+            [case.config, case.spec.get("exchanges")]) else {})
+        self.contexts = Contexts()
         self.address = own_address()
         self.owners = {}
         self.used = set()
@@ -155,7 +159,10 @@ class Run:
         lines = normal.lines_of(raw, self.names, self.address)
         if exchange.view:
             lines = views.apply(exchange.view, raw, self.names)
-        return {"client": lines, "after": conn.state}
+        view = {"client": lines, "after": conn.state}
+        if isinstance(conn, TlsConnection):
+            view["tls"] = conn.tls
+        return view
 
     def upstream_view(self, exchange):
         out = []
@@ -163,11 +170,17 @@ class Run:
             for port in upstream.peers:
                 self.names.add(port, "{upstream connection}")
             many = len(self.layout.upstreams) > 1
-            got = [{**({"server": name} if many else {}), "conn": self.conn_word(one),
+            got = [{**({"server": name} if many else {}), **self.conn_words(upstream, one),
                     "request": normal.lines_of(one.raw, self.names, self.address)}
                    for one in upstream.take_seen()]
             out += normal.remaining_timeouts(got)
         return out
+
+    def conn_words(self, upstream, seen):
+        """Which connection, and what became of its handshake if it is new and has one."""
+        word = self.conn_word(seen)
+        return {"conn": word, **({"tls": upstream.tls[seen.conn]}
+                                 if word == "new" and seen.conn in upstream.tls else {})}
 
     def conn_word(self, seen):
         """`new` or `kept`; the number of the connection where the case is about that."""
@@ -229,6 +242,7 @@ class Steps:
         self.current = None
         self.due = {}
         self.shown = {}  # goes into the result as it is
+        self.tls = exchange.tls
 
     def play(self):
         for verb, arg in self.exchange.steps:
@@ -239,9 +253,7 @@ class Steps:
 
     def finish(self, key, conn):
         """How does the connection stand in the end?"""
-        hint = self.run.hints.get(self.exchange.name) or {}
-        if "clients" in hint:
-            hint = hint["clients"].get(key, {})
+        hint = self.hint(key)
         if conn.sock.fileno() < 0:
             conn.state = "we closed"
         elif conn.state == "refused":
@@ -254,6 +266,11 @@ class Steps:
             conn.wait_end(DEADLINE_S)
         else:
             conn.settle(self.run.quiet)
+
+    def hint(self, key):
+        """What the reference says of this connection."""
+        hint = self.run.hints.get(self.exchange.name) or {}
+        return hint["clients"].get(key, {}) if "clients" in hint else hint
 
     def conn(self):
         if self.current is None:
@@ -268,14 +285,52 @@ class Steps:
 
     def connect(self):
         """A connection whose local port no earlier connection of this run had."""
-        conn = Connection(self.run.target(self.exchange), {port for port, _ in self.run.owners})
+        used = {port for port, _ in self.run.owners}
+        port = self.run.target(self.exchange)
+        if self.tls is None:
+            conn = Connection(port, used, **self.exchange.where)
+        else:
+            conn = TlsConnection(port, self.tls or {}, self.run.contexts, used=used,
+                                 **self.exchange.where)
         self.run.names.add(conn.port, "{client}")
         return conn
 
+    def handshake(self, conn):
+        """With TLS 1.3 the server's word on us comes behind our part: if one came, wait for it."""
+        if not isinstance(conn, TlsConnection) or conn.begun:
+            return
+        conn.handshake(DEADLINE_S)
+        hint = self.hint(self.current)
+        if conn.tls.get("version") != "TLSv1.3":
+            return
+        if not self.run.hints:
+            conn.settle(self.run.quiet)
+        elif hint.get("tls", {}).get("alert"):
+            conn.wait_end(DEADLINE_S)
+
     def do_raw(self, text):
         conn = self.conn()
+        self.handshake(conn)
         data = self.run.layout.fill(text).encode("latin-1")
         conn.send(data, methods_of(data))
+
+    def do_tls(self, spec):
+        """How the connections from here on speak TLS; null: not at all."""
+        self.tls = spec
+
+    def do_handshake(self, _):
+        self.handshake(self.conn())
+
+    def do_proxy_v2(self, spec):
+        self.conn().send(proxy_header.v2(**{k: self.run.layout.fill(v) if isinstance(v, str) else v
+                                            for k, v in spec.items()}))
+
+    def do_pieces(self, arg):
+        """Send a text in pieces of so many bytes: {of: 1, raw: text}."""
+        data = self.run.layout.fill(arg["raw"]).encode("latin-1")
+        for at in range(0, len(data), arg["of"]):
+            self.conn().send(data[at:at + arg["of"]],
+                             methods_of(data) if at + arg["of"] >= len(data) else ())
 
     def do_response(self, n):
         self.due[self.current] += int(n)

@@ -88,11 +88,11 @@ class Connection:
     `state` is open, eof, rst or refused; `received` is everything that came.
     """
 
-    def __init__(self, port, used=()):
+    def __init__(self, port, used=(), source="127.0.0.1", address="127.0.0.1"):
         """Connect to a port of the subject, from a local port that is not in `used`."""
         while True:
             self.sock = socket.socket()
-            self.sock.bind(("127.0.0.1", 0))
+            self.sock.bind((source, 0))
             self.port = self.sock.getsockname()[1]
             if self.port not in used and self.port > 9999:
                 break
@@ -105,7 +105,7 @@ class Connection:
         self.state = "open"
         self.methods = []
         try:
-            self.sock.connect(("127.0.0.1", port))
+            self.sock.connect((address, port))
         except ConnectionRefusedError:
             self.state = "refused"
         except ConnectionResetError:
@@ -134,10 +134,13 @@ class Connection:
             self.state = "rst"
             return True
         if data:
-            self.received += data
+            self._take(data)
         else:
             self.state = "eof"
         return True
+
+    def _take(self, data):
+        self.received += data
 
     def _advance(self):
         """Count complete final responses; true when the received bytes end at a boundary."""

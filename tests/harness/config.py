@@ -9,6 +9,10 @@ clusters    {} means STATIC with one endpoint: the scripted upstream of the same
 filters     HTTP filters before the router, each {short name: its fields} and further members of the
             filter (`disabled: true`); `per_filter` of routes and hosts likewise, by short name.
 network     network filters before the last one, likewise.
+says        the text that a listener or chain answers to everything, instead of routes.
+tls         of a listener, chain or cluster: see tls_config.py.
+chains      filter chains of a listener: its own short form with `match` and `name`; `default_chain`.
+inspect     listener filters, each a short name or {short name: its fields}.
 endpoints   names of upstreams, `refused` (nobody listens), `blackhole` (connecting never ends),
             or a dict with `upstream:` plus fields of LbEndpoint.
 Numbers of ports are written as "{name}" and replaced by a Layout when a subject is started.
@@ -17,6 +21,7 @@ Numbers of ports are written as "{name}" and replaced by a Layout when a subject
 import copy
 import re
 
+from . import certs, tls_config
 from .ports import Blackhole, Port
 from .upstream import Upstream
 
@@ -31,6 +36,10 @@ HTTP_FILTERS = {"rbac": "rbac.v3.RBAC", "fault": "fault.v3.HTTPFault", "cors": "
 ROUTE_FILTERS = {**HTTP_FILTERS, "rbac": "rbac.v3.RBACPerRoute", "cors": "cors.v3.CorsPolicy",
                  "jwt_authn": "jwt_authn.v3.PerRouteConfig"}
 NETWORK_FILTERS = {"rbac": "rbac.v3.RBAC"}
+LISTENER_FILTERS = {"tls_inspector": "tls_inspector.v3.TlsInspector",
+                    "http_inspector": "http_inspector.v3.HttpInspector",
+                    "proxy_protocol": "proxy_protocol.v3.ProxyProtocol",
+                    "original_dst": "original_dst.v3.OriginalDst"}
 
 HTTP_LOG = {
     "method": "%REQ(:METHOD)%", "path": "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%",
@@ -52,6 +61,13 @@ TCP_LOG = {
     "received": "%BYTES_RECEIVED%", "sent": "%BYTES_SENT%", "host": "%UPSTREAM_HOST%",
     "cluster": "%UPSTREAM_CLUSTER_RAW%", "protocol": "%PROTOCOL%",
     "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+    "_peer": "%DOWNSTREAM_DIRECT_REMOTE_PORT%", "_port": "%DOWNSTREAM_LOCAL_PORT%",
+}
+LISTENER_LOG = {
+    "log": "listener", "chain": "%FILTER_CHAIN_NAME%",
+    "details": "%CONNECTION_TERMINATION_DETAILS%",
+    "failure": "%DOWNSTREAM_TRANSPORT_FAILURE_REASON%",
+    "sni": "%REQUESTED_SERVER_NAME%",
     "_peer": "%DOWNSTREAM_DIRECT_REMOTE_PORT%", "_port": "%DOWNSTREAM_LOCAL_PORT%",
 }
 
@@ -134,6 +150,8 @@ def access_log(spec, base):
 
 def http_filter_chain(name, spec, first_cluster):
     routes = spec.get("routes", [f"/ -> {first_cluster}"])
+    if "says" in spec:
+        routes = [{"match": "/", "direct": [200, spec["says"]]}]
     hosts = spec.get("virtual_hosts") or [{"routes": routes}]
     hcm = {"@type": HCM, "stat_prefix": name, "delayed_close_timeout": "0.1s",
            "access_log": access_log(spec, HTTP_LOG),
@@ -155,15 +173,43 @@ def tcp_filter_chain(name, spec):
     return {"filters": [{"name": "envoy.filters.network.tcp_proxy", "typed_config": tcp}]}
 
 
-def listener(name, spec, first_cluster):
+def filter_chain(name, spec, first_cluster):
     chain = tcp_filter_chain(name, spec) if "tcp" in spec else \
         http_filter_chain(name, spec, first_cluster)
     chain["filters"] = [typed(f, "network", NETWORK_FILTERS)
                         for f in spec.get("network", [])] + chain["filters"]
-    chain = merged(chain, spec.get("chain"))
+    if "tls" in spec:
+        chain["transport_socket"] = tls_config.downstream(spec["tls"])
+    return merged(chain, spec.get("chain"))
+
+
+def named_chain(name, spec, first_cluster):
+    """A chain of several; what it does not say is as the listener's."""
+    chain = filter_chain(spec.get("name", name), spec, first_cluster)
+    if "name" in spec:
+        chain["name"] = spec["name"]
+    if "match" in spec:
+        chain["filter_chain_match"] = spec["match"]
+    return chain
+
+
+def listener(name, spec, first_cluster):
+    own = {k: v for k, v in spec.items() if k not in ("chains", "default_chain")}
     base = {"name": name, "stat_prefix": name,
-            "address": {"socket_address": {"address": "127.0.0.1", "port_value": f"{{{name}}}"}},
-            "filter_chains": [chain]}
+            "address": {"socket_address": {"address": "127.0.0.1", "port_value": f"{{{name}}}"}}}
+    if "inspect" in spec:
+        base["listener_filters"] = [typed(f if isinstance(f, dict) else {f: {}}, "listener",
+                                          LISTENER_FILTERS) for f in spec["inspect"]]
+    if "chains" in spec:
+        base["filter_chains"] = [named_chain(name, {**own, **c}, first_cluster)
+                                 for c in spec["chains"]]
+    else:
+        base["filter_chains"] = [filter_chain(name, spec, first_cluster)]
+    if "default_chain" in spec:
+        base["default_filter_chain"] = named_chain(name, {**own, **spec["default_chain"]},
+                                                   first_cluster)
+    if "listener_log" in spec:
+        base["access_log"] = [log_entry({**LISTENER_LOG, **(spec["listener_log"] or {})})]
     return merged(base, spec.get("listener"))
 
 
@@ -182,6 +228,8 @@ def endpoint(spec):
 def cluster(name, spec):
     spec = dict(spec or {})
     points = spec.pop("endpoints", [name])
+    if "tls" in spec:
+        spec["transport_socket"] = tls_config.upstream(spec.pop("tls"))
     base = {"name": name, "type": "STATIC", "connect_timeout": "1s",
             "load_assignment": {"cluster_name": name,
                                 "endpoints": [{"lb_endpoints": [endpoint(p) for p in points]}]}}
@@ -216,6 +264,10 @@ def names_in(config):
                 walk(value)
     walk(config)
     return list(dict.fromkeys(found))
+
+
+def needs_certificates(config):
+    return re.search(r"\{(certs|sha256 |sha1 |spki |pem )", str(config)) is not None
 
 
 class Layout:
@@ -266,6 +318,8 @@ class Layout:
                 for name, value in places.items():
                     node = node.replace("{" + name + "}", value)
             return node
+        if needs_certificates(config):
+            places = {**certs.places(), **places}
         return walk(config)
 
     def stop(self):

@@ -4,16 +4,24 @@
 HTTP mode: each request takes the next behaviour of the script ("ok" when the script is empty).
 TCP mode: each connection takes one.  A function as the mode serves its connections itself,
 unrecorded.  Else everything received is kept, byte for byte, with the number
-of the connection on which it came.
+of the connection on which it came. With `tls` it is a TLS server:
+
+    cert      a name of certs.py (default server)
+    ca        whose clients it asks for, and insists on; optional: it does not insist
+    alpn      protocols
+    version   "1.3", or [lowest, highest]
 """
 
 import collections
 import re
 import socket
+import ssl
 import struct
 import threading
 import time
 
+from . import certs
+from .tls_client import VERSIONS
 
 class Behaviour:
     """What to send for one request, and what to do with the connection afterwards.
@@ -155,6 +163,27 @@ def behaviour(spec):
 Seen = collections.namedtuple("Seen", "server conn raw")
 
 
+def server_context(cert="server", ca=None, optional=False, alpn=None, version=None, tickets=True):
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    made.load_cert_chain(f"{certs.usual()}/{cert}.pem", f"{certs.usual()}/{cert}.key")
+    lowest, highest = version if isinstance(version, list) else (version or "1.2", version or "1.3")
+    made.minimum_version, made.maximum_version = VERSIONS[lowest], VERSIONS[highest]
+    if ca:
+        made.load_verify_locations(f"{certs.usual()}/{ca}.pem")
+        made.verify_mode = ssl.CERT_OPTIONAL if optional else ssl.CERT_REQUIRED
+    if alpn:
+        made.set_alpn_protocols(alpn)
+    if not tickets:
+        made.options |= ssl.OP_NO_TICKET
+        made.num_tickets = 0
+
+    def asked(sock, name, _):
+        if name:
+            sock.kobune_note["sni"] = name
+    made.sni_callback = asked
+    return made
+
+
 class Reader:
     """Reads one HTTP/1 request after the other from a socket and keeps the raw bytes."""
 
@@ -232,9 +261,11 @@ class Gate:
 class Upstream:
     """One listening scripted server; `number` is its port."""
 
-    def __init__(self, name="up", mode="http"):
+    def __init__(self, name="up", mode="http", tls=None):
         self.name = name
         self.mode = mode
+        self.context = server_context(**tls) if tls is not None else None
+        self.tls = {}
         self.script = collections.deque()
         self.default = None
         self.seen = []
@@ -323,18 +354,43 @@ class Upstream:
                 self.live[number] = sock
                 self.peers[peer[1]] = number
                 self.lock.notify_all()
-            serve = {"http": self._serve_http, "tcp": self._serve_tcp}.get(self.mode, self._serve_own)
+            serve = {"http": self._serve_http, "tcp": self._serve_tcp,
+                     "plain": self._serve_plain}.get(self.mode, self._serve_own)
             threading.Thread(target=self._serve, args=(serve, sock, number), daemon=True).start()
+
+    def _secure(self, sock, number):
+        """The TLS server's handshake; what became of it is in `tls`."""
+        note = self.tls[number] = {}
+        sock = self.context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+        sock.kobune_note = note
+        with self.lock:
+            self.live[number] = sock
+        try:
+            sock.do_handshake()
+        except (ssl.SSLError, OSError) as error:
+            note["refused"] = getattr(error, "reason", None) or type(error).__name__
+            self._record(number, b"")
+            raise
+        note.update(version=sock.version(), cipher=sock.cipher()[0])
+        if sock.selected_alpn_protocol():
+            note["alpn"] = sock.selected_alpn_protocol()
+        if sock.session_reused:
+            note["reused"] = True
+        if sock.getpeercert(True):
+            note["cert"] = certs.name_of(sock.getpeercert(True))
+        return sock
 
     def _serve(self, serve, sock, number):
         then = "close"
         try:
+            if self.context:
+                sock = self._secure(sock, number)
             then = serve(sock, number)
         except (OSError, EOFError):
             pass
         finally:
             with self.lock:
-                self.live.pop(number, None)
+                sock = self.live.pop(number, sock)
                 if then == "rst":
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 sock.close()
@@ -353,6 +409,15 @@ class Upstream:
 
     def _serve_own(self, sock, number):
         self.mode(sock)
+        return "close"
+
+    def _serve_plain(self, sock, number):
+        """What a server without TLS says to a ClientHello; nothing is recorded."""
+        sock.recv(65536)
+        sock.sendall(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        sock.shutdown(socket.SHUT_WR)
+        while sock.recv(65536):
+            pass
         return "close"
 
     def _serve_http(self, sock, number):

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Headers of the PROXY protocol, version 2, written by hand."""
+
+import ipaddress
+import struct
+
+SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
+FAMILIES = {"unspec": 0x00, "tcp4": 0x11, "udp4": 0x12, "tcp6": 0x21, "udp6": 0x22, "unix": 0x31}
+
+
+def v2(source="192.0.2.1:1000", target="198.51.100.2:2000", command="proxy", family=None,
+       tlvs=None, version=2, length=None, extra=""):
+    """One header; `tlvs` is {type: text}, `length` and `extra` are for broken ones."""
+    where = b""
+    src, dst = address(source), address(target)
+    family = family or ("tcp6" if src[0].version == 6 else "tcp4")
+    if family.endswith(("4", "6")):
+        where = src[0].packed + dst[0].packed + struct.pack("!HH", src[1], dst[1])
+    elif family == "unix":
+        where = b"\0" * 216
+    body = where + b"".join(tlv(int(kind), text) for kind, text in (tlvs or {}).items())
+    body += extra.encode("latin-1")
+    command = {"local": 0, "proxy": 1}.get(command, command)
+    return SIGNATURE + struct.pack("!BBH", version << 4 | command, FAMILIES.get(family, family),
+                                   len(body) if length is None else length) + body
+
+
+def tlv(kind, text):
+    data = text.encode("latin-1")
+    return struct.pack("!BH", kind, len(data)) + data
+
+
+def address(text):
+    host, _, port = text.rpartition(":")
+    return ipaddress.ip_address(host.strip("[]")), int(port)
