@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One socket, downstream or upstream: reading with back-pressure, buffered writing with watermarks,
  * half-close, the ways to close, and the transport socket (raw, TLS) between the queue and the
- * descriptor. Implemented in proxy/network/connection.c. Everything runs on the connection's
- * worker. */
+ * descriptor. Implemented in proxy/network/connection.c and connection_close.c. Everything runs on
+ * the connection's worker. */
 #pragma once
 
 #include "base/sock.h"
@@ -93,7 +93,7 @@ struct kb_conn {
     uint16_t stat_delayed_close;    /* 0: not counted */
     size_t counted_in, counted_out; /* what the *_buffered gauges show of this connection */
     unsigned read_disable_count;
-    uint8_t state;   /* enum conn_state of connection.c */
+    uint8_t state;   /* enum kb_conn_state of connection_internal.h */
     bool end_sent;   /* FIN sent or to be sent after `out` */
     bool end_wanted; /* half-close asked for */
     bool end_received;
