@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The router filter (envoy.filters.http.router) and its attempts: shared by router.c,
- * router_upstream.c and upstream_request.c only. */
+ * router_host.c, router_upstream.c and upstream_request.c only. */
 #pragma once
 
 #include "proxy/api/codec.h"
@@ -146,6 +146,14 @@ void kb_router_on_reset(struct kb_router *router, enum kb_reset_reason reason,
                         struct kb_str transport_failure);
 void kb_router_on_per_try_timeout(struct kb_router *router, bool idle);
 void kb_router_on_max_duration(struct kb_router *router);
+
+/* ---- router_host.c ---- */
+
+/* The host of the next attempt, remembered as tried; NULL: there is none. Sets what the transport
+ * socket needs to know of the request. */
+struct kb_host *kb_router_host_choose(struct kb_router *router);
+/* Adds the cookies that hash policies made to the answer. */
+void kb_router_cookies_set(const struct kb_router *router, struct kb_header_map *headers);
 
 /* ---- upstream_request.c ---- */
 

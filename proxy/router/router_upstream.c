@@ -1,171 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The upstream half of the router filter: attempts, retries, the answer on its way back, failures
  * and timeouts. */
-#include <xxhash.h>
-
 #include "proxy/api/runtime.h"
-#include "proxy/api/transport_socket.h"
 #include "proxy/router/internal_redirect.h"
 #include "proxy/router/shadow.h"
 
 /* ---- attempts ---- */
 
-static bool host_rejected(void *arg, const struct kb_host *host)
-{
-    struct kb_router *router = KB_CAST(arg, kb_router);
-    const struct kb_retry_policy *policy = router->route->retry;
-
-    if (policy == NULL || router->attempts < 2) {
-        return false;
-    }
-    if (policy->omit_canary_hosts && host->canary) {
-        return true;
-    }
-    for (uint32_t i = 0; policy->previous_hosts && i < router->tried_count; i++) {
-        if (router->tried_hosts[i] == host) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static void host_tried(struct kb_router *router, const struct kb_host *host)
-{
-    if (!router->retry_enabled) {
-        return;
-    }
-    if (router->tried_count == router->tried_cap) {
-        uint32_t cap = KB_MAX(router->tried_cap * 2, 4u);
-        const struct kb_host **grown =
-            kb_arena_alloc(router->arena, cap * sizeof(*grown), sizeof(void *));
-
-        if (router->tried_count > 0) {
-            memcpy(grown, router->tried_hosts, router->tried_count * sizeof(*grown));
-        }
-        router->tried_hosts = grown;
-        router->tried_cap = cap;
-    }
-    router->tried_hosts[router->tried_count++] = host;
-}
-
-/* The value is the same for all requests of a connection, so that those that race get one cookie.
- */
-static struct kb_str cookie_add(void *arg, const struct kb_hash_cookie *cookie)
-{
-    struct kb_router *router = KB_CAST(arg, kb_router);
-    const struct kb_connection_info *connection = router->info->connection;
-    char remote[KB_ADDR_TEXT_MAX], local[KB_ADDR_TEXT_MAX];
-    struct kb_router_cookie *added = KB_ARENA_NEW(router->arena, struct kb_router_cookie);
-    struct kb_str value;
-
-    if (connection == NULL) {
-        return KB_STR_NULL;
-    }
-    value = kb_str_printf(router->arena, "%.*s%.*s",
-                          KB_STR_ARG(kb_addr_text(&connection->remote, remote)),
-                          KB_STR_ARG(kb_addr_text(&connection->local, local)));
-    value =
-        kb_str_printf(router->arena, "%016llx", (unsigned long long)XXH64(value.p, value.len, 0));
-    added->text = kb_hash_cookie_text(cookie, value, router->arena);
-    added->next = router->cookies;
-    router->cookies = added;
-    return value;
-}
-
-static bool request_hash(void *arg, uint64_t *hash)
-{
-    struct kb_router *router = KB_CAST(arg, kb_router);
-
-    return kb_route_hash(router->route, router->request, router->info, cookie_add, router, hash);
-}
-
-static void cookies_set(const struct kb_router *router, struct kb_header_map *headers)
-{
-    for (const struct kb_router_cookie *cookie = router->cookies; cookie != NULL;
-         cookie = cookie->next) {
-        kb_header_map_add_id(headers, KB_HDR_SET_COOKIE, cookie->text);
-    }
-}
-
-/* The host of an authority, without its port; *is_ip says whether it is no name. */
-static struct kb_str authority_host(struct kb_str authority, bool *is_ip)
-{
-    struct kb_str host = authority;
-    struct kb_addr addr;
-    const char *colon;
-
-    if (authority.p == NULL || authority.len == 0) {
-        *is_ip = false;
-        return authority;
-    }
-    colon = memrchr(authority.p, ':', authority.len);
-    if (authority.p[0] == '[') {
-        *is_ip = true;
-        colon = memchr(authority.p, ']', authority.len);
-        return colon == NULL ? authority
-                             : kb_str_make(authority.p + 1, (size_t)(colon - authority.p) - 1);
-    }
-    if (colon != NULL) {
-        host = kb_str_first(authority, (size_t)(colon - authority.p));
-    }
-    *is_ip = kb_addr_from_ip(&addr, host, 0) == 0;
-    return host;
-}
-
-/* auto_sni and auto_san_validation: the name comes from the request. */
-static KB_NOINLINE void transport_options_set(struct kb_router *router)
-{
-    const struct kb_cluster *cluster = router->cluster->cluster;
-    const struct kb_transport_socket_options *before = router->info->transport_options;
-    struct kb_transport_socket_options *options =
-        KB_ARENA_NEW(router->arena, struct kb_transport_socket_options);
-    struct kb_str *host = KB_ARENA_NEW(router->arena, struct kb_str);
-    bool is_ip;
-
-    *host = kb_str_dup(router->arena, authority_host(router->request->authority, &is_ip));
-    if (before != NULL) {
-        *options = *before;
-    }
-    if (cluster->auto_sni && !is_ip && options->server_name.len == 0) {
-        options->server_name = *host;
-    }
-    if (cluster->auto_san_validation && options->verify_san_count == 0) {
-        options->verify_sans = host;
-        options->verify_san_count = 1;
-    }
-    router->info->transport_options = options;
-}
-
 void kb_router_attempt_start(struct kb_router *router)
 {
-    struct kb_lb_request lb = {
-        .headers = router->request,
-        .info = router->info,
-    };
     struct kb_host *host;
 
-    if (KB_UNLIKELY(router->route->policies != NULL) && router->route->policies->hash != NULL) {
-        lb.hash = request_hash;
-        lb.hash_arg = router;
-    }
-
-    if (KB_UNLIKELY(router->cluster->cluster->auto_sni ||
-                    router->cluster->cluster->auto_san_validation) &&
-        router->attempts == 1) {
-        transport_options_set(router);
-    }
-    if (KB_UNLIKELY(router->attempts > 1)) {
-        lb.reject_host = host_rejected;
-        lb.reject_arg = router;
-        lb.max_attempts = router->retry.host_selection_attempts;
-    }
     router->info->attempt_count = router->attempts;
-    host = kb_cluster_local_choose_host(router->cluster, &lb);
+    host = kb_router_host_choose(router);
     if (host == NULL) {
         kb_router_reply_no_host(router);
         return;
     }
-    host_tried(router, host);
     kb_upstream_request_start(router, host);
 }
 
@@ -402,7 +253,9 @@ void kb_router_on_headers(struct kb_router *router, struct kb_header_map *header
     }
     kb_router_charge_code(router, headers->status, headers, upstream, false);
     service_time_set(router, headers);
-    cookies_set(router, headers);
+    if (KB_UNLIKELY(router->cookies != NULL)) {
+        kb_router_cookies_set(router, headers);
+    }
     router->info->response_code = headers->status;
     router->info->response_code_details = KB_STR("via_upstream");
     kb_route_finalize_response(router->route, router->choice, router->request, headers,
