@@ -215,12 +215,14 @@ static bool body_read(struct exchange *exchange, struct kb_buf *in)
 {
     struct kb_workload *peer;
     struct kb_filter_state_item item = {.type = &kb_workload_state_type};
+    struct kb_str body;
 
     if (in->len < exchange->body_len) {
         return false;
     }
-    if (kb_peer_preface_read(kb_buf_pullup(in, exchange->body_len), &exchange->config->labels,
-                             &peer) != 0) {
+    /* Behind it the first bytes of the application may stand already. */
+    body = kb_str_make(kb_buf_pullup(in, exchange->body_len).p, exchange->body_len);
+    if (kb_peer_preface_read(body, &exchange->config->labels, &peer) != 0) {
         count(exchange, HEADER_NOT_FOUND);
         peer_unknown(exchange);
         return true;
