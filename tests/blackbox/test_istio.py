@@ -3,11 +3,12 @@
 
 import base64
 import json
+import struct
 
 import pytest
-from google.protobuf import struct_pb2
+from google.protobuf import any_pb2, struct_pb2
 
-from tests.blackbox.test_tls import downstream, roots, upstream
+from tests.blackbox.test_tls import Client, client_context, downstream, roots, upstream
 from tests.harness.config import ROUTER, TCP, log_entry
 
 STRUCT = "type.googleapis.com/udpa.type.v1.TypedStruct"
@@ -321,13 +322,12 @@ def tcp_pair(server_protocols):
                     "filter_chains": [{"filters": chain("up", EXCHANGE), "transport_socket": server}]}}}}
 
 
-@pytest.mark.parametrize("exchanged,size", [(True, 70000), (True, 5), (False, 70000)])
-def test_connections_tell_who_they_are(rig, exchanged, size):
-    """The first bytes come with the preface in one read; these could not be part of a message."""
+@pytest.mark.parametrize("exchanged", [True, False])
+def test_connections_tell_who_they_are(rig, exchanged):
     one = rig(tcp_pair(["istio-peer-exchange"] if exchanged else ["istio"]))
     conn = one.connect()
-    conn.send(b"l" * size)
-    assert conn.wait_bytes(size) and set(conn.received) == {ord("l")}, "nothing else reaches either end"
+    conn.send(b"x" * 70000)
+    assert conn.wait_bytes(70000) and set(conn.received) == {ord("x")}, "nothing else reaches either end"
     conn.close()
     found = one.proxy.stats("metadata_exchange")
     assert [found["metadata_exchange." + n] for n in ("alpn_protocol_found", "metadata_added",
@@ -339,13 +339,42 @@ def test_connections_tell_who_they_are(rig, exchanged, size):
     one.proxy.wait_for("both sides", lambda: len(reported(one, "istio_tcp_connections_closed_total")) == 2)
     out = reported(one, "istio_tcp_connections_closed_total")
     for name in ("sent", "received"):
-        assert [v for _, v in reported(one, f"istio_tcp_{name}_bytes_total").values()] == [str(size)] * 2
+        assert [v for _, v in reported(one, f"istio_tcp_{name}_bytes_total").values()] == ["70000", "70000"]
     source, destination = out["source"][0], out["destination"][0]
     assert source["destination_workload"] == destination["source_workload"] == (want or "unknown")
     for labels in (source, destination):
         assert (labels["source_principal"], labels["destination_principal"]) == (CLIENT, SERVER)
     assert (source["connection_security_policy"], destination["connection_security_policy"]) == (
         "unknown", "mutual_tls")
+
+
+def preface(workload):
+    told = struct_pb2.Struct()
+    told.update({"x-envoy-peer-metadata": {"WORKLOAD_NAME": workload}, "x-envoy-peer-metadata-id": "a"})
+    packed = any_pb2.Any()
+    packed.Pack(told)
+    return struct.pack("!II", 0x3D230467, packed.ByteSize()) + packed.SerializeToString()
+
+
+@pytest.mark.parametrize("first", [400, 8, 3])
+def test_preface_and_first_bytes_in_one_piece(rig, first):
+    """What follows the preface is the application's, and no message."""
+    one = rig(tcp_pair(["istio-peer-exchange"]))
+    context = client_context()
+    context.set_alpn_protocols(["istio-peer-exchange"])
+    client = Client(one.port("inbound"), context)
+    data = preface("red") + b"hello"
+    client.sock.sendall(data[:first])
+    if first < len(data):
+        client.sock.sendall(data[first:])
+    got = b""
+    while not got.endswith(b"hello"):
+        got += client.more()
+    assert got.startswith(struct.pack("!I", 0x3D230467))
+    client.close()
+    one.up.wait_seen(1)
+    assert one.up.take_seen()[0].raw.startswith(b"hello<")
+    assert log_lines(one, 1)[one.port("inbound")]["down"] == "red"
 
 
 def test_requests_over_mutual_tls(rig):
