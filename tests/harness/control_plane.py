@@ -14,15 +14,18 @@ CLUSTER = TYPE + "config.cluster.v3.Cluster"
 LISTENER = TYPE + "config.listener.v3.Listener"
 ROUTE = TYPE + "config.route.v3.RouteConfiguration"
 EXTENSION = TYPE + "config.core.v3.TypedExtensionConfig"
+SECRET = TYPE + "extensions.transport_sockets.tls.v3.Secret"
 WILDCARD = (CLUSTER, LISTENER)
 BYTES_MAX = 512 * 1024 * 1024
 
 
 class ControlPlane:
-    """Serves `resources[type_url][name] = message`; `put` changes them and tells every stream."""
+    """Serves `resources[type_url][name] = message`; `put` changes them and tells every stream.
+    At a port of 127.0.0.1, or at a Unix socket, which is in reach of every network namespace."""
 
-    def __init__(self, port=0, credentials=None):
+    def __init__(self, port=0, credentials=None, path=None):
         self.credentials = credentials
+        self.path = path
         self.lock = threading.Lock()
         self.version = 0
         self.resources = {}
@@ -46,7 +49,7 @@ class ControlPlane:
             name: grpc.stream_stream_rpc_method_handler(
                 call, request.FromString, lambda message: message.SerializeToString())
             for name, (call, request) in methods.items()}),))
-        address = f"127.0.0.1:{port}"
+        address = f"unix:{self.path}" if self.path else f"127.0.0.1:{port}"
         port = (self.server.add_secure_port(address, self.credentials) if self.credentials
                 else self.server.add_insecure_port(address))
         self.server.start()

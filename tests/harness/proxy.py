@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Starts, watches and ends one proxy process: Kobune or the real Envoy, by path."""
 
+import contextlib
 import http.client
 import importlib.util
 import os
@@ -12,6 +13,8 @@ import time
 from pathlib import Path
 
 import yaml
+
+from .namespaces import SIDECAR_GROUP
 
 ROOT = Path(__file__).resolve().parents[2]
 REPORTS = re.compile(r"AddressSanitizer|LeakSanitizer|ThreadSanitizer|UndefinedBehaviorSanitizer"
@@ -85,11 +88,13 @@ class Proxy:
 
     `config` is a bootstrap as a dict, or a function that makes it from the subject's scratch
     directory; it is written to a YAML file there.  The admin listener is asked for on port 0 and
-    found through --admin-address-path.
+    found through --admin-address-path. It runs in `pod` if one is given, where what it sends is not
+    captured.
     """
 
     def __init__(self, binary, config, args=(), concurrency=1, name="proxy", start=True,
-                 wait_ready=True):
+                 wait_ready=True, pod=None):
+        self.pod = pod
         self.binary = Path(binary)
         self.scratch = tempfile.TemporaryDirectory(prefix=f"kb-{name}-")
         self.dir = Path(self.scratch.name)
@@ -122,10 +127,11 @@ class Proxy:
             self.kill()
 
     def start(self):
-        with open(self.stderr_file, "wb") as err:
+        identity = {"group": SIDECAR_GROUP} if self.pod else {}
+        with open(self.stderr_file, "wb") as err, self.pod or contextlib.nullcontext():
             self.process = subprocess.Popen(
                 [str(self.binary), *self.args], stdin=subprocess.DEVNULL, stdout=err, stderr=err,
-                env=sanitizer_env(), cwd=self.dir)
+                env=sanitizer_env(), cwd=self.dir, **identity)
 
     def stderr(self):
         return self.stderr_file.read_text(errors="replace")
@@ -174,6 +180,10 @@ class Proxy:
 
     def admin(self, path, method="GET"):
         """One admin request: (status, body).  Keeps its connection."""
+        with self.pod or contextlib.nullcontext():
+            return self._ask_admin(path, method)
+
+    def _ask_admin(self, path, method):
         for attempt in (1, 2):
             if self._admin is None:
                 self._admin = http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=20)

@@ -259,9 +259,9 @@ class Gate:
 
 
 class Upstream:
-    """One listening scripted server; `number` is its port."""
+    """One listening scripted server; `number` is its port, `callers` are the addresses it saw."""
 
-    def __init__(self, name="up", mode="http", tls=None):
+    def __init__(self, name="up", mode="http", tls=None, address="127.0.0.1", port=0):
         self.name = name
         self.mode = mode
         self.context = server_context(**tls) if tls is not None else None
@@ -271,6 +271,7 @@ class Upstream:
         self.seen = []
         self.accepted = 0
         self.peers = {}
+        self.callers = set()
         self.live = {}
         self.lock = threading.Condition()
         self.gate = Gate()
@@ -278,9 +279,9 @@ class Upstream:
         self.listener = socket.socket()
         self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         while True:
-            self.listener.bind(("127.0.0.1", 0))
+            self.listener.bind((address, port))
             self.number = self.listener.getsockname()[1]
-            if self.number > 9999:
+            if port or self.number > 9999:
                 break
         self.listener.listen(1024)
         threading.Thread(target=self._accept, daemon=True).start()
@@ -353,6 +354,7 @@ class Upstream:
                 number = self.accepted
                 self.live[number] = sock
                 self.peers[peer[1]] = number
+                self.callers.add(peer[0])
                 self.lock.notify_all()
             serve = {"http": self._serve_http, "tcp": self._serve_tcp,
                      "plain": self._serve_plain}.get(self.mode, self._serve_own)
