@@ -11,8 +11,8 @@ import pytest
 from tests.harness import namespaces
 from tests.harness.client import Connection
 from tests.harness.mesh import (BYTES_SERVICE, ELSEWHERE, IDENTITY, PERMISSIVE, SERVES, SERVICE, SNIFFED, STRICT,
-                                TCP_PORT, Mesh)
-from tests.harness.proxy import envoy_path
+                                TCP_PORT, Mesh, filter_of, http, listener, socket_address)
+from tests.harness.proxy import Proxy, envoy_path
 from tests.harness.upstream import wait_until
 
 pytestmark = pytest.mark.skipif(namespaces.missing() is not None, reason=f"pods: {namespaces.missing()}")
@@ -151,6 +151,48 @@ def test_a_pod_calls_itself(mesh):
     one = mesh()
     assert status(get(one.calls.pod, SERVES, PERMISSIVE)) == 200
     assert one.apps[PERMISSIVE].callers == {"127.0.0.6"}
+
+
+def answering(name, address, port, **more):
+    """A listener that says its name."""
+    return listener(name, address, port, [{"filters": http(None, "/dev/null", direct=name)}], **more)
+
+
+def redirected(binary):
+    """Which listener answers for each address: (address, port) -> its name, or how that ended."""
+    network = namespaces.Network()
+    try:
+        pod = network.pod("10.11.0.1")
+        quiet = {"bind_to_port": False}
+        config = {"admin": {"address": socket_address("127.0.0.1", 0)}, "static_resources": {"listeners": [
+            answering("outbound", "0.0.0.0", namespaces.OUTBOUND_PORT, use_original_dst=True),
+            answering("exact", "10.96.0.10", 8000, **quiet),
+            answering("any address", "0.0.0.0", 8000, **quiet),
+            answering("bound", "10.96.0.10", 8001, freebind=True),
+            answering("another exact", "10.96.0.11", 8002, **quiet),
+            answering("its own port", "10.96.0.11", namespaces.OUTBOUND_PORT, **quiet),
+            answering("with filter", "0.0.0.0", 8003, **quiet, listener_filters=[
+                filter_of("listener", "original_dst", "OriginalDst")]),
+            answering("hands over", "0.0.0.0", 8004, **quiet, use_original_dst=True)]}}
+        with Proxy(binary, config, pod=pod) as proxy:
+            asked = [(f"10.96.0.{host}", port) for host in (10, 11) for port in (8000, 8001, 8002, 8003, 8004, 9000)]
+            asked += [("10.96.0.11", namespaces.OUTBOUND_PORT), ("10.11.0.1", 8000), ("127.0.0.1", 8000)]
+            answers = {to: get(pod, *to) for to in asked}
+            stats = proxy.stats(r"^listener\..*downstream_cx_total$")
+        return ({to: conn.received.partition(b"\r\n\r\n")[2].decode() or conn.state for to, conn in answers.items()},
+                {name: value for name, value in stats.items() if "admin" not in name})
+    finally:
+        network.close()
+
+
+def test_which_listener_a_redirected_connection_gets(binary):
+    """The same as with the real Envoy where that is installed."""
+    answers, counted = redirected(binary)
+    assert answers["10.96.0.10", 8000] == "exact" and answers["10.96.0.11", 8000] == "any address"
+    assert answers["10.96.0.11", 8002] == "another exact" and answers["10.96.0.10", 8002] == "outbound"
+    assert answers["10.96.0.10", 9000] == "outbound"
+    if envoy_path() not in (None, binary):
+        assert (answers, counted) == redirected(envoy_path())
 
 
 # Istio's own filters, which only Kobune has
