@@ -223,6 +223,8 @@ void kb_stream_duration_refresh(struct kb_stream *stream);
 /* Makes the filters; false when the request has a route and asks for an upgrade, or is CONNECT,
  * that is not enabled. */
 bool kb_stream_filters_create(struct kb_stream *stream);
+/* The request is answered before it got to filters: they see the answer, and count it. */
+void kb_stream_filters_create_for_answer(struct kb_stream *stream);
 void kb_stream_filters_decode_headers(struct kb_stream *stream, bool end_stream);
 void kb_stream_filters_decode_data(struct kb_stream *stream, struct kb_buf *data, bool end_stream);
 void kb_stream_filters_decode_trailers(struct kb_stream *stream);

@@ -123,26 +123,12 @@ static KB_NOINLINE struct kb_hcm_filter filter_discovered(struct kb_stream *stre
     return found;
 }
 
-bool kb_stream_filters_create(struct kb_stream *stream)
+static void filters_make(struct kb_stream *stream, const struct kb_hcm_filter_chain *chain)
 {
     size_t count = 0;
     bool encodes;
     struct kb_hcm_filter discovered;
-    const struct kb_hcm_filter_chain *chain = &stream->hcm->config->chain;
-    struct kb_str upgrade = kb_header_map_value_id(&stream->request, KB_HDR_UPGRADE);
 
-    if (KB_UNLIKELY(upgrade.p != NULL || stream->connect_request)) {
-        chain = upgrade_chain(stream, upgrade.p != NULL ? upgrade : KB_STR("CONNECT"));
-        if (chain == NULL) {
-            /* A request to upgrade has no end that could have come. */
-            stream->remote_complete = false;
-            if (stream->route != NULL) {
-                return false;
-            }
-            /* The filters will say that there is no route. */
-            chain = &stream->hcm->config->chain;
-        }
-    }
     stream->filters =
         kb_arena_alloc(&stream->arena, chain->count * sizeof(*stream->filters), sizeof(void *));
     encodes = chain->encodes;
@@ -169,7 +155,32 @@ bool kb_stream_filters_create(struct kb_stream *stream)
     if (KB_UNLIKELY(count == 0)) {
         kb_stream_cluster_refresh(stream);
     }
+}
+
+bool kb_stream_filters_create(struct kb_stream *stream)
+{
+    const struct kb_hcm_filter_chain *chain = &stream->hcm->config->chain;
+    struct kb_str upgrade = kb_header_map_value_id(&stream->request, KB_HDR_UPGRADE);
+
+    if (KB_UNLIKELY(upgrade.p != NULL || stream->connect_request)) {
+        chain = upgrade_chain(stream, upgrade.p != NULL ? upgrade : KB_STR("CONNECT"));
+        if (chain == NULL) {
+            /* A request to upgrade has no end that could have come. */
+            stream->remote_complete = false;
+            if (stream->route != NULL) {
+                return false;
+            }
+            /* The filters will say that there is no route. */
+            chain = &stream->hcm->config->chain;
+        }
+    }
+    filters_make(stream, chain);
     return true;
+}
+
+void kb_stream_filters_create_for_answer(struct kb_stream *stream)
+{
+    filters_make(stream, &stream->hcm->config->chain);
 }
 
 /* Headers to the filters from index `from` on. */

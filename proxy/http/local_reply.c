@@ -104,6 +104,9 @@ void kb_stream_send_local_reply(struct kb_stream *stream, unsigned status, struc
         kb_stream_reset(stream);
         return;
     }
+    if (stream->filters == NULL) {
+        kb_stream_filters_create_for_answer(stream);
+    }
     headers = KB_ARENA_NEW(&stream->arena, struct kb_header_map);
     kb_header_map_init(headers, &stream->arena);
     headers->status = (uint16_t)status;

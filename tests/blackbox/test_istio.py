@@ -242,6 +242,22 @@ def test_failures_have_flags(rig):
     assert (labels["response_code"], labels["response_flags"]) == ("503", "UF")
 
 
+@pytest.mark.parametrize("request_bytes,code,host", [
+    (b"GET / HTTP/1.1\r\n\r\n", "400", "unknown"),
+    (b"GET / HTTP/1.1\r\nhost: h.test\r\nbad name: 1\r\n\r\n", "400", "unknown"),
+    (b"OPTIONS * HTTP/1.1\r\nhost: h.test\r\n\r\n", "404", "h.test"),
+    (b"GET / HTTP/1.1\r\nhost: h.test\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n", "403", "h.test"),
+])
+def test_requests_that_reach_no_filter_are_counted(rig, request_bytes, code, host):
+    one = rig({"bootstrap": {"node": NODE}, "listeners": {"main": {"hcm": filters(OUTBOUND, stats())}}})
+    conn = one.connect()
+    conn.send(request_bytes)
+    assert conn.wait_responses(1) and b" " + code.encode() + b" " in conn.received
+    assert b"x-envoy-peer" not in conn.received
+    labels, value = reported(one, "istio_requests_total")["source"]
+    assert (labels["response_code"], labels["destination_service"], value) == (code, host, "1")
+
+
 def test_metrics_and_labels_left_out(rig):
     one = rig({"bootstrap": {"node": NODE}, "listeners": {"main": {"hcm": filters(stats(metrics=[
         {"name": "request_bytes", "drop": True},
