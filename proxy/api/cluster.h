@@ -14,9 +14,17 @@ enum kb_priority { KB_PRIORITY_DEFAULT, KB_PRIORITY_HIGH, KB_PRIORITY_COUNT };
 
 /* What is spoken on a pool's connections. */
 enum kb_pool_kind {
-    KB_POOL_HTTP1,
+    KB_POOL_HTTP,  /* what the cluster's own options say */
+    KB_POOL_HTTP2, /* because the client speaks it, where the cluster leaves that to the client */
     KB_POOL_TCP, /* bytes as they come: one user a connection */
     KB_POOL_KIND_COUNT
+};
+
+/* Which HTTP a cluster's hosts are spoken to in (HttpProtocolOptions.upstream_protocol_options). */
+enum kb_cluster_http {
+    KB_CLUSTER_HTTP1,
+    KB_CLUSTER_HTTP2,
+    KB_CLUSTER_HTTP_DOWNSTREAM, /* the client's; HTTP/1 when it has not HTTP/2 */
 };
 
 /* Limits of one routing priority (circuit_breakers.thresholds). */
@@ -94,6 +102,7 @@ struct kb_cluster {
         bool override_stream_error;
         bool allow_chunked_length;
     } http1;
+    enum kb_cluster_http http_protocol;
     struct { /* Http2ProtocolOptions; zeros: Envoy's defaults */
         bool enabled;
         uint32_t hpack_table_bytes;

@@ -421,7 +421,7 @@ struct kb_h2_stream *kb_grpc_conn_open_stream(struct kb_grpc_conn *conn,
 {
     struct kb_stat_block *stats = stats_of(conn);
     struct kb_h2_stream *stream =
-        kb_h2_stream_open(conn->session, headers, false, callbacks, owner);
+        kb_h2_stream_open(conn->session, headers, false, callbacks, owner, NULL);
     uint32_t max = cluster_of(conn)->max_requests_per_connection;
 
     if (stream == NULL) {

@@ -185,7 +185,7 @@ static void ended(struct kb_grpc_stream *stream, const struct kb_header_map *tra
     close_by_us(stream, status.len == 0 ? KB_GRPC_UNKNOWN : status_parse(status), message);
 }
 
-static void h2_on_headers(void *owner, const struct kb_header_map *headers, bool end_stream)
+static void h2_on_headers(void *owner, struct kb_header_map *headers, bool end_stream)
 {
     struct kb_grpc_stream *stream = stream_of(owner);
 
@@ -229,7 +229,7 @@ static void h2_on_data(void *owner, const char *bytes, size_t len)
     kb_grpc_conn_wake(stream->user.conn);
 }
 
-static void h2_on_end(void *owner, const struct kb_header_map *trailers)
+static void h2_on_end(void *owner, struct kb_header_map *trailers)
 {
     ended(stream_of(owner), trailers);
 }

@@ -24,23 +24,36 @@ struct kb_h2_settings {
     uint32_t max_header_bytes;        /* of a response's headers, and of its trailers: 60 KiB */
     uint32_t max_header_count;        /* 100 */
     uint32_t stream_out_bytes;        /* high watermark of what a stream keeps to send: 256 KiB */
-    uint32_t max_outbound_acks;       /* acknowledgements that may wait to be sent: 1000 */
+    bool authority_first; /* pseudo headers as Envoy has them of a HTTP/1 client: :authority, :path,
+                             :method, :scheme; else :method, :path, :authority, :scheme */
+    uint32_t max_outbound_acks; /* acknowledgements that may wait to be sent: 1000 */
     struct kb_h2_guard_limits guard;
 };
 
-/* What a stream tells; none may be NULL. A stream may be closed (kb_h2_stream_close) from within
- * any; the session may not be destroyed from within. */
+/* What a stream tells; none may be NULL but where it is said. A stream may be closed
+ * (kb_h2_stream_close) from within any; the session may not be destroyed from within. */
 struct kb_h2_stream_callbacks {
-    /* Final response headers; informational ones are skipped. Borrowed for the call. */
-    void (*on_headers)(void *owner, const struct kb_header_map *headers, bool end_stream);
+    /* An informational head; NULL: they are skipped. Borrowed for the call. */
+    void (*on_1xx)(void *owner, struct kb_header_map *headers);
+    /* Final response headers. Borrowed for the call, unless the stream was opened with an arena:
+     * then they live in it. */
+    void (*on_headers)(void *owner, struct kb_header_map *headers, bool end_stream);
     /* Some data (never empty); the window opens again with kb_h2_stream_consume. */
     void (*on_data)(void *owner, const char *bytes, size_t len);
+    /* A frame of data is complete and not the last; NULL: nobody asks. */
+    void (*on_data_done)(void *owner);
     /* Trailers, or NULL when the stream ended without. The last event unless on_reset follows. */
-    void (*on_end)(void *owner, const struct kb_header_map *trailers);
+    void (*on_end)(void *owner, struct kb_header_map *trailers);
     /* The stream ended before its time; the last event. */
     void (*on_reset)(void *owner, enum kb_reset_reason reason);
     /* What is kept to send fell to half of its high watermark. */
     void (*on_below_low)(void *owner);
+};
+
+/* Bytes of one stream's frames, heads of frames included. */
+struct kb_h2_meter {
+    uint64_t wire_sent, wire_received;
+    uint64_t headers_sent, headers_received; /* of these, HEADERS and CONTINUATION */
 };
 
 /* What the connection's owner hears; from within kb_h2_session_receive. NULL members are allowed.
@@ -48,6 +61,8 @@ struct kb_h2_stream_callbacks {
 struct kb_h2_session_callbacks {
     void (*on_goaway)(void *owner, uint32_t error_code);
     void (*on_ping_ack)(void *owner);
+    /* The server's SETTINGS came: how many streams it takes at a time. */
+    void (*on_settings)(void *owner, uint32_t max_concurrent_streams);
     /* A stream of ours is over, its slot free; its owner was told before. */
     void (*on_stream_gone)(void *owner);
 };
@@ -57,6 +72,9 @@ struct kb_h2_session *kb_h2_session_create(const struct kb_h2_settings *settings
                                            const struct kb_h2_session_callbacks *callbacks,
                                            void *owner, struct kb_slice_source *slices,
                                            struct kb_stat_block *stats);
+/* The connection is lost: its streams hear on_reset(reason), and nothing is taken or sent any more.
+ * From within callbacks too. */
+void kb_h2_session_fail(struct kb_h2_session *session, enum kb_reset_reason reason);
 /* Streams that are left hear on_reset(reason) first. Not from within a callback. */
 void kb_h2_session_destroy(struct kb_h2_session *session, enum kb_reset_reason reason);
 
@@ -79,18 +97,25 @@ bool kb_h2_session_can_open(const struct kb_h2_session *session);
 uint32_t kb_h2_session_streams(const struct kb_h2_session *session);
 
 /* Opens a stream with the pseudo headers and headers of `headers` (copied), in that order; NULL
- * when kb_h2_session_can_open says no or stream ids are used up. */
+ * when kb_h2_session_can_open says no or stream ids are used up. The response's headers and
+ * trailers are made in `arena`, which has to live until the stream is closed; NULL: they live for
+ * the callback. */
 struct kb_h2_stream *kb_h2_stream_open(struct kb_h2_session *session,
                                        const struct kb_header_map *headers, bool end_stream,
-                                       const struct kb_h2_stream_callbacks *callbacks, void *owner);
+                                       const struct kb_h2_stream_callbacks *callbacks, void *owner,
+                                       struct kb_arena *arena);
 /* Moves `data` to what is to be sent. Beyond the high watermark too: ask kb_h2_stream_above_high
  * before. */
 void kb_h2_stream_send(struct kb_h2_stream *stream, struct kb_buf *data, bool end_stream);
+/* The end of the request, with trailers (copied). */
+void kb_h2_stream_send_trailers(struct kb_h2_stream *stream, const struct kb_header_map *trailers);
 bool kb_h2_stream_above_high(const struct kb_h2_stream *stream);
 /* Bytes that wait to be sent. */
 size_t kb_h2_stream_queued(const struct kb_h2_stream *stream);
+/* What was sent and received so far; valid until the stream is closed. */
+const struct kb_h2_meter *kb_h2_stream_meter(const struct kb_h2_stream *stream);
 /* `len` bytes that on_data gave are done with. */
 void kb_h2_stream_consume(struct kb_h2_stream *stream, size_t len);
-/* The owner lets go: no callback comes any more. A stream that is not over is reset with
- * `error_code` (RFC 9113 section 7: 8 CANCEL, 2 INTERNAL_ERROR...). */
+/* The owner lets go: no callback comes any more. A stream that is not whole in both directions is
+ * reset with `error_code` (RFC 9113 section 7: 8 CANCEL, 2 INTERNAL_ERROR...). */
 void kb_h2_stream_close(struct kb_h2_stream *stream, uint32_t error_code);

@@ -57,12 +57,19 @@ static void headers_add(struct kb_h2_fields *fields, const struct kb_header_map 
     }
 }
 
-void kb_h2_fields_request(struct kb_h2_fields *fields, const struct kb_header_map *headers)
+void kb_h2_fields_request(struct kb_h2_fields *fields, const struct kb_header_map *headers,
+                          bool authority_first)
 {
     fields_init(fields, headers);
-    pseudo_add(fields, KB_STR(":method"), headers->method);
-    pseudo_add(fields, KB_STR(":path"), headers->path);
-    pseudo_add(fields, KB_STR(":authority"), headers->authority);
+    if (authority_first) {
+        pseudo_add(fields, KB_STR(":authority"), headers->authority);
+        pseudo_add(fields, KB_STR(":path"), headers->path);
+        pseudo_add(fields, KB_STR(":method"), headers->method);
+    } else {
+        pseudo_add(fields, KB_STR(":method"), headers->method);
+        pseudo_add(fields, KB_STR(":path"), headers->path);
+        pseudo_add(fields, KB_STR(":authority"), headers->authority);
+    }
     pseudo_add(fields, KB_STR(":scheme"), headers->scheme);
     pseudo_add(fields, KB_STR(":protocol"), headers->protocol);
     headers_add(fields, headers);

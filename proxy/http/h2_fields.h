@@ -17,10 +17,12 @@ struct kb_h2_fields {
     nghttp2_nv stack[KB_H2_FIELDS_STACK];
 };
 
-/* A request's fields: its pseudo headers, then its headers in their order. Headers that speak of
+/* A request's fields: its pseudo headers (:method first, or :authority as Envoy has it of HTTP/1
+ * clients), then its headers in their order. Headers that speak of
  * one HTTP/1 connection (RFC 9113 section 8.2.2) are left out. More than have room in `fields` are
  * put into the map's arena. Both must stay until the fields were used. */
-void kb_h2_fields_request(struct kb_h2_fields *fields, const struct kb_header_map *headers);
+void kb_h2_fields_request(struct kb_h2_fields *fields, const struct kb_header_map *headers,
+                          bool authority_first);
 /* A response's. */
 void kb_h2_fields_response(struct kb_h2_fields *fields, const struct kb_header_map *headers);
 /* Trailers: no pseudo headers. */

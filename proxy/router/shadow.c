@@ -421,7 +421,7 @@ static void shadow_start(struct kb_shadow *shadow)
     }
     shadow->host_local = kb_host_local_get(shadow->host, shadow->worker->index);
     kb_host_local_ref(shadow->host_local);
-    kb_pool_new_stream(shadow->cluster, shadow->host, KB_POOL_HTTP1, KB_PRIORITY_DEFAULT, NULL,
+    kb_pool_new_stream(shadow->cluster, shadow->host, KB_POOL_HTTP, KB_PRIORITY_DEFAULT, NULL,
                        &shadow->arena, &pool_callbacks, &decoder_ops, shadow, &shadow->waiter);
 }
 

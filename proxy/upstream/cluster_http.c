@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The HTTP side of a cluster: typed_extension_protocol_options with HttpProtocolOptions, or the
- * deprecated fields of the cluster itself. HTTP/2 is kept for gRPC streams of the main thread;
- * requests to such a cluster are answered with 503 so far. */
+ * deprecated fields of the cluster itself. */
 #include "envoy/extensions/upstreams/http/v3/http_protocol_options.pb-c.h"
 
 #include "proto/any.h"
@@ -81,6 +80,7 @@ static void http2_read(const Envoy__Config__Core__V3__Http2ProtocolOptions *mess
     const Envoy__Config__Core__V3__KeepaliveSettings *keepalive = message->connection_keepalive;
 
     cluster->http2.enabled = true;
+    cluster->http_protocol = KB_CLUSTER_HTTP2;
     cluster->http2.hpack_table_bytes = u32_of(message->hpack_table_size);
     cluster->http2.max_concurrent_streams = u32_of(message->max_concurrent_streams);
     cluster->http2.stream_window_bytes = u32_of(message->initial_stream_window_size);

@@ -12,6 +12,7 @@
 #include "base/mem.h"
 #include "proxy/api/transport_socket.h"
 #include "proxy/upstream/pool_client.h"
+#include "proxy/upstream/pool_options.h"
 
 struct kb_pool_waiter {
     struct kb_list link;
@@ -40,7 +41,7 @@ struct kb_conn_pool {
     struct kb_list busy;
     struct kb_list connecting;
     struct kb_list waiting;
-    uint32_t connecting_count;
+    uint32_t connecting_capacity; /* requests that connecting clients will take */
     uint32_t waiting_count;
     uint32_t client_count;
     bool counted;  /* as one of the cluster's pools */
@@ -55,11 +56,17 @@ static void pool_destroy(struct kb_deferred *deferred);
 static void idle_timer_fired(struct kb_timer *timer);
 static void duration_timer_fired(struct kb_timer *timer);
 static void client_destroy(struct kb_deferred *deferred);
+static void client_busy(struct kb_pool_client *client);
 
-static const struct kb_pool_client_ops *const client_kinds[KB_POOL_KIND_COUNT] = {
-    [KB_POOL_HTTP1] = &kb_h1_client_ops,
-    [KB_POOL_TCP] = &kb_tcp_client_ops,
-};
+static const struct kb_pool_client_ops *client_ops(const struct kb_cluster *cluster,
+                                                   enum kb_pool_kind kind)
+{
+    if (kind == KB_POOL_TCP) {
+        return &kb_tcp_client_ops;
+    }
+    return kind == KB_POOL_HTTP2 || cluster->http_protocol == KB_CLUSTER_HTTP2 ? &kb_h2_client_ops
+                                                                               : &kb_h1_client_ops;
+}
 
 const struct kb_cluster *kb_conn_pool_cluster(const struct kb_pool_client *client)
 {
@@ -76,52 +83,9 @@ struct kb_slice_source *kb_conn_pool_slices(struct kb_pool_client *client)
     return &client->pool->local->worker->slices;
 }
 
-/* ---- options of transport sockets ---- */
-
-static bool texts_equal(const struct kb_str *a, size_t a_count, const struct kb_str *b,
-                        size_t b_count)
+struct kb_worker *kb_conn_pool_worker(struct kb_pool_client *client)
 {
-    for (size_t i = 0; a_count == b_count && i < a_count; i++) {
-        if (!kb_str_eq(a[i], b[i])) {
-            return false;
-        }
-    }
-    return a_count == b_count;
-}
-
-static KB_NOINLINE bool options_equal(const struct kb_transport_socket_options *a,
-                                      const struct kb_transport_socket_options *b)
-{
-    return a != NULL && b != NULL && kb_str_eq(a->server_name, b->server_name) &&
-           texts_equal(a->alpn, a->alpn_count, b->alpn, b->alpn_count) &&
-           texts_equal(a->verify_sans, a->verify_san_count, b->verify_sans, b->verify_san_count);
-}
-
-static const struct kb_str *texts_copy(const struct kb_str *texts, size_t count,
-                                       struct kb_arena *arena)
-{
-    struct kb_str *copy = kb_arena_calloc(arena, (count + 1) * sizeof(*copy));
-
-    for (size_t i = 0; i < count; i++) {
-        copy[i] = kb_str_dup(arena, texts[i]);
-    }
-    return copy;
-}
-
-static const struct kb_transport_socket_options *
-options_copy(const struct kb_transport_socket_options *options, struct kb_arena *arena)
-{
-    struct kb_transport_socket_options *copy =
-        KB_ARENA_NEW(arena, struct kb_transport_socket_options);
-
-    *copy = *options;
-    copy->server_name = kb_str_dup(arena, options->server_name);
-    copy->alpn =
-        options->alpn == NULL ? NULL : texts_copy(options->alpn, options->alpn_count, arena);
-    copy->verify_sans = options->verify_sans == NULL
-                            ? NULL
-                            : texts_copy(options->verify_sans, options->verify_san_count, arena);
-    return copy;
+    return client->pool->local->worker;
 }
 
 /* ---- lifecycle ---- */
@@ -140,7 +104,7 @@ static struct kb_conn_pool *pool_create(struct kb_cluster_local *local,
     pool->host = host_local->host;
     pool->stats = local->stats;
     pool->kind = kind;
-    pool->client_ops = client_kinds[kind];
+    pool->client_ops = client_ops(cluster, kind);
     pool->priority = priority;
     pool->settings = (struct kb_h1_settings){
         .max_head_bytes = cluster->max_response_headers_bytes,
@@ -162,7 +126,7 @@ static struct kb_conn_pool *pool_create(struct kb_cluster_local *local,
     kb_host_local_ref(host_local);
     if (options != NULL) {
         kb_arena_init(&pool->options_arena, NULL);
-        pool->options = options_copy(options, &pool->options_arena);
+        pool->options = kb_pool_options_copy(options, &pool->options_arena);
     }
     pool->sibling = host_local->pools[kind][priority];
     host_local->pools[kind][priority] = pool;
@@ -214,7 +178,7 @@ static struct kb_loop *pool_loop(struct kb_conn_pool *pool)
  * together. */
 static void pool_count(struct kb_conn_pool *pool, bool in_use)
 {
-    if (pool->counted == in_use || !pool->client_ops->http1) {
+    if (pool->counted == in_use || pool->kind == KB_POOL_TCP) {
         return;
     }
     pool->counted = in_use;
@@ -242,6 +206,39 @@ static void pool_destroy_check(struct kb_conn_pool *pool)
 
 /* ---- connections ---- */
 
+/* Envoy offers what the pool speaks where neither the configuration nor a filter says what to
+ * offer.
+ */
+static void transport_create(struct kb_pool_client *client)
+{
+    const struct kb_transport_socket_factory *factory =
+        kb_host_transport_socket(client->pool->host);
+    struct kb_transport_socket_options options = {.server_name = {.p = NULL}};
+    size_t count = 0;
+
+    if (client->ops->alpn == NULL || factory->ops == NULL || factory->ops->alpn == NULL) {
+        kb_transport_socket_factory_create(factory, client->conn, client->pool->options);
+        return;
+    }
+    if (client->pool->options != NULL) {
+        options = *client->pool->options;
+    }
+    (void)factory->ops->alpn(factory->config, &count);
+    if (options.alpn == NULL && count == 0) {
+        options.alpn = client->ops->alpn;
+        options.alpn_count = client->ops->alpn_count;
+    }
+    kb_transport_socket_factory_create(factory, client->conn, &options);
+}
+
+/* How many requests it will take when it is connected. */
+static uint32_t capacity(const struct kb_pool_client *client)
+{
+    uint32_t max = kb_conn_pool_cluster(client)->max_requests_per_connection;
+
+    return max > 0 ? KB_MIN(client->stream_limit, max) : client->stream_limit;
+}
+
 static void client_create(struct kb_conn_pool *pool)
 {
     struct kb_cluster_local *local = pool->local;
@@ -257,14 +254,15 @@ static void client_create(struct kb_conn_pool *pool)
     kb_timer_init(&client->idle_timer, idle_timer_fired);
     kb_timer_init(&client->duration_timer, duration_timer_fired);
     kb_deferred_init(&client->destroy, client_destroy);
-    pool->client_ops->init(client, &pool->settings);
+    client->stream_limit = 1;
+    client->ops = pool->client_ops;
+    client->ops->init(client, &pool->settings);
     client->conn =
         kb_conn_create_connecting(local->worker, &addr, source, cluster->connect_timeout_ms,
                                   cluster->per_connection_buffer_limit_bytes);
-    kb_conn_set_owner(client->conn, pool->client_ops->conn_callbacks, client);
-    kb_transport_socket_factory_create(kb_host_transport_socket(pool->host), client->conn,
-                                       pool->options);
-    if (pool->client_ops->http1 && client->conn->in.high > 0) {
+    kb_conn_set_owner(client->conn, client->ops->conn_callbacks, client);
+    transport_create(client);
+    if (pool->kind != KB_POOL_TCP && client->conn->in.high > 0) {
         /* A head has its own limit and must be able to reach it. */
         client->conn->in.high =
             KB_MAX(client->conn->in.high, (size_t)pool->settings.max_head_bytes + 1);
@@ -275,13 +273,12 @@ static void client_create(struct kb_conn_pool *pool)
     client->conn->stat_tx_total = KB_STAT_CLUSTER_UPSTREAM_CX_TX_BYTES_TOTAL;
     client->conn->stat_tx_buffered = KB_STAT_CLUSTER_UPSTREAM_CX_TX_BYTES_BUFFERED;
     kb_list_push_back(&pool->connecting, &client->link);
-    pool->connecting_count++;
+    pool->connecting_capacity += capacity(client);
     pool->client_count++;
     kb_resource_force(local, pool->priority, KB_RESOURCE_CONNECTIONS);
     kb_stat_inc(pool->stats, KB_STAT_CLUSTER_UPSTREAM_CX_TOTAL);
-    if (pool->client_ops->http1) {
-        (void)kb_stat_group_block(cluster->http1_stats, local->worker->index);
-        kb_stat_inc(pool->stats, KB_STAT_CLUSTER_UPSTREAM_CX_HTTP1_TOTAL);
+    if (client->ops->count != NULL) {
+        client->ops->count(client);
     }
     kb_stat_gauge_add(pool->stats, KB_STAT_CLUSTER_UPSTREAM_CX_ACTIVE, 1);
     kb_stat_gauge_add(pool->stats, KB_STAT_CLUSTER_UPSTREAM_CX_RX_BYTES_BUFFERED, 0);
@@ -294,7 +291,7 @@ static void client_destroy(struct kb_deferred *deferred)
     struct kb_pool_client *client = KB_CONTAINER_OF(deferred, struct kb_pool_client, destroy);
     struct kb_conn_pool *pool = client->pool;
 
-    pool->client_ops->dispose(client);
+    client->ops->dispose(client);
     KB_OBJ_CLEAR(client);
     free(client);
     pool->client_count--;
@@ -307,7 +304,7 @@ static void connect_more(struct kb_conn_pool *pool)
     bool first = kb_list_empty(&pool->ready) && kb_list_empty(&pool->busy) &&
                  kb_list_empty(&pool->connecting);
 
-    if (pool->waiting_count <= pool->connecting_count) {
+    if (pool->waiting_count <= pool->connecting_capacity) {
         return;
     }
     if (!kb_resource_can(pool->local, pool->priority, KB_RESOURCE_CONNECTIONS)) {
@@ -319,11 +316,59 @@ static void connect_more(struct kb_conn_pool *pool)
     client_create(pool);
 }
 
-static void duration_closed_check(struct kb_pool_client *client)
+void kb_conn_pool_client_drain(struct kb_pool_client *client)
 {
-    if (client->close_after && client->state == KB_POOL_CLIENT_READY) {
-        kb_conn_close(client->conn, KB_CONN_NO_FLUSH);
+    client->close_after = true;
+    if (client->state != KB_POOL_CLIENT_READY) {
+        return;
     }
+    if (client->streams == 0) {
+        kb_conn_close(client->conn, KB_CONN_NO_FLUSH);
+    } else {
+        client_busy(client);
+    }
+}
+
+/* ---- requests ---- */
+
+static void request_count(struct kb_pool_client *client)
+{
+    struct kb_conn_pool *pool = client->pool;
+
+    client->requests++;
+    kb_stat_inc(pool->stats, KB_STAT_CLUSTER_UPSTREAM_RQ_TOTAL);
+    kb_stat_gauge_add(pool->stats, KB_STAT_CLUSTER_UPSTREAM_RQ_ACTIVE, 1);
+    kb_host_stat_add(pool->host_local, KB_HOST_RQ_TOTAL, 1);
+    kb_host_stat_add(pool->host_local, KB_HOST_RQ_ACTIVE, 1);
+    if (pool->local->cluster->max_requests_per_connection > 0 &&
+        client->requests >= pool->local->cluster->max_requests_per_connection) {
+        kb_stat_inc(pool->stats, KB_STAT_CLUSTER_UPSTREAM_CX_MAX_REQUESTS);
+        client->close_after = true;
+    }
+}
+
+/* Takes no more requests for now. */
+static void client_busy(struct kb_pool_client *client)
+{
+    kb_list_unlink(&client->link);
+    kb_list_push_front(&client->pool->busy, &client->link);
+    client->state = KB_POOL_CLIENT_BUSY;
+}
+
+/* Puts a request on a connection that carries many. */
+static KB_NOINLINE void stream_attach(struct kb_pool_client *client, struct kb_arena *arena,
+                                      const struct kb_pool_callbacks *callbacks,
+                                      const struct kb_response_decoder_ops *decoder, void *owner)
+{
+    struct kb_conn_pool *pool = client->pool;
+
+    client->streams++;
+    request_count(client);
+    if (client->close_after || client->streams >= client->stream_limit) {
+        client_busy(client);
+    }
+    callbacks->on_ready(owner, client->ops->stream_create(client, arena, decoder, owner),
+                        pool->host);
 }
 
 /* Puts a request on this connection. */
@@ -338,26 +383,19 @@ static void attach(struct kb_pool_client *client, struct kb_arena *arena,
         callbacks->on_failure(owner, KB_RESET_OVERFLOW, KB_STR_NULL, pool->host);
         return;
     }
-    kb_list_unlink(&client->link);
-    kb_list_push_front(&pool->busy, &client->link);
-    client->state = KB_POOL_CLIENT_BUSY;
-    client->requests++;
-    kb_stat_inc(pool->stats, KB_STAT_CLUSTER_UPSTREAM_RQ_TOTAL);
-    kb_stat_gauge_add(pool->stats, KB_STAT_CLUSTER_UPSTREAM_RQ_ACTIVE, 1);
-    kb_host_stat_add(pool->host_local, KB_HOST_RQ_TOTAL, 1);
-    kb_host_stat_add(pool->host_local, KB_HOST_RQ_ACTIVE, 1);
-    if (pool->local->cluster->max_requests_per_connection > 0 &&
-        client->requests >= pool->local->cluster->max_requests_per_connection) {
-        kb_stat_inc(pool->stats, KB_STAT_CLUSTER_UPSTREAM_CX_MAX_REQUESTS);
-        client->close_after = true;
+    if (KB_UNLIKELY(client->ops->stream_create != NULL)) {
+        stream_attach(client, arena, callbacks, decoder, owner);
+        return;
     }
+    client_busy(client);
+    request_count(client);
     client->decoder = decoder;
     client->owner = owner;
     client->arena = arena;
     client->answer_ended = false;
     client->sent_before = client->conn->bytes_sent;
     client->received_before = client->conn->bytes_received;
-    pool->client_ops->attach(client);
+    client->ops->attach(client);
     callbacks->on_ready(owner, &client->encoder, pool->host);
 }
 
@@ -436,15 +474,11 @@ void kb_pool_new_stream(struct kb_cluster_local *local, struct kb_host *host,
     struct kb_pool_waiter *w;
 
     *waiter = NULL;
-    while (pool != NULL && pool->options != options && !options_equal(pool->options, options)) {
+    while (pool != NULL && pool->options != options &&
+           !kb_pool_options_equal(pool->options, options)) {
         pool = pool->sibling;
     }
     if (KB_UNLIKELY(pool == NULL)) {
-        if (kind == KB_POOL_HTTP1 && local->cluster->http2.enabled) {
-            callbacks->on_failure(owner, KB_RESET_LOCAL_CONNECTION_FAILURE,
-                                  KB_STR("HTTP/2 to upstreams is not implemented yet"), host);
-            return;
-        }
         pool = pool_create(local, host_local, kind, priority, options);
     }
     KB_DASSERT(pool->kb_magic == (uint32_t)KB_MAGIC_kb_conn_pool);
@@ -481,7 +515,7 @@ void kb_pool_cancel(struct kb_pool_waiter *waiter)
 
     waiter_remove(waiter);
     kb_stat_inc(pool->stats, KB_STAT_CLUSTER_UPSTREAM_RQ_CANCELLED);
-    if (!pool->client_ops->http1 && pool->connecting_count > pool->waiting_count) {
+    if (pool->kind == KB_POOL_TCP && pool->connecting_capacity > pool->waiting_count) {
         /* A TCP connection is made for one user, and would hear bytes that are for nobody. */
         kb_conn_close(KB_LIST_ENTRY(pool->connecting.prev, struct kb_pool_client, link)->conn,
                       KB_CONN_NO_FLUSH);
@@ -501,7 +535,7 @@ static void client_ready(struct kb_pool_client *client)
     kb_list_push_front(&pool->ready, &client->link);
     client->state = KB_POOL_CLIENT_READY;
     if (pool->draining && pool->waiting_count == 0) {
-        kb_conn_close(client->conn, KB_CONN_NO_FLUSH);
+        kb_conn_pool_client_drain(client);
         return;
     }
     if (idle_ms > 0) {
@@ -520,7 +554,7 @@ void kb_conn_pool_connected(struct kb_pool_client *client)
     client->connect_end_ns = kb_loop_now_ns(pool_loop(pool));
     kb_stat_record(pool->stats, KB_STAT_CLUSTER_UPSTREAM_CX_CONNECT_MS,
                    (client->connect_end_ns - client->connect_start_ns) / 1000000);
-    pool->connecting_count--;
+    pool->connecting_capacity -= capacity(client);
     if (cluster->keepalive.set &&
         kb_sock_set_keepalive(client->conn->io.fd, cluster->keepalive.probes,
                               cluster->keepalive.time_s, cluster->keepalive.interval_s) != 0) {
@@ -556,6 +590,41 @@ void kb_conn_pool_request_done(struct kb_pool_client *client)
     client_ready(client);
 }
 
+/* ---- connections that carry many requests ---- */
+
+void kb_conn_pool_stream_gone(struct kb_pool_client *client)
+{
+    KB_ASSERT(client->streams > 0);
+    client->streams--;
+    if (client->state == KB_POOL_CLIENT_BUSY && client->close_after && client->streams == 0) {
+        kb_conn_close(client->conn, KB_CONN_NO_FLUSH);
+    } else if (client->state == KB_POOL_CLIENT_BUSY && !client->close_after &&
+               client->streams < client->stream_limit) {
+        client_ready(client);
+    } else if (client->state == KB_POOL_CLIENT_READY && client->streams == 0) {
+        client_ready(client);
+    }
+}
+
+void kb_conn_pool_stream_limit(struct kb_pool_client *client, uint32_t limit)
+{
+    if (client->state == KB_POOL_CLIENT_CONNECTING) {
+        client->pool->connecting_capacity -= capacity(client);
+        client->stream_limit = limit;
+        client->pool->connecting_capacity += capacity(client);
+        return;
+    }
+    client->stream_limit = limit;
+    if (client->state == KB_POOL_CLIENT_READY && client->streams >= limit) {
+        client_busy(client);
+    } else if (client->state == KB_POOL_CLIENT_BUSY && !client->close_after &&
+               client->streams < limit) {
+        client_ready(client);
+    }
+}
+
+/* ---- the end of connections ---- */
+
 static struct kb_str failure_text(struct kb_pool_client *client, char *out, size_t cap)
 {
     size_t n;
@@ -574,7 +643,7 @@ static void connect_failed(struct kb_pool_client *client, enum kb_conn_event eve
     enum kb_reset_reason reason = KB_RESET_REMOTE_CONNECTION_FAILURE;
     char text[160];
 
-    pool->connecting_count--;
+    pool->connecting_capacity -= capacity(client);
     kb_stat_inc(pool->stats, KB_STAT_CLUSTER_UPSTREAM_CX_CONNECT_FAIL);
     kb_host_stat_add(pool->host_local, KB_HOST_CX_CONNECT_FAIL, 1);
     if (client->conn->connect_timed_out) {
@@ -596,7 +665,9 @@ static void close_count(struct kb_pool_client *client, enum kb_conn_event event)
     kb_stat_inc(stats, KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY);
     kb_stat_inc(stats, by_peer ? KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_REMOTE
                                : KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_LOCAL);
-    if (client->state == KB_POOL_CLIENT_BUSY && !client->answer_ended) {
+    if (client->ops->stream_create != NULL
+            ? client->cut
+            : client->state == KB_POOL_CLIENT_BUSY && !client->answer_ended) {
         kb_stat_inc(stats, KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_WITH_ACTIVE_RQ);
         kb_stat_inc(stats, by_peer ? KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_REMOTE_WITH_ACTIVE_RQ
                                    : KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_LOCAL_WITH_ACTIVE_RQ);
@@ -636,7 +707,7 @@ static void idle_timer_fired(struct kb_timer *timer)
     struct kb_pool_client *client = KB_CONTAINER_OF(timer, struct kb_pool_client, idle_timer);
 
     KB_ASSERT(client->kb_magic == (uint32_t)KB_MAGIC_kb_pool_client);
-    if (client->state == KB_POOL_CLIENT_READY) {
+    if (client->state == KB_POOL_CLIENT_READY && client->streams == 0) {
         kb_stat_inc(client->pool->stats, KB_STAT_CLUSTER_UPSTREAM_CX_IDLE_TIMEOUT);
         kb_conn_close(client->conn, KB_CONN_NO_FLUSH);
     }
@@ -648,15 +719,14 @@ static void duration_timer_fired(struct kb_timer *timer)
 
     KB_ASSERT(client->kb_magic == (uint32_t)KB_MAGIC_kb_pool_client);
     kb_stat_inc(client->pool->stats, KB_STAT_CLUSTER_UPSTREAM_CX_MAX_DURATION_REACHED);
-    client->close_after = true;
-    duration_closed_check(client);
+    kb_conn_pool_client_drain(client);
 }
 
 static void pool_drain(struct kb_conn_pool *pool)
 {
     pool->draining = true;
     KB_LIST_FOREACH (link, &pool->ready) {
-        kb_conn_close(KB_LIST_ENTRY(link, struct kb_pool_client, link)->conn, KB_CONN_NO_FLUSH);
+        kb_conn_pool_client_drain(KB_LIST_ENTRY(link, struct kb_pool_client, link));
     }
     pool_destroy_check(pool);
 }

@@ -32,6 +32,13 @@ static void client_init(struct kb_pool_client *base, const struct kb_h1_settings
     kb_h1_parser_init(&client->parser, true, settings, kb_conn_pool_slices(base));
 }
 
+static void client_count(struct kb_pool_client *base)
+{
+    (void)kb_stat_group_block(kb_conn_pool_cluster(base)->http1_stats,
+                              kb_conn_pool_worker(base)->index);
+    kb_stat_inc(kb_conn_pool_stats(base), KB_STAT_CLUSTER_UPSTREAM_CX_HTTP1_TOTAL);
+}
+
 static void client_dispose(struct kb_pool_client *base)
 {
     kb_h1_parser_dispose(&KB_CONTAINER_OF(base, struct kb_h1_client, base)->parser);
@@ -430,7 +437,7 @@ const struct kb_pool_client_ops kb_h1_client_ops = {
     .size = sizeof(struct kb_h1_client),
     .conn_callbacks = &conn_callbacks,
     .init = client_init,
+    .count = client_count,
     .attach = client_attach,
     .dispose = client_dispose,
-    .http1 = true,
 };

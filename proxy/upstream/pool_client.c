@@ -40,10 +40,8 @@ void kb_pool_client_read_disable(struct kb_request_encoder *encoder, bool disabl
     kb_conn_read_disable(client->conn, disable);
 }
 
-void kb_pool_client_info(struct kb_request_encoder *encoder, struct kb_upstream_info *info)
+void kb_pool_client_conn_info(struct kb_pool_client *client, struct kb_upstream_info *info)
 {
-    struct kb_pool_client *client = client_of(encoder);
-
     if (info->connection_id != client->conn->info.id || info->remote.len == 0) {
         info->local = client->conn->info.local;
         info->remote = client->conn->info.remote;
@@ -56,6 +54,13 @@ void kb_pool_client_info(struct kb_request_encoder *encoder, struct kb_upstream_
         }
     }
     info->connection_requests = client->requests;
+}
+
+void kb_pool_client_info(struct kb_request_encoder *encoder, struct kb_upstream_info *info)
+{
+    struct kb_pool_client *client = client_of(encoder);
+
+    kb_pool_client_conn_info(client, info);
     info->wire_bytes_sent = client->conn->bytes_sent - client->sent_before + client->conn->out.len;
     info->wire_bytes_received = client->conn->bytes_received - client->received_before;
 }

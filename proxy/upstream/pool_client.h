@@ -12,8 +12,8 @@ struct kb_conn_pool;
 
 enum kb_pool_client_state {
     KB_POOL_CLIENT_CONNECTING,
-    KB_POOL_CLIENT_READY, /* idle, in the pool's ready list */
-    KB_POOL_CLIENT_BUSY,  /* carries a request */
+    KB_POOL_CLIENT_READY, /* takes a request; in the pool's ready list */
+    KB_POOL_CLIENT_BUSY,  /* takes none for now, or any more; carries a request */
     KB_POOL_CLIENT_CLOSED,
 };
 
@@ -24,14 +24,18 @@ struct kb_pool_client {
     struct kb_list link; /* in one of the pool's lists */
     struct kb_conn_pool *pool;
     struct kb_conn *conn;
+    const struct kb_pool_client_ops *ops;
     enum kb_pool_client_state state;
+    uint32_t streams;      /* where many are carried: those now */
+    uint32_t stream_limit; /* and how many there may be */
     uint64_t requests;
     uint64_t connect_start_ns;
     uint64_t connect_end_ns;
     struct kb_timer idle_timer;
     struct kb_timer duration_timer;
     struct kb_deferred destroy;
-    /* The request. */
+    bool cut; /* where many are carried: some were cut off by the connection's end */
+    /* The request, where only one is carried. */
     const struct kb_response_decoder_ops *decoder; /* NULL: nobody listens any more */
     void *owner;
     struct kb_arena *arena;
@@ -49,12 +53,23 @@ struct kb_pool_client_ops {
     const struct kb_conn_callbacks *conn_callbacks;
     /* The object is zeroed and its common part set, except `conn`. */
     void (*init)(struct kb_pool_client *client, const struct kb_h1_settings *settings);
+    /* Counts the connection as one of its protocol; may be NULL. */
+    void (*count)(struct kb_pool_client *client);
     /* A request was put on it. */
     void (*attach)(struct kb_pool_client *client);
+    /* Instead, where many are carried: makes what the request's owner will encode on, in `arena`.
+     * The client says later kb_conn_pool_request_uncount, when the request is over, and
+     * kb_conn_pool_stream_gone, when there is room for another. */
+    struct kb_request_encoder *(*stream_create)(struct kb_pool_client *client,
+                                                struct kb_arena *arena,
+                                                const struct kb_response_decoder_ops *decoder,
+                                                void *owner);
     void (*dispose)(struct kb_pool_client *client);
-    bool http1; /* counted in upstream_cx_http1_total */
+    const struct kb_str *alpn; /* offered where nothing else is; NULL: nothing */
+    size_t alpn_count;
 };
 
+extern const struct kb_pool_client_ops kb_h2_client_ops;  /* h2_client.c */
 extern const struct kb_pool_client_ops kb_h1_client_ops;  /* h1_client.c */
 extern const struct kb_pool_client_ops kb_tcp_client_ops; /* tcp_client.c */
 
@@ -64,6 +79,12 @@ extern const struct kb_pool_client_ops kb_tcp_client_ops; /* tcp_client.c */
 void kb_conn_pool_connected(struct kb_pool_client *client);
 /* The request on it is over and the connection may be used again. */
 void kb_conn_pool_request_done(struct kb_pool_client *client);
+/* One of many requests on it left room for another. May close the connection. */
+void kb_conn_pool_stream_gone(struct kb_pool_client *client);
+/* So many requests may be on it at a time from now on; those that are stay. */
+void kb_conn_pool_stream_limit(struct kb_pool_client *client, uint32_t limit);
+/* It takes no more requests, and closes when those on it are over: perhaps at once. */
+void kb_conn_pool_client_drain(struct kb_pool_client *client);
 /* The connection's last event came. */
 void kb_conn_pool_closed(struct kb_pool_client *client, enum kb_conn_event event);
 /* Releases what one request counts: rq_active and the like. */
@@ -71,6 +92,7 @@ void kb_conn_pool_request_uncount(struct kb_pool_client *client);
 struct kb_stat_block *kb_conn_pool_stats(struct kb_pool_client *client);
 const struct kb_cluster *kb_conn_pool_cluster(const struct kb_pool_client *client);
 struct kb_slice_source *kb_conn_pool_slices(struct kb_pool_client *client);
+struct kb_worker *kb_conn_pool_worker(struct kb_pool_client *client);
 
 /* ---- shared by the kinds of clients: pool_client.c ---- */
 
@@ -79,6 +101,8 @@ void kb_pool_client_close(struct kb_request_encoder *encoder, enum kb_conn_close
                           uint64_t flush_timeout_ms);
 void kb_pool_client_read_disable(struct kb_request_encoder *encoder, bool disable);
 void kb_pool_client_info(struct kb_request_encoder *encoder, struct kb_upstream_info *info);
+/* The part of it that is the connection's. */
+void kb_pool_client_conn_info(struct kb_pool_client *client, struct kb_upstream_info *info);
 /* No answer, or no more of it: tells the owner, ends the connection. */
 void kb_pool_client_fail(struct kb_pool_client *client, enum kb_reset_reason reason);
 /* The request needs nothing more of this connection; the owner is told by the caller. */

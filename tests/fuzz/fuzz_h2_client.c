@@ -40,7 +40,7 @@ static void user_close(struct user *user)
     }
 }
 
-static void on_headers(void *owner, const struct kb_header_map *headers, bool end_stream)
+static void on_headers(void *owner, struct kb_header_map *headers, bool end_stream)
 {
     struct user *user = owner;
 
@@ -69,7 +69,7 @@ static void on_data(void *owner, const char *bytes, size_t len)
     kb_h2_stream_consume(user->stream, len);
 }
 
-static void on_end(void *owner, const struct kb_header_map *trailers)
+static void on_end(void *owner, struct kb_header_map *trailers)
 {
     struct user *user = owner;
 
@@ -125,7 +125,7 @@ static void user_open(struct user *user, struct kb_h2_session *session, struct k
     headers.authority = KB_STR("a");
     headers.scheme = KB_STR("http");
     kb_grpc_frame_reader_init(&user->reader, MESSAGE_MAX);
-    user->stream = kb_h2_stream_open(session, &headers, false, &stream_callbacks, user);
+    user->stream = kb_h2_stream_open(session, &headers, false, &stream_callbacks, user, NULL);
     check(user->stream != NULL);
     kb_buf_init(&data, &slices, 0);
     kb_grpc_frame_write(&data, KB_STR("hello"));

@@ -5,7 +5,8 @@ Everything of Envoy's configuration can be written in full; the short forms only
 
 routes      a string `/prefix -> cluster`, or a dict whose `match` may be a string (a prefix),
             whose `route` may be a string (a cluster), and whose `direct` is [status, body].
-clusters    {} means STATIC with one endpoint: the scripted upstream of the same name.
+clusters    {} means STATIC with one endpoint: the scripted upstream of the same name. `http2: {}` has
+            fields of Http2ProtocolOptions, `http:` those of HttpProtocolOptions.
 filters     HTTP filters before the router, each {short name: its fields} and further members of the
             filter (`disabled: true`); `per_filter` of routes and hosts likewise, by short name.
 network     network filters before the last one, likewise.
@@ -28,6 +29,7 @@ from .upstream import Upstream
 TYPE = "type.googleapis.com/envoy."
 HCM = TYPE + "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 ROUTER = TYPE + "extensions.filters.http.router.v3.Router"
+HTTP_OPTIONS = "extensions.upstreams.http.v3.HttpProtocolOptions"
 TCP = TYPE + "extensions.filters.network.tcp_proxy.v3.TcpProxy"
 FILE_LOG = TYPE + "extensions.access_loggers.file.v3.FileAccessLog"
 
@@ -233,6 +235,12 @@ def cluster(name, spec):
     base = {"name": name, "type": "STATIC", "connect_timeout": "1s",
             "load_assignment": {"cluster_name": name,
                                 "endpoints": [{"lb_endpoints": [endpoint(p) for p in points]}]}}
+    http2 = spec.pop("http2", None)
+    http = {"explicit_http_config": {"http2_protocol_options": http2}} if http2 is not None else {}
+    http = merged(http, spec.pop("http", None))
+    if http:
+        base["typed_extension_protocol_options"] = {
+            "envoy." + HTTP_OPTIONS: {"@type": TYPE + HTTP_OPTIONS, **http}}
     return merged(base, spec)
 
 

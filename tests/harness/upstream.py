@@ -2,8 +2,8 @@
 """A scripted upstream: raw sockets, one thread per connection, no HTTP library in between.
 
 HTTP mode: each request takes the next behaviour of the script ("ok" when the script is empty).
-TCP mode: each connection takes one.  A function as the mode serves its connections itself,
-unrecorded.  Else everything received is kept, byte for byte, with the number
+TCP mode: each connection takes one.  h2 mode: HTTP/2, see h2_upstream.py.  A function as the mode
+serves its connections itself, unrecorded.  Else everything received is kept, byte for byte, with the number
 of the connection on which it came. With `tls` it is a TLS server:
 
     cert      a name of certs.py (default server)
@@ -261,11 +261,12 @@ class Gate:
 class Upstream:
     """One listening scripted server; `number` is its port, `callers` are the addresses it saw."""
 
-    def __init__(self, name="up", mode="http", tls=None, address="127.0.0.1", port=0):
+    def __init__(self, name="up", mode="http", tls=None, address="127.0.0.1", port=0, **h2):
         self.name = name
         self.mode = mode
         self.context = server_context(**tls) if tls is not None else None
         self.tls = {}
+        self.h2 = h2  # of h2 mode: see h2_upstream.py
         self.script = collections.deque()
         self.default = None
         self.seen = []
@@ -357,7 +358,7 @@ class Upstream:
                 self.callers.add(peer[0])
                 self.lock.notify_all()
             serve = {"http": self._serve_http, "tcp": self._serve_tcp,
-                     "plain": self._serve_plain}.get(self.mode, self._serve_own)
+                     "plain": self._serve_plain, "h2": self._serve_h2}.get(self.mode, self._serve_own)
             threading.Thread(target=self._serve, args=(serve, sock, number), daemon=True).start()
 
     def _secure(self, sock, number):
@@ -421,6 +422,15 @@ class Upstream:
         while sock.recv(65536):
             pass
         return "close"
+
+    def _serve_h2(self, sock, number):
+        from .h2_upstream import H2Connection  # pylint: disable=import-outside-toplevel
+        return H2Connection(self, sock, number).serve()
+
+    def next_h2(self):
+        """The steps for the next request."""
+        with self.lock:
+            return self.script.popleft() if self.script else (self.default or "ok")
 
     def _serve_http(self, sock, number):
         reader = Reader(sock)

@@ -423,7 +423,7 @@ static void connect_attempt(struct tcp_proxy *proxy)
     kb_host_local_ref(proxy->host_local);
     proxy->info.upstream.cluster = proxy->cluster->cluster;
     kb_pool_new_stream(proxy->cluster, host,
-                       proxy->config->tunnel != NULL ? KB_POOL_HTTP1 : KB_POOL_TCP,
+                       proxy->config->tunnel != NULL ? KB_POOL_HTTP : KB_POOL_TCP,
                        KB_PRIORITY_DEFAULT, proxy->info.transport_options, &proxy->arena,
                        &pool_callbacks, &decoder_ops, proxy, &proxy->waiter);
 }

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Transport socket options tell pools of the same host apart. */
+#include "proxy/upstream/pool_options.h"
+
+static bool texts_equal(const struct kb_str *a, size_t a_count, const struct kb_str *b,
+                        size_t b_count)
+{
+    for (size_t i = 0; a_count == b_count && i < a_count; i++) {
+        if (!kb_str_eq(a[i], b[i])) {
+            return false;
+        }
+    }
+    return a_count == b_count;
+}
+
+bool kb_pool_options_equal(const struct kb_transport_socket_options *a,
+                           const struct kb_transport_socket_options *b)
+{
+    return a != NULL && b != NULL && kb_str_eq(a->server_name, b->server_name) &&
+           texts_equal(a->alpn, a->alpn_count, b->alpn, b->alpn_count) &&
+           texts_equal(a->verify_sans, a->verify_san_count, b->verify_sans, b->verify_san_count);
+}
+
+static const struct kb_str *texts_copy(const struct kb_str *texts, size_t count,
+                                       struct kb_arena *arena)
+{
+    struct kb_str *copy = kb_arena_calloc(arena, (count + 1) * sizeof(*copy));
+
+    for (size_t i = 0; i < count; i++) {
+        copy[i] = kb_str_dup(arena, texts[i]);
+    }
+    return copy;
+}
+
+const struct kb_transport_socket_options *
+kb_pool_options_copy(const struct kb_transport_socket_options *options, struct kb_arena *arena)
+{
+    struct kb_transport_socket_options *copy =
+        KB_ARENA_NEW(arena, struct kb_transport_socket_options);
+
+    *copy = *options;
+    copy->server_name = kb_str_dup(arena, options->server_name);
+    copy->alpn =
+        options->alpn == NULL ? NULL : texts_copy(options->alpn, options->alpn_count, arena);
+    copy->verify_sans = options->verify_sans == NULL
+                            ? NULL
+                            : texts_copy(options->verify_sans, options->verify_san_count, arena);
+    return copy;
+}

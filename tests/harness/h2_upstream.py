@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The scripted upstream's HTTP/2 side: frames by hand, so that it can misbehave.
+
+A behaviour is steps joined by ";", or one of the names of NAMED:
+
+    head 200 a=b      HEADERS                   headend 200 a=b   HEADERS with END_STREAM
+    data abc          DATA                      bytes 70000       so many bytes in DATA frames
+    end               empty DATA, END_STREAM    dataend abc       DATA with END_STREAM
+    trailers a=b      HEADERS with END_STREAM   rst 8             RST_STREAM
+    goaway 1 0        GOAWAY, last id (`this`, `below`: of this stream), code
+    settings 3=2      SETTINGS                  raw 0000...       any bytes, in hexadecimal
+    hold              waits for release()       close, abort      FIN, RST of the connection
+    early             the steps behind it do not wait for the end of the request
+
+Recorded is each request: a line for each header, an empty one, the body, and trailers; `<rst 2>`
+where the subject resets it before its end. Further settings of an upstream:
+
+    settings       {number: value} of our SETTINGS
+    greeting       a text that is sent in place of everything else
+    resets         a reset that comes after the request is one more entry, and so is a GOAWAY
+    deaf_to_pings  PINGs stay without answer
+    greedy         windows never open again
+"""
+
+import socket
+import struct
+import threading
+
+import hpack
+
+DATA, HEADERS, PRIORITY, RST, SETTINGS, PUSH, PING, GOAWAY, WINDOW, CONTINUATION = range(10)
+END_STREAM, ACK, END_HEADERS, PADDED, PRIORITY_FLAG = 1, 1, 4, 8, 32
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+FRAME_MAX = 16384
+
+NAMED = {
+    "ok": "head 200 content-length=3; dataend ok\n",
+    "nolength": "head 200; data ok\n; end",
+    "s204": "headend 204",
+    "trailers": "head 200; data hello; trailers x-t=tv x-u=uv",
+    "hang": "",
+    "holdok": "hold; head 200 content-length=3; dataend ok\n",
+    "cont100": "early; head 100; head 200 content-length=3; dataend ok\n",
+    "hints103": "head 103 link=</a>; head 200 content-length=3; dataend ok\n",
+    "grpc": "head 200 content-type=application/grpc; data abc; trailers grpc-status=0",
+}
+
+
+def frame(kind, flags, stream, payload=b""):
+    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + \
+        struct.pack(">I", stream) + payload
+
+
+def fields(words):
+    """a=b words as header fields; `_` in a value stands for a space."""
+    pairs = (w.partition("=") for w in words)
+    return [(k, v.replace("_", " ")) for k, _, v in pairs]
+
+
+class Stream:
+    def __init__(self, number):
+        self.number = number
+        self.lines = []
+        self.body = b""
+        self.trailers = []
+        self.started = False
+        self.done = threading.Event()
+        self.reset = False
+
+
+class H2Connection:
+    """Serves one connection of `upstream`, an Upstream whose mode is h2."""
+
+    def __init__(self, upstream, sock, number):
+        self.upstream = upstream
+        self.options = upstream.h2
+        self.sock = sock
+        self.number = number
+        self.streams = {}
+        self.decoder = hpack.Decoder()
+        self.encoder = hpack.Encoder()
+        self.lock = threading.Lock()
+        self.buf = b""
+        self.then = "close"
+
+    # ---- bytes
+
+    def take(self, n):
+        while len(self.buf) < n:
+            data = self.sock.recv(65536)
+            if not data:
+                raise EOFError
+            self.buf += data
+        out, self.buf = self.buf[:n], self.buf[n:]
+        return out
+
+    def send(self, data):
+        with self.lock:
+            self.sock.sendall(data)
+
+    def serve(self):
+        try:
+            if "greeting" in self.options:
+                self.take(1)
+                self.sock.sendall(self.options["greeting"].encode("latin-1"))
+            if self.take(len(PREFACE)) != PREFACE:
+                raise EOFError
+            settings = b"".join(struct.pack(">HI", k, v)
+                                for k, v in self.options.get("settings", {}).items())
+            self.send(frame(SETTINGS, 0, 0, settings))
+            while True:
+                head = self.take(9)
+                length = struct.unpack(">I", b"\0" + head[:3])[0]
+                stream = struct.unpack(">I", head[5:])[0] & 0x7fffffff
+                self.received(head[3], head[4], stream, self.take(length))
+        finally:
+            for stream in self.streams.values():
+                stream.reset = True
+                stream.done.set()
+        return self.then
+
+    # ---- frames
+
+    def received(self, kind, flags, number, payload):
+        if kind == SETTINGS and not flags & ACK:
+            self.send(frame(SETTINGS, ACK, 0))
+        elif kind == PING and not flags & ACK and not self.options.get("deaf_to_pings"):
+            self.send(frame(PING, ACK, 0, payload))
+        elif kind == HEADERS:
+            self.headers(flags, number, payload)
+        elif kind == DATA:
+            self.data(flags, number, payload)
+        elif kind == RST:
+            self.rst(number, struct.unpack(">I", payload)[0])
+        elif kind == GOAWAY and self.options.get("resets"):
+            self.record(f"<goaway {struct.unpack('>I', payload[4:8])[0]}>")
+
+    def headers(self, flags, number, payload):
+        while not flags & END_HEADERS:
+            head = self.take(9)
+            flags |= head[4] & END_HEADERS
+            payload += self.take(struct.unpack(">I", b"\0" + head[:3])[0])
+        if flags & PRIORITY_FLAG:
+            payload = payload[5:]
+        lines = [f"{k}: {v}" for k, v in self.decoder.decode(payload)]
+        stream = self.streams.get(number)
+        if stream is None:
+            stream = self.streams[number] = Stream(number)
+            stream.lines = lines
+            threading.Thread(target=self.play, args=(stream, self.upstream.next_h2()),
+                             daemon=True).start()
+        else:
+            stream.trailers = lines
+        if flags & END_STREAM:
+            self.ended(stream)
+
+    def data(self, flags, number, payload):
+        stream = self.streams.get(number)
+        if payload and not self.options.get("greedy"):
+            update = struct.pack(">I", len(payload))
+            self.send(frame(WINDOW, 0, 0, update) + frame(WINDOW, 0, number, update))
+        if stream is not None:
+            stream.body += payload
+            if flags & END_STREAM:
+                self.ended(stream)
+
+    def rst(self, number, code):
+        stream = self.streams.get(number)
+        if stream is None:
+            return
+        if not stream.done.is_set():
+            stream.trailers.append(f"<rst {code}>")
+            stream.reset = True
+            self.ended(stream)
+        else:
+            stream.reset = True
+            if self.options.get("resets"):
+                self.record(f"<rst {code}>")
+
+    def ended(self, stream):
+        text = "\r\n".join(stream.lines).encode("latin-1") + b"\r\n\r\n" + stream.body
+        if stream.trailers:
+            text += b"\r\n" + "\r\n".join(stream.trailers).encode("latin-1")
+        self.record(text)
+        stream.done.set()
+
+    def record(self, text):
+        self.upstream._record(self.number, text if isinstance(text, bytes) else text.encode())
+
+    # ---- answers
+
+    def play(self, stream, steps):
+        steps = [s.lstrip(" ") for s in NAMED.get(steps, steps).split(";")]
+        gate = self.upstream.gate
+        try:
+            if steps and steps[0] == "early":
+                steps.pop(0)
+            else:
+                stream.done.wait()
+            for step in steps:
+                verb, _, arg = step.partition(" ")
+                if verb:
+                    getattr(self, "do_" + verb)(stream, arg, gate)
+        except OSError:
+            pass
+
+    def do_hold(self, stream, _, gate):
+        ticket = gate.ticket()
+        while not gate.passed(ticket) and not stream.reset:
+            pass
+
+    def do_early(self, *_):
+        pass
+
+    def do_wait(self, stream, *_):
+        stream.done.wait()
+
+    def heads(self, stream, words, flags):
+        with self.lock:
+            block = self.encoder.encode(fields(words))
+            pieces = [block[i:i + FRAME_MAX] for i in range(0, len(block), FRAME_MAX)] or [b""]
+            out = b""
+            for i, piece in enumerate(pieces):
+                last = END_HEADERS if i == len(pieces) - 1 else 0
+                out += frame(HEADERS, flags | last, stream.number, piece) if i == 0 else \
+                    frame(CONTINUATION, last, stream.number, piece)
+            self.sock.sendall(out)
+
+    def do_head(self, stream, arg, _):
+        status, *words = arg.split()
+        self.heads(stream, [":status=" + status, *words], 0)
+
+    def do_headend(self, stream, arg, _):
+        status, *words = arg.split()
+        self.heads(stream, [":status=" + status, *words], END_STREAM)
+
+    def do_trailers(self, stream, arg, _):
+        self.heads(stream, arg.split(), END_STREAM)
+
+    def do_manyhead(self, stream, arg, _):
+        self.heads(stream, [":status=200"] + [f"x-h{i}=1" for i in range(int(arg))], END_STREAM)
+
+    def do_bighead(self, stream, arg, _):
+        self.heads(stream, [":status=200", "x-big=" + "a" * int(arg)], END_STREAM)
+
+    def do_data(self, stream, arg, _):
+        self.send(frame(DATA, 0, stream.number, arg.encode("latin-1")))
+
+    def do_dataend(self, stream, arg, _):
+        self.send(frame(DATA, END_STREAM, stream.number, arg.encode("latin-1")))
+
+    def do_bytes(self, stream, arg, _):
+        left = int(arg)
+        while left > 0:
+            n = min(left, FRAME_MAX)
+            self.send(frame(DATA, 0, stream.number, b"x" * n))
+            left -= n
+
+    def do_end(self, stream, *_):
+        self.send(frame(DATA, END_STREAM, stream.number))
+
+    def do_rst(self, stream, arg, _):
+        self.send(frame(RST, 0, stream.number, struct.pack(">I", int(arg))))
+
+    def do_goaway(self, stream, arg, _):
+        last, code = arg.split()
+        last = {"this": stream.number, "below": stream.number - 1}.get(last) or int(last)
+        self.send(frame(GOAWAY, 0, 0, struct.pack(">II", max(last, 0), int(code))))
+
+    def do_settings(self, _, arg, __):
+        pairs = [w.split("=") for w in arg.split()]
+        self.send(frame(SETTINGS, 0, 0, b"".join(struct.pack(">HI", int(k), int(v))
+                                                 for k, v in pairs)))
+
+    def do_raw(self, stream, arg, _):
+        """Hexadecimal; SSSSSSSS stands for this stream's number."""
+        self.send(bytes.fromhex(arg.replace("SSSSSSSS", f"{stream.number:08x}")))
+
+    def do_close(self, *_):
+        self.then = "close"
+        self.sock.shutdown(socket.SHUT_RDWR)
+
+    def do_abort(self, *_):
+        self.then = "rst"
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.sock.shutdown(socket.SHUT_RD)
