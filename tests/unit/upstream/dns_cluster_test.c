@@ -163,16 +163,31 @@ static void failures_initialise_too(void **state)
     assert_null(kb_cluster_local_choose_host(local_find(up, 0, "c"), NULL));
 }
 
+/* When the next timer of the main thread is due. The wheel itself may want to be called before. */
+static uint64_t first_deadline_ms(struct upstream *up)
+{
+    const struct kb_timer_wheel *wheel = &up->main.loop.wheel;
+    uint64_t first = UINT64_MAX;
+
+    for (unsigned level = 0; level < KB_TIMER_LEVELS; level++) {
+        for (unsigned slot = 0; slot < 64; slot++) {
+            KB_LIST_FOREACH (link, &wheel->slots[level][slot]) {
+                first = KB_MIN(first, KB_LIST_ENTRY(link, struct kb_timer, link)->deadline_ms);
+            }
+        }
+    }
+    return first;
+}
+
 static void ttl_is_respected_when_asked(void **state)
 {
     struct upstream *up = *state;
-    uint64_t next;
 
     cluster_start(up, "STRICT_DNS", "four.test",
                   "'dns_refresh_rate':'0.01s','respect_dns_ttl':true,");
     wait_for(up, "cluster.c.update_success", 1);
-    next = kb_timer_wheel_next_ms(&up->main.loop.wheel);
-    assert_in_range(next, kb_loop_now_ms(&up->main.loop) + 1000,
+    /* 30 s from the answer on. The name's refresh is the only timer left. */
+    assert_in_range(first_deadline_ms(up), kb_loop_now_ms(&up->main.loop) + 1000,
                     kb_loop_now_ms(&up->main.loop) + 30000);
 }
 
