@@ -90,6 +90,18 @@ class Run:
     def begin(self):
         self.proxy.start()
         self.proxy.wait_ready()
+        if self.case.spec.get("turn"):
+            for upstream in self.layout.upstreams.values():
+                upstream.before_answer = self.turn
+
+    def turn(self):
+        """Returns when the worker has gone through its loop once more: what was ready before has
+        been seen. The case's listener `turn` answers by itself and logs nothing."""
+        conn = Connection(self.layout.numbers[self.case.spec["turn"]])
+        conn.send(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n", ["GET"])
+        if conn.wait_end(DEADLINE_S) != "eof":
+            raise AssertionError("no answer from the listener of `turn`")
+        conn.close()
 
     def target(self, exchange):
         if exchange.to == "admin":

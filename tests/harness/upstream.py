@@ -269,6 +269,7 @@ class Upstream:
         self.h2 = h2  # of h2 mode: see h2_upstream.py
         self.script = collections.deque()
         self.default = None
+        self.before_answer = None  # called between a request and its answer
         self.seen = []
         self.accepted = 0
         self.peers = {}
@@ -447,6 +448,8 @@ class Upstream:
                     pass
             if not act.early:
                 head = self._finish(reader, head, number)
+            if self.before_answer:
+                self.before_answer()
             self._send(sock, act, head, gate)
             if act.early and not act.deaf:
                 self._finish(reader, head, number)
