@@ -30,6 +30,7 @@ static void settings_default(struct kb_h2_settings *settings)
     DEFAULT(stream_out_bytes, 256 * 1024)
     DEFAULT(max_outbound_acks, 1000)
 #undef DEFAULT
+    kb_h2_guard_limits_fill(&settings->guard);
 }
 
 static nghttp2_session *nghttp2_create(struct kb_h2_session *session)
@@ -87,7 +88,7 @@ struct kb_h2_session *kb_h2_session_create(const struct kb_h2_settings *settings
     kb_list_init(&session->streams);
     kb_list_init(&session->writable);
     kb_list_init(&session->idle);
-    kb_h2_guard_init(&session->guard, &settings->guard);
+    kb_h2_guard_init(&session->guard, &session->settings.guard);
     session->nghttp2 = nghttp2_create(session);
     preface_submit(session);
     kb_stat_inc(stats, KB_STAT_HTTP2_NGHTTP2_UPSTREAM_CONNECTIONS);

@@ -13,24 +13,28 @@ enum { /* RFC 9113 section 6 */
 };
 #define FLAG_END_STREAM 1
 
+void kb_h2_guard_limits_fill(struct kb_h2_guard_limits *limits)
+{
+    if (limits->empty_frames == 0) {
+        limits->empty_frames = 1;
+    }
+    if (limits->priority_per_stream == 0) {
+        limits->priority_per_stream = 100;
+    }
+    if (limits->window_updates_per_data == 0) {
+        limits->window_updates_per_data = 10;
+    }
+    if (limits->control_frames_in_period == 0) {
+        limits->control_frames_in_period = 1000;
+    }
+    if (limits->continuations == 0) {
+        limits->continuations = 64;
+    }
+}
+
 void kb_h2_guard_init(struct kb_h2_guard *guard, const struct kb_h2_guard_limits *limits)
 {
     *guard = (struct kb_h2_guard){.limits = *limits};
-    if (guard->limits.empty_frames == 0) {
-        guard->limits.empty_frames = 1;
-    }
-    if (guard->limits.priority_per_stream == 0) {
-        guard->limits.priority_per_stream = 100;
-    }
-    if (guard->limits.window_updates_per_data == 0) {
-        guard->limits.window_updates_per_data = 10;
-    }
-    if (guard->limits.control_frames_in_period == 0) {
-        guard->limits.control_frames_in_period = 1000;
-    }
-    if (guard->limits.continuations == 0) {
-        guard->limits.continuations = 64;
-    }
 }
 
 static enum kb_h2_guard_fault count_empty(struct kb_h2_guard *guard, uint8_t flags, uint32_t len)
@@ -69,7 +73,8 @@ enum kb_h2_guard_fault kb_h2_guard_frame(struct kb_h2_guard *guard, uint8_t type
     case FRAME_DATA:
         return count_empty(guard, flags, len);
     case FRAME_PRIORITY:
-        return ++guard->priorities > guard->limits.priority_per_stream * (1 + guard->streams_opened)
+        return ++guard->priorities >
+                       (uint64_t)guard->limits.priority_per_stream * (1 + guard->streams_opened)
                    ? KB_H2_GUARD_PRIORITY
                    : KB_H2_GUARD_OK;
     case FRAME_WINDOW_UPDATE:

@@ -6,14 +6,12 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Zeros mean Envoy's defaults. */
 struct kb_h2_guard_limits {
-    uint32_t empty_frames;             /* in a row, without END_STREAM: 1 */
-    uint32_t priority_per_stream;      /* 100 */
-    uint32_t window_updates_per_data;  /* 10 */
-    uint32_t control_frames_in_period; /* SETTINGS, PING, RST_STREAM, GOAWAY, unknown: 1000 in 10 s
-                                        */
-    uint32_t continuations;            /* of one header block: 64 */
+    uint32_t empty_frames; /* in a row, without END_STREAM */
+    uint32_t priority_per_stream;
+    uint32_t window_updates_per_data;
+    uint32_t control_frames_in_period; /* SETTINGS, PING, RST_STREAM, GOAWAY, unknown: in 10 s */
+    uint32_t continuations;            /* of one header block */
 };
 
 enum kb_h2_guard_fault {
@@ -39,7 +37,9 @@ struct kb_h2_guard {
 
 #define KB_H2_GUARD_PERIOD_MS 10000
 
-/* On caller's storage. */
+/* Puts Envoy's defaults where a limit is 0: 1, 100, 10, and ours: 1000, 64. */
+void kb_h2_guard_limits_fill(struct kb_h2_guard_limits *limits);
+/* On caller's storage; a limit of 0 allows none. */
 void kb_h2_guard_init(struct kb_h2_guard *guard, const struct kb_h2_guard_limits *limits);
 /* The header of a frame came (RFC 9113 section 4.1). Anything but KB_H2_GUARD_OK: close. */
 enum kb_h2_guard_fault kb_h2_guard_frame(struct kb_h2_guard *guard, uint8_t type, uint8_t flags,
