@@ -270,17 +270,9 @@ static void alpn_read(char **names, size_t count, struct kb_tls_settings *settin
     settings->alpn_count = count;
     settings->alpn_len = len;
     settings->alpn = len > 0 ? kb_arena_calloc(&settings->arena, len) : NULL;
-    settings->alpn_served = len > 0 ? kb_arena_calloc(&settings->arena, len) : NULL;
     len = 0;
     for (size_t i = 0; i < count; i++) {
-        struct kb_str name = settings->alpn_names[i];
-
-        len += alpn_put(settings->alpn + len, name);
-        /* The HTTP connection manager does not speak HTTP/2 yet: it is never chosen. */
-        if (!kb_str_eq(name, KB_STR("h2"))) {
-            settings->alpn_served_len +=
-                alpn_put(settings->alpn_served + settings->alpn_served_len, name);
-        }
+        len += alpn_put(settings->alpn + len, settings->alpn_names[i]);
     }
 }
 

@@ -28,8 +28,6 @@ struct kb_tls_settings {
     const char *signature_algorithms; /* NULL: as the library likes */
     unsigned char *alpn;              /* wire form; NULL: none */
     size_t alpn_len;
-    unsigned char *alpn_served; /* downstream: what can be chosen; without h2, see tls_settings.c */
-    size_t alpn_served_len;
     struct kb_str *alpn_names;
     size_t alpn_count;
     struct kb_str server_name; /* upstream: sni */

@@ -462,8 +462,8 @@ int kb_tls_alpn_select(SSL *ssl, const unsigned char **out, unsigned char *out_l
 
     (void)ssl;
     /* In the order of the configuration; no protocol in common is no error. */
-    if (SSL_select_next_proto(&chosen, out_len, context->settings->alpn_served,
-                              (unsigned)context->settings->alpn_served_len, in,
+    if (SSL_select_next_proto(&chosen, out_len, context->settings->alpn,
+                              (unsigned)context->settings->alpn_len, in,
                               in_len) != OPENSSL_NPN_NEGOTIATED) {
         return SSL_TLSEXT_ERR_NOACK;
     }

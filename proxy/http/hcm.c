@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "proxy/api/ssl_connection_info.h"
 #include "proxy/http/hcm_internal.h"
 
 #define IDLE_OBJECTS_MAX 128
@@ -24,6 +25,7 @@ static void http_worker_dispose(struct kb_worker *worker)
 
     kb_pool_dispose(&http->streams);
     kb_pool_dispose(&http->managers);
+    kb_h2_mem_dispose(&http->h2_mem);
     free(http);
     worker->slots[KB_SLOT_HTTP] = NULL;
 }
@@ -36,6 +38,7 @@ struct kb_http_worker *kb_http_worker_get(struct kb_worker *worker)
         http = kb_calloc(1, sizeof(*http));
         kb_pool_init(&http->streams, sizeof(struct kb_stream), IDLE_OBJECTS_MAX);
         kb_pool_init(&http->managers, sizeof(struct kb_hcm), IDLE_OBJECTS_MAX);
+        kb_h2_mem_init(&http->h2_mem);
         worker->slots[KB_SLOT_HTTP] = http;
         worker->slot_dispose[KB_SLOT_HTTP] = http_worker_dispose;
     }
@@ -91,7 +94,9 @@ static void hcm_destroy(void *filter)
     kb_loop_timer_cancel(&hcm->worker->loop, &hcm->duration_timer);
     kb_loop_timer_cancel(&hcm->worker->loop, &hcm->drain_timer);
     kb_deferred_cancel(&hcm->close_check);
-    if (hcm->codec_made) {
+    if (hcm->h2 != NULL) {
+        kb_h2_server_destroy(hcm->h2);
+    } else if (hcm->codec_made) {
         kb_h1_server_dispose(&hcm->h1);
     }
     KB_OBJ_CLEAR(hcm);
@@ -126,10 +131,34 @@ static enum kb_network_filter_status hcm_on_new_connection(void *filter)
 
 /* ---- events of the connection ---- */
 
-static void codec_make(struct kb_hcm *hcm)
+/* By what ALPN chose, or how the first bytes begin (Envoy autoCreateCodec). */
+static bool speaks_http2(struct kb_hcm *hcm, struct kb_buf *in)
 {
-    kb_h1_server_init(&hcm->h1, hcm);
+    struct kb_str alpn;
+
+    if (hcm->config->codec != KB_HCM_CODEC_AUTO) {
+        return hcm->config->codec == KB_HCM_CODEC_HTTP2;
+    }
+    alpn = kb_ssl_text(hcm->conn->info.ssl, KB_SSL_ALPN);
+    if (alpn.len > 0) {
+        return kb_str_eq(alpn, KB_STR("h2"));
+    }
+    return in->len >= sizeof(KB_H2_PREFACE_START) - 1 &&
+           kb_str_starts_with(kb_buf_pullup(in, sizeof(KB_H2_PREFACE_START) - 1),
+                              KB_STR(KB_H2_PREFACE_START));
+}
+
+static void codec_make(struct kb_hcm *hcm, struct kb_buf *in)
+{
     hcm->codec_made = true;
+    if (speaks_http2(hcm, in)) {
+        hcm->http2_stats = kb_stat_group_block(hcm->config->http2_stats, hcm->worker->index);
+        hcm->h2 = kb_h2_server_create(hcm);
+        kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_HTTP2_TOTAL);
+        kb_stat_gauge_add(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_HTTP2_ACTIVE, 1);
+        return;
+    }
+    kb_h1_server_init(&hcm->h1, hcm);
     kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_HTTP1_TOTAL);
     kb_stat_gauge_add(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_HTTP1_ACTIVE, 1);
 }
@@ -165,10 +194,17 @@ static void streams_end(struct kb_hcm *hcm, bool by_peer)
     KB_LIST_FOREACH (link, &hcm->streams) {
         kb_stream_on_disconnect(KB_LIST_ENTRY(link, struct kb_stream, link), by_peer);
     }
+    if (hcm->h2 != NULL) {
+        kb_h2_server_stop(hcm->h2);
+    }
 }
 
 static void connection_close(struct kb_hcm *hcm, enum kb_conn_close how)
 {
+    if (hcm->h2 != NULL && !hcm->closed &&
+        (how == KB_CONN_FLUSH_WRITE || how == KB_CONN_FLUSH_WRITE_AND_DELAY)) {
+        kb_h2_server_flush(hcm->h2);
+    }
     streams_end(hcm, false);
     kb_conn_close(hcm->conn, how);
 }
@@ -179,9 +215,13 @@ static enum kb_network_filter_status hcm_on_data(void *filter, struct kb_buf *in
 
     (void)end_stream;
     if (KB_UNLIKELY(!hcm->codec_made)) {
-        codec_make(hcm);
+        codec_make(hcm, in);
     }
-    kb_h1_server_dispatch(&hcm->h1, in);
+    if (KB_UNLIKELY(hcm->h2 != NULL)) {
+        kb_h2_server_dispatch(hcm->h2, in);
+    } else {
+        kb_h1_server_dispatch(&hcm->h1, in);
+    }
     if (KB_UNLIKELY(hcm->drain == KB_HCM_CLOSING) && !hcm->closed && !stream_active(hcm)) {
         /* Answered while its request was read: the client may not be done writing. */
         kb_hcm_streams_reap(hcm);
@@ -209,7 +249,10 @@ static void hcm_on_event(void *filter, enum kb_conn_event event)
         kb_stat_gauge_add(stats, KB_STAT_HTTP_DOWNSTREAM_CX_SSL_ACTIVE, -1);
     }
     if (hcm->codec_made) {
-        kb_stat_gauge_add(stats, KB_STAT_HTTP_DOWNSTREAM_CX_HTTP1_ACTIVE, -1);
+        kb_stat_gauge_add(stats,
+                          hcm->h2 != NULL ? KB_STAT_HTTP_DOWNSTREAM_CX_HTTP2_ACTIVE
+                                          : KB_STAT_HTTP_DOWNSTREAM_CX_HTTP1_ACTIVE,
+                          -1);
     }
     kb_stat_record(stats, KB_STAT_HTTP_DOWNSTREAM_CX_LENGTH_MS,
                    (kb_loop_now_ns(&hcm->worker->loop) - hcm->conn->info.start_ns) / 1000000);
@@ -219,6 +262,9 @@ static void hcm_on_above_high(void *filter)
 {
     struct kb_hcm *hcm = KB_CAST(filter, kb_hcm);
 
+    if (hcm->h2 != NULL) {
+        return; /* its streams have watermarks of their own */
+    }
     KB_LIST_FOREACH (link, &hcm->streams) {
         kb_stream_filters_watermark(KB_LIST_ENTRY(link, struct kb_stream, link), true);
     }
@@ -237,6 +283,9 @@ static void hcm_on_below_low(void *filter)
 {
     struct kb_hcm *hcm = KB_CAST(filter, kb_hcm);
 
+    if (hcm->h2 != NULL) {
+        return;
+    }
     KB_LIST_FOREACH (link, &hcm->streams) {
         kb_stream_filters_watermark(KB_LIST_ENTRY(link, struct kb_stream, link), false);
     }
@@ -247,7 +296,10 @@ static void hcm_on_sent(void *filter, size_t n)
 {
     struct kb_hcm *hcm = KB_CAST(filter, kb_hcm);
 
-    (void)n;
+    if (KB_UNLIKELY(hcm->h2 != NULL)) {
+        kb_h2_server_sent(hcm->h2, n);
+        return;
+    }
     KB_LIST_FOREACH (link, &hcm->streams) {
         kb_stream_touch(KB_LIST_ENTRY(link, struct kb_stream, link));
     }
@@ -272,17 +324,43 @@ void kb_hcm_close_codec_error(struct kb_stream *stream, struct kb_str details)
     connection_close(stream->hcm, KB_CONN_FLUSH_WRITE_AND_DELAY);
 }
 
+void kb_hcm_close(struct kb_hcm *hcm, enum kb_conn_close how)
+{
+    connection_close(hcm, how);
+}
+
+void kb_hcm_codec_failed(struct kb_hcm *hcm, struct kb_str details)
+{
+    KB_LIST_FOREACH (link, &hcm->streams) {
+        struct kb_stream *stream = KB_LIST_ENTRY(link, struct kb_stream, link);
+        const void *encoder = stream->encoder != NULL ? stream->encoder : stream->flushing;
+        struct kb_str own = encoder != NULL ? kb_h2_server_stream_details(encoder) : KB_STR_NULL;
+
+        if (!stream->ended) {
+            kb_stream_info_set_flag(&stream->info, KB_RF_DOWNSTREAM_PROTOCOL_ERROR);
+            stream->info.response_code_details = own.p != NULL ? own : details;
+        }
+    }
+    connection_close(hcm, KB_CONN_FLUSH_WRITE_AND_DELAY);
+}
+
 void kb_hcm_drain_start(struct kb_hcm *hcm)
 {
     if (hcm->drain != KB_HCM_NOT_DRAINING || hcm->closed) {
         return;
     }
     hcm->drain = KB_HCM_DRAINING;
+    if (hcm->h2 != NULL) {
+        kb_h2_server_drain_notice(hcm->h2);
+    }
     kb_loop_timer_arm(&hcm->worker->loop, &hcm->drain_timer, hcm->config->drain_timeout_ms);
 }
 
 void kb_hcm_close_when_idle(struct kb_hcm *hcm)
 {
+    if (hcm->h2 != NULL && hcm->drain != KB_HCM_CLOSING) {
+        kb_h2_server_goaway(hcm->h2);
+    }
     hcm->drain = KB_HCM_CLOSING;
     hcm->close_delayed = true;
     if (hcm->stream_count == 0) {
@@ -357,10 +435,15 @@ void kb_hcm_stream_count(struct kb_stream *stream)
     hcm->requests++;
     hcm->conn->info.requests++;
     kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_TOTAL);
-    kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_HTTP1_TOTAL);
+    kb_stat_inc(hcm->stats, KB_UNLIKELY(hcm->h2 != NULL) ? KB_STAT_HTTP_DOWNSTREAM_RQ_HTTP2_TOTAL
+                                                         : KB_STAT_HTTP_DOWNSTREAM_RQ_HTTP1_TOTAL);
     if (hcm->config->max_requests_per_connection > 0 &&
         hcm->requests >= hcm->config->max_requests_per_connection) {
         kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_MAX_REQUESTS_REACHED);
+        if (hcm->h2 != NULL) {
+            kb_hcm_drain_start(hcm);
+            return;
+        }
         stream->saw_connection_close = true;
         hcm->drain = KB_HCM_CLOSING;
     }

@@ -9,6 +9,7 @@
 #include "proxy/api/network_filter.h"
 #include "proxy/api/route.h"
 #include "proxy/http/h1_parse.h"
+#include "proxy/http/h2_server_session.h"
 
 enum kb_server_header {
     KB_SERVER_HEADER_OVERWRITE,
@@ -65,8 +66,11 @@ struct kb_hcm_config {
     struct kb_stat_group
         *listener_stats; /* "listener.<address>.http.<stat_prefix>."; NULL outside of listeners */
     struct kb_stat_group *http1_stats; /* "http1." of the process */
+    struct kb_stat_group *http2_stats; /* "http2." */
     struct kb_str stat_prefix;
+    enum kb_hcm_codec { KB_HCM_CODEC_AUTO, KB_HCM_CODEC_HTTP1, KB_HCM_CODEC_HTTP2 } codec;
     struct kb_h1_settings h1;
+    struct kb_h2_server_settings h2;
     struct kb_route_config *route_config;     /* NULL: none, or route_provider's */
     struct kb_route_provider *route_provider; /* rds; NULL: none, every request gets 404 */
     struct kb_access_log_list *access_log;

@@ -12,6 +12,7 @@
 #include "proxy/http/hcm_internal.h"
 #include "proxy/http/header_key_format.h"
 #include "proxy/http/http_filter_discovery.h"
+#include "proxy/stats/stat_store.h"
 
 #define HCM(name) Envoy__Extensions__Filters__Network__HttpConnectionManager__V3__##name
 #define HCM_ENUM(name) \
@@ -80,6 +81,14 @@ struct kb_hcm_config *kb_hcm_config_create_default(struct kb_server_context *ser
         .max_headers_count = HEADERS_COUNT_DEFAULT,
         .allow_absolute_url = true,
     };
+    config->http2_stats =
+        kb_stat_group_create(server->stats, KB_STR("http2."), &kb_stat_schema_http2);
+    kb_stat_group_set_from_first_block(config->http2_stats);
+    config->h2 = (struct kb_h2_server_settings){
+        .max_header_bytes = HEADERS_KB_DEFAULT * 1024,
+        .max_header_count = HEADERS_COUNT_DEFAULT,
+    };
+    kb_h2_options_read(&config->h2.options, NULL);
     config->server_name = KB_STR("envoy");
     config->local_ip = local_ip_find(arena);
     config->generate_request_id = true;
@@ -126,6 +135,7 @@ void kb_hcm_config_destroy(struct kb_hcm_config *config)
         kb_stat_group_destroy(config->listener_stats);
     }
     kb_stat_group_destroy(config->http1_stats);
+    kb_stat_group_destroy(config->http2_stats);
     kb_arena_dispose(&config->arena);
     KB_OBJ_CLEAR(config);
     free(config);
@@ -434,12 +444,29 @@ static void routes_apply(struct kb_hcm_config *config, const hcm_message *m,
     }
 }
 
-static void codec_check(const hcm_message *m, struct kb_diag *diag)
+static void codec_apply(struct kb_hcm_config *config, const hcm_message *m, struct kb_diag *diag)
 {
-    if (m->codec_type == HCM_ENUM(CODEC_TYPE__HTTP2) ||
-        m->codec_type == HCM_ENUM(CODEC_TYPE__HTTP3)) {
-        unsupported(diag, "codec_type",
-                    "only AUTO and HTTP1 are supported: HTTP/2 and HTTP/3 are not built in yet");
+    switch ((int)m->codec_type) {
+    case HCM_ENUM(CODEC_TYPE__HTTP1):
+        config->codec = KB_HCM_CODEC_HTTP1;
+        break;
+    case HCM_ENUM(CODEC_TYPE__HTTP2):
+        config->codec = KB_HCM_CODEC_HTTP2;
+        break;
+    case HCM_ENUM(CODEC_TYPE__HTTP3):
+        unsupported(diag, "codec_type", "HTTP/3 is not supported; use AUTO, HTTP1 or HTTP2");
+        break;
+    default:
+        config->codec = KB_HCM_CODEC_AUTO;
+    }
+    kb_h2_options_read(&config->h2.options, m->http2_protocol_options);
+    config->h2.max_header_bytes = config->h1.max_head_bytes;
+    config->h2.max_header_count = config->h1.max_headers_count;
+    config->h2.underscores = (enum kb_h2_underscores)config->h1.underscores;
+    if (config->stream_error_on_invalid_http_message &&
+        (m->http2_protocol_options == NULL ||
+         m->http2_protocol_options->override_stream_error_on_invalid_http_message == NULL)) {
+        config->h2.options.stream_error_on_invalid_message = true;
     }
 }
 
@@ -496,7 +523,7 @@ struct kb_hcm_config *kb_hcm_config_create(const hcm_message *m, struct kb_facto
     http1_apply(config, m->http_protocol_options, diag);
     path_apply(config, m);
     internal_addresses_apply(config, m, diag);
-    codec_check(m, diag);
+    codec_apply(config, m, diag);
     if (m->local_reply_config != NULL) {
         kb_diag_push(diag, "local_reply_config");
         config->local_reply = kb_local_reply_config_create(m->local_reply_config, &inner, diag);

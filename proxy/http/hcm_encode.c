@@ -87,6 +87,16 @@ void kb_stream_read_disable(struct kb_stream *stream, bool disable)
     if (stream->hcm->closed) {
         return;
     }
+    if (KB_UNLIKELY(stream->hcm->h2 != NULL)) {
+        if (stream->encoder == NULL) {
+            return;
+        }
+        kb_stat_inc(stream->hcm->stats,
+                    disable ? KB_STAT_HTTP_DOWNSTREAM_FLOW_CONTROL_PAUSED_READING_TOTAL
+                            : KB_STAT_HTTP_DOWNSTREAM_FLOW_CONTROL_RESUMED_READING_TOTAL);
+        stream->encoder_ops->read_disable(stream->encoder, disable);
+        return;
+    }
     if (disable ? stream->hcm->h1.read_disables == 0 : stream->hcm->h1.read_disables == 1) {
         kb_stat_inc(stream->hcm->stats,
                     disable ? KB_STAT_HTTP_DOWNSTREAM_FLOW_CONTROL_PAUSED_READING_TOTAL
@@ -110,15 +120,36 @@ static void close_kind_set(struct kb_stream *stream)
         !(stream->saw_connection_close && (stream->remote_complete || until_close));
 }
 
-/* The whole answer was given to the codec. */
+/* The whole answer was given to the codec; that of HTTP/2 says when it is sent. */
 static void local_completed(struct kb_stream *stream)
 {
     struct kb_hcm *hcm = stream->hcm;
 
     stream->local_complete = true;
+    if (KB_UNLIKELY(hcm->h2 != NULL)) {
+        stream->flushing = stream->encoder;
+        stream->encoder = NULL;
+        return;
+    }
+    stream->encoder = NULL;
     stream->info.last_tx_ns = kb_loop_now_ns(&hcm->worker->loop);
     if (!stream->remote_complete) {
         /* The rest of the request is refused. */
+        kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_RX_RESET);
+    }
+    close_kind_set(stream);
+    kb_stream_end(stream);
+}
+
+void kb_stream_flushed(struct kb_stream *stream)
+{
+    struct kb_hcm *hcm = stream->hcm;
+
+    stream->flushing = NULL;
+    stream->encoder = NULL;
+    stream->info.last_tx_ns = kb_loop_now_ns(&hcm->worker->loop);
+    hcm->ended_streams++;
+    if (!stream->remote_complete) {
         kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_RX_RESET);
     }
     close_kind_set(stream);
@@ -153,6 +184,12 @@ static void connection_header_set(struct kb_stream *stream, struct kb_header_map
     if (hcm->drain == KB_HCM_NOT_DRAINING && server_drains(hcm)) {
         kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_DRAIN_CLOSE);
         kb_hcm_drain_start(hcm);
+    }
+    if (KB_UNLIKELY(hcm->h2 != NULL)) {
+        if (!stream->remote_complete) {
+            kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_RESPONSE_BEFORE_RQ_COMPLETE);
+        }
+        return; /* the connection is told of by GOAWAY */
     }
     if (stream->info.protocol == KB_PROTOCOL_HTTP10 &&
         kb_header_map_get_id(headers, KB_HDR_CONTENT_LENGTH) == NULL) {
@@ -229,7 +266,6 @@ void kb_stream_headers_send(struct kb_stream *stream, struct kb_header_map *head
         kb_stream_log_write(stream, "DownstreamTunnelSuccessfullyEstablished");
     }
     if (end_stream) {
-        stream->encoder = NULL;
         local_completed(stream);
     }
 }
@@ -240,7 +276,6 @@ void kb_stream_data_send(struct kb_stream *stream, struct kb_buf *data, bool end
     kb_stream_touch(stream);
     stream->encoder_ops->encode_data(stream->encoder, data, end_stream);
     if (end_stream) {
-        stream->encoder = NULL;
         local_completed(stream);
     }
 }
@@ -249,7 +284,6 @@ void kb_stream_trailers_send(struct kb_stream *stream, struct kb_header_map *tra
 {
     stream->response_trailers = trailers;
     stream->encoder_ops->encode_trailers(stream->encoder, trailers);
-    stream->encoder = NULL;
     local_completed(stream);
 }
 
@@ -303,7 +337,9 @@ void kb_stream_reset(struct kb_stream *stream)
     }
     kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_TX_RESET);
     kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_RX_RESET); /* Envoy's codec tells its own */
-    hcm->drain = KB_HCM_CLOSING;
+    if (KB_LIKELY(hcm->h2 == NULL)) {
+        hcm->drain = KB_HCM_CLOSING;
+    }
     close_kind_set(stream);
     kb_stream_end(stream);
 }

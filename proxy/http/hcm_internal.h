@@ -6,12 +6,14 @@
 #include "base/list.h"
 #include "proxy/api/codec.h"
 #include "proxy/http/h1_server.h"
+#include "proxy/http/h2_server.h"
 #include "proxy/http/hcm.h"
 
 /* Per worker: freelists and the date line. */
 struct kb_http_worker {
     struct kb_pool streams;
     struct kb_pool managers;
+    struct kb_h2_mem h2_mem;
     uint64_t date_second;
     char date[32]; /* "Sun, 22 Nov 2026 01:02:03 GMT" */
     size_t date_len;
@@ -35,10 +37,14 @@ struct kb_hcm {
     struct kb_stat_block *stats;
     struct kb_stat_block *listener_stats;
     struct kb_stat_block *http1_stats;
+    struct kb_stat_block *http2_stats;
+    struct kb_h2_server *h2; /* NULL: HTTP/1, or the codec is not made yet */
     struct kb_h1_server h1;
     struct kb_list streams;
     uint32_t stream_count;
-    uint32_t requests; /* streams so far */
+    uint32_t requests;         /* streams so far */
+    uint32_t ended_streams;    /* HTTP/2: of these, those that are over */
+    uint32_t premature_resets; /* and that the client reset before they were answered */
     struct kb_timer idle_timer;
     struct kb_timer duration_timer;
     struct kb_timer drain_timer;
@@ -80,7 +86,8 @@ struct kb_stream {
     struct kb_list link;
     struct kb_arena arena;
     const struct kb_response_encoder_ops *encoder_ops;
-    void *encoder; /* NULL once the codec let go */
+    void *encoder;  /* NULL once it has the whole response */
+    void *flushing; /* the encoder that has it and still sends it; NULL: none */
     struct kb_header_map request;
     struct kb_header_map *request_trailers;
     struct kb_header_map *response; /* NULL: none yet */
@@ -123,6 +130,7 @@ struct kb_stream {
     bool upgraded;      /* it was agreed to: bytes pass both ways as they come */
     bool recreated; /* a later pass of an internal redirect: its headers were sanitised already */
     bool edge_request;
+    bool h2_upgrade; /* extended CONNECT, which reads as a HTTP/1 upgrade */
 };
 KB_OBJ_MAGIC(kb_stream, 0x5354524d);
 
@@ -138,6 +146,11 @@ void kb_hcm_stream_codec_error(struct kb_stream *stream, unsigned status, struct
 /* Nothing can be answered any more: the connection closes under its stream, which is logged with
  * `details` (they live as long as the stream) and the flag DPE. */
 void kb_hcm_close_codec_error(struct kb_stream *stream, struct kb_str details);
+/* Closes at once, with what is under way. */
+void kb_hcm_close(struct kb_hcm *hcm, enum kb_conn_close how);
+/* The HTTP/2 codec cannot go on: streams end with its details for them, or else with `details`, and
+ * the flag DPE. */
+void kb_hcm_codec_failed(struct kb_hcm *hcm, struct kb_str details);
 /* Envoy's drain sequence: answers say `connection: close` from now on; after drain_timeout the
  * connection closes when its streams are done. */
 void kb_hcm_drain_start(struct kb_hcm *hcm);
@@ -167,6 +180,11 @@ void kb_stream_decode_data(struct kb_stream *stream, struct kb_buf *data, bool e
 void kb_stream_decode_trailers(struct kb_stream *stream, struct kb_header_map *trailers);
 /* The connection went away under the stream. */
 void kb_stream_on_disconnect(struct kb_stream *stream, bool by_peer);
+/* The codec sent the whole response, and let go (HTTP/2). */
+void kb_stream_flushed(struct kb_stream *stream);
+/* The codec's stream was reset, by the client or for its fault, and is gone (HTTP/2). */
+void kb_stream_on_codec_reset(struct kb_stream *stream, enum kb_reset_reason reason,
+                              struct kb_str details);
 /* Ends the stream: log, statistics, filters, memory; later in this event. */
 void kb_stream_end(struct kb_stream *stream);
 /* Frees, and so logs, the streams that ended in this event: before the next one begins, so that

@@ -6,10 +6,10 @@
 #include "base/slot.h"
 #include "proxy/api/access_logger.h"
 #include "proxy/api/filter_state.h"
+#include "proxy/api/ssl_connection_info.h"
 #include "proxy/http/hcm_internal.h"
 #include "proxy/http/local_reply.h"
 #include "proxy/http/path.h"
-#include "proxy/api/ssl_connection_info.h"
 
 static void idle_timer_fired(struct kb_timer *timer);
 static void request_timer_fired(struct kb_timer *timer);
@@ -167,6 +167,9 @@ void kb_stream_end(struct kb_stream *stream)
     if (stream->encoder != NULL) {
         stream->encoder_ops->reset(stream->encoder);
         stream->encoder = NULL;
+    } else if (KB_UNLIKELY(stream->flushing != NULL)) {
+        stream->encoder_ops->reset(stream->flushing);
+        stream->flushing = NULL;
     }
     kb_stat_gauge_add(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_ACTIVE, -1);
     if (KB_UNLIKELY(stream->upgrade_asked)) {
@@ -190,6 +193,51 @@ void kb_stream_on_disconnect(struct kb_stream *stream, bool by_peer)
         stream->info.response_code_details = KB_STR("downstream_local_disconnect");
     }
     kb_stream_end(stream);
+}
+
+/* Envoy's protection against clients that ask and reset: half of so many streams, or more. */
+#define PREMATURE_RESET_STREAMS 500
+#define PREMATURE_LIFETIME_NS   UINT64_C(2000000000) /* over one second, in whole ones */
+
+static void premature_resets_check(struct kb_hcm *hcm)
+{
+    uint64_t bad = (uint64_t)hcm->premature_resets * 2;
+
+    if (bad < KB_MAX(PREMATURE_RESET_STREAMS,
+                     hcm->ended_streams < PREMATURE_RESET_STREAMS ? 0 : hcm->ended_streams) ||
+        hcm->drain != KB_HCM_NOT_DRAINING || hcm->closed) {
+        return;
+    }
+    kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_TOO_MANY_PREMATURE_RESETS);
+    KB_LIST_FOREACH (link, &hcm->streams) {
+        KB_LIST_ENTRY(link, struct kb_stream, link)->info.response_code_details =
+            KB_STR("too_many_premature_resets");
+    }
+    kb_hcm_close(hcm, KB_CONN_NO_FLUSH);
+}
+
+void kb_stream_on_codec_reset(struct kb_stream *stream, enum kb_reset_reason reason,
+                              struct kb_str details)
+{
+    struct kb_hcm *hcm = stream->hcm;
+
+    stream->encoder = NULL;
+    stream->flushing = NULL;
+    if (stream->ended) {
+        return;
+    }
+    kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_RX_RESET);
+    kb_stream_info_set_flag(&stream->info, reason == KB_RESET_LOCAL_RESET
+                                               ? KB_RF_DOWNSTREAM_PROTOCOL_ERROR
+                                               : KB_RF_DOWNSTREAM_REMOTE_RESET);
+    stream->info.response_code_details = details;
+    hcm->ended_streams++;
+    if (stream->info.response_code == 0 &&
+        kb_loop_now_ns(&hcm->worker->loop) - stream->info.start_ns < PREMATURE_LIFETIME_NS) {
+        hcm->premature_resets++;
+    }
+    kb_stream_end(stream);
+    premature_resets_check(hcm);
 }
 
 void kb_hcm_stream_codec_error(struct kb_stream *stream, unsigned status, struct kb_str details)

@@ -120,7 +120,8 @@ void kb_stream_send_local_reply(struct kb_stream *stream, unsigned status, struc
         kb_stream_cluster_refresh(stream); /* a filter answers before the router could say */
     }
     /* A bad request is a messaging error: what follows on the connection cannot be trusted. */
-    if (status == 400 && !stream->hcm->config->stream_error_on_invalid_http_message) {
+    if (status == 400 && stream->hcm->h2 == NULL &&
+        !stream->hcm->config->stream_error_on_invalid_http_message) {
         stream->saw_connection_close = true;
     }
     if (modify != NULL) {

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Http2ProtocolOptions as a server session needs them, with Envoy's defaults filled in. */
+#pragma once
+
+#include <stdbool.h>
+
+#include "proxy/http/h2_guard.h"
+
+struct kb_h2_options {
+    uint32_t hpack_table_bytes;
+    uint32_t max_concurrent_streams;
+    uint32_t stream_window_bytes;
+    uint32_t connection_window_bytes;
+    uint32_t max_outbound_frames;         /* in what waits for the peer to read */
+    uint32_t max_outbound_control_frames; /* of these PING and SETTINGS acknowledgements, resets */
+    struct kb_h2_guard_limits guard;
+    uint32_t keepalive_jitter_percent;
+    uint64_t keepalive_interval_ms; /* 0: no PINGs */
+    uint64_t keepalive_timeout_ms;
+    uint64_t keepalive_idle_ms; /* a PING after so long without any frame; 0: none */
+    bool allow_connect;         /* extended CONNECT (RFC 8441) */
+    bool stream_error_on_invalid_message;
+};
+
+struct Envoy__Config__Core__V3__Http2ProtocolOptions;
+
+/* From a message, or Envoy's defaults when it is NULL. Main thread. */
+void kb_h2_options_read(struct kb_h2_options *options,
+                        const struct Envoy__Config__Core__V3__Http2ProtocolOptions *message);

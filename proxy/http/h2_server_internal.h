@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Session and stream of a HTTP/2 server; for proxy/http/h2_server_session.c, h2_server_receive.c
+ * and h2_server_send.c only. */
+#pragma once
+
+#include <nghttp2/nghttp2.h>
+
+#include "base/list.h"
+#include "proxy/http/h2_server_session.h"
+
+/* Frames in the output that the client has not read yet, counted in two generations: the older one
+ * is gone when the byte was written that was the last when it ended. Never fewer than there are. */
+struct kb_h2_outbound {
+    uint64_t produced; /* bytes */
+    uint64_t written;
+    uint64_t mark; /* end of the older generation */
+    uint32_t frames[2];
+    uint32_t control[2];
+};
+
+struct kb_h2_server_session {
+    KB_OBJ;
+    nghttp2_session *nghttp2;
+    const struct kb_h2_server_settings *settings;
+    const struct kb_h2_server_callbacks *callbacks;
+    void *owner;
+    struct kb_slice_source *slices;
+    struct kb_h2_mem *mem;
+    struct kb_stat_block *stats;
+    struct kb_slice *input; /* being received */
+    struct kb_buf *output;  /* being sent to */
+    size_t output_limit;
+    struct kb_h2_guard guard;
+    struct kb_h2_outbound outbound;
+    struct kb_list streams;
+    struct kb_list lowered; /* streams that shall hear on_below_low */
+    size_t queued;          /* bytes of all streams that wait to be sent */
+    size_t header_bytes;    /* of the requests of all streams */
+    uint64_t now_ms;        /* of the bytes being received */
+    uint32_t resets_queued; /* RST_STREAM of ours that were not sent yet */
+    struct kb_h2_server_fault fault;
+    bool above_high; /* all streams are, for `queued` */
+    bool stopped;
+    bool busy; /* nghttp2 is at work: it may not be destroyed */
+};
+KB_OBJ_MAGIC(kb_h2_server_session, 0x48325373);
+
+/* Lives until nghttp2 has closed it; its owner lets go before, or then. */
+struct kb_h2_server_stream {
+    KB_OBJ;
+    int32_t id;
+    struct kb_list link;
+    struct kb_list lowered_link;
+    struct kb_h2_server_session *session;
+    void *owner; /* NULL: let go */
+    struct kb_stream_info *info;
+    struct kb_header_map *headers;        /* that are being read; NULL: to nobody */
+    const struct kb_header_map *trailers; /* of the response; NULL: none */
+    struct kb_str details;                /* of a fault of the client's in this stream */
+    char *cookie;                         /* of several fields so far; in the headers' arena */
+    uint32_t cookie_len, cookie_room;
+    struct kb_buf in; /* of the present DATA frame */
+    struct kb_buf out;
+    size_t unconsumed;     /* bytes taken for which the window did not open */
+    uint32_t header_bytes; /* of this block of headers */
+    uint32_t header_bytes_held;
+    uint32_t header_count;
+    uint32_t cookie_count;
+    uint32_t read_disables;
+    bool headers_done; /* the request's headers came */
+    bool remote_ended; /* the whole request came */
+    bool out_end;      /* the whole response was given to us */
+    bool local_ended;  /* END_STREAM was sent */
+    bool deferred;     /* nghttp2 waits for more response data */
+    bool above_high;   /* its own queue is */
+    bool told_above;   /* the owner believes that it is */
+    bool reset_sent;   /* by us */
+    bool faulty;       /* a message error that costs the stream only */
+};
+KB_OBJ_MAGIC(kb_h2_server_stream, 0x48325374);
+
+/* ---- h2_server_session.c ---- */
+
+/* The first fault of a session counts. */
+void kb_h2_server_fault_set(struct kb_h2_server_session *session, int error, struct kb_str text,
+                            bool silent);
+struct kb_h2_server_stream *kb_h2_server_stream_create(struct kb_h2_server_session *session,
+                                                       int32_t id);
+/* nghttp2 has closed it. */
+void kb_h2_server_stream_destroy(struct kb_h2_server_stream *stream);
+KB_INLINE struct kb_h2_server_stream *kb_h2_server_stream_of(nghttp2_session *nghttp2, int32_t id)
+{
+    void *stream = nghttp2_session_get_stream_user_data(nghttp2, id);
+
+    return stream != NULL ? KB_CAST(stream, kb_h2_server_stream) : NULL;
+}
+
+/* ---- h2_server_receive.c ---- */
+
+void kb_h2_server_receive_callbacks_set(nghttp2_session_callbacks *callbacks);
+
+/* ---- h2_server_send.c ---- */
+
+void kb_h2_server_send_callbacks_set(nghttp2_session_callbacks *callbacks);
+/* Bytes of the stream's queue went, by being sent or dropped. */
+void kb_h2_server_queue_shrunk(struct kb_h2_server_stream *stream, size_t n);

@@ -1,0 +1,442 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a HTTP/2 server session hears of nghttp2 while it receives: requests for their owners, and
+ * faults, which in a message close the connection as in Envoy. */
+#include <string.h>
+
+#include "base/log.h"
+#include "proxy/http/h2_fields.h"
+#include "proxy/http/h2_server_internal.h"
+
+#define FRAME_HEADER_BYTES 9
+#define HEADERS_HELD_MAX   (4u * 1024 * 1024) /* of the streams that are open */
+#define HEADER_ARENA_SPARE (64u * 1024)       /* what a stream has in its arena besides */
+
+static struct kb_h2_server_session *session_of(void *user_data)
+{
+    return KB_CAST(user_data, kb_h2_server_session);
+}
+
+/* ---- frames ---- */
+
+static void flood_count(struct kb_h2_server_session *session, enum kb_h2_guard_fault fault)
+{
+    struct kb_str text = KB_STR("codec_error:The_user_callback_function_failed");
+
+    switch (fault) {
+    case KB_H2_GUARD_EMPTY_FRAMES:
+        kb_stat_inc(session->stats, KB_STAT_HTTP2_INBOUND_EMPTY_FRAMES_FLOOD);
+        text = KB_STR("codec_error:Too_many_consecutive_frames_with_an_empty_payload");
+        break;
+    case KB_H2_GUARD_PRIORITY:
+        kb_stat_inc(session->stats, KB_STAT_HTTP2_INBOUND_PRIORITY_FRAMES_FLOOD);
+        text = KB_STR("codec_error:Too_many_PRIORITY_frames");
+        break;
+    case KB_H2_GUARD_WINDOW_UPDATES:
+        kb_stat_inc(session->stats, KB_STAT_HTTP2_INBOUND_WINDOW_UPDATE_FRAMES_FLOOD);
+        text = KB_STR("codec_error:Too_many_WINDOW_UPDATE_frames");
+        break;
+    case KB_H2_GUARD_CONTROL:
+    case KB_H2_GUARD_CONTINUATIONS:
+    case KB_H2_GUARD_OK:
+        break;
+    }
+    kb_h2_server_fault_set(session, KB_ELIMIT, text, true);
+}
+
+static int on_begin_frame(nghttp2_session *nghttp2, const nghttp2_frame_hd *hd, void *user_data)
+{
+    struct kb_h2_server_session *session = session_of(user_data);
+    struct kb_h2_server_stream *stream;
+    enum kb_h2_guard_fault fault;
+
+    if (KB_UNLIKELY(session->stopped)) {
+        return NGHTTP2_ERR_CALLBACK_FAILURE;
+    }
+    fault = kb_h2_guard_frame(&session->guard, hd->type, hd->flags, (uint32_t)hd->length,
+                              session->now_ms);
+    if (KB_UNLIKELY(fault != KB_H2_GUARD_OK)) {
+        flood_count(session, fault);
+        return NGHTTP2_ERR_CALLBACK_FAILURE;
+    }
+    stream =
+        hd->type == NGHTTP2_DATA || hd->type == NGHTTP2_HEADERS || hd->type == NGHTTP2_CONTINUATION
+            ? kb_h2_server_stream_of(nghttp2, hd->stream_id)
+            : NULL;
+    if (stream != NULL && stream->owner != NULL) {
+        stream->info->wire_bytes_received += hd->length + FRAME_HEADER_BYTES;
+        if (hd->type != NGHTTP2_DATA) {
+            stream->info->header_bytes_received += hd->length + FRAME_HEADER_BYTES;
+        }
+    }
+    return 0;
+}
+
+/* ---- headers ---- */
+
+static void stream_begin(struct kb_h2_server_session *session, const nghttp2_frame *frame)
+{
+    struct kb_h2_server_stream *stream = kb_h2_server_stream_create(session, frame->hd.stream_id);
+    struct kb_h2_server_request request = {NULL, NULL, NULL};
+
+    (void)nghttp2_session_set_stream_user_data(session->nghttp2, frame->hd.stream_id, stream);
+    session->callbacks->on_stream(session->owner, stream, &request);
+    stream->owner = request.owner;
+    stream->info = request.info;
+    stream->headers = request.headers;
+    if (stream->owner != NULL) {
+        /* The frame began before its stream. */
+        stream->info->wire_bytes_received += frame->hd.length + FRAME_HEADER_BYTES;
+        stream->info->header_bytes_received += frame->hd.length + FRAME_HEADER_BYTES;
+    }
+}
+
+static int on_begin_headers(nghttp2_session *nghttp2, const nghttp2_frame *frame, void *user_data)
+{
+    struct kb_h2_server_session *session = session_of(user_data);
+    struct kb_h2_server_stream *stream;
+
+    if (session->stopped) {
+        return 0;
+    }
+    if (frame->headers.cat == NGHTTP2_HCAT_REQUEST) {
+        stream_begin(session, frame);
+        return 0;
+    }
+    stream = kb_h2_server_stream_of(nghttp2, frame->hd.stream_id);
+    if (stream != NULL && stream->owner != NULL) {
+        struct kb_arena *arena = stream->headers->arena;
+
+        stream->headers = KB_ARENA_NEW(arena, struct kb_header_map);
+        kb_header_map_init(stream->headers, arena);
+        stream->header_bytes = 0;
+        stream->header_count = 0;
+    }
+    return 0;
+}
+
+static void pseudo_set(struct kb_h2_server_stream *stream, struct kb_str name, struct kb_str value)
+{
+    struct kb_header_map *map = stream->headers;
+
+    if (kb_str_eq(name, KB_STR(":method"))) {
+        map->method = value;
+    } else if (kb_str_eq(name, KB_STR(":path"))) {
+        map->path = value;
+    } else if (kb_str_eq(name, KB_STR(":authority"))) {
+        map->authority = value;
+    } else if (kb_str_eq(name, KB_STR(":scheme"))) {
+        map->scheme = value;
+    } else if (kb_str_eq(name, KB_STR(":protocol"))) {
+        map->protocol = value;
+    }
+}
+
+/* One growing line of all crumbs (RFC 9113 section 8.2.3), so that many cost no more than few. */
+static void cookie_add(struct kb_h2_server_stream *stream, const uint8_t *value, size_t len)
+{
+    size_t used = stream->cookie_count++ == 0 ? 0 : stream->cookie_len + 2;
+
+    if (used + len > stream->cookie_room || stream->cookie == NULL) {
+        size_t room = (used + len) * 2;
+        char *larger = kb_arena_alloc(stream->headers->arena, room, 1);
+
+        if (used > 0) {
+            memcpy(larger, stream->cookie, stream->cookie_len);
+        }
+        stream->cookie = larger;
+        stream->cookie_room = (uint32_t)room;
+    }
+    if (used > 0) {
+        memcpy(stream->cookie + used - 2, "; ", 2);
+    }
+    memcpy(stream->cookie + used, value, len);
+    stream->cookie_len = (uint32_t)(used + len);
+}
+
+/* What headers_with_underscores_action says of the name; true: the field is dealt with, as *rc
+ * says. */
+static bool underscore_refused(struct kb_h2_server_stream *stream, const uint8_t *name, size_t len,
+                               int *rc)
+{
+    struct kb_h2_server_session *session = stream->session;
+
+    if (KB_LIKELY(session->settings->underscores == KB_H2_UNDERSCORES_ALLOW) ||
+        memchr(name, '_', len) == NULL) {
+        return false;
+    }
+    if (session->settings->underscores == KB_H2_UNDERSCORES_DROP) {
+        kb_stat_inc(session->stats, KB_STAT_HTTP2_DROPPED_HEADERS_WITH_UNDERSCORES);
+        *rc = 0;
+        return true;
+    }
+    kb_stat_inc(session->stats, KB_STAT_HTTP2_REQUESTS_REJECTED_WITH_UNDERSCORES_IN_HEADERS);
+    stream->details = KB_STR("http2.unexpected_underscore");
+    *rc = NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+    return true;
+}
+
+static void field_add(struct kb_h2_server_stream *stream, const uint8_t *name, size_t name_len,
+                      const uint8_t *value, size_t value_len)
+{
+    struct kb_header_map *map = stream->headers;
+    struct kb_str key = kb_str_make((const char *)name, name_len);
+
+    if (name_len > 0 && name[0] == ':') {
+        pseudo_set(stream, key, kb_h2_copy(map->arena, value, value_len));
+    } else if (!stream->headers_done && kb_str_eq(key, KB_STR("cookie"))) {
+        cookie_add(stream, value, value_len);
+    } else if (!stream->headers_done && kb_str_eq(key, KB_STR("host"))) {
+        if (map->authority.p == NULL) {
+            map->authority = kb_h2_copy(map->arena, value, value_len);
+        }
+    } else {
+        kb_h2_field_append(map, name, name_len, value, value_len);
+    }
+}
+
+/* Repeated short references to long fields of the table make much of little: what the headers of
+ * one stream, and of all that are open, hold is limited too. */
+static bool header_memory_exceeded(const struct kb_h2_server_stream *stream)
+{
+    const struct kb_h2_server_session *session = stream->session;
+
+    return stream->headers->arena->bytes >
+               (size_t)session->settings->max_header_bytes * 3 + HEADER_ARENA_SPARE ||
+           session->header_bytes > HEADERS_HELD_MAX;
+}
+
+static int on_header(nghttp2_session *nghttp2, const nghttp2_frame *frame, const uint8_t *name,
+                     size_t name_len, const uint8_t *value, size_t value_len, uint8_t flags,
+                     void *user_data)
+{
+    struct kb_h2_server_session *session = session_of(user_data);
+    struct kb_h2_server_stream *stream = kb_h2_server_stream_of(nghttp2, frame->hd.stream_id);
+    int rc;
+
+    (void)flags;
+    if (stream == NULL || stream->owner == NULL || session->stopped) {
+        return 0;
+    }
+    if (underscore_refused(stream, name, name_len, &rc)) {
+        return rc;
+    }
+    stream->header_bytes += (uint32_t)(name_len + value_len);
+    stream->header_count++;
+    session->header_bytes += name_len + value_len;
+    stream->header_bytes_held += (uint32_t)(name_len + value_len);
+    if (KB_UNLIKELY(stream->header_bytes > session->settings->max_header_bytes ||
+                    header_memory_exceeded(stream))) {
+        stream->details = KB_STR("http2.header_list_size_too_large");
+    } else if (KB_UNLIKELY(stream->header_count > session->settings->max_header_count)) {
+        stream->details = KB_STR("http2.too_many_headers");
+    } else {
+        field_add(stream, name, name_len, value, value_len);
+        return 0;
+    }
+    kb_stat_inc(session->stats, KB_STAT_HTTP2_HEADER_OVERFLOW);
+    return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+}
+
+static int on_invalid_header(nghttp2_session *nghttp2, const nghttp2_frame *frame,
+                             const uint8_t *name, size_t name_len, const uint8_t *value,
+                             size_t value_len, uint8_t flags, void *user_data)
+{
+    (void)nghttp2;
+    (void)frame;
+    (void)name;
+    (void)name_len;
+    (void)value;
+    (void)value_len;
+    (void)flags;
+    (void)user_data;
+    return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE; /* not skipped: a fault of the message */
+}
+
+static void headers_received(struct kb_h2_server_stream *stream, bool end_stream)
+{
+    const struct kb_h2_server_callbacks *callbacks = stream->session->callbacks;
+
+    stream->remote_ended |= end_stream;
+    if (stream->owner == NULL) {
+        return;
+    }
+    if (stream->headers_done) {
+        kb_stat_inc(stream->session->stats, KB_STAT_HTTP2_TRAILERS);
+        callbacks->on_trailers(stream->owner, stream->headers);
+        return;
+    }
+    stream->headers_done = true;
+    if (KB_UNLIKELY(stream->cookie_count > 0)) {
+        kb_header_map_add_id(stream->headers, KB_HDR_COOKIE,
+                             kb_str_make(stream->cookie, stream->cookie_len));
+    }
+    callbacks->on_headers(stream->owner, end_stream);
+}
+
+/* ---- body ---- */
+
+static int on_data_chunk(nghttp2_session *nghttp2, uint8_t flags, int32_t id, const uint8_t *bytes,
+                         size_t len, void *user_data)
+{
+    struct kb_h2_server_session *session = session_of(user_data);
+    struct kb_h2_server_stream *stream = kb_h2_server_stream_of(nghttp2, id);
+
+    (void)flags;
+    if (stream == NULL || stream->owner == NULL || session->stopped) {
+        /* Nobody reads it, but others need the connection's window. */
+        (void)nghttp2_session_consume(nghttp2, id, len);
+        return 0;
+    }
+    kb_buf_append_slice(&stream->in, session->input,
+                        (size_t)((const char *)bytes - session->input->bytes), len);
+    return 0;
+}
+
+static void data_received(struct kb_h2_server_stream *stream, bool end_stream)
+{
+    struct kb_h2_server_session *session = stream->session;
+    size_t len = stream->in.len;
+    int32_t id = stream->id;
+
+    stream->remote_ended |= end_stream;
+    if (stream->owner == NULL) {
+        kb_buf_dispose(&stream->in);
+        (void)nghttp2_session_consume(session->nghttp2, id, len);
+        return;
+    }
+    stream->unconsumed += len;
+    if (len > 0 || end_stream) {
+        session->callbacks->on_data(stream->owner, &stream->in, end_stream);
+    }
+    kb_buf_dispose(&stream->in);
+    if (stream->read_disables == 0) {
+        (void)nghttp2_session_consume(session->nghttp2, id, stream->unconsumed);
+        stream->unconsumed = 0;
+    }
+}
+
+static int on_frame_recv(nghttp2_session *nghttp2, const nghttp2_frame *frame, void *user_data)
+{
+    struct kb_h2_server_session *session = session_of(user_data);
+    struct kb_h2_server_stream *stream = kb_h2_server_stream_of(nghttp2, frame->hd.stream_id);
+    bool end_stream = (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0;
+
+    if (session->stopped) {
+        return NGHTTP2_ERR_CALLBACK_FAILURE;
+    }
+    switch (frame->hd.type) {
+    case NGHTTP2_HEADERS:
+        if (stream != NULL) {
+            headers_received(stream, end_stream);
+        }
+        break;
+    case NGHTTP2_DATA:
+        if (stream != NULL) {
+            data_received(stream, end_stream);
+        }
+        break;
+    case NGHTTP2_RST_STREAM:
+        kb_stat_inc(session->stats, KB_STAT_HTTP2_RX_RESET);
+        break;
+    case NGHTTP2_PING:
+        if ((frame->hd.flags & NGHTTP2_FLAG_ACK) != 0) {
+            session->callbacks->on_ping_ack(session->owner);
+        }
+        break;
+    default:
+        break;
+    }
+    return 0;
+}
+
+/* ---- ends ---- */
+
+static enum kb_reset_reason reset_reason(struct kb_h2_server_stream *stream, uint32_t error_code)
+{
+    if (stream->faulty) {
+        return KB_RESET_LOCAL_RESET;
+    }
+    switch (error_code) {
+    case NGHTTP2_REFUSED_STREAM:
+        return KB_RESET_REMOTE_REFUSED_STREAM_RESET;
+    case NGHTTP2_CONNECT_ERROR:
+        return KB_RESET_CONNECT_ERROR;
+    default:
+        return KB_RESET_REMOTE_RESET;
+    }
+}
+
+static int on_stream_close(nghttp2_session *nghttp2, int32_t id, uint32_t error_code,
+                           void *user_data)
+{
+    struct kb_h2_server_session *session = session_of(user_data);
+    struct kb_h2_server_stream *stream = kb_h2_server_stream_of(nghttp2, id);
+    enum kb_reset_reason reason;
+    struct kb_str details;
+    void *owner;
+
+    if (stream == NULL) {
+        return 0;
+    }
+    if (stream->unconsumed + stream->in.len > 0) {
+        (void)nghttp2_session_consume_connection(nghttp2, stream->unconsumed + stream->in.len);
+    }
+    owner = stream->owner;
+    reason = reset_reason(stream, error_code);
+    details = stream->details;
+    if (details.p == NULL) {
+        details = error_code == NGHTTP2_REFUSED_STREAM ? KB_STR("http2.remote_refuse")
+                                                       : KB_STR("http2.remote_reset");
+    }
+    kb_h2_server_stream_destroy(stream);
+    if (owner != NULL && !session->stopped) {
+        session->callbacks->on_reset(owner, reason, details);
+    }
+    return 0;
+}
+
+static int on_invalid_frame(nghttp2_session *nghttp2, const nghttp2_frame *frame, int code,
+                            void *user_data)
+{
+    struct kb_h2_server_session *session = session_of(user_data);
+    struct kb_h2_server_stream *stream = kb_h2_server_stream_of(nghttp2, frame->hd.stream_id);
+    bool message = code == NGHTTP2_ERR_HTTP_HEADER || code == NGHTTP2_ERR_HTTP_MESSAGING;
+
+    if (code == NGHTTP2_ERR_REFUSED_STREAM) {
+        kb_stat_inc(session->stats, KB_STAT_HTTP2_STREAM_REFUSED_ERRORS);
+        return 0;
+    }
+    if (stream != NULL && stream->details.p == NULL) {
+        stream->details =
+            code == NGHTTP2_ERR_HTTP_HEADER
+                ? KB_STR("http2.invalid.header.field")
+                : (code == NGHTTP2_ERR_HTTP_MESSAGING ? KB_STR("http2.violation.of.messaging.rule")
+                                                      : KB_STR("http2.unknown.nghttp2.error"));
+    }
+    if (message) {
+        kb_stat_inc(session->stats, KB_STAT_HTTP2_RX_MESSAGING_ERROR);
+        if (session->settings->options.stream_error_on_invalid_message) {
+            if (stream != NULL) {
+                stream->faulty = true;
+            }
+            return 0;
+        }
+    }
+    KB_LOG(HTTP2, DEBUG, "invalid frame: %s on stream %d", nghttp2_strerror(code),
+           frame->hd.stream_id);
+    kb_h2_server_fault_set(session, KB_EPROTOCOL,
+                           KB_STR("codec_error:The_user_callback_function_failed"), true);
+    return NGHTTP2_ERR_CALLBACK_FAILURE;
+}
+
+void kb_h2_server_receive_callbacks_set(nghttp2_session_callbacks *callbacks)
+{
+    nghttp2_session_callbacks_set_on_begin_frame_callback(callbacks, on_begin_frame);
+    nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, on_begin_headers);
+    nghttp2_session_callbacks_set_on_header_callback(callbacks, on_header);
+    nghttp2_session_callbacks_set_on_invalid_header_callback(callbacks, on_invalid_header);
+    nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, on_frame_recv);
+    nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data_chunk);
+    nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_stream_close);
+    nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(callbacks, on_invalid_frame);
+}

@@ -1,0 +1,302 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* HTTP/2 server sessions over nghttp2, which frames, compresses and keeps the states of RFC 9113:
+ * their life, and bytes in and out. */
+#include "proxy/http/h2_server_session.h"
+
+#include "base/log.h"
+#include "proxy/http/h2_server_internal.h"
+
+#define SEND_HEADER_BLOCK_MAX (32u * 1024 * 1024) /* Envoy's */
+
+/* ---- lifecycle ---- */
+
+static nghttp2_session *nghttp2_create(struct kb_h2_server_session *session)
+{
+    nghttp2_mem mem = {.mem_user_data = session->mem,
+                       .malloc = kb_h2_mem_malloc,
+                       .free = kb_h2_mem_free,
+                       .calloc = kb_h2_mem_calloc,
+                       .realloc = kb_h2_mem_realloc};
+    const struct kb_h2_options *options = &session->settings->options;
+    nghttp2_session_callbacks *callbacks;
+    nghttp2_option *option;
+    nghttp2_session *nghttp2 = NULL;
+
+    KB_ASSERT(nghttp2_session_callbacks_new(&callbacks) == 0);
+    kb_h2_server_receive_callbacks_set(callbacks);
+    kb_h2_server_send_callbacks_set(callbacks);
+    KB_ASSERT(nghttp2_option_new(&option) == 0);
+    nghttp2_option_set_no_auto_window_update(option, 1);
+    nghttp2_option_set_no_closed_streams(option, 1);
+    nghttp2_option_set_no_rfc9113_leading_and_trailing_ws_validation(option, 1);
+    nghttp2_option_set_max_send_header_block_length(option, SEND_HEADER_BLOCK_MAX);
+    nghttp2_option_set_max_outbound_ack(option, (size_t)options->max_outbound_control_frames + 1);
+    nghttp2_option_set_max_deflate_dynamic_table_size(option, options->hpack_table_bytes);
+    KB_ASSERT(nghttp2_session_server_new3(&nghttp2, callbacks, session, option, &mem) == 0);
+    nghttp2_option_del(option);
+    nghttp2_session_callbacks_del(callbacks);
+    return nghttp2;
+}
+
+/* The settings of Envoy's server in its order. */
+static void preface_submit(struct kb_h2_server_session *session)
+{
+    const struct kb_h2_options *options = &session->settings->options;
+    const nghttp2_settings_entry entries[] = {
+        {NGHTTP2_SETTINGS_HEADER_TABLE_SIZE, options->hpack_table_bytes},
+        {NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL, options->allow_connect},
+        {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, options->max_concurrent_streams},
+        {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, options->stream_window_bytes},
+    };
+
+    KB_ASSERT(nghttp2_submit_settings(session->nghttp2, NGHTTP2_FLAG_NONE, entries,
+                                      KB_ARRAY_LEN(entries)) == 0);
+    KB_ASSERT(nghttp2_session_set_local_window_size(session->nghttp2, NGHTTP2_FLAG_NONE, 0,
+                                                    (int32_t)options->connection_window_bytes) ==
+              0);
+}
+
+struct kb_h2_server_session *kb_h2_server_session_create(
+    const struct kb_h2_server_settings *settings, const struct kb_h2_server_callbacks *callbacks,
+    void *owner, struct kb_slice_source *slices, struct kb_h2_mem *mem, struct kb_stat_block *stats)
+{
+    struct kb_h2_server_session *session = kb_h2_mem_calloc(1, sizeof(*session), mem);
+
+    KB_OBJ_SET(session, kb_h2_server_session);
+    session->settings = settings;
+    session->callbacks = callbacks;
+    session->owner = owner;
+    session->slices = slices;
+    session->mem = mem;
+    session->stats = stats;
+    kb_list_init(&session->streams);
+    kb_list_init(&session->lowered);
+    kb_h2_guard_init(&session->guard, &settings->options.guard);
+    session->nghttp2 = nghttp2_create(session);
+    preface_submit(session);
+    kb_stat_inc(stats, KB_STAT_HTTP2_NGHTTP2_DOWNSTREAM_CONNECTIONS);
+    return session;
+}
+
+void kb_h2_server_session_destroy(struct kb_h2_server_session *session)
+{
+    struct kb_h2_outbound *outbound = &session->outbound;
+
+    KB_ASSERT(!session->busy);
+    session->stopped = true;
+    while (!kb_list_empty(&session->streams)) {
+        kb_h2_server_stream_destroy(
+            KB_LIST_ENTRY(session->streams.next, struct kb_h2_server_stream, link));
+    }
+    kb_stat_gauge_add(session->stats, KB_STAT_HTTP2_OUTBOUND_FRAMES_ACTIVE,
+                      -(int64_t)(outbound->frames[0] + outbound->frames[1]));
+    kb_stat_gauge_add(session->stats, KB_STAT_HTTP2_OUTBOUND_CONTROL_FRAMES_ACTIVE,
+                      -(int64_t)(outbound->control[0] + outbound->control[1]));
+    nghttp2_session_del(session->nghttp2);
+    KB_OBJ_CLEAR(session);
+    kb_h2_mem_free(session, session->mem);
+}
+
+void kb_h2_server_session_stop(struct kb_h2_server_session *session)
+{
+    session->stopped = true;
+}
+
+void kb_h2_server_fault_set(struct kb_h2_server_session *session, int error, struct kb_str text,
+                            bool silent)
+{
+    if (session->fault.error == 0) {
+        session->fault = (struct kb_h2_server_fault){error, text, silent};
+        KB_LOG(HTTP2, DEBUG, "client's HTTP/2: %.*s", KB_STR_ARG(text));
+    }
+}
+
+const struct kb_h2_server_fault *
+kb_h2_server_session_fault(const struct kb_h2_server_session *session)
+{
+    return &session->fault;
+}
+
+bool kb_h2_server_session_over(const struct kb_h2_server_session *session)
+{
+    return nghttp2_session_want_read(session->nghttp2) == 0 &&
+           nghttp2_session_want_write(session->nghttp2) == 0;
+}
+
+/* ---- streams ---- */
+
+struct kb_h2_server_stream *kb_h2_server_stream_create(struct kb_h2_server_session *session,
+                                                       int32_t id)
+{
+    struct kb_h2_server_stream *stream = kb_h2_mem_calloc(1, sizeof(*stream), session->mem);
+
+    KB_OBJ_SET(stream, kb_h2_server_stream);
+    stream->id = id;
+    stream->session = session;
+    kb_buf_init(&stream->in, session->slices, 0);
+    kb_buf_init(&stream->out, session->slices, KB_H2_STREAM_OUT_BYTES);
+    kb_list_push_back(&session->streams, &stream->link);
+    session->guard.streams_opened++;
+    kb_stat_gauge_add(session->stats, KB_STAT_HTTP2_STREAMS_ACTIVE, 1);
+    return stream;
+}
+
+void kb_h2_server_stream_destroy(struct kb_h2_server_stream *stream)
+{
+    struct kb_h2_server_session *session = stream->session;
+
+    (void)nghttp2_session_set_stream_user_data(session->nghttp2, stream->id, NULL);
+    kb_h2_server_queue_shrunk(stream, stream->out.len);
+    kb_buf_dispose(&stream->out);
+    kb_buf_dispose(&stream->in);
+    session->header_bytes -= stream->header_bytes_held;
+    kb_list_unlink(&stream->link);
+    kb_list_unlink(&stream->lowered_link);
+    kb_stat_gauge_add(session->stats, KB_STAT_HTTP2_STREAMS_ACTIVE, -1);
+    KB_OBJ_CLEAR(stream);
+    kb_h2_mem_free(stream, session->mem);
+}
+
+void *kb_h2_server_stream_owner(const struct kb_h2_server_stream *stream)
+{
+    return stream->owner;
+}
+
+struct kb_str kb_h2_server_stream_details(const struct kb_h2_server_stream *stream)
+{
+    return stream->details;
+}
+
+/* ---- bytes ---- */
+
+/* What nghttp2 says of it, as Envoy shows it of streams. */
+static struct kb_str error_text(int code)
+{
+    switch (code) {
+    case NGHTTP2_ERR_BAD_CLIENT_MAGIC:
+        return KB_STR("codec_error:Received_bad_client_magic_byte_string");
+    case NGHTTP2_ERR_FLOODED:
+        return KB_STR("codec_error:Too_many_control_frames_in_the_outbound_queue.");
+    default:
+        return KB_STR("codec_error:The_user_callback_function_failed");
+    }
+}
+
+static void code_set(struct kb_h2_server_session *session, ssize_t code)
+{
+    if (session->stopped) {
+        return;
+    }
+    if (code == NGHTTP2_ERR_FLOODED && session->fault.error == 0) {
+        kb_stat_inc(session->stats, KB_STAT_HTTP2_OUTBOUND_CONTROL_FLOOD);
+    }
+    if (code < 0) {
+        kb_h2_server_fault_set(session, code == NGHTTP2_ERR_FLOODED ? KB_ELIMIT : KB_EPROTOCOL,
+                               error_text((int)code), true);
+    }
+}
+
+bool kb_h2_server_session_receive(struct kb_h2_server_session *session, struct kb_buf *in,
+                                  uint64_t now_ms)
+{
+    session->now_ms = now_ms;
+    session->busy = true;
+    while (in->len > 0 && session->fault.error == 0 && !session->stopped) {
+        struct kb_segment *segment = in->first;
+        struct kb_slice *slice = kb_slice_ref(segment->slice);
+        size_t len = segment->to - segment->from;
+        ssize_t n;
+
+        session->input = slice;
+        n = nghttp2_session_mem_recv(session->nghttp2,
+                                     (const uint8_t *)slice->bytes + segment->from, len);
+        session->input = NULL;
+        code_set(session, n);
+        kb_slice_unref(slice);
+        kb_buf_consume(in, KB_MIN(len, in->len)); /* a closed connection dropped it */
+    }
+    session->busy = false;
+    kb_buf_consume(in, in->len);
+    return session->fault.error == 0;
+}
+
+static void lowered_tell(struct kb_h2_server_session *session)
+{
+    while (!kb_list_empty(&session->lowered)) {
+        struct kb_list *link = kb_list_pop_front(&session->lowered);
+        struct kb_h2_server_stream *stream =
+            KB_LIST_ENTRY(link, struct kb_h2_server_stream, lowered_link);
+
+        if (stream->told_above && !stream->above_high && !session->above_high) {
+            stream->told_above = false;
+            if (stream->owner != NULL) {
+                session->callbacks->on_below_low(stream->owner);
+            }
+        }
+    }
+}
+
+bool kb_h2_server_session_send(struct kb_h2_server_session *session, struct kb_buf *out,
+                               size_t limit)
+{
+    const uint8_t *bytes;
+    ssize_t n;
+
+    session->busy = true;
+    session->output = out;
+    session->output_limit = limit;
+    while (out->len < limit && !session->fault.silent) {
+        n = nghttp2_session_mem_send(session->nghttp2, &bytes);
+        if (n <= 0) {
+            code_set(session, n);
+            break;
+        }
+        kb_buf_append(out, bytes, (size_t)n);
+        session->outbound.produced += (size_t)n;
+    }
+    session->output = NULL;
+    session->busy = false;
+    lowered_tell(session);
+    return session->fault.error == 0;
+}
+
+void kb_h2_server_session_written(struct kb_h2_server_session *session, size_t n)
+{
+    struct kb_h2_outbound *outbound = &session->outbound;
+
+    outbound->written += n;
+    if (outbound->written < outbound->mark) {
+        return;
+    }
+    for (unsigned generations = outbound->written >= outbound->produced ? 2 : 1; generations > 0;
+         generations--) {
+        kb_stat_gauge_add(session->stats, KB_STAT_HTTP2_OUTBOUND_FRAMES_ACTIVE,
+                          -(int64_t)outbound->frames[0]);
+        kb_stat_gauge_add(session->stats, KB_STAT_HTTP2_OUTBOUND_CONTROL_FRAMES_ACTIVE,
+                          -(int64_t)outbound->control[0]);
+        outbound->frames[0] = outbound->frames[1];
+        outbound->control[0] = outbound->control[1];
+        outbound->frames[1] = 0;
+        outbound->control[1] = 0;
+    }
+    outbound->mark = outbound->produced;
+}
+
+/* ---- of the connection ---- */
+
+void kb_h2_server_session_notice(struct kb_h2_server_session *session)
+{
+    (void)nghttp2_submit_shutdown_notice(session->nghttp2);
+}
+
+void kb_h2_server_session_goaway(struct kb_h2_server_session *session)
+{
+    (void)nghttp2_submit_goaway(session->nghttp2, NGHTTP2_FLAG_NONE,
+                                nghttp2_session_get_last_proc_stream_id(session->nghttp2),
+                                NGHTTP2_NO_ERROR, NULL, 0);
+}
+
+void kb_h2_server_session_ping(struct kb_h2_server_session *session)
+{
+    (void)nghttp2_submit_ping(session->nghttp2, NGHTTP2_FLAG_NONE, NULL);
+}
