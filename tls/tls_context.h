@@ -52,6 +52,11 @@ void kb_tls_session_ctx_init(struct kb_tls_context *context, SSL_CTX *ctx);
 void kb_tls_session_offer(struct kb_tls_context_local *local, SSL *ssl, struct kb_str server_name);
 void kb_tls_sessions_dispose(struct kb_tls_context_local *local);
 
+/* ---- tls_ticket.c ---- */
+
+/* Tickets of a new downstream SSL_CTX. */
+void kb_tls_ticket_ctx_init(struct kb_tls_context *context, SSL_CTX *ctx);
+
 /* ---- tls_verify.c ---- */
 
 /* For SSL_CTX_set_cert_verify_callback; `arg` is the context. */

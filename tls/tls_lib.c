@@ -7,6 +7,7 @@
 
 #include "base/mem.h"
 #include "tls/tls_bio.h"
+#include "tls/tls_facts.h"
 
 struct kb_tls_lib *kb_tls_lib_ref(struct kb_tls_lib *lib)
 {
@@ -19,6 +20,7 @@ void kb_tls_lib_unref(struct kb_tls_lib *lib)
     if (lib != NULL && __atomic_fetch_sub(&lib->refs, 1, __ATOMIC_ACQ_REL) == 1) {
         BIO_meth_free(lib->bio_method);
         EVP_MD_free(lib->sha256);
+        EVP_CIPHER_free(lib->ticket_cipher);
         OSSL_LIB_CTX_free(lib->ctx);
         free(lib);
     }
@@ -42,6 +44,7 @@ static void worker_dispose(struct kb_worker *worker)
 {
     struct kb_tls_worker *tls = worker->slots[KB_SLOT_TLS];
 
+    kb_tls_facts_table_destroy(tls->facts);
     kb_tls_lib_unref(tls->lib);
     free(tls->input);
     free(tls->scratch);
@@ -60,10 +63,12 @@ struct kb_tls_worker *kb_tls_worker_get(struct kb_worker *worker)
         tls->lib->ctx = OSSL_LIB_CTX_new();
         tls->lib->bio_method = kb_tls_bio_method_create();
         tls->lib->sha256 = EVP_MD_fetch(tls->lib->ctx, "SHA256", NULL);
+        tls->lib->ticket_cipher = EVP_CIPHER_fetch(tls->lib->ctx, "AES-256-CBC", NULL);
         KB_ASSERT(tls->lib->ctx != NULL && tls->lib->bio_method != NULL &&
-                  tls->lib->sha256 != NULL);
+                  tls->lib->sha256 != NULL && tls->lib->ticket_cipher != NULL);
         tls->input = kb_malloc(KB_TLS_INPUT_BYTES);
         tls->scratch = kb_malloc(KB_TLS_RECORD_BYTES);
+        tls->facts = kb_tls_facts_table_create();
         worker->slots[KB_SLOT_TLS] = tls;
         worker->slot_dispose[KB_SLOT_TLS] = worker_dispose;
     }

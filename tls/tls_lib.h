@@ -12,14 +12,18 @@ struct kb_tls_lib {
     OSSL_LIB_CTX *ctx;
     BIO_METHOD *bio_method; /* tls_bio.c */
     EVP_MD *sha256;
-    uint32_t refs; /* atomic */
+    EVP_CIPHER *ticket_cipher; /* AES-256-CBC */
+    uint32_t refs;             /* atomic */
 };
+
+struct kb_tls_facts_table;
 
 /* What a worker keeps for its TLS connections. */
 struct kb_tls_worker {
     struct kb_tls_lib *lib;
     char *input;   /* KB_TLS_INPUT_BYTES: what one recv brought, on its way into OpenSSL */
     char *scratch; /* KB_TLS_RECORD_BYTES: small pieces that leave in one record */
+    struct kb_tls_facts_table *facts; /* tls_facts.c */
 };
 
 #define KB_TLS_RECORD_BYTES 16384

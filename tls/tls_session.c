@@ -5,77 +5,15 @@
  * name that it was made with. */
 #include <stdlib.h>
 
-#include <openssl/core_names.h>
-#include <openssl/err.h>
-#include <openssl/rand.h>
+#include <openssl/ssl.h>
 
 #include "base/mem.h"
 #include "tls/tls_socket.h"
 
 #define STATEFUL_SESSIONS_MAX 1024 /* a worker and context, where tickets are off */
-#define TICKET_NAME_BYTES     16
-#define TICKET_HMAC_BYTES     32
-#define TICKETS_TLS13         1 /* one is as good as two for proxies, and costs less */
+#define TICKETS_TLS13         1    /* one is as good as two for proxies, and costs less */
 
 /* ---- downstream ---- */
-
-static const unsigned char *ticket_key(const struct kb_tls_settings *settings,
-                                       const unsigned char name[TICKET_NAME_BYTES], bool *latest)
-{
-    for (size_t i = 0; i < settings->ticket_key_count; i++) {
-        if (memcmp(settings->ticket_keys[i], name, TICKET_NAME_BYTES) == 0) {
-            *latest = i == 0;
-            return settings->ticket_keys[i];
-        }
-    }
-    return NULL;
-}
-
-static bool ticket_mac_init(EVP_MAC_CTX *mac, const unsigned char *key)
-{
-    OSSL_PARAM params[3];
-
-    params[0] = OSSL_PARAM_construct_octet_string(
-        OSSL_MAC_PARAM_KEY, (void *)(uintptr_t)(key + TICKET_NAME_BYTES), TICKET_HMAC_BYTES);
-    params[1] =
-        OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, (char *)(uintptr_t)"SHA256", 0);
-    params[2] = OSSL_PARAM_construct_end();
-    return EVP_MAC_CTX_set_params(mac, params) == 1;
-}
-
-/* RFC 5077 section 4: 1 good, 2 good and a new one is wanted, 0 unknown, -1 error. */
-static int ticket_key_cb(SSL *ssl, unsigned char name[TICKET_NAME_BYTES], unsigned char *iv,
-                         EVP_CIPHER_CTX *cipher_ctx, EVP_MAC_CTX *mac, int encrypt)
-{
-    struct kb_tls_socket *socket = KB_CAST(SSL_get_app_data(ssl), kb_tls_socket);
-    const struct kb_tls_settings *settings = socket->context->settings;
-    struct kb_tls_lib *lib = socket->local->lib;
-    const unsigned char *key = settings->ticket_keys[0];
-    EVP_CIPHER *cipher = EVP_CIPHER_fetch(lib->ctx, "AES-256-CBC", NULL);
-    bool latest = true;
-    int result = -1;
-
-    if (!encrypt) {
-        key = ticket_key(settings, name, &latest);
-    }
-    if (key == NULL) {
-        result = 0;
-    } else if (cipher != NULL && ticket_mac_init(mac, key)) {
-        const unsigned char *aes = key + TICKET_NAME_BYTES + TICKET_HMAC_BYTES;
-
-        if (encrypt) {
-            memcpy(name, key, TICKET_NAME_BYTES);
-            if (RAND_bytes_ex(lib->ctx, iv, (size_t)EVP_CIPHER_get_iv_length(cipher), 0) == 1 &&
-                EVP_EncryptInit_ex2(cipher_ctx, cipher, aes, iv, NULL) == 1) {
-                result = 1;
-            }
-        } else if (EVP_DecryptInit_ex2(cipher_ctx, cipher, aes, iv, NULL) == 1) {
-            result = latest ? 1 : 2;
-        }
-    }
-    EVP_CIPHER_free(cipher);
-    return result;
-}
 
 static void server_init(struct kb_tls_context *context, SSL_CTX *ctx)
 {
@@ -86,11 +24,7 @@ static void server_init(struct kb_tls_context *context, SSL_CTX *ctx)
     SSL_CTX_sess_set_cache_size(ctx, STATEFUL_SESSIONS_MAX);
     SSL_CTX_set_timeout(ctx, (long)settings->session_timeout_s);
     SSL_CTX_set_num_tickets(ctx, settings->stateless_resumption || stateful ? TICKETS_TLS13 : 0);
-    if (settings->stateless_resumption) {
-        SSL_CTX_set_tlsext_ticket_key_evp_cb(ctx, ticket_key_cb);
-    } else {
-        SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET);
-    }
+    kb_tls_ticket_ctx_init(context, ctx);
     KB_ASSERT(SSL_CTX_set_session_id_context(ctx, context->session_id_context,
                                              sizeof(context->session_id_context)) == 1);
 }

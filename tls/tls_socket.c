@@ -67,13 +67,14 @@ static void handshake_done(struct kb_tls_socket *socket)
 {
     struct kb_conn *conn = socket->conn;
 
-    if (SSL_session_reused(socket->ssl) && SSL_get0_peer_certificate(socket->ssl) != NULL) {
+    kb_tls_session_peer_take(socket);
+    if (SSL_session_reused(socket->ssl) && kb_ssl_info_peer(socket->info) != NULL) {
         /* It was checked when the session was made, by a context with the same rules. */
         socket->peer_validated = kb_tls_validation_verifies(socket->context->validation) &&
                                  !socket->context->validation->accept_untrusted;
     }
-    kb_tls_handshake_count(socket);
     kb_ssl_info_handshake_done(socket->info, socket->ssl, socket->peer_validated);
+    kb_tls_handshake_count(socket);
     conn->transport_write =
         socket->bio.output.len > 0 ? KB_TRANSPORT_WRITE_WANTED : KB_TRANSPORT_WRITE_DATA;
     kb_conn_handshake_done(conn);
@@ -448,7 +449,7 @@ void kb_tls_socket_create(struct kb_conn *conn, struct kb_tls_context *context,
         ssl_free(socket);
         return;
     }
-    socket->info = kb_ssl_connection_info_create(socket->ssl, socket->local->lib);
+    socket->info = kb_ssl_connection_info_create(socket->ssl, kb_tls_worker_get(conn->worker));
     conn->info.ssl = socket->info;
 }
 

@@ -41,6 +41,8 @@ int kb_tls_alpn_select(SSL *ssl, const unsigned char **out, unsigned char *out_l
 int kb_tls_client_hello_check(SSL *ssl, int *alert, void *arg);
 int kb_tls_certificate_select(SSL *ssl, void *arg);
 
+/* Whom a handshake that is done was with, to socket->info: tls_ticket.c. */
+void kb_tls_session_peer_take(struct kb_tls_socket *socket);
 /* Statistics of a handshake that is done: tls_stats.c. */
 void kb_tls_handshake_count(struct kb_tls_socket *socket);
 /* Takes what OpenSSL has to say of a failure, counts it, and sets conn->info's reason. Leaves

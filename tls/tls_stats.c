@@ -121,7 +121,7 @@ void kb_tls_handshake_count(struct kb_tls_socket *socket)
         SSL_get_peer_signature_nid(ssl, &digest) == 1 && type != NID_undef) {
         kb_stat_inc(stats, signature_stat(type, digest));
     }
-    if (SSL_get0_peer_certificate(ssl) == NULL) {
+    if (!kb_ssl_peer_presented(socket->info)) {
         kb_stat_inc(stats, KB_STAT_SSL_NO_CERTIFICATE);
     }
 }

@@ -459,6 +459,45 @@ def test_forwarded_client_cert_with_its_chain(rig):
     assert f';Cert="{mine}";Chain="{mine}{encoded_pem("ca")}"\r\n' in seen
 
 
+def xfcc_of(one):
+    return [line for line in one.up.take_seen()[0].raw.decode().split("\r\n")
+            if line.startswith("x-forwarded-client-cert: ")]
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("stateless", [True, False])
+def test_who_resumes_is_who_was_let_in(rig, version, stateless):
+    """A ticket says who the peer is, at a worker that has not met it too; clients without a certificate stay without."""
+    details = {"subject": True, "dns": True, "uri": True, "cert": True, "chain": True}
+    one = rig({"listeners": {"main": {
+        **listener(downstream(validation=roots(), disable_stateless_session_resumption=not stateless)),
+        "hcm": {"forward_client_cert_details": "SANITIZE_SET", "set_current_client_cert_details": details}}}},
+        concurrency=2 if stateless else 1)
+    for cert in ("client", None):
+        context = client_context(cert, version=version)
+        first = Client(one.port(), context)
+        first.get()
+        session = first.sock.session
+        first.close()
+        [known] = xfcc_of(one) or [None]
+        assert (known is None) == (cert is None)
+        for _ in range(6):
+            client = Client(one.port(), context, session=session)
+            client.get()
+            assert client.sock.session_reused
+            # TLS 1.3 wants a ticket to be used once, so that each connection brings the next
+            assert (client.sock.session.id != session.id) == (version == ssl.TLSVersion.TLSv1_3)
+            session = client.sock.session
+            client.close()
+            seen = xfcc_of(one)
+            if stateless or version == ssl.TLSVersion.TLSv1_3:
+                assert seen == ([known] if known else [])
+            else:  # OpenSSL keeps the certificate, without its chain
+                assert [line.partition(";Chain=")[0] for line in seen] == ([known.partition(";Chain=")[0]] if known else [])
+    stats = one.proxy.stats(r"ssl\.(handshake|session_reused|no_certificate)$")
+    assert {k.rpartition(".")[2]: v for k, v in stats.items()} == {"handshake": 14, "session_reused": 12, "no_certificate": 7}
+
+
 def test_names_come_from_the_request(rig):
     """auto_sni and auto_san_validation: each host is checked for itself."""
     auto = {"typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
