@@ -21,7 +21,8 @@ struct kb_admin_host {
     uint32_t weight, priority;
     uint32_t health_flags; /* KB_HOST_... */
     bool canary;
-    uint64_t stats[KB_HOST_STAT_COUNT]; /* over all workers */
+    double success_rate[KB_OUTLIER_ORIGIN_COUNT]; /* percent; -1: not known */
+    uint64_t stats[KB_HOST_STAT_COUNT];           /* over all workers */
 };
 
 struct kb_admin_cluster {
@@ -31,6 +32,9 @@ struct kb_admin_cluster {
         uint64_t connections, pending, requests, retries;
     } limits[KB_PRIORITY_COUNT];
     bool added_via_api;
+    bool outliers; /* hosts are watched; then, percent or -1: */
+    double success_rate_average[KB_OUTLIER_ORIGIN_COUNT];
+    double success_rate_threshold[KB_OUTLIER_ORIGIN_COUNT];
     const struct kb_admin_host *hosts; /* by priority */
     size_t host_count;
 };

@@ -53,6 +53,30 @@ static void number_line_add(struct kb_admin_response *response, struct kb_str cl
     line_add(response, cluster, address, key, kb_str_make(text, kb_u64_to_str(value, text)));
 }
 
+static void rate_line_add(struct kb_admin_response *response, struct kb_str cluster,
+                          struct kb_str address, const char *key, double rate)
+{
+    char text[32];
+    int len = snprintf(text, sizeof(text), "%g", rate);
+
+    line_add(response, cluster, address, key, kb_str_make(text, (size_t)len));
+}
+
+static void outlier_lines_add(struct kb_admin_response *response, struct kb_str name,
+                              const struct kb_admin_cluster *cluster)
+{
+    struct kb_str outlier = KB_STR("outlier");
+
+    rate_line_add(response, name, outlier, "success_rate_average",
+                  cluster->success_rate_average[KB_OUTLIER_EXTERNAL]);
+    rate_line_add(response, name, outlier, "success_rate_ejection_threshold",
+                  cluster->success_rate_threshold[KB_OUTLIER_EXTERNAL]);
+    rate_line_add(response, name, outlier, "local_origin_success_rate_average",
+                  cluster->success_rate_average[KB_OUTLIER_LOCAL]);
+    rate_line_add(response, name, outlier, "local_origin_success_rate_ejection_threshold",
+                  cluster->success_rate_threshold[KB_OUTLIER_LOCAL]);
+}
+
 static void flags_line_add(struct kb_admin_response *response, struct kb_str cluster,
                            const struct kb_admin_host *host)
 {
@@ -83,8 +107,10 @@ static void host_text_add(struct kb_admin_response *response, struct kb_str clus
     line_add(response, cluster, host->addr_text, "canary",
              host->canary ? KB_STR("true") : KB_STR("false"));
     number_line_add(response, cluster, host->addr_text, "priority", host->priority);
-    line_add(response, cluster, host->addr_text, "success_rate", KB_STR("-1"));
-    line_add(response, cluster, host->addr_text, "local_origin_success_rate", KB_STR("-1"));
+    rate_line_add(response, cluster, host->addr_text, "success_rate",
+                  host->success_rate[KB_OUTLIER_EXTERNAL]);
+    rate_line_add(response, cluster, host->addr_text, "local_origin_success_rate",
+                  host->success_rate[KB_OUTLIER_LOCAL]);
 }
 
 static bool wanted(const struct clusters_write *write, const struct kb_admin_cluster *cluster)
@@ -102,6 +128,9 @@ static void text_write(void *arg, const struct kb_admin_cluster *cluster)
         return;
     }
     line_add(write->response, name, KB_STR(""), "observability_name", cluster->observability_name);
+    if (cluster->outliers) {
+        outlier_lines_add(write->response, name, cluster);
+    }
     for (int i = 0; i < KB_PRIORITY_COUNT; i++) {
         struct kb_str priority = kb_str_from_cstr(priorities[i]);
 
@@ -186,6 +215,19 @@ static void stats_message_add(Envoy__Admin__V3__HostStatus *status,
     }
 }
 
+/* NULL when it is not known. */
+static Envoy__Type__V3__Percent *percent_message(double percent, struct kb_arena *arena)
+{
+    Envoy__Type__V3__Percent *message;
+
+    if (percent < 0) {
+        return NULL;
+    }
+    message = NEW(Envoy__Type__V3__Percent, envoy__type__v3__percent, arena);
+    message->value = percent;
+    return message;
+}
+
 static Envoy__Admin__V3__HostStatus *host_message(const struct kb_admin_host *host,
                                                   struct kb_arena *arena)
 {
@@ -208,6 +250,9 @@ static Envoy__Admin__V3__HostStatus *host_message(const struct kb_admin_host *ho
                                     ? ENVOY__CONFIG__CORE__V3__HEALTH_STATUS__DEGRADED
                                     : ENVOY__CONFIG__CORE__V3__HEALTH_STATUS__HEALTHY;
     status->health_status = health;
+    status->success_rate = percent_message(host->success_rate[KB_OUTLIER_EXTERNAL], arena);
+    status->local_origin_success_rate =
+        percent_message(host->success_rate[KB_OUTLIER_LOCAL], arena);
     status->weight = host->weight;
     status->hostname = kb_admin_text(host->hostname, arena);
     status->priority = host->priority;
@@ -234,6 +279,12 @@ static void json_write(void *arg, const struct kb_admin_cluster *cluster)
     status->added_via_api = cluster->added_via_api;
     status->observability_name = kb_admin_text(cluster->observability_name, &arena);
     status->eds_service_name = kb_admin_text(cluster->eds_service_name, &arena);
+    if (cluster->outliers) {
+        status->success_rate_ejection_threshold =
+            percent_message(cluster->success_rate_threshold[KB_OUTLIER_EXTERNAL], &arena);
+        status->local_origin_success_rate_ejection_threshold =
+            percent_message(cluster->success_rate_threshold[KB_OUTLIER_LOCAL], &arena);
+    }
     status->circuit_breakers = breakers_message(cluster, &arena);
     status->host_statuses = kb_arena_alloc(
         &arena, (cluster->host_count + 1) * sizeof(*status->host_statuses), sizeof(void *));

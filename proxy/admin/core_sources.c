@@ -7,6 +7,7 @@
 #include "proxy/admin/core_sources_internal.h"
 #include "proxy/listener/listener_manager.h"
 #include "proxy/upstream/cluster_type.h"
+#include "proxy/upstream/outlier_detector.h"
 
 static void entry_take(void *arg, const struct kb_cluster_entry *entry)
 {
@@ -49,12 +50,30 @@ static void host_read(struct kb_admin_host *out, const struct kb_host *host)
         .health_flags = __atomic_load_n(&host->health_flags, __ATOMIC_RELAXED),
         .canary = host->canary,
     };
+    for (int i = 0; i < KB_OUTLIER_ORIGIN_COUNT; i++) {
+        out->success_rate[i] = host->outlier == NULL ? -1 : host->outlier->success_rate[i];
+    }
     for (uint32_t i = 0; i < host->local_count; i++) {
         const struct kb_host_local *local = __atomic_load_n(&host->locals[i], __ATOMIC_ACQUIRE);
 
         for (int k = 0; local != NULL && k < KB_HOST_STAT_COUNT; k++) {
             out->stats[k] += __atomic_load_n(&local->stats[k], __ATOMIC_RELAXED);
         }
+    }
+}
+
+static void outliers_read(struct kb_admin_cluster *out, const struct kb_cluster_entry *entry)
+{
+    const struct kb_outlier *core;
+
+    out->outliers = entry->outlier != NULL;
+    if (!out->outliers) {
+        return;
+    }
+    core = kb_outlier_detector_core(entry->outlier);
+    for (int i = 0; i < KB_OUTLIER_ORIGIN_COUNT; i++) {
+        out->success_rate_average[i] = core->success_rate_average[i];
+        out->success_rate_threshold[i] = core->success_rate_threshold[i];
     }
 }
 
@@ -73,6 +92,7 @@ static void entry_visit(const struct kb_cluster_entry *entry, kb_admin_cluster_f
     KB_VEC(struct kb_admin_host) hosts;
 
     kb_vec_init(&hosts);
+    outliers_read(&shown, entry);
     for (int i = 0; i < KB_PRIORITY_COUNT; i++) {
         shown.limits[i].connections = cluster->limits[i].connections;
         shown.limits[i].pending = cluster->limits[i].pending;

@@ -156,12 +156,28 @@ enum kb_host_stat { /* per host, /clusters order of the text page */
                     KB_HOST_STAT_COUNT
 };
 
+/* Whose errors: the host's own answers, or what happened on this side of the connection. */
+enum kb_outlier_origin { KB_OUTLIER_EXTERNAL, KB_OUTLIER_LOCAL, KB_OUTLIER_ORIGIN_COUNT };
+
+/* What outlier detection hears of (Envoy Outlier::Result). */
+enum kb_outlier_result {
+    KB_OUTLIER_REQUEST_FAILED, /* the host answered, with an error */
+    KB_OUTLIER_REQUEST_SUCCESS,
+    KB_OUTLIER_CONNECT_SUCCESS,       /* more is to come on the connection */
+    KB_OUTLIER_CONNECT_SUCCESS_FINAL, /* that was all that was wanted */
+    KB_OUTLIER_CONNECT_FAILED,
+    KB_OUTLIER_TIMEOUT
+};
+
 /* What one worker keeps for one host; made at first use, on that worker, and freed with the host. A
  * pool in it holds a reference to the host and must be gone (NULL) when it lets go of that. */
 struct kb_host_local {
     uint64_t stats[KB_HOST_STAT_COUNT];
     void *pools[KB_POOL_KIND_COUNT][KB_PRIORITY_COUNT]; /* proxy/upstream/conn_pool.c */
     struct kb_host *host;
+    /* Results for outlier detection, wrapping around; read by main (relaxed). */
+    uint32_t outlier_total[KB_OUTLIER_ORIGIN_COUNT];
+    uint32_t outlier_success[KB_OUTLIER_ORIGIN_COUNT];
     uint32_t refs; /* kb_host_local_ref; while not 0 it holds one reference to the host */
     bool removed;  /* the host left this worker's view */
 };
@@ -315,10 +331,34 @@ KB_INLINE void kb_host_local_unref(struct kb_host_local *local)
  * start. */
 typedef void (*kb_host_removed_cb)(struct kb_worker *worker, struct kb_host_local *local);
 void kb_host_set_removed_cb(kb_host_removed_cb cb);
+/* Likewise when a host was ejected or failed: idle connections are closed, busy ones finish and are
+ * not used again. */
+void kb_host_set_failed_cb(kb_host_removed_cb cb);
 
 KB_INLINE void kb_host_stat_add(struct kb_host_local *local, enum kb_host_stat stat, int64_t n)
 {
     __atomic_store_n(&local->stats[stat], local->stats[stat] + (uint64_t)n, __ATOMIC_RELAXED);
+}
+
+/* For a watched host; see below. */
+void kb_outlier_put_result(struct kb_host_local *local, enum kb_outlier_result result,
+                           unsigned code);
+
+/* A request, or a connection, of this worker ended like this; `code` is the HTTP status that goes
+ * with it, 0: none. */
+KB_INLINE void kb_host_put_result(struct kb_host_local *local, enum kb_outlier_result result,
+                                  unsigned code)
+{
+    if (KB_UNLIKELY(local->host->outlier != NULL)) {
+        kb_outlier_put_result(local, result, code);
+    }
+}
+
+/* The host answered with this HTTP status. */
+KB_INLINE void kb_host_put_code(struct kb_host_local *local, unsigned code)
+{
+    kb_host_put_result(local, code >= 500 ? KB_OUTLIER_REQUEST_FAILED : KB_OUTLIER_REQUEST_SUCCESS,
+                       code);
 }
 
 /* True, and counted, when one more of this resource may be used; false at the limit of all workers

@@ -57,6 +57,7 @@ struct kb_stat_schema {
     S(FAULT, fault)                                               \
     S(CORS, cors)                                                 \
     S(JWT_AUTHN, jwt_authn)                                       \
+    S(OUTLIER_DETECTION, outlier_detection)                       \
     S(SSL, ssl)                                                   \
     S(SSL_SOCKET_FACTORY, ssl_socket_factory)                     \
     S(TLS_INSPECTOR, tls_inspector)                               \
@@ -210,6 +211,11 @@ enum {
 enum {
 #define X(ID, name, kind) KB_STAT_CORS_##ID,
 #include "proxy/stats/cors.def"
+#undef X
+};
+enum {
+#define X(ID, name, kind) KB_STAT_OUTLIER_DETECTION_##ID,
+#include "proxy/stats/outlier_detection.def"
 #undef X
 };
 enum {

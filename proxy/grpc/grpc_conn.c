@@ -598,6 +598,7 @@ static void connect_failed(struct kb_grpc_conn *conn, struct kb_conn *io, bool b
 
     kb_stat_inc(stats_of(conn), KB_STAT_CLUSTER_UPSTREAM_CX_CONNECT_FAIL);
     kb_host_stat_add(conn->host_local, KB_HOST_CX_CONNECT_FAIL, 1);
+    kb_host_put_result(conn->host_local, KB_OUTLIER_CONNECT_FAILED, 0);
     if (io->connect_timed_out) {
         kb_stat_inc(stats_of(conn), KB_STAT_CLUSTER_UPSTREAM_CX_CONNECT_TIMEOUT);
         reason = KB_RESET_CONNECTION_TIMEOUT;

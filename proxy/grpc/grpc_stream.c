@@ -190,6 +190,7 @@ static void h2_on_headers(void *owner, struct kb_header_map *headers, bool end_s
     struct kb_grpc_stream *stream = stream_of(owner);
 
     stream->response_started = true;
+    kb_host_put_code(kb_grpc_conn_host_local(stream->user.conn), headers->status);
     code_count(stream, kb_grpc_conn_host_local(stream->user.conn), headers->status);
     if (headers->status != 200 &&
         (!end_stream || kb_header_map_get(headers, KB_STR("grpc-status")) == NULL)) {
@@ -240,6 +241,7 @@ static void h2_on_reset(void *owner, enum kb_reset_reason reason)
     struct kb_host_local *host = kb_grpc_conn_host_local(stream->user.conn);
 
     kb_grpc_conn_count_reset(stream->user.conn, reason);
+    kb_host_put_result(host, KB_OUTLIER_CONNECT_FAILED, 0);
     if (!stream->response_started) {
         code_count(stream, host, reason == KB_RESET_PROTOCOL_ERROR ? 502 : 503);
     }

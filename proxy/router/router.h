@@ -183,4 +183,8 @@ void kb_router_charge_code(struct kb_router *router, unsigned status,
                            const struct kb_header_map *headers,
                            struct kb_upstream_request *upstream, bool retried);
 /* Records upstream_rq_time. */
+/* The HTTP status that the grpc-status of the headers stands for; 0: there is none. */
+unsigned kb_router_grpc_code(const struct kb_header_map *headers);
+/* Outlier detection hears of the head of an answer, retried or not. */
+void kb_router_report_answer(const struct kb_router *router, const struct kb_header_map *headers);
 void kb_router_charge_time(struct kb_router *router);

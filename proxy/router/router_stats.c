@@ -111,3 +111,23 @@ void kb_router_charge_time(struct kb_router *router)
         }
     }
 }
+
+unsigned kb_router_grpc_code(const struct kb_header_map *headers)
+{
+    static const uint16_t codes[] = {200, 499, 500, 400, 504, 404, 409, 403, 429,
+                                     400, 409, 400, 501, 500, 503, 500, 401};
+    struct kb_str text = kb_header_map_value_id(headers, KB_HDR_GRPC_STATUS);
+    uint64_t status;
+
+    if (text.p == NULL) {
+        return 0;
+    }
+    return kb_str_to_u64(text, &status) == 0 && status < KB_ARRAY_LEN(codes) ? codes[status] : 500;
+}
+
+void kb_router_report_answer(const struct kb_router *router, const struct kb_header_map *headers)
+{
+    unsigned code = kb_stream_is_grpc(router->stream) ? kb_router_grpc_code(headers) : 0;
+
+    kb_host_put_code(router->upstream->host_local, code != 0 ? code : headers->status);
+}

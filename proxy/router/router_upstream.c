@@ -206,38 +206,39 @@ static void response_completed(struct kb_router *router)
     kb_router_charge_time(router);
 }
 
-/* Whether the grpc-status of `headers` stands for a HTTP status below 500. */
-static bool grpc_succeeded(const struct kb_header_map *headers)
-{
-    struct kb_str text = kb_header_map_value_id(headers, KB_HDR_GRPC_STATUS);
-    uint64_t status;
-
-    if (text.p == NULL || kb_str_to_u64(text, &status) != 0 || status > 16) {
-        return false;
-    }
-    /* UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS */
-    return status != 2 && status != 4 && (status < 12 || status > 15);
-}
-
 /* Counts for the host what the head, or the trailers, of the answer say. */
 static void success_count(struct kb_router *router, const struct kb_header_map *headers,
                           bool end_stream)
 {
     struct kb_upstream_request *upstream = router->upstream;
     bool grpc = kb_stream_is_grpc(router->stream);
+    unsigned code;
 
     if (KB_UNLIKELY(grpc && !end_stream)) {
         upstream->grpc_success_deferred = true;
         return;
     }
+    code = KB_UNLIKELY(grpc) ? kb_router_grpc_code(headers) : 200;
     kb_host_stat_add(upstream->host_local,
-                     !grpc || grpc_succeeded(headers) ? KB_HOST_RQ_SUCCESS : KB_HOST_RQ_ERROR, 1);
+                     code != 0 && code < 500 ? KB_HOST_RQ_SUCCESS : KB_HOST_RQ_ERROR, 1);
+}
+
+/* Outlier detection hears of an attempt without an answer. */
+static void failure_report(const struct kb_router *router, enum kb_outlier_result result,
+                           unsigned code)
+{
+    if (router->upstream != NULL) {
+        kb_host_put_result(router->upstream->host_local, result, code);
+    }
 }
 
 void kb_router_on_headers(struct kb_router *router, struct kb_header_map *headers, bool end_stream)
 {
     struct kb_upstream_request *upstream = router->upstream;
 
+    if (KB_UNLIKELY(upstream->host->outlier != NULL)) {
+        kb_router_report_answer(router, headers);
+    }
     if (headers_retried(router, headers)) {
         return;
     }
@@ -414,6 +415,9 @@ void kb_router_on_reset(struct kb_router *router, enum kb_reset_reason reason,
         router->info->upstream.transport_failure_reason =
             kb_str_dup(router->arena, transport_failure);
     }
+    if (!dropped) {
+        failure_report(router, KB_OUTLIER_CONNECT_FAILED, 0);
+    }
     if (reset_retried(router, reason)) {
         return;
     }
@@ -441,6 +445,9 @@ void kb_router_response_timer_fired(struct kb_timer *timer)
     kb_router_count_vhost(router, KB_STAT_VIRTUAL_CLUSTER_UPSTREAM_RQ_TIMEOUT);
     if (router->upstream != NULL) {
         kb_host_stat_add(router->upstream->host_local, KB_HOST_RQ_TIMEOUT, 1);
+        if (!router->response_started) {
+            failure_report(router, KB_OUTLIER_TIMEOUT, router->timeout_status);
+        }
         abort_charge(router, router->timeout_status);
     } else if (!router->response_started) {
         kb_router_charge_code(router, router->timeout_status, NULL, NULL, false);
@@ -456,6 +463,7 @@ void kb_router_on_per_try_timeout(struct kb_router *router, bool idle)
     kb_stat_inc(router->cluster->stats, idle ? KB_STAT_CLUSTER_UPSTREAM_RQ_PER_TRY_IDLE_TIMEOUT
                                              : KB_STAT_CLUSTER_UPSTREAM_RQ_PER_TRY_TIMEOUT);
     kb_host_stat_add(router->upstream->host_local, KB_HOST_RQ_TIMEOUT, 1);
+    failure_report(router, KB_OUTLIER_TIMEOUT, router->timeout_status);
     router->timeout_retry = true;
     if (reset_retried(router, KB_RESET_LOCAL_RESET)) {
         return;

@@ -30,7 +30,8 @@ struct kb_shadow {
     uint64_t complete_ns; /* the whole request came; 0: not yet */
     bool count_codes;
     bool done;
-    bool stopped; /* reading of the request is stopped because of us */
+    bool answered; /* headers of the answer came */
+    bool stopped;  /* reading of the request is stopped because of us */
 };
 KB_OBJ_MAGIC(kb_shadow, 0x53484457);
 
@@ -184,6 +185,8 @@ static void on_headers(void *owner, struct kb_header_map *headers, bool end_stre
 {
     struct kb_shadow *shadow = KB_CAST(owner, kb_shadow);
 
+    shadow->answered = true;
+    kb_host_put_code(shadow->host_local, headers->status);
     if (headers->status < 500) {
         kb_host_stat_add(shadow->host_local, KB_HOST_RQ_SUCCESS, 1);
     }
@@ -214,6 +217,9 @@ static void on_reset(void *owner, enum kb_reset_reason reason, struct kb_str tra
     (void)transport_failure;
     if (reason == KB_RESET_REMOTE_RESET) {
         kb_stat_inc(shadow->cluster->stats, KB_STAT_CLUSTER_UPSTREAM_RQ_RX_RESET);
+    }
+    if (reason != KB_RESET_OVERFLOW && shadow->host_local != NULL) {
+        kb_host_put_result(shadow->host_local, KB_OUTLIER_CONNECT_FAILED, 0);
     }
     code_count(shadow, reason == KB_RESET_PROTOCOL_ERROR ? 502 : 503);
     finish(shadow);
@@ -246,6 +252,9 @@ static void timer_fired(struct kb_timer *timer)
     KB_ASSERT(shadow->kb_magic == (uint32_t)KB_MAGIC_kb_shadow);
     kb_stat_inc(shadow->cluster->stats, KB_STAT_CLUSTER_UPSTREAM_RQ_TIMEOUT);
     kb_host_stat_add(shadow->host_local, KB_HOST_RQ_TIMEOUT, 1);
+    if (!shadow->answered) {
+        kb_host_put_result(shadow->host_local, KB_OUTLIER_TIMEOUT, 504);
+    }
     code_count(shadow, 504);
     cancel(shadow);
 }
@@ -267,6 +276,7 @@ static void on_ready(void *owner, struct kb_request_encoder *encoder, struct kb_
     bool body = shadow->pending.len > 0;
 
     (void)host;
+    kb_host_put_result(shadow->host_local, KB_OUTLIER_CONNECT_SUCCESS, 0);
     shadow->waiter = NULL;
     shadow->encoder = encoder;
     /* Before anything is sent: the connection may stop the client again at once. */

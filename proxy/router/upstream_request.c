@@ -213,6 +213,7 @@ static void on_ready(void *owner, struct kb_request_encoder *encoder, struct kb_
     struct kb_upstream_info *info = &router->info->upstream;
     bool head_only = router->head_only;
 
+    kb_host_put_result(upstream->host_local, KB_OUTLIER_CONNECT_SUCCESS, 0);
     upstream->encoder = encoder;
     upstream->waiter = NULL;
     upstream->headers_sent = true;

@@ -17,10 +17,10 @@
 #include "proto/pb_json.h"
 #include "proxy/access_log/log_file.h"
 #include "proxy/api/access_logger.h"
-#include "proxy/api/secret.h"
 #include "proxy/api/connection.h"
 #include "proxy/api/extension.h"
 #include "proxy/api/header_map.h"
+#include "proxy/api/secret.h"
 #include "proxy/grpc/grpc_stream.h"
 #include "proxy/router/shadow.h"
 #include "proxy/server/admin_filter.h"
@@ -610,6 +610,7 @@ int kb_server_main(const struct kb_options *options)
     extensions_disable(options->disable_extensions);
     kb_header_names_init();
     kb_host_set_removed_cb(kb_conn_pools_host_removed);
+    kb_host_set_failed_cb(kb_conn_pools_host_failed);
     kb_diag_init(&server.diag);
     kb_unsupported_init(&server.unsupported);
     if (options->mode != KB_MODE_VALIDATE) {

@@ -98,6 +98,9 @@ static const struct kb_stat_def fault_defs[] = {
 static const struct kb_stat_def cors_defs[] = {
 #include "proxy/stats/cors.def"
 };
+static const struct kb_stat_def outlier_detection_defs[] = {
+#include "proxy/stats/outlier_detection.def"
+};
 static const struct kb_stat_def jwt_authn_defs[] = {
 #include "proxy/stats/jwt_authn.def"
 };
@@ -238,6 +241,11 @@ const struct kb_stat_schema kb_stat_schema_cors = {cors_defs, KB_ARRAY_LEN(cors_
 const struct kb_stat_schema kb_stat_schema_jwt_authn = {jwt_authn_defs,
                                                         KB_ARRAY_LEN(jwt_authn_defs), 0
 #include "proxy/stats/jwt_authn.def"
+};
+
+const struct kb_stat_schema kb_stat_schema_outlier_detection = {
+    outlier_detection_defs, KB_ARRAY_LEN(outlier_detection_defs), 0
+#include "proxy/stats/outlier_detection.def"
 };
 
 const struct kb_stat_schema kb_stat_schema_tls_inspector = {tls_inspector_defs,

@@ -12,6 +12,7 @@
 #include "proxy/upstream/cluster_istio.h"
 #include "proxy/upstream/cluster_manager.h"
 #include "proxy/upstream/config_read.h"
+#include "proxy/upstream/outlier_detector.h"
 #include "proxy/upstream/socket_match.h"
 #include "proxy/upstream/upstream_filters.h"
 
@@ -211,6 +212,7 @@ int kb_cluster_impl_create(const Envoy__Config__Cluster__V3__Cluster *message,
     keepalive_read(message->upstream_connection_options, &cluster->api);
     transport_socket_read(message, &cluster->api, prefix, factory, diag);
     policy_read(message, &cluster->policy);
+    kb_outlier_config_read(message->outlier_detection, cluster, diag);
     kb_cluster_lb_read(message, cluster, provided, factory, diag);
     if (diag->error_count != errors) {
         kb_cluster_impl_unref(cluster);
@@ -230,6 +232,7 @@ int kb_cluster_impl_create(const Envoy__Config__Cluster__V3__Cluster *message,
         kb_stat_group_set_from_first_block(cluster->api.http2_stats);
     }
     kb_circuit_breakers_start(cluster, factory->server->stats, prefix);
+    kb_outlier_config_start(cluster, factory->server->stats, prefix, factory->arena);
     *out = cluster;
     return 0;
 }
@@ -266,6 +269,7 @@ void kb_cluster_impl_free(struct kb_cluster_impl *cluster)
     }
     free((void *)(uintptr_t)cluster->api.bind_sources);
     kb_circuit_breakers_dispose(cluster);
+    kb_outlier_config_dispose(cluster);
     kb_socket_matches_dispose(&cluster->api);
     kb_transport_socket_factory_dispose(&cluster->api.transport_socket);
     kb_stat_group_destroy(cluster->api.http1_stats);

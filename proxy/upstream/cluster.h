@@ -10,6 +10,7 @@
 
 struct kb_cluster_manager;
 struct kb_cluster_impl;
+struct kb_outlier_config;
 
 /* The circuit breakers' part that workers share; written only when a worker uses its share of a
  * limit or more. */
@@ -25,6 +26,8 @@ struct kb_cluster_impl {
     const struct kb_lb_ops *lb;
     struct kb_lb_config *lb_config; /* NULL until read */
     struct kb_priority_policy policy;
+    struct kb_outlier_config *outlier;   /* NULL: hosts are not watched */
+    struct kb_stat_group *outlier_stats; /* NULL likewise */
     uint32_t share[KB_PRIORITY_COUNT]
                   [KB_RESOURCE_COUNT]; /* a worker that uses less need not ask the others */
     struct kb_resource_shared shared[KB_PRIORITY_COUNT][KB_RESOURCE_COUNT];

@@ -14,6 +14,7 @@
 #include "proxy/upstream/circuit_breaker.h"
 #include "proxy/upstream/cluster_type.h"
 #include "proxy/upstream/config_read.h"
+#include "proxy/upstream/outlier_detector.h"
 
 void kb_cluster_entry_free(struct kb_cluster_entry *entry)
 {
@@ -23,6 +24,7 @@ void kb_cluster_entry_free(struct kb_cluster_entry *entry)
         entry->type->destroy(entry->state);
     }
     kb_init_manager_dispose(&entry->init);
+    kb_outlier_detector_destroy(entry->outlier);
     if (entry->set != NULL) {
         kb_priority_set_unref(entry->set);
     }
@@ -273,6 +275,7 @@ static int entry_create(struct kb_cluster_manager *manager,
             manager, &factory, diag, &entry->cluster) == 0) {
         entry->cluster->api.added_via_api = added_via_api;
         kb_stat_group_set_provider(entry->cluster->api.stats, kb_cluster_entry_provide, entry);
+        entry->outlier = kb_outlier_detector_create(entry);
     }
     if (type != NULL) { /* without a cluster it runs for its errors only */
         entry->type = type->ops;
@@ -383,6 +386,8 @@ static void active_remove(struct kb_cluster_manager *manager, struct kb_cluster_
     entry->removed = true;
     kb_list_unlink(&entry->link);
     kb_cluster_entry_mark_dirty(entry);
+    kb_outlier_detector_destroy(entry->outlier);
+    entry->outlier = NULL;
     if (entry->state != NULL) {
         entry->type->destroy(entry->state); /* nothing more is looked for */
         entry->state = NULL;
@@ -465,10 +470,28 @@ void kb_cluster_entry_set_hosts(struct kb_cluster_entry *entry, const struct kb_
     entry->set =
         kb_priority_set_create(entry->cluster, groups, group_count, &entry->cluster->policy);
     entry->counts.membership_change += priorities_changed(before, entry->set);
+    if (entry->outlier != NULL) {
+        kb_outlier_detector_hosts_changed(entry->outlier, entry->set);
+    }
     if (before != NULL) {
         kb_priority_set_unref(before);
     }
     if (entry->initialized) {
+        kb_stat_inc(entry->manager->stats, KB_STAT_CLUSTER_MANAGER_CLUSTER_UPDATED);
+        kb_cluster_entry_mark_dirty(entry);
+    }
+}
+
+void kb_cluster_entry_refresh_hosts(struct kb_cluster_entry *entry)
+{
+    struct kb_priority_set *before = entry->set;
+
+    if (before == NULL) {
+        return;
+    }
+    entry->set = kb_priority_set_refresh(before, &entry->cluster->policy);
+    kb_priority_set_unref(before);
+    if (entry->initialized && !entry->removed) {
         kb_stat_inc(entry->manager->stats, KB_STAT_CLUSTER_MANAGER_CLUSTER_UPDATED);
         kb_cluster_entry_mark_dirty(entry);
     }

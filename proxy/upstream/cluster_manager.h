@@ -15,6 +15,7 @@
 #include "proxy/upstream/host.h"
 
 struct kb_cluster_type_ops;
+struct kb_outlier_detector;
 struct kb_cluster_slot;
 
 /* Counters and gauges that are kept here, not in statistics cells, so that an idle cluster needs
@@ -47,6 +48,7 @@ struct kb_cluster_entry {
         *published; /* what the workers have, or are about to get; NULL: nothing yet */
     const struct kb_cluster_type_ops *type;
     void *state;
+    struct kb_outlier_detector *outlier;     /* NULL: none */
     struct kb_init_manager init;             /* what its transport sockets wait for */
     KB_VEC(struct kb_shared_text *) retired; /* replaced in hosts since the last publication */
     struct kb_str message; /* the packed envoy.config.cluster.v3.Cluster, for /config_dump */
@@ -118,6 +120,8 @@ uint64_t kb_cluster_entry_max_retries(const struct kb_cluster_entry *entry,
 /* A kb_stat_provide_fn over an entry. Zeros of things that never happened stay unused, as in Envoy.
  */
 bool kb_cluster_entry_provide(void *arg, unsigned id, uint64_t *value);
+/* The health of hosts is another one: the workers hear of it when the present event is done. */
+void kb_cluster_entry_refresh_hosts(struct kb_cluster_entry *entry);
 bool kb_cluster_manager_on_main(const struct kb_cluster_manager *manager);
 struct kb_loop *kb_cluster_manager_loop(const struct kb_cluster_manager *manager);
 /* Where connections come from when a cluster does not say (len 0: anywhere). */

@@ -10,13 +10,20 @@
 #include "base/mem.h"
 #include "proxy/upstream/cluster.h"
 #include "proxy/upstream/cluster_manager.h"
+#include "proxy/upstream/outlier.h"
 #include "proxy/upstream/socket_match.h"
 
 static kb_host_removed_cb removed_cb;
+static kb_host_removed_cb failed_cb;
 
 void kb_host_set_removed_cb(kb_host_removed_cb cb)
 {
     removed_cb = cb;
+}
+
+void kb_host_set_failed_cb(kb_host_removed_cb cb)
+{
+    failed_cb = cb;
 }
 
 static struct kb_str text_put(char **at, struct kb_str text)
@@ -150,6 +157,7 @@ struct kb_host *kb_host_create(struct kb_cluster_impl *cluster, const struct kb_
     host->canary = params->canary;
     if (cluster != NULL) {
         kb_cluster_impl_ref(cluster);
+        host->outlier = cluster->outlier == NULL ? NULL : kb_calloc(1, sizeof(*host->outlier));
     }
     return host;
 }
@@ -202,6 +210,8 @@ static void host_free(struct kb_host *host)
             free(local);
         }
     }
+    KB_BUG_IF(host->outlier != NULL && host->outlier->detector != NULL);
+    free(host->outlier);
     locality_unref(host->locality);
     kb_shared_text_unref(host->metadata);
     KB_OBJ_CLEAR(host);
@@ -273,6 +283,15 @@ struct kb_str kb_host_health_text(const struct kb_host *host, char *out)
         }
     }
     return kb_str_make(out, (size_t)(at - out));
+}
+
+void kb_host_notify_failed(struct kb_host *host, struct kb_worker *worker)
+{
+    struct kb_host_local *local = host->locals[worker->index];
+
+    if (local != NULL && failed_cb != NULL) {
+        failed_cb(worker, local);
+    }
 }
 
 void kb_host_notify_removed(struct kb_host *host, struct kb_worker *worker)

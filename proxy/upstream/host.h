@@ -49,3 +49,5 @@ struct kb_str kb_host_health_text(const struct kb_host *host, char *out);
 
 /* Calls the pools' function for this worker's part of the host, if there is one. On the worker. */
 void kb_host_notify_removed(struct kb_host *host, struct kb_worker *worker);
+/* Likewise for a host that failed. */
+void kb_host_notify_failed(struct kb_host *host, struct kb_worker *worker);

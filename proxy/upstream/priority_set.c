@@ -99,6 +99,14 @@ static bool group_is_first(const struct kb_host_group *groups, size_t at)
     return true;
 }
 
+/* Which of its hosts are healthy, and so on. */
+static void locality_sort(struct kb_host_locality *locality, struct list_space *space)
+{
+    locality->healthy = list_filter(space, &locality->all, host_is_healthy);
+    locality->degraded = list_filter(space, &locality->all, host_is_degraded);
+    locality->excluded_count = list_count(&locality->all, host_is_excluded);
+}
+
 static void localities_fill(struct kb_host_set *set, uint32_t priority,
                             const struct kb_host_group *groups, size_t group_count,
                             struct list_space *space)
@@ -117,11 +125,22 @@ static void localities_fill(struct kb_host_set *set, uint32_t priority,
             }
         }
         space->at += locality->all.count;
-        locality->healthy = list_filter(space, &locality->all, host_is_healthy);
-        locality->degraded = list_filter(space, &locality->all, host_is_degraded);
-        locality->excluded_count = list_count(&locality->all, host_is_excluded);
+        locality_sort(locality, space);
         set->locality_count++;
     }
+}
+
+/* The same for a priority; `all` is there. */
+static void set_sort(struct kb_priority_set *set, struct kb_host_set *hosts,
+                     struct list_space *space)
+{
+    hosts->healthy = list_filter(space, &hosts->all, host_is_healthy);
+    hosts->degraded = list_filter(space, &hosts->all, host_is_degraded);
+    hosts->excluded_count = list_count(&hosts->all, host_is_excluded);
+    set->host_count += hosts->all.count;
+    set->healthy_count += hosts->healthy.count;
+    set->degraded_count += hosts->degraded.count;
+    set->excluded_count += hosts->excluded_count;
 }
 
 static void set_fill(struct kb_priority_set *set, uint32_t priority,
@@ -137,13 +156,7 @@ static void set_fill(struct kb_priority_set *set, uint32_t priority,
         }
     }
     space->at += hosts->all.count;
-    hosts->healthy = list_filter(space, &hosts->all, host_is_healthy);
-    hosts->degraded = list_filter(space, &hosts->all, host_is_degraded);
-    hosts->excluded_count = list_count(&hosts->all, host_is_excluded);
-    set->host_count += hosts->all.count;
-    set->healthy_count += hosts->healthy.count;
-    set->degraded_count += hosts->degraded.count;
-    set->excluded_count += hosts->excluded_count;
+    set_sort(set, hosts, space);
 }
 
 static int host_pointer_cmp(const void *a, const void *b)
@@ -229,6 +242,37 @@ static size_t space_needed(const struct kb_host_group *groups, size_t group_coun
     return total * (localities ? 4 : 2);
 }
 
+/* A set of `count` empty priorities, and where its localities and lists go. */
+static struct kb_priority_set *set_new(struct kb_cluster_impl *cluster,
+                                       const struct kb_priority_policy *policy, uint32_t count,
+                                       size_t locality_max, size_t list_max,
+                                       struct kb_host_locality **localities,
+                                       struct list_space *space)
+{
+    struct kb_priority_set *set =
+        kb_calloc(1, sizeof(*set) + count * sizeof(set->sets[0]) +
+                         locality_max * sizeof(**localities) + list_max * sizeof(struct kb_host *));
+
+    KB_OBJ_SET(set, kb_priority_set);
+    set->refs = 1;
+    set->count = count;
+    set->cluster = cluster;
+    set->overprovisioning_factor = policy->overprovisioning_factor;
+    *localities = (struct kb_host_locality *)(void *)&set->sets[count];
+    space->at = (struct kb_host **)(void *)(*localities + locality_max);
+    if (cluster != NULL) {
+        kb_cluster_impl_ref(cluster);
+    }
+    return set;
+}
+
+static void list_ref(const struct kb_host_list *list)
+{
+    for (uint32_t i = 0; i < list->count; i++) {
+        kb_host_ref(list->hosts[i]);
+    }
+}
+
 struct kb_priority_set *kb_priority_set_create(struct kb_cluster_impl *cluster,
                                                const struct kb_host_group *groups,
                                                size_t group_count,
@@ -244,16 +288,8 @@ struct kb_priority_set *kb_priority_set_create(struct kb_cluster_impl *cluster,
         KB_ASSERT(groups[i].priority < KB_PRIORITIES_MAX);
         count = KB_MAX(count, groups[i].priority + 1);
     }
-    set = kb_calloc(
-        1, sizeof(*set) + count * sizeof(set->sets[0]) + locality_max * sizeof(*localities) +
-               space_needed(groups, group_count, locality_max > 0) * sizeof(struct kb_host *));
-    KB_OBJ_SET(set, kb_priority_set);
-    set->refs = 1;
-    set->count = count;
-    set->cluster = cluster;
-    set->overprovisioning_factor = policy->overprovisioning_factor;
-    localities = (struct kb_host_locality *)(void *)&set->sets[count];
-    space.at = (struct kb_host **)(void *)(localities + locality_max);
+    set = set_new(cluster, policy, count, locality_max,
+                  space_needed(groups, group_count, locality_max > 0), &localities, &space);
     for (uint32_t p = 0; p < count; p++) {
         set_fill(set, p, groups, group_count, &space);
         if (locality_max > 0) {
@@ -261,12 +297,50 @@ struct kb_priority_set *kb_priority_set_create(struct kb_cluster_impl *cluster,
             localities_fill(&set->sets[p], p, groups, group_count, &space);
             localities += set->sets[p].locality_count;
         }
-        for (uint32_t i = 0; i < set->sets[p].all.count; i++) {
-            kb_host_ref(set->sets[p].all.hosts[i]);
-        }
+        list_ref(&set->sets[p].all);
     }
-    if (cluster != NULL) {
-        kb_cluster_impl_ref(cluster);
+    kb_priority_set_compute_load(set, policy);
+    return set;
+}
+
+static struct kb_host_list list_copy(struct list_space *space, const struct kb_host_list *from)
+{
+    struct kb_host_list list = {space->at, from->count};
+
+    if (from->count > 0) {
+        memcpy(list.hosts, from->hosts, from->count * sizeof(list.hosts[0]));
+        space->at += from->count;
+    }
+    return list;
+}
+
+struct kb_priority_set *kb_priority_set_refresh(const struct kb_priority_set *before,
+                                                const struct kb_priority_policy *policy)
+{
+    struct kb_priority_set *set;
+    struct kb_host_locality *localities;
+    struct list_space space;
+    size_t locality_max = 0;
+
+    for (uint32_t p = 0; p < before->count; p++) {
+        locality_max += before->sets[p].locality_count;
+    }
+    set = set_new(before->cluster, policy, before->count, locality_max,
+                  (size_t)before->host_count * (locality_max > 0 ? 4 : 2), &localities, &space);
+    for (uint32_t p = 0; p < before->count; p++) {
+        const struct kb_host_set *from = &before->sets[p];
+        struct kb_host_set *to = &set->sets[p];
+
+        to->all = list_copy(&space, &from->all);
+        set_sort(set, to, &space);
+        to->localities = localities;
+        to->locality_count = from->locality_count;
+        for (uint32_t i = 0; i < from->locality_count; i++, localities++) {
+            localities->all = list_copy(&space, &from->localities[i].all);
+            localities->weight = from->localities[i].weight;
+            locality_sort(localities, &space);
+        }
+        list_ref(&to->all);
     }
     kb_priority_set_compute_load(set, policy);
     return set;

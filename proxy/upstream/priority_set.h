@@ -78,6 +78,9 @@ struct kb_priority_set *kb_priority_set_create(struct kb_cluster_impl *cluster,
                                                const struct kb_host_group *groups,
                                                size_t group_count,
                                                const struct kb_priority_policy *policy);
+/* The same hosts with the health and weights that they have now. */
+struct kb_priority_set *kb_priority_set_refresh(const struct kb_priority_set *before,
+                                                const struct kb_priority_policy *policy);
 /* Finds which hosts of `before`, the set that workers have now, are not in `set`; before `set` is
  * published. */
 void kb_priority_set_find_removed(struct kb_priority_set *set,

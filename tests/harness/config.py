@@ -16,6 +16,7 @@ chains      filter chains of a listener: its own short form with `match` and `na
 inspect     listener filters, each a short name or {short name: its fields}.
 endpoints   names of upstreams, `refused` (nobody listens), `blackhole` (connecting never ends),
             or a dict with `upstream:` plus fields of LbEndpoint.
+localities  instead of endpoints: LocalityLbEndpoints whose `endpoints` are as above.
 Numbers of ports are written as "{name}" and replaced by a Layout when a subject is started.
 """
 
@@ -232,9 +233,11 @@ def cluster(name, spec):
     points = spec.pop("endpoints", [name])
     if "tls" in spec:
         spec["transport_socket"] = tls_config.upstream(spec.pop("tls"))
+    groups = [dict(group) for group in spec.pop("localities", [{"endpoints": points}])]
+    for group in groups:
+        group["lb_endpoints"] = [endpoint(p) for p in group.pop("endpoints")]
     base = {"name": name, "type": "STATIC", "connect_timeout": "1s",
-            "load_assignment": {"cluster_name": name,
-                                "endpoints": [{"lb_endpoints": [endpoint(p) for p in points]}]}}
+            "load_assignment": {"cluster_name": name, "endpoints": groups}}
     http2 = spec.pop("http2", None)
     http = {"explicit_http_config": {"http2_protocol_options": http2}} if http2 is not None else {}
     http = merged(http, spec.pop("http", None))

@@ -197,6 +197,7 @@ static const struct kb_tcp_proxy_cluster *cluster_pick(struct tcp_proxy *proxy)
 
 static void connected(struct tcp_proxy *proxy)
 {
+    kb_host_put_result(proxy->host_local, KB_OUTLIER_CONNECT_SUCCESS_FINAL, 0);
     proxy->connected = true;
     upstream_info(proxy);
     proxy->info.upstream.connection_pool_ready_ns = kb_loop_now_ns(loop_of(proxy));
@@ -214,6 +215,11 @@ static void connected(struct tcp_proxy *proxy)
 /* No way to the host: the next attempt, if there is one. */
 static void attempt_failed(struct tcp_proxy *proxy, enum kb_reset_reason reason, struct kb_str text)
 {
+    if (reason == KB_RESET_CONNECTION_TIMEOUT) {
+        kb_host_put_result(proxy->host_local, KB_OUTLIER_TIMEOUT, 0);
+    } else if (reason == KB_RESET_REMOTE_CONNECTION_FAILURE) {
+        kb_host_put_result(proxy->host_local, KB_OUTLIER_CONNECT_FAILED, 0);
+    }
     proxy->up = NULL;
     proxy->info.upstream.transport_failure_reason = kb_str_dup(&proxy->arena, text);
     if (reason != KB_RESET_OVERFLOW) {
