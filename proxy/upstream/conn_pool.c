@@ -746,10 +746,10 @@ void kb_conn_pools_host_removed(struct kb_worker *worker, struct kb_host_local *
     }
 }
 
-static void clients_close(struct kb_list *clients)
+static void clients_drain(struct kb_list *clients)
 {
     KB_LIST_FOREACH (link, clients) {
-        kb_conn_close(KB_LIST_ENTRY(link, struct kb_pool_client, link)->conn, KB_CONN_NO_FLUSH);
+        kb_conn_pool_client_drain(KB_LIST_ENTRY(link, struct kb_pool_client, link));
     }
 }
 
@@ -760,13 +760,8 @@ void kb_conn_pools_host_failed(struct kb_worker *worker, struct kb_host_local *l
         struct kb_conn_pool *pool = local->pools[i / KB_PRIORITY_COUNT][i % KB_PRIORITY_COUNT];
 
         for (; pool != NULL; pool = pool->sibling) {
-            clients_close(&pool->ready);
-            if (pool->waiting_count == 0) {
-                clients_close(&pool->connecting);
-            }
-            KB_LIST_FOREACH (link, &pool->busy) {
-                KB_LIST_ENTRY(link, struct kb_pool_client, link)->close_after = true;
-            }
+            clients_drain(&pool->busy);
+            clients_drain(&pool->ready);
         }
     }
 }
