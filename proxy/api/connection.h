@@ -105,8 +105,9 @@ struct kb_conn {
     bool close_due;            /* closed by the owner, who still has to hear of the end */
     bool closed_by_peer;       /* while it was due */
     bool above_high;
-    bool early_input;    /* bytes were read before the transport socket was there */
-    bool reset_detected; /* the peer sent RST */
+    bool early_input;     /* bytes were read before the transport socket was there */
+    bool early_uncounted; /* they count as received when reading is enabled */
+    bool reset_detected;  /* the peer sent RST */
     bool connect_timed_out;
     bool handshaking;        /* the transport is not ready; `timer` is for that */
     uint8_t transport_write; /* enum kb_transport_write; set by the transport socket */
@@ -163,6 +164,8 @@ void kb_conn_end_stream(struct kb_conn *conn);
 /* Counted: reading goes on when each disable was taken back. Data already in conn->in is delivered
  * then. */
 void kb_conn_read_disable(struct kb_conn *conn, bool disable);
+/* What listener filters read counts as received, when the owner first lets it be read. */
+void kb_conn_early_input_count(struct kb_conn *conn);
 
 /* on_event(LOCAL_CLOSE) comes from within this call for every kind; afterwards the owner hears no
  * more, whatever is still being flushed. Harmless when closed already.

@@ -151,17 +151,6 @@ static void connection_destroy(struct kb_deferred *deferred)
 
 static void chain_missing(struct kb_listener_worker *lw, struct kb_conn *conn);
 
-/* The filters were made, and listener filters had read some of their input already. */
-static void early_input_count(struct kb_conn *conn)
-{
-    if (conn->early_input && conn->in.len > 0) {
-        conn->bytes_received = conn->in.len;
-        if (conn->stat_block != NULL) {
-            kb_stat_add(conn->stat_block, conn->stat_rx_total, conn->in.len);
-        }
-    }
-}
-
 static void filters_create(struct active_connection *active)
 {
     struct kb_filter_chain *chain = active->chain;
@@ -170,10 +159,11 @@ static void filters_create(struct active_connection *active)
         active->filters[i] = chain->filters[i].ops->create(chain->filters[i].config, active->conn);
         active->filter_count = i + 1;
     }
-    if (KB_UNLIKELY(active->conn->early_input)) {
-        early_input_count(active->conn);
-    }
+    active->conn->early_uncounted = active->conn->early_input && active->conn->in.len > 0;
     filters_new_connection(active);
+    if (KB_UNLIKELY(active->conn->early_uncounted) && !active->closed) {
+        kb_conn_early_input_count(active->conn);
+    }
 }
 
 void kb_active_connection_begin(struct kb_listener_worker *lw, struct kb_conn *conn)

@@ -296,6 +296,17 @@ static void connect_ready(struct kb_conn *conn)
     conn->transport->on_connected(conn);
 }
 
+void kb_conn_early_input_count(struct kb_conn *conn)
+{
+    conn->early_uncounted = conn->read_disable_count > 0;
+    if (!conn->early_uncounted) {
+        conn->bytes_received += conn->in.len;
+        if (conn->stat_block != NULL) {
+            kb_stat_add(conn->stat_block, conn->stat_rx_total, conn->in.len);
+        }
+    }
+}
+
 void kb_conn_read_disable(struct kb_conn *conn, bool disable)
 {
     if (disable) {
@@ -306,6 +317,9 @@ void kb_conn_read_disable(struct kb_conn *conn, bool disable)
         if (conn->read_disable_count == 0 && conn->state == KB_CONN_STATE_OPEN &&
             (conn->in.len > 0 || (conn->end_received && !conn->end_reported))) {
             kb_loop_defer_late(&conn->worker->loop, &conn->flush);
+            if (KB_UNLIKELY(conn->early_uncounted)) {
+                kb_conn_early_input_count(conn);
+            }
         }
     }
     if (conn->state == KB_CONN_STATE_OPEN) {

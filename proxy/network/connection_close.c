@@ -45,6 +45,9 @@ void kb_conn_destroy(struct kb_conn *conn)
     kb_buf_dispose(&conn->in);
     kb_buf_dispose(&conn->out);
     kb_conn_buffered_count(conn);
+    if (KB_UNLIKELY(conn->early_uncounted) && !conn->closed_by_peer) {
+        kb_sock_set_linger_reset(conn->io.fd); /* as if it were unread in the socket */
+    }
     if (conn->close_due) {
         conn->close_due = false;
         conn->callbacks->on_event(conn->owner, conn->closed_by_peer ? KB_CONN_REMOTE_CLOSE
