@@ -84,11 +84,22 @@ static int integer_read(struct kb_pb_reader *reader, const struct kb_doc_node *n
     return 0;
 }
 
+/* Text may have spaces around its digits. */
 static int real_read(struct kb_pb_reader *reader, const struct kb_doc_node *node, double *out)
 {
+    struct kb_doc_node trimmed = *node;
     char text[NUMBER_LEN_MAX + 1];
+    bool spaces = false;
 
-    if (!number_text(node, text) || !double_from_text(text, out)) {
+    if (node->kind == KB_DOC_STRING) {
+        struct kb_str digits = kb_str_trim(kb_doc_text(node));
+
+        spaces = digits.len != node->len;
+        trimmed.text = digits.p;
+        trimmed.len = (uint32_t)digits.len;
+    }
+    if (!number_text(&trimmed, text) || !double_from_text(text, out) ||
+        (spaces && !isfinite(*out))) {
         return KB_PB_FAIL(reader, node, "expected a number, not %s",
                           node->kind == KB_DOC_STRING ? "this text" : kb_doc_kind_name(node));
     }

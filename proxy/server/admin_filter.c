@@ -288,6 +288,7 @@ static struct kb_hcm_config *hcm_config_create(struct kb_server_context *server,
     config->generate_request_id = false;
     config->normalize_path = true;
     config->merge_slashes = true;
+    config->h1.allow_absolute_url = false;
     config->idle_timeout_ms = 0;
     config->stream_idle_timeout_ms = 0;
     config->never_drains = true;

@@ -196,13 +196,30 @@ static void process_settings_check(const Envoy__Config__Bootstrap__V3__Bootstrap
                            message->default_regex_engine->name);
         kb_diag_pop(diag);
     }
-    if (message->default_socket_interface[0] != '\0' &&
-        strcmp(message->default_socket_interface,
-               "envoy.extensions.network.socket_interface.default_socket_interface") != 0) {
-        kb_diag_push(diag, "default_socket_interface");
-        kb_diag_error(diag, "Didn't find a registered implementation for '%s'",
-                      message->default_socket_interface);
+    if (message->stats_flush_interval != NULL &&
+        message->stats_flush_case ==
+            ENVOY__CONFIG__BOOTSTRAP__V3__BOOTSTRAP__STATS_FLUSH_STATS_FLUSH_ON_ADMIN) {
+        kb_diag_push(diag, "stats_flush_on_admin");
+        kb_diag_error(diag, "Only one of stats_flush_interval or stats_flush_on_admin should be "
+                            "set!");
         kb_diag_pop(diag);
+    }
+}
+
+/* What nothing of ours implements is only reported, but a type that Envoy does not know either is a
+ * mistake, as in Envoy. */
+static void sinks_check(const Envoy__Config__Bootstrap__V3__Bootstrap *message,
+                        struct kb_diag *diag)
+{
+    for (size_t i = 0; i < message->n_stats_sinks; i++) {
+        const Envoy__Config__Metrics__V3__StatsSink *sink = message->stats_sinks[i];
+
+        if (sink->config_type_case == ENVOY__CONFIG__METRICS__V3__STATS_SINK__CONFIG_TYPE__NOT_SET) {
+            kb_diag_push_index(diag, "stats_sinks", i);
+            kb_diag_error(diag, "Didn't find a registered implementation for '%s' with type URL: ''",
+                          sink->name);
+            kb_diag_pop(diag);
+        }
     }
 }
 
@@ -212,6 +229,7 @@ void kb_bootstrap_check(const struct kb_bootstrap *bootstrap, const struct kb_op
     (void)options;
     dynamic_resources_check(bootstrap, diag);
     process_settings_check(bootstrap->message, diag);
+    sinks_check(bootstrap->message, diag);
 }
 
 void kb_bootstrap_apply_log_config(const struct kb_bootstrap *bootstrap,
