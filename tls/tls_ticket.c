@@ -73,10 +73,10 @@ static int ticket_key_cb(SSL *ssl, unsigned char name[TICKET_NAME_BYTES], unsign
 }
 
 /* ---- the peer ----
- * OpenSSL puts the peer's X509 object into the session, and by that into the ticket; it would
- * decode it with its key at each resumption, which costs as much as the rest of it. A session that
- * goes into a ticket has application data instead: a version, until when it may be renewed, and
- * kb_tls_facts_bytes. Connections that resume share what is known of the peer with those before. */
+ * OpenSSL keeps the peer's X509 objects in the session: they are most of what an idle connection
+ * takes. It puts the first into tickets, and decodes it with its key at each resumption, which
+ * costs as much as all else. Here a session has application data instead: a version, until when it
+ * may be renewed, and kb_tls_facts_bytes; connections share what is known of the peer. */
 
 #define PEER_VERSION  1
 #define PEER_HEAD     9 /* the version, seconds since 1970 */
@@ -143,6 +143,16 @@ static size_t der_slim(const unsigned char *der, size_t len, unsigned char *out)
     memcpy(out + cut, der + head, at - head);
     memcpy(out + cut + at - head, der + at + size, end - at - size);
     return cut + end - head - size;
+}
+
+/* Of the chain that the peer sent only the facts are of use; they have it too. */
+static void chain_drop(SSL *ssl)
+{
+    STACK_OF(X509) *chain = SSL_get_peer_cert_chain(ssl);
+
+    while (sk_X509_num(chain) > 0) {
+        X509_free(sk_X509_pop(chain));
+    }
 }
 
 /* Reading a session into one that exists replaces what that has: its certificate goes. */
@@ -223,32 +233,45 @@ static void timeout_bound(SSL_SESSION *session, int64_t until)
     }
 }
 
+/* Puts what is known of the peer in the place of its certificates. NULL: the session has none;
+ * else a reference for the caller. */
+static struct kb_tls_facts *session_slim(struct kb_tls_socket *socket, SSL_SESSION *session,
+                                         bool *done)
+{
+    const struct kb_tls_settings *settings = socket->context->settings;
+    struct kb_tls_facts *peer =
+        kb_tls_facts_of(kb_tls_worker_get(socket->conn->worker), SSL_SESSION_get0_peer(session),
+                        SSL_get_peer_cert_chain(socket->ssl));
+
+    *done = true;
+    if (peer != NULL && kb_tls_facts_bytes(peer).len > 0) {
+        int64_t until = renewable_until(settings, peer);
+
+        *done = session_peer_put(session, peer, until) && session_peer_drop(session);
+        chain_drop(socket->ssl);
+        if (settings->downstream) {
+            timeout_bound(session, until);
+        }
+    }
+    return peer;
+}
+
 /* Before a session goes into a ticket (or TLS 1.3's stateful form of it). 0 ends the handshake. */
 static int ticket_fill(SSL *ssl, void *arg)
 {
-    const struct kb_tls_context *context = arg;
     struct kb_tls_socket *socket = KB_CAST(SSL_get_app_data(ssl), kb_tls_socket);
     SSL_SESSION *session = SSL_get0_session(ssl);
-    X509 *leaf = SSL_SESSION_get0_peer(session);
     struct kb_tls_facts *peer;
     int64_t until;
-    bool done = true;
+    bool done;
 
-    if (leaf == NULL) {
-        /* No certificate; or resumed, and what was known of the peer is known of the new one. */
-        if (session_peer_get(session, &until).len > 0) {
-            timeout_bound(session, until);
-        }
-        return 1;
+    (void)arg;
+    peer = session_slim(socket, session, &done);
+    if (peer != NULL) {
+        kb_ssl_info_peer_set(socket->info, peer);
+    } else if (session_peer_get(session, &until).len > 0) {
+        timeout_bound(session, until); /* resumed: the new one is a copy of that before */
     }
-    peer = kb_tls_facts_of(kb_tls_worker_get(socket->conn->worker), leaf,
-                           SSL_get_peer_cert_chain(ssl));
-    if (kb_tls_facts_bytes(peer).len > 0) {
-        until = renewable_until(context->settings, peer);
-        done = session_peer_put(session, peer, until) && session_peer_drop(session);
-        timeout_bound(session, until);
-    }
-    kb_ssl_info_peer_set(socket->info, peer);
     return done;
 }
 
@@ -284,20 +307,18 @@ static SSL_TICKET_RETURN ticket_accept(SSL *ssl, SSL_SESSION *session, const uns
 
 void kb_tls_session_peer_take(struct kb_tls_socket *socket)
 {
-    struct kb_tls_worker *tls = kb_tls_worker_get(socket->conn->worker);
     const struct kb_tls_settings *settings = socket->context->settings;
     SSL_SESSION *session = SSL_get0_session(socket->ssl);
-    struct kb_tls_facts *peer = NULL;
+    struct kb_tls_facts *peer;
     int64_t until;
+    bool done;
 
-    if (kb_ssl_info_peer(socket->info) == NULL) {
-        if (SSL_session_reused(socket->ssl)) {
-            peer = kb_tls_facts_from_bytes(tls, session_peer_get(session, &until));
-        }
-        if (peer == NULL) {
-            peer = kb_tls_facts_of(tls, SSL_get0_peer_certificate(socket->ssl),
-                                   SSL_get_peer_cert_chain(socket->ssl));
-        }
+    peer = session_slim(socket, session, &done);
+    if (peer == NULL && SSL_session_reused(socket->ssl)) {
+        peer = kb_tls_facts_from_bytes(kb_tls_worker_get(socket->conn->worker),
+                                       session_peer_get(session, &until));
+    }
+    if (peer != NULL) {
         kb_ssl_info_peer_set(socket->info, peer);
     }
     if (settings->downstream && settings->stateless_resumption) {
