@@ -28,7 +28,8 @@ struct kb_init_target {
     struct kb_list link;
     struct kb_init_manager *manager; /* NULL: in none, or ready */
     kb_init_start_cb start;
-    const char *name; /* for log lines; lives as long as the target */
+    const char *name; /* for /init_dump, as Envoy names it, a line for each thing; lives as
+                         long as the target */
     bool started;
 };
 KB_OBJ_MAGIC(kb_init_target, 0x49544754);

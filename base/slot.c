@@ -68,6 +68,19 @@ void kb_shared_unref(struct kb_shared *shared, const struct kb_worker *worker)
     }
 }
 
+void kb_shared_discard(struct kb_shared *shared)
+{
+    uint32_t *count = &shared->counts[shared->main->index].count;
+
+    if (*count != 1 || __atomic_load_n(&shared->holders, __ATOMIC_ACQUIRE) != 1) {
+        kb_shared_unref(shared, shared->main);
+        return;
+    }
+    *count = 0;
+    shared->holders = 0;
+    shared->destroy(shared);
+}
+
 /* ---- slots ---- */
 
 struct kb_slot {

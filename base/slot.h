@@ -26,6 +26,9 @@ void kb_shared_init(struct kb_shared *shared, struct kb_worker *main, uint32_t w
 void kb_shared_ref(struct kb_shared *shared, const struct kb_worker *worker);
 /* Lets it go; on the same worker. */
 void kb_shared_unref(struct kb_shared *shared, const struct kb_worker *worker);
+/* Lets the main thread's hold go; when nobody else has one, the object is destroyed at once and not
+ * from the loop: only where no caller up the stack belongs to it. Main thread. */
+void kb_shared_discard(struct kb_shared *shared);
 /* Frees what kb_shared_init took; from `destroy`. */
 void kb_shared_dispose(struct kb_shared *shared);
 

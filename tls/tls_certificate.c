@@ -187,8 +187,9 @@ static bool check(struct kb_tls_certificate *certificate, struct kb_server_conte
     }
     if (X509_check_private_key(local->leaf, local->key) != 1) {
         kb_diag_error(diag,
-                      "Failed to load private key from %.*s, Cause: the key does not belong to the "
-                      "certificate of %.*s",
+                      "Failed to load private key from %.*s, Cause: error:0b000074:X.509 "
+                      "certificate routines:OPENSSL_internal:KEY_VALUES_MISMATCH: the key does not "
+                      "belong to the certificate of %.*s",
                       KB_STR_ARG(key_path), KB_STR_ARG(certificate->path));
         ERR_clear_error();
         return false;

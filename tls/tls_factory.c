@@ -140,13 +140,13 @@ static void secret_changed(void *arg)
     struct kb_server_context *server = factory->settings->server;
     struct kb_diag diag;
 
+    kb_stat_inc(kb_stat_group_block(factory->settings->factory_stats, server->main->index),
+                KB_STAT_SSL_SOCKET_FACTORY_SSL_CONTEXT_UPDATE_BY_SDS);
     if (!secrets_ready(factory)) {
         target_check(factory);
         return;
     }
     kb_diag_init(&diag);
-    kb_stat_inc(kb_stat_group_block(factory->settings->factory_stats, server->main->index),
-                KB_STAT_SSL_SOCKET_FACTORY_SSL_CONTEXT_UPDATE_BY_SDS);
     if (context_publish(factory, &diag) != 0) {
         KB_LOG(CONFIG, WARNING, "a changed secret cannot be used, the one before serves on: %.*s",
                KB_STR_ARG(diag.first != NULL ? kb_diag_format(&diag, diag.first) : KB_STR("")));
@@ -169,6 +169,11 @@ static void watch_begin(struct tls_factory *factory, struct kb_tls_secret_watch 
         watch->on_failure = secret_failed;
         watch->arg = factory;
         kb_tls_secret_watch_add(secret, watch);
+        if (secret->ready) { /* Envoy counts what is there as an update */
+            kb_stat_inc(kb_stat_group_block(factory->settings->factory_stats,
+                                            factory->settings->server->main->index),
+                        KB_STAT_SSL_SOCKET_FACTORY_SSL_CONTEXT_UPDATE_BY_SDS);
+        }
     }
 }
 
@@ -298,6 +303,25 @@ static void factory_destroy(void *config)
     free(factory);
 }
 
+/* The secrets for /init_dump, a line for each. */
+static const char *secrets_text(struct tls_factory *factory)
+{
+    struct kb_str text = KB_STR("");
+    size_t count = factory->certificate_watch_count;
+
+    for (size_t i = 0; i <= count; i++) {
+        const struct kb_tls_secret *secret =
+            i < count ? factory->certificate_watches[i].secret : factory->validation_watch.secret;
+
+        if (secret != NULL) {
+            text =
+                kb_str_printf(&factory->arena, "%.*s%sshared target SdsApi %.*s", KB_STR_ARG(text),
+                              text.len > 0 ? "\n" : "", KB_STR_ARG(secret->name));
+        }
+    }
+    return text.p;
+}
+
 static int factory_create(struct kb_tls_settings *settings,
                           const Envoy__Extensions__TransportSockets__Tls__V3__CommonTlsContext *m,
                           struct kb_factory_context *context, struct kb_diag *diag, uint32_t errors,
@@ -331,6 +355,7 @@ static int factory_create(struct kb_tls_settings *settings,
         return KB_ECONFIG;
     }
     if (!secrets_ready(factory)) {
+        factory->target.name = secrets_text(factory);
         kb_init_manager_add(context->init, &factory->target);
     }
     *config = factory;

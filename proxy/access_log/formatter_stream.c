@@ -568,7 +568,11 @@ void kb_format_eval_text(const struct kb_format_command *command, struct kb_form
         kb_format_value_filled(value, kb_protocol_name(upstream->protocol));
         return;
     case KB_FORMAT_CODE_DETAILS:
-        value_word(value, info->response_code_details, source->arena);
+        if (info->response_code_details.p != NULL && info->response_code_details.len == 0) {
+            kb_format_value_text(value, info->response_code_details);
+        } else {
+            value_word(value, info->response_code_details, source->arena);
+        }
         return;
     case KB_FORMAT_CODE_DETAILS_RAW:
         kb_format_value_filled(value, info->response_code_details);

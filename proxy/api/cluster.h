@@ -16,7 +16,7 @@ enum kb_priority { KB_PRIORITY_DEFAULT, KB_PRIORITY_HIGH, KB_PRIORITY_COUNT };
 enum kb_pool_kind {
     KB_POOL_HTTP,  /* what the cluster's own options say */
     KB_POOL_HTTP2, /* because the client speaks it, where the cluster leaves that to the client */
-    KB_POOL_TCP, /* bytes as they come: one user a connection */
+    KB_POOL_TCP,   /* bytes as they come: one user a connection */
     KB_POOL_KIND_COUNT
 };
 

@@ -56,8 +56,8 @@ static enum kb_filter_headers_status missing_headers(void *filter, struct kb_hea
     (void)headers;
     (void)end_stream;
     kb_stream_info_set_flag(kb_stream_stream_info(stream), KB_RF_NO_FILTER_CONFIG_FOUND);
-    kb_stream_send_local_reply(stream, 500, KB_STR_NULL, KB_STR("filter_config_not_found"), NULL,
-                               NULL);
+    /* with details that are there and empty, as Envoy's */
+    kb_stream_send_local_reply(stream, 500, KB_STR_NULL, KB_STR(""), NULL, NULL);
     return KB_FILTER_HEADERS_STOP_ITERATION;
 }
 
@@ -378,7 +378,12 @@ struct kb_http_filter_provider *kb_http_filter_provider_create(const source_mess
     provider->name = kb_str_dup(&provider->arena, name);
     provider->last = last;
     provider->slot = kb_slot_create(server->main, server->workers, server->worker_count);
-    kb_init_target_init(&provider->target, provider->name.p, target_start);
+    kb_init_target_init(&provider->target,
+                        kb_str_printf(&provider->arena,
+                                      "shared target FilterConfigSubscription init %.*s",
+                                      KB_STR_ARG(provider->name))
+                            .p,
+                        target_start);
     types_read(provider, source);
     default_read(provider, source, diag);
     if (diag->error_count == errors) {

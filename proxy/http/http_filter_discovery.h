@@ -32,5 +32,5 @@ struct kb_http_filter_config *
 kb_http_filter_provider_get(const struct kb_http_filter_provider *provider,
                             const struct kb_worker *worker);
 
-/* Stands in for a filter without a configuration: answers 500 (filter_config_not_found). */
+/* Stands in for a filter without a configuration: answers 500 with the flag NFCF. */
 extern const struct kb_http_filter_ops kb_http_filter_missing;

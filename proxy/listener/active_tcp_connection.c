@@ -197,6 +197,9 @@ void kb_active_connection_begin(struct kb_listener_worker *lw, struct kb_conn *c
     kb_stat_gauge_add(lw->worker_stats, KB_STAT_LISTENER_WORKER_DOWNSTREAM_CX_ACTIVE, 1);
     filters_create(active);
     kb_conn_start(conn);
+    if (KB_UNLIKELY(chain->filter_count == 0)) { /* nobody would ever answer */
+        kb_conn_close(conn, KB_CONN_NO_FLUSH);
+    }
 }
 
 static void ignore_data(void *owner, struct kb_buf *in, bool end_stream)

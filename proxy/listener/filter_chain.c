@@ -259,10 +259,6 @@ kb_filter_chain_create(const struct kb_filter_chain_build *build,
         kb_wkt_duration_ms(m->transport_socket_connect_timeout, 0);
     kb_transport_socket_factory_init(&chain->transport_socket, m->transport_socket, false, &factory,
                                      diag);
-    if (m->n_filters == 0) {
-        kb_diag_error(diag, "a filter chain needs a terminal filter such as envoy.filters.network."
-                            "http_connection_manager or envoy.filters.network.tcp_proxy");
-    }
     for (size_t i = 0; i < m->n_filters; i++) {
         kb_diag_push_index(diag, "filters", i);
         filter_create(chain, &factory, m->filters[i], i + 1 == m->n_filters, diag);

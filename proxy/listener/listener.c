@@ -87,10 +87,10 @@ static void chains_create(struct kb_listener *listener,
 /* ---- addresses and options ---- */
 
 static void address_read(struct kb_listener_address *out, const Envoy__Config__Core__V3__Address *m,
-                         struct kb_diag *diag)
+                         const char *name, struct kb_diag *diag)
 {
     if (m == NULL) {
-        kb_diag_error(diag, "a listener needs an address");
+        kb_diag_error(diag, "error adding listener named '%s': address is necessary", name);
     } else if (m->address_case == ENVOY__CONFIG__CORE__V3__ADDRESS__ADDRESS_PIPE) {
         if (kb_addr_from_path(&out->addr, kb_wkt_str(m->pipe->path)) != 0) {
             kb_diag_error(diag, "pipe path '%s' is empty or longer than %zu bytes", m->pipe->path,
@@ -119,12 +119,12 @@ static void addresses_read(struct kb_listener *listener,
     listener->addrs =
         kb_arena_calloc(&listener->arena, listener->addr_count * sizeof(*listener->addrs));
     kb_diag_push(diag, "address");
-    address_read(&listener->addrs[0], m->address, diag);
+    address_read(&listener->addrs[0], m->address, m->name, diag);
     kb_diag_pop(diag);
     for (size_t i = 0; i < m->n_additional_addresses; i++) {
         kb_diag_push_index(diag, "additional_addresses", i);
         kb_diag_push(diag, "address");
-        address_read(&listener->addrs[i + 1], m->additional_addresses[i]->address, diag);
+        address_read(&listener->addrs[i + 1], m->additional_addresses[i]->address, m->name, diag);
         kb_diag_pop(diag);
         kb_diag_pop(diag);
     }
@@ -281,10 +281,10 @@ static void listener_destroy(struct kb_shared *shared)
         kb_stat_group_destroy(listener->worker_stats[i]);
     }
     for (size_t i = 0; i < listener->chain_count; i++) {
-        kb_shared_unref(&listener->chains[i]->shared, listener->server->main);
+        kb_shared_discard(&listener->chains[i]->shared);
     }
     if (listener->default_chain != NULL) {
-        kb_shared_unref(&listener->default_chain->shared, listener->server->main);
+        kb_shared_discard(&listener->default_chain->shared);
     }
     kb_listener_filters_destroy(listener);
     kb_access_log_list_destroy(listener->access_log);
@@ -302,6 +302,11 @@ void kb_listener_unref(struct kb_listener *listener)
     if (listener != NULL) {
         kb_shared_unref(&listener->shared, listener->server->main);
     }
+}
+
+void kb_listener_discard(struct kb_listener *listener)
+{
+    kb_shared_discard(&listener->shared);
 }
 
 static struct kb_listener *listener_new(struct kb_server_context *server, bool admin)

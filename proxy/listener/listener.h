@@ -192,6 +192,9 @@ bool kb_listener_filter_disabled(const struct kb_listener_filter_entry *entry,
                                  const struct kb_connection_info *info);
 /* Gives up the main thread's hold. NULL is allowed. */
 void kb_listener_unref(struct kb_listener *listener);
+/* The same for one that was never used: what it asked for is given up at once. Not from what it
+ * asked for. */
+void kb_listener_discard(struct kb_listener *listener);
 /* Listeners and chains whose memory is not given back yet; for the end of the process. */
 uint32_t kb_listener_objects_alive(void);
 

@@ -54,7 +54,7 @@ void kb_listener_entry_free(struct kb_listener_entry *entry, bool running)
     if (entry->next != NULL) {
         kb_init_target_dispose(&entry->next->startup);
         kb_init_manager_dispose(&entry->next->init);
-        kb_listener_unref(entry->next);
+        kb_listener_discard(entry->next);
     }
     kb_listen_sockets_unref(entry->next_sockets, running);
     kb_list_unlink(&entry->link);

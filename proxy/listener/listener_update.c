@@ -14,7 +14,8 @@
 
 /* ---- taking the place of what runs ---- */
 
-static void next_drop(struct kb_listener_entry *entry)
+/* from_below: called by what it waits for, which may not go while it calls. */
+static void next_drop(struct kb_listener_entry *entry, bool from_below)
 {
     struct kb_listener *next = entry->next;
 
@@ -22,7 +23,11 @@ static void next_drop(struct kb_listener_entry *entry)
         entry->next = NULL;
         kb_init_target_dispose(&next->startup);
         kb_init_manager_dispose(&next->init);
-        kb_listener_unref(next);
+        if (from_below) {
+            kb_listener_unref(next);
+        } else {
+            kb_listener_discard(next);
+        }
     }
     kb_listen_sockets_unref(entry->next_sockets, true);
     entry->next_sockets = NULL;
@@ -74,7 +79,7 @@ void kb_listener_entry_activate(struct kb_listener_entry *entry)
                what, strerror(errno));
         kb_stat_inc(kb_listener_manager_stats(manager),
                     KB_STAT_LISTENER_MANAGER_LISTENER_CREATE_FAILURE);
-        next_drop(entry);
+        next_drop(entry, true);
         return;
     }
     if (entry->in_place) {
@@ -236,7 +241,7 @@ static void entry_put(struct kb_listener_manager *manager, struct kb_listener_en
         kb_stat_inc(stats, KB_STAT_LISTENER_MANAGER_LISTENER_ADDED);
     } else {
         kb_listener_entry_count(entry, false);
-        next_drop(entry);
+        next_drop(entry, false);
         kb_stat_inc(stats, KB_STAT_LISTENER_MANAGER_LISTENER_MODIFIED);
     }
     entry->next = listener;

@@ -40,6 +40,7 @@ struct rds_table {
     struct kb_arena arena;
     struct kb_str key; /* the packed Rds message */
     struct kb_str name;
+    const char *target_name; /* of what waits for it, for /init_dump */
     struct kb_subscription *subscription;
     struct kb_stat_group *group;
     struct kb_stat_block *stats;
@@ -258,6 +259,10 @@ static struct rds_table *table_create(const rds_message *message, struct kb_str 
     kb_arena_init(&table->arena, NULL);
     table->key = kb_str_dup(&table->arena, key);
     table->name = kb_str_dup(&table->arena, kb_str_from_cstr(message->route_config_name));
+    table->target_name =
+        kb_str_printf(&table->arena, "shared target RdsRouteConfigSubscription RDS init %s",
+                      message->route_config_name)
+            .p;
     kb_list_init(&table->providers);
     prefix = kb_str_printf(&table->arena, "http.%.*s.rds.%.*s.", KB_STR_ARG(stat_prefix),
                            KB_STR_ARG(table->name));
@@ -303,7 +308,7 @@ struct kb_route_provider *kb_route_provider_create(const rds_message *message,
     KB_OBJ_SET(provider, kb_route_provider);
     provider->table = KB_CAST(table, rds_table);
     kb_list_push_back(&table->providers, &provider->link);
-    kb_init_target_init(&provider->target, table->name.p, target_start);
+    kb_init_target_init(&provider->target, table->target_name, target_start);
     kb_init_manager_add(factory->init, &provider->target);
     return provider;
 }

@@ -225,6 +225,31 @@ struct unready_visit {
     struct kb_arena *arena;
 };
 
+static size_t line_count(const char *text)
+{
+    size_t count = 1;
+
+    for (; *text != '\0'; text++) {
+        count += *text == '\n';
+    }
+    return count;
+}
+
+static void lines_add(Envoy__Admin__V3__UnreadyTargetsDumps__UnreadyTargetsDump *dump,
+                      const char *text, struct kb_arena *arena)
+{
+    for (;;) {
+        size_t len = strcspn(text, "\n");
+
+        dump->target_names[dump->n_target_names++] =
+            (char *)(uintptr_t)kb_str_dup(arena, kb_str_make(text, len)).p;
+        if (text[len] == '\0') {
+            return;
+        }
+        text += len + 1;
+    }
+}
+
 static void unready_visit(void *arg, const struct kb_listener_view *view)
 {
     const struct unready_visit *v = arg;
@@ -237,7 +262,7 @@ static void unready_visit(void *arg, const struct kb_listener_view *view)
         return;
     }
     KB_LIST_FOREACH (link, &listener->init.targets) {
-        count++;
+        count += line_count(KB_LIST_ENTRY(link, struct kb_init_target, link)->name);
     }
     if (count == 0) {
         return;
@@ -250,10 +275,7 @@ static void unready_visit(void *arg, const struct kb_listener_view *view)
                      .p;
     dump->target_names = kb_arena_alloc(v->arena, count * sizeof(char *), _Alignof(char *));
     KB_LIST_FOREACH (link, &listener->init.targets) {
-        dump->target_names[dump->n_target_names++] =
-            (char *)(uintptr_t)kb_str_printf(v->arena, "target %s",
-                                             KB_LIST_ENTRY(link, struct kb_init_target, link)->name)
-                .p;
+        lines_add(dump, KB_LIST_ENTRY(link, struct kb_init_target, link)->name, v->arena);
     }
     v->dumps->unready_targets_dumps[v->dumps->n_unready_targets_dumps++] = dump;
 }

@@ -77,7 +77,7 @@ def listener(name, form):
     out = config.listener(name, form, "up")
     chains = out["filter_chains"]
     for chain in chains:
-        manager = chain["filters"][-1]["typed_config"]
+        manager = chain["filters"][-1]["typed_config"] if rds or ecds else None
         if rds:
             rds_name, more = (rds, {}) if isinstance(rds, str) else (rds["name"], dict(rds))
             more.pop("name", None)

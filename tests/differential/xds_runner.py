@@ -24,7 +24,10 @@ COUNTED = (r"^(cluster_manager|listener_manager|control_plane|sds|extension_conf
 UNCOUNTED = re.compile(r"_time(_ms)?$|\.worker_\d+\.|^cluster\.xds\.|\.warming_state$"
                        r"|config_reload_time_ms$|update_duration")
 DEADLINE_S = 15.0
-TEXT_MAX = 160  # of a refusal: what follows is a dump of the message in Envoy, paths in Kobune
+TEXT_MAX = 240  # of a refusal
+DUMPED = re.compile(r"\s*goo\.gle/debug\w+.*", re.S)
+CONSTRAINT = re.compile(r"ValidationError\.\w+: ((?:(?!ValidationError).)*?)\)?\n?$", re.S)
+FIELD = re.compile(r" \([a-z_]+(\[\d+\])?(\.[a-z_@]+(\[\d+\])?)*\)")
 
 
 class XdsRun(runner.Run):
@@ -42,8 +45,7 @@ class XdsRun(runner.Run):
         self.names = normal.Names(self.layout.numbers)
         self.proxy.config_file.write_text(runner.harness_proxy.to_yaml(self.config(self.proxy.dir)))
         self.exchanges = [e for e in case.exchanges if e.protocol == protocol]
-        self.first = next(iter(sorted(xds_case.listeners(later), key=list(
-            self.layout.numbers).index)), None)
+        self.first = next((n for n in self.layout.numbers if n in xds_case.listeners(later)), None)
         self.steps_class = XdsSteps
         self.present = {kind: {} for kind in URLS}
         self.version = 0
@@ -104,7 +106,7 @@ class XdsRun(runner.Run):
         words += [f"+{name}" for name in r.added] + [f"-{name}" for name in r.removed]
         words += [f"has {name}={version}" for name, version in sorted(r.initial.items())]
         if r.error or r.code:
-            words.append(f"({r.code}) " + self.text(r.error)[:TEXT_MAX])
+            words.append(f"({r.code}) " + self.text(reason(r.error))[:TEXT_MAX])
         return " ".join(words)
 
     def text(self, text):
@@ -252,16 +254,19 @@ class XdsSteps(runner.Steps):
 
     # what is noted
 
-    def do_show(self, path):
-        """An admin page, without what no two runs share."""
-        status, body = self.run.proxy.admin(path)
-        self.seen.append(f"GET {path}: {status}")
-        text = unfilled(body.decode())
+    def do_show(self, arg):
+        """An admin page, without what no two runs share: its path, or {page:, lines: regex}."""
+        arg = {"page": arg} if isinstance(arg, str) else arg
+        status, body = self.run.proxy.admin(arg["page"])
+        self.seen.append(f"GET {arg['page']}: {status}")
+        text = unfilled(body.decode()).replace(str(self.run.proxy.dir), "{dir}")
+        text = re.sub(r"(init manager \S+ \S+) \d+", r"\1 <hash>", text)
         try:
             lines = json.dumps(dump(json.loads(text)), indent=1, sort_keys=True).split("\n")
+            lines = [self.run.text(line) for line in lines]
         except ValueError:
-            lines = sorted(text.splitlines())
-        self.seen += [normal.shorten(self.run.text(line)) for line in lines]
+            lines = sorted(self.run.text(line) for line in text.splitlines())
+        self.seen += [normal.shorten(line) for line in lines if re.search(arg.get("lines", ""), line)]
 
     def do_counters(self, pattern):
         """Counters and gauges of that pattern, as they are now."""
@@ -270,10 +275,18 @@ class XdsSteps(runner.Steps):
                 self.seen.append(f"{self.run.names.put(name)}: {value}")
 
 
+def reason(text):
+    """Why a resource was refused, without the message that Envoy and the paths that Kobune shows."""
+    constraint = CONSTRAINT.search(text)
+    text = constraint.group(1) if constraint and DUMPED.search(text) else DUMPED.sub("", text)
+    return FIELD.sub("", text)
+
+
 def dump(node):
     """A /config_dump without the bootstrap, times and builds; versions stay."""
     if isinstance(node, dict):
-        return {k: f"<{k}>" if k in ("last_updated",) else dump(v) for k, v in node.items()}
+        return {k: f"<{k}>" if k == "last_updated" else reason(v) if k == "details" else
+                sorted(v) if k == "target_names" else dump(v) for k, v in node.items()}
     if isinstance(node, list):
         return [dump(v) for v in node
                 if not (isinstance(v, dict) and v.get("@type", "").endswith("BootstrapConfigDump"))]
