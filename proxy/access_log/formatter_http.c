@@ -250,6 +250,119 @@ void kb_format_eval_path(const struct kb_format_command *command, struct kb_form
     }
 }
 
+/* ---- server name ---- */
+
+enum { SERVER_NAME_ONLY, SERVER_NAME_FIRST, SERVER_HOST_FIRST };
+enum { HOST_ORIGINAL_OR_HOST, HOST_ONLY, HOST_ORIGINAL };
+
+static bool server_name_order(struct kb_str option, uint8_t *order)
+{
+    if (option.len == 0 || kb_str_eq(option, KB_STR("SNI_ONLY"))) {
+        *order = SERVER_NAME_ONLY;
+    } else if (kb_str_eq(option, KB_STR("SNI_FIRST"))) {
+        *order = SERVER_NAME_FIRST;
+    } else if (kb_str_eq(option, KB_STR("HOST_FIRST"))) {
+        *order = SERVER_HOST_FIRST;
+    } else {
+        return false;
+    }
+    return true;
+}
+
+static bool host_which(struct kb_str option, uint8_t *which)
+{
+    if (option.len == 0 || kb_str_eq(option, KB_STR("ORIG_OR_HOST"))) {
+        *which = HOST_ORIGINAL_OR_HOST;
+    } else if (kb_str_eq(option, KB_STR("HOST"))) {
+        *which = HOST_ONLY;
+    } else if (kb_str_eq(option, KB_STR("ORIG"))) {
+        *which = HOST_ORIGINAL;
+    } else {
+        return false;
+    }
+    return true;
+}
+
+bool kb_format_make_server_name(struct kb_format_command *command, struct kb_str args,
+                                struct kb_arena *arena, struct kb_diag *diag)
+{
+    struct kb_str rest = args;
+    struct kb_str order = KB_STR_NULL, host = KB_STR_NULL;
+
+    (void)arena;
+    kb_str_next_token(&rest, ':', &order);
+    if (rest.p != NULL) {
+        kb_str_next_token(&rest, ':', &host);
+    }
+    if (!server_name_order(order, &command->server_name.order)) {
+        kb_diag_error(diag,
+                      "Invalid REQUESTED_SERVER_NAME option: '%.*s', only "
+                      "'SNI_ONLY'/'SNI_FIRST'/'HOST_FIRST' are allowed",
+                      KB_STR_ARG(order));
+        return false;
+    }
+    if (!host_which(host, &command->server_name.which)) {
+        kb_diag_error(diag,
+                      "Invalid REQUESTED_SERVER_NAME option: '%.*s', only "
+                      "'ORIG_OR_HOST'/'HOST'/'ORIG' are allowed",
+                      KB_STR_ARG(host));
+        return false;
+    }
+    return true;
+}
+
+/* The name of the TLS client hello comes from the peer: what no host name has becomes '_'. */
+static struct kb_str server_name(struct kb_format_source *source)
+{
+    const struct kb_connection_info *connection = source->info->connection;
+    struct kb_str copy;
+
+    if (connection == NULL || connection->requested_server_name.len == 0) {
+        return KB_STR_NULL;
+    }
+    copy = kb_str_dup(source->arena, connection->requested_server_name);
+    for (size_t i = 0; i < copy.len; i++) {
+        char c = kb_ascii_lower(copy.p[i]);
+
+        if (!((c >= 'a' && c <= 'z') || kb_ascii_is_digit(c) || c == '-' || c == '.')) {
+            ((char *)(uintptr_t)copy.p)[i] = '_';
+        }
+    }
+    return copy;
+}
+
+static struct kb_str request_host(const struct kb_formatter_input *input, unsigned which)
+{
+    const struct kb_header_map *map = input->request;
+    struct kb_str original;
+
+    if (map == NULL) {
+        return KB_STR_NULL;
+    }
+    original = which == HOST_ONLY ? KB_STR_NULL
+                                  : kb_header_map_value_id(map, KB_HDR_X_ENVOY_ORIGINAL_HOST);
+    return original.len > 0 || which == HOST_ORIGINAL ? original : map->authority;
+}
+
+void kb_format_eval_server_name(const struct kb_format_command *command,
+                                struct kb_format_source *source, struct kb_format_value *value)
+{
+    struct kb_str name = KB_STR_NULL;
+
+    if (command->server_name.order != SERVER_HOST_FIRST) {
+        name = server_name(source);
+    }
+    if (name.len == 0 && command->server_name.order != SERVER_NAME_ONLY) {
+        name = request_host(source->input, command->server_name.which);
+    }
+    if (name.len == 0 && command->server_name.order == SERVER_HOST_FIRST) {
+        name = server_name(source);
+    }
+    kb_format_value_filled(value, name);
+}
+
+/* ---- query parameters ---- */
+
 static int hex_digit(char c)
 {
     c = kb_ascii_lower(c);

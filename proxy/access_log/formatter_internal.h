@@ -53,6 +53,10 @@ struct kb_format_command {
             uint8_t which;
         } path;
         struct {
+            uint8_t order;
+            uint8_t which;
+        } server_name;
+        struct {
             struct kb_str path; /* "namespace:key:key" */
             size_t max_len;
         } metadata;
@@ -124,6 +128,8 @@ void kb_format_eval_headers_bytes(const struct kb_format_command *command,
                                   struct kb_format_source *source, struct kb_format_value *value);
 void kb_format_eval_path(const struct kb_format_command *command, struct kb_format_source *source,
                          struct kb_format_value *value);
+void kb_format_eval_server_name(const struct kb_format_command *command,
+                                struct kb_format_source *source, struct kb_format_value *value);
 void kb_format_eval_query_param(const struct kb_format_command *command,
                                 struct kb_format_source *source, struct kb_format_value *value);
 void kb_format_eval_query_params(const struct kb_format_command *command,
@@ -139,6 +145,8 @@ bool kb_format_make_header(struct kb_format_command *command, struct kb_str args
                            struct kb_arena *arena, struct kb_diag *diag);
 bool kb_format_make_path(struct kb_format_command *command, struct kb_str args,
                          struct kb_arena *arena, struct kb_diag *diag);
+bool kb_format_make_server_name(struct kb_format_command *command, struct kb_str args,
+                                struct kb_arena *arena, struct kb_diag *diag);
 bool kb_format_make_query_param(struct kb_format_command *command, struct kb_str args,
                                 struct kb_arena *arena, struct kb_diag *diag);
 bool kb_format_make_query_params(struct kb_format_command *command, struct kb_str args,
@@ -247,7 +255,6 @@ enum { /* param of kb_format_eval_text */
        KB_FORMAT_HOST_NAMES_ATTEMPTED,
        KB_FORMAT_HOST_NAMES_ATTEMPTED_NO_PORT,
        KB_FORMAT_CONNECTION_IDS_ATTEMPTED,
-       KB_FORMAT_SERVER_NAME,
        KB_FORMAT_ROUTE_NAME,
        KB_FORMAT_VIRTUAL_CLUSTER_NAME,
        KB_FORMAT_FILTER_CHAIN_NAME,

@@ -412,26 +412,6 @@ static void value_word(struct kb_format_value *value, struct kb_str text, struct
     }
 }
 
-/* The name of the TLS client hello comes from the peer: what no host name has becomes '_'. */
-static void value_server_name(struct kb_format_value *value, struct kb_str text,
-                              struct kb_arena *arena)
-{
-    struct kb_str copy;
-
-    if (text.len == 0) {
-        return;
-    }
-    copy = kb_str_dup(arena, text);
-    for (size_t i = 0; i < copy.len; i++) {
-        char c = kb_ascii_lower(copy.p[i]);
-
-        if (!((c >= 'a' && c <= 'z') || kb_ascii_is_digit(c) || c == '-' || c == '.')) {
-            ((char *)(uintptr_t)copy.p)[i] = '_';
-        }
-    }
-    kb_format_value_text(value, copy);
-}
-
 /* Without the port behind the last colon, when it is one. */
 static struct kb_str without_port(struct kb_str host)
 {
@@ -527,9 +507,6 @@ static void value_connection(const struct kb_connection_info *connection, int pa
         return;
     case KB_FORMAT_DOWNSTREAM_CLOSE_REASON:
         value_word(value, connection->local_close_reason, source->arena);
-        return;
-    case KB_FORMAT_SERVER_NAME:
-        value_server_name(value, connection->requested_server_name, source->arena);
         return;
     case KB_FORMAT_FILTER_CHAIN_NAME:
         kb_format_value_filled(value, connection->filter_chain_name);
