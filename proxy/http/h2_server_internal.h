@@ -88,6 +88,8 @@ struct kb_h2_server_stream *kb_h2_server_stream_create(struct kb_h2_server_sessi
                                                        int32_t id);
 /* nghttp2 has closed it. */
 void kb_h2_server_stream_destroy(struct kb_h2_server_stream *stream);
+/* Nothing of a head that did not come whole, or was refused, is shown. */
+void kb_h2_server_stream_unfinished_clear(struct kb_h2_server_stream *stream);
 KB_INLINE struct kb_h2_server_stream *kb_h2_server_stream_of(nghttp2_session *nghttp2, int32_t id)
 {
     void *stream = nghttp2_session_get_stream_user_data(nghttp2, id);

@@ -46,9 +46,9 @@ static void flood_count(struct kb_h2_server_session *session, enum kb_h2_guard_f
 static int on_begin_frame(nghttp2_session *nghttp2, const nghttp2_frame_hd *hd, void *user_data)
 {
     struct kb_h2_server_session *session = session_of(user_data);
-    struct kb_h2_server_stream *stream;
     enum kb_h2_guard_fault fault;
 
+    (void)nghttp2;
     if (KB_UNLIKELY(session->stopped)) {
         return NGHTTP2_ERR_CALLBACK_FAILURE;
     }
@@ -57,16 +57,6 @@ static int on_begin_frame(nghttp2_session *nghttp2, const nghttp2_frame_hd *hd, 
     if (KB_UNLIKELY(fault != KB_H2_GUARD_OK)) {
         flood_count(session, fault);
         return NGHTTP2_ERR_CALLBACK_FAILURE;
-    }
-    stream =
-        hd->type == NGHTTP2_DATA || hd->type == NGHTTP2_HEADERS || hd->type == NGHTTP2_CONTINUATION
-            ? kb_h2_server_stream_of(nghttp2, hd->stream_id)
-            : NULL;
-    if (stream != NULL && stream->owner != NULL) {
-        stream->info->wire_bytes_received += hd->length + FRAME_HEADER_BYTES;
-        if (hd->type != NGHTTP2_DATA) {
-            stream->info->header_bytes_received += hd->length + FRAME_HEADER_BYTES;
-        }
     }
     return 0;
 }
@@ -83,11 +73,6 @@ static void stream_begin(struct kb_h2_server_session *session, const nghttp2_fra
     stream->owner = request.owner;
     stream->info = request.info;
     stream->headers = request.headers;
-    if (stream->owner != NULL) {
-        /* The frame began before its stream. */
-        stream->info->wire_bytes_received += frame->hd.length + FRAME_HEADER_BYTES;
-        stream->info->header_bytes_received += frame->hd.length + FRAME_HEADER_BYTES;
-    }
 }
 
 static int on_begin_headers(nghttp2_session *nghttp2, const nghttp2_frame *frame, void *user_data)
@@ -315,6 +300,15 @@ static void data_received(struct kb_h2_server_stream *stream, bool end_stream)
     }
 }
 
+/* nghttp2 counts CONTINUATIONs into the length of their HEADERS, without their frame headers. */
+static void bytes_count(struct kb_stream_info *info, const nghttp2_frame_hd *hd)
+{
+    info->wire_bytes_received += hd->length + FRAME_HEADER_BYTES;
+    if (hd->type == NGHTTP2_HEADERS) {
+        info->header_bytes_received += hd->length + FRAME_HEADER_BYTES;
+    }
+}
+
 static int on_frame_recv(nghttp2_session *nghttp2, const nghttp2_frame *frame, void *user_data)
 {
     struct kb_h2_server_session *session = session_of(user_data);
@@ -323,6 +317,9 @@ static int on_frame_recv(nghttp2_session *nghttp2, const nghttp2_frame *frame, v
 
     if (session->stopped) {
         return NGHTTP2_ERR_CALLBACK_FAILURE;
+    }
+    if (stream != NULL && stream->owner != NULL) {
+        bytes_count(stream->info, &frame->hd);
     }
     switch (frame->hd.type) {
     case NGHTTP2_HEADERS:
@@ -361,6 +358,8 @@ static enum kb_reset_reason reset_reason(struct kb_h2_server_stream *stream, uin
         return KB_RESET_REMOTE_REFUSED_STREAM_RESET;
     case NGHTTP2_CONNECT_ERROR:
         return KB_RESET_CONNECT_ERROR;
+    case NGHTTP2_PROTOCOL_ERROR:
+        return KB_RESET_PROTOCOL_ERROR;
     default:
         return KB_RESET_REMOTE_RESET;
     }
@@ -384,10 +383,11 @@ static int on_stream_close(nghttp2_session *nghttp2, int32_t id, uint32_t error_
     owner = stream->owner;
     reason = reset_reason(stream, error_code);
     details = stream->details;
-    if (details.p == NULL) {
+    if (details.p == NULL && error_code != NGHTTP2_NO_ERROR) {
         details = error_code == NGHTTP2_REFUSED_STREAM ? KB_STR("http2.remote_refuse")
                                                        : KB_STR("http2.remote_reset");
     }
+    kb_h2_server_stream_unfinished_clear(stream);
     kb_h2_server_stream_destroy(stream);
     if (owner != NULL && !session->stopped) {
         session->callbacks->on_reset(owner, reason, details);

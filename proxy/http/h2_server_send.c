@@ -188,15 +188,15 @@ static int on_frame_send(nghttp2_session *nghttp2, const nghttp2_frame *frame, v
     struct kb_h2_server_stream *stream = kb_h2_server_stream_of(nghttp2, frame->hd.stream_id);
     bool body = frame->hd.type == NGHTTP2_DATA;
 
-    if (stream != NULL && (body || frame->hd.type == NGHTTP2_HEADERS)) {
-        if (stream->owner != NULL) {
-            stream->info->wire_bytes_sent += frame->hd.length + FRAME_HEADER_BYTES;
-            if (!body) {
-                stream->info->header_bytes_sent += frame->hd.length + FRAME_HEADER_BYTES;
-            } else if (!session->stopped) {
-                session->callbacks->on_progress(stream->owner);
-            }
+    if (stream != NULL && stream->owner != NULL) {
+        stream->info->wire_bytes_sent += frame->hd.length + FRAME_HEADER_BYTES;
+        if (frame->hd.type == NGHTTP2_HEADERS) {
+            stream->info->header_bytes_sent += frame->hd.length + FRAME_HEADER_BYTES;
+        } else if (body && !session->stopped) {
+            session->callbacks->on_progress(stream->owner);
         }
+    }
+    if (stream != NULL && (body || frame->hd.type == NGHTTP2_HEADERS)) {
         if ((frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0) {
             local_end(stream);
         }

@@ -157,6 +157,13 @@ void kb_h2_server_stream_destroy(struct kb_h2_server_stream *stream)
     kb_h2_mem_free(stream, session->mem);
 }
 
+void kb_h2_server_stream_unfinished_clear(struct kb_h2_server_stream *stream)
+{
+    if (stream->headers != NULL && !stream->headers_done) {
+        kb_header_map_init(stream->headers, stream->headers->arena);
+    }
+}
+
 void *kb_h2_server_stream_owner(const struct kb_h2_server_stream *stream)
 {
     return stream->owner;
@@ -193,6 +200,10 @@ static void code_set(struct kb_h2_server_session *session, ssize_t code)
     if (code < 0) {
         kb_h2_server_fault_set(session, code == NGHTTP2_ERR_FLOODED ? KB_ELIMIT : KB_EPROTOCOL,
                                error_text((int)code), true);
+        KB_LIST_FOREACH (link, &session->streams) {
+            kb_h2_server_stream_unfinished_clear(
+                KB_LIST_ENTRY(link, struct kb_h2_server_stream, link));
+        }
     }
 }
 

@@ -89,7 +89,9 @@ static void hop_by_hop_remove(struct kb_stream *stream)
             kb_header_map_remove_id(map, KB_HDR_CONNECTION);
         }
         kb_header_map_remove_id(map, KB_HDR_UPGRADE);
-        kb_header_map_remove_id(map, KB_HDR_HTTP2_SETTINGS);
+        if (KB_LIKELY(stream->hcm->h2 == NULL)) {
+            kb_header_map_remove_id(map, KB_HDR_HTTP2_SETTINGS);
+        }
         te_sanitise(map);
     }
     kb_header_map_remove_id(map, KB_HDR_X_ENVOY_INTERNAL);
@@ -296,6 +298,15 @@ static void request_id_set(struct kb_stream *stream)
     stream->info.request_id = kb_header_map_value_id(map, KB_HDR_X_REQUEST_ID);
 }
 
+/* In lower case; p NULL for what only HTTP/2 can bring. */
+static struct kb_str known_scheme(struct kb_str scheme)
+{
+    if (kb_str_ieq(scheme, KB_STR("http"))) {
+        return KB_STR("http");
+    }
+    return kb_str_ieq(scheme, KB_STR("https")) ? KB_STR("https") : KB_STR_NULL;
+}
+
 static void scheme_set(struct kb_stream *stream)
 {
     const struct kb_hcm_config *config = stream->hcm->config;
@@ -306,6 +317,9 @@ static void scheme_set(struct kb_stream *stream)
         map->scheme = config->scheme_to_overwrite;
         kb_header_map_set_id(map, KB_HDR_X_FORWARDED_PROTO, config->scheme_to_overwrite);
         return;
+    }
+    if (KB_UNLIKELY(map->scheme.p != NULL)) {
+        map->scheme = known_scheme(map->scheme);
     }
     if (map->scheme.p == NULL) {
         if (kb_str_ieq(proto, KB_STR("http"))) {

@@ -227,10 +227,13 @@ void kb_stream_on_codec_reset(struct kb_stream *stream, enum kb_reset_reason rea
         return;
     }
     kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_RX_RESET);
-    kb_stream_info_set_flag(&stream->info, reason == KB_RESET_LOCAL_RESET
-                                               ? KB_RF_DOWNSTREAM_PROTOCOL_ERROR
-                                               : KB_RF_DOWNSTREAM_REMOTE_RESET);
-    stream->info.response_code_details = details;
+    if (details.p != NULL) {
+        kb_stream_info_set_flag(&stream->info,
+                                reason == KB_RESET_LOCAL_RESET || reason == KB_RESET_PROTOCOL_ERROR
+                                    ? KB_RF_DOWNSTREAM_PROTOCOL_ERROR
+                                    : KB_RF_DOWNSTREAM_REMOTE_RESET);
+        stream->info.response_code_details = details;
+    }
     hcm->ended_streams++;
     if (stream->info.response_code == 0 &&
         kb_loop_now_ns(&hcm->worker->loop) - stream->info.start_ns < PREMATURE_LIFETIME_NS) {

@@ -26,7 +26,7 @@ CASE_KEYS = {"about", "listeners", "clusters", "bootstrap", "upstreams", "args",
              "numbered", "refused", "control_plane", "turn"}
 EXCHANGE_KEYS = {"name", "to", "send", "get", "request", "host", "headers", "raw", "body", "chunks",
                  "steps", "upstream", "responses", "half_close", "allow", "view", "framing",
-                 "each", "repeat", "drop_log", "only", "tls", "from", "at"}
+                 "each", "repeat", "drop_log", "only", "tls", "from", "at", "h2"}
 
 
 class CaseError(ValueError):
@@ -208,6 +208,8 @@ def short_form(spec):
 
 
 def steps_of(spec, path):
+    if "h2" in spec:
+        return [("h2", step) for step in spec["h2"]]
     if "steps" in spec:
         steps = []
         for step in spec["steps"]:

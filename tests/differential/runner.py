@@ -13,7 +13,8 @@ from tests.harness.proxy import Proxy, ProxyDied, run_once
 from tests.harness.tls_client import Contexts, TlsConnection
 from tests.harness.upstream import wait_until
 
-from . import normal, views
+from . import h2_steps, normal, views
+from .casefile import filled
 
 QUIET_S = 0.12  # an open connection on which nothing comes for so long counts as open
 RECORD_QUIET_S = 0.4
@@ -171,6 +172,8 @@ class Run:
         lines = normal.lines_of(raw, self.names, self.address)
         if exchange.view:
             lines = views.apply(exchange.view, raw, self.names)
+        elif getattr(conn, "h2", None) is not None:
+            lines = h2_steps.view(conn.h2, self.names, self.address)
         view = {"client": lines, "after": conn.state}
         if isinstance(conn, TlsConnection):
             view["tls"] = conn.tls
@@ -255,6 +258,7 @@ class Steps:
         self.due = {}
         self.shown = {}  # goes into the result as it is
         self.tls = exchange.tls
+        self.h2 = None
 
     def play(self):
         for verb, arg in self.exchange.steps:
@@ -325,6 +329,11 @@ class Steps:
         self.handshake(conn)
         data = self.run.layout.fill(text).encode("latin-1")
         conn.send(data, methods_of(data))
+
+    def do_h2(self, step):
+        if self.h2 is None:
+            self.h2 = h2_steps.H2Steps(self, filled)
+        self.h2.play(step)
 
     def do_tls(self, spec):
         """How the connections from here on speak TLS; null: not at all."""
