@@ -252,13 +252,8 @@ struct kb_tls_certificate *kb_tls_certificate_create(
         kb_tls_certificate_unref(certificate);
         return NULL;
     }
-    if (name.len > 0) {
-        certificate->name = kb_str_dup(&certificate->arena, name);
-    } else {
-        certificate->name = kb_str_printf(&certificate->arena, "unnamed_cert_%02x%02x%02x%02x",
-                                          certificate->digest[0], certificate->digest[1],
-                                          certificate->digest[2], certificate->digest[3]);
-    }
+    certificate->name =
+        kb_str_dup(&certificate->arena, name.len > 0 ? name : KB_STR(KB_TLS_UNNAMED_CERTIFICATE));
     return certificate;
 }
 

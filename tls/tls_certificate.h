@@ -8,6 +8,11 @@
 #include "proxy/api/factory_context.h"
 #include "tls/tls_lib.h"
 
+/* Envoy's names of certificates that no secret names. */
+#define KB_TLS_UNNAMED_CERTIFICATE "unnamed_cert_e3b0c442"
+#define KB_TLS_UNNAMED_ROOTS       "unnamed_ca_cert_e3b0c442"
+#define KB_TLS_NO_ROOTS            "unnamed_ca_cert"
+
 /* A certificate as one worker has it. */
 struct kb_tls_certificate_local {
     struct kb_tls_lib *lib;
@@ -21,7 +26,7 @@ struct kb_tls_certificate {
     uint32_t refs; /* main thread */
     uint32_t local_count;
     struct kb_arena arena;
-    struct kb_str name; /* for statistics and messages: the secret's, or unnamed_cert_<digest> */
+    struct kb_str name; /* for statistics: the secret's, or KB_TLS_UNNAMED_CERTIFICATE */
     struct kb_str path; /* for /certs: where the chain came from */
     struct kb_str chain_pem;
     struct kb_str key_pem;
@@ -29,7 +34,6 @@ struct kb_tls_certificate {
     unsigned char digest[32]; /* SHA-256 of the leaf */
     int64_t not_after;        /* seconds since 1970 */
     bool ecdsa;
-    struct kb_stat_named *expiry;
     struct kb_tls_certificate_local locals[]; /* by worker index; the last is the main thread's */
 };
 KB_OBJ_MAGIC(kb_tls_certificate, 0x544c5343);

@@ -29,6 +29,10 @@ static void context_destroy(struct kb_shared *shared)
     for (size_t i = 0; i < context->certificate_count; i++) {
         kb_tls_certificate_unref(context->certificates[i]);
     }
+    for (size_t i = 0; i < context->expiry_count; i++) {
+        kb_stat_named_destroy(context->expiries[i]);
+    }
+    free(context->expiries);
     kb_tls_validation_unref(context->validation);
     kb_tls_settings_unref(context->settings);
     kb_shared_dispose(shared);
@@ -55,8 +59,50 @@ static void session_id_context_make(struct kb_tls_context *context)
                   context->session_id_context);
 }
 
+/* "listener.x.ssl.certificate.NAME.expiration_unix_time_seconds"; of several with one name the last
+ * counts, as in Envoy. */
+static void expiry_add(struct kb_tls_context *context, struct kb_str name, int64_t not_after)
+{
+    const struct kb_tls_settings *settings = context->settings;
+    struct kb_stat_named *gauge;
+    struct kb_arena scratch;
+
+    kb_arena_init(&scratch, NULL);
+    gauge = kb_stat_named_create_shown(
+        settings->server->stats,
+        kb_str_printf(&scratch, "%.*scertificate.%.*s.expiration_unix_time_seconds",
+                      KB_STR_ARG(settings->stats_prefix), KB_STR_ARG(name)),
+        KB_STAT_GAUGE);
+    kb_arena_dispose(&scratch);
+    if (gauge == NULL) {
+        return;
+    }
+    if (context->expiries == NULL) {
+        context->expiries = kb_calloc(context->certificate_count + 1, sizeof(context->expiries[0]));
+    }
+    kb_stat_named_set(gauge, settings->server->main->index, (uint64_t)not_after);
+    context->expiries[context->expiry_count++] = gauge;
+}
+
+static void expiries_show(struct kb_tls_context *context, struct kb_str roots_name)
+{
+    const struct kb_tls_trust *trust =
+        context->validation != NULL ? context->validation->trust : NULL;
+
+    for (size_t i = 0; i < context->certificate_count; i++) {
+        expiry_add(context, context->certificates[i]->name, context->certificates[i]->not_after);
+    }
+    if (trust != NULL) {
+        expiry_add(context, roots_name.len > 0 ? roots_name : KB_STR(KB_TLS_UNNAMED_ROOTS),
+                   kb_tls_trust_not_after(trust));
+    } else if (context->validation != NULL) {
+        expiry_add(context, KB_STR(KB_TLS_NO_ROOTS), INT64_MAX);
+    }
+}
+
 struct kb_tls_context *kb_tls_context_create(struct kb_tls_settings *settings,
                                              struct kb_tls_validation *validation,
+                                             struct kb_str roots_name,
                                              struct kb_tls_certificate *const *certificates,
                                              size_t certificate_count)
 {
@@ -72,6 +118,7 @@ struct kb_tls_context *kb_tls_context_create(struct kb_tls_settings *settings,
         context->certificates[i] = kb_tls_certificate_ref(certificates[i]);
     }
     session_id_context_make(context);
+    expiries_show(context, roots_name);
     return context;
 }
 
@@ -155,9 +202,6 @@ static bool protocol_set(struct kb_tls_context *context, SSL_CTX *ctx)
     }
     if (settings->downstream && !settings->prefer_client_ciphers) {
         options |= SSL_OP_CIPHER_SERVER_PREFERENCE;
-    }
-    if (settings->equal_preference) {
-        options |= SSL_OP_PRIORITIZE_CHACHA;
     }
     SSL_CTX_set_options(ctx, options);
     SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE |

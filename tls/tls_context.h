@@ -31,13 +31,17 @@ struct kb_tls_context {
     struct kb_tls_validation *validation; /* NULL: the peer is not looked at */
     struct kb_tls_certificate *certificates[KB_TLS_CERTIFICATES_MAX];
     size_t certificate_count;
+    struct kb_stat_named **expiries; /* gauges; NULL: none is shown */
+    size_t expiry_count;
     unsigned char session_id_context[32]; /* sessions of other contexts are not taken up */
     struct kb_tls_context_local locals[]; /* by worker index */
 };
 
-/* Takes references of its own. Held once by the main thread. */
+/* Takes references of its own. Held once by the main thread. `roots_name`: of the secret that the
+ * validation context is from, for statistics; empty: it stands inline. */
 struct kb_tls_context *kb_tls_context_create(struct kb_tls_settings *settings,
                                              struct kb_tls_validation *validation,
+                                             struct kb_str roots_name,
                                              struct kb_tls_certificate *const *certificates,
                                              size_t certificate_count);
 /* This worker's SSL_CTX, or NULL when it cannot be made. On the worker. */
@@ -55,6 +59,9 @@ void kb_tls_sessions_dispose(struct kb_tls_context_local *local);
 /* ---- tls_ticket.c ---- */
 
 /* Tickets of a new downstream SSL_CTX. */
+/* With what the peer signed when the session was made; 0: it did not, or that is not known. Before
+ * kb_tls_session_peer_take. */
+uint16_t kb_tls_session_signature(SSL_SESSION *session);
 void kb_tls_ticket_ctx_init(struct kb_tls_context *context, SSL_CTX *ctx);
 
 /* ---- tls_verify.c ---- */

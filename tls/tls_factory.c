@@ -94,7 +94,11 @@ static int context_publish(struct tls_factory *factory, struct kb_diag *diag)
             return KB_ECONFIG;
         }
     }
-    context = kb_tls_context_create(factory->settings, validation, certificates, count);
+    context = kb_tls_context_create(factory->settings, validation,
+                                    factory->validation_watch.secret != NULL
+                                        ? factory->validation_watch.secret->name
+                                        : KB_STR(""),
+                                    certificates, count);
     kb_tls_validation_unref(validation);
     kb_slot_publish(factory->slot, &context->shared);
     return 0;

@@ -12,6 +12,9 @@
 
 #define BORINGSSL_LIB_SSL 16u /* ERR_LIB_SSL there */
 
+static const char protocol_version_alert[] = {
+    21, 3, 1, 0, 2, SSL3_AL_FATAL, SSL_AD_PROTOCOL_VERSION};
+
 static const struct {
     int reason;
     unsigned number;
@@ -21,6 +24,10 @@ static const struct {
 #include "tls/tls_failures.def"
 #undef X
 };
+
+/* What BoringSSL adds when the server refuses the ClientHello itself. */
+static const char hello_refused[] =
+    "|268435610:SSL routines:OPENSSL_internal:HANDSHAKE_FAILURE_ON_CLIENT_HELLO";
 
 /* "268435581:SSL routines:OPENSSL_internal:NAME" */
 static void reason_text(unsigned long error, char *out, size_t cap)
@@ -48,15 +55,66 @@ static void reason_text(unsigned long error, char *out, size_t cap)
     out[KB_MIN(len, cap - 1)] = '\0';
 }
 
+/* BoringSSL looks at the curve of our first key before it looks for a cipher (TLS 1.2 only; 1.3 has
+ * its own reasons). */
+static bool curve_is_unknown_to_client(struct kb_tls_socket *socket)
+{
+    EVP_PKEY *key = SSL_get_privatekey(socket->ssl);
+    int groups[64];
+    char name[32] = "";
+    size_t len;
+    int count;
+
+    if (key == NULL || EVP_PKEY_get_base_id(key) != EVP_PKEY_EC ||
+        EVP_PKEY_get_group_name(key, name, sizeof(name), &len) != 1) {
+        return false;
+    }
+    count = (int)SSL_get1_groups(socket->ssl, NULL);
+    if (count > (int)KB_ARRAY_LEN(groups)) {
+        return false;
+    }
+    count = (int)SSL_get1_groups(socket->ssl, groups);
+    for (int i = 0; i < count; i++) {
+        if (groups[i] == OBJ_sn2nid(name)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool is_reason(unsigned long error, int reason)
+{
+    return ERR_GET_LIB(error) == ERR_LIB_SSL && ERR_GET_REASON(error) == reason;
+}
+
+static unsigned long as_boringssl(struct kb_tls_socket *socket, unsigned long error)
+{
+    if (is_reason(error, SSL_R_NO_SHARED_CIPHER) && socket->context->settings->downstream &&
+        SSL_version(socket->ssl) < TLS1_3_VERSION && curve_is_unknown_to_client(socket)) {
+        return ERR_PACK(ERR_LIB_SSL, 0, SSL_R_WRONG_CURVE);
+    }
+    return error;
+}
+
 static void failure_set(struct kb_tls_socket *socket, unsigned long error)
 {
     char reason[200];
     char text[KB_TLS_FAILURE_MAX];
+    const char *details = socket->verify_details;
+    const char *at_hello = "";
 
+    error = as_boringssl(socket, error);
+    if (is_reason(error, SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE)) {
+        details = "peer did not provide required client certificate";
+    }
     reason_text(error, reason, sizeof(reason));
-    (void)snprintf(text, sizeof(text), "TLS_error:|%s%s%s:TLS_error_end", reason,
-                   socket->verify_details != NULL ? ":" : "",
-                   socket->verify_details != NULL ? socket->verify_details : "");
+    if (is_reason(error, SSL_R_SSLV3_ALERT_HANDSHAKE_FAILURE) &&
+        SSL_get_state(socket->ssl) == TLS_ST_CW_CLNT_HELLO) {
+        details = NULL;
+        at_hello = hello_refused;
+    }
+    (void)snprintf(text, sizeof(text), "TLS_error:|%s%s%s%s:TLS_error_end", reason, at_hello,
+                   details != NULL ? ":" : "", details != NULL ? details : "");
     free(socket->failure);
     socket->failure = kb_strdup(text);
     socket->conn->info.transport_failure_reason = kb_str_from_cstr(socket->failure);
@@ -71,8 +129,7 @@ void kb_tls_failure_take(struct kb_tls_socket *socket)
 
     while ((error = ERR_get_error()) != 0) {
         first = first == 0 ? error : first;
-        if (ERR_GET_LIB(error) == ERR_LIB_SSL &&
-            ERR_GET_REASON(error) == SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE) {
+        if (is_reason(error, SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE)) {
             kb_stat_inc(stats, KB_STAT_SSL_FAIL_VERIFY_NO_CERT);
             counted = true;
         }
@@ -82,6 +139,11 @@ void kb_tls_failure_take(struct kb_tls_socket *socket)
     }
     if (!counted) {
         kb_stat_inc(stats, KB_STAT_SSL_CONNECTION_ERROR);
+    }
+    if (is_reason(first, SSL_R_WRONG_VERSION_NUMBER) && socket->conn->handshaking &&
+        socket->context->settings->downstream && socket->bio.output.len == 0) {
+        /* OpenSSL has no word for who does not speak TLS; BoringSSL has this one. */
+        kb_buf_append(&socket->bio.output, protocol_version_alert, sizeof(protocol_version_alert));
     }
     if (socket->conn->handshaking) { /* what comes later is an end like others, as in Envoy */
         failure_set(socket, first);

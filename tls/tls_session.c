@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Resumption. Downstream: tickets, sealed with keys that all workers share, or OpenSSL's cache of a
- * worker where tickets are switched off. Upstream: the latest sessions of this context and worker;
+/* Resumption. Downstream: tickets, sealed with keys that all workers share, and OpenSSL's cache of
+ * a worker for clients without tickets. Upstream: the latest sessions of this context and worker;
  * a context belongs to one cluster and one identity, and a session is offered only for the server
  * name that it was made with. */
 #include <stdlib.h>
@@ -10,7 +10,7 @@
 #include "base/mem.h"
 #include "tls/tls_socket.h"
 
-#define STATEFUL_SESSIONS_MAX 1024 /* a worker and context, where tickets are off */
+#define STATEFUL_SESSIONS_MAX 1024 /* a worker and context */
 #define TICKETS_TLS13         1    /* one is as good as two for proxies, and costs less */
 
 /* ---- downstream ---- */
@@ -18,12 +18,13 @@
 static void server_init(struct kb_tls_context *context, SSL_CTX *ctx)
 {
     const struct kb_tls_settings *settings = context->settings;
-    bool stateful = settings->stateful_resumption && !settings->stateless_resumption;
 
-    SSL_CTX_set_session_cache_mode(ctx, stateful ? SSL_SESS_CACHE_SERVER : SSL_SESS_CACHE_OFF);
+    /* The cache is for clients of TLS 1.2 without tickets; 1.3 knows only tickets. */
+    SSL_CTX_set_session_cache_mode(ctx, settings->stateful_resumption ? SSL_SESS_CACHE_SERVER
+                                                                      : SSL_SESS_CACHE_OFF);
     SSL_CTX_sess_set_cache_size(ctx, STATEFUL_SESSIONS_MAX);
     SSL_CTX_set_timeout(ctx, (long)settings->session_timeout_s);
-    SSL_CTX_set_num_tickets(ctx, settings->stateless_resumption || stateful ? TICKETS_TLS13 : 0);
+    SSL_CTX_set_num_tickets(ctx, settings->stateless_resumption ? TICKETS_TLS13 : 0);
     kb_tls_ticket_ctx_init(context, ctx);
     KB_ASSERT(SSL_CTX_set_session_id_context(ctx, context->session_id_context,
                                              sizeof(context->session_id_context)) == 1);

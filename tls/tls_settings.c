@@ -30,6 +30,12 @@
     "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384"
 #define GROUPS_DEFAULT "X25519:P-256"
 
+static const struct kb_tls_cipher ciphers_default[] = {
+    {0xc02b, 0, "ECDHE-ECDSA-AES128-GCM-SHA256"}, {0xcca9, 0, "ECDHE-ECDSA-CHACHA20-POLY1305"},
+    {0xc02f, 1, "ECDHE-RSA-AES128-GCM-SHA256"},   {0xcca8, 1, "ECDHE-RSA-CHACHA20-POLY1305"},
+    {0xc02c, 2, "ECDHE-ECDSA-AES256-GCM-SHA384"}, {0xc030, 3, "ECDHE-RSA-AES256-GCM-SHA384"},
+};
+
 /* Whatever BoringSSL has and Envoy's users may name; the second name is OpenSSL's. */
 static const struct {
     const char *name;
@@ -101,9 +107,21 @@ static bool group_read(struct kb_str *entry, struct kb_tls_settings *settings)
     return false;
 }
 
+/* Of the only cipher of `ctx`; those of TLS 1.3 stand before it. */
+static uint16_t cipher_id(SSL_CTX *ctx)
+{
+    STACK_OF(SSL_CIPHER) *all = SSL_CTX_get_ciphers(ctx);
+
+    return SSL_CIPHER_get_protocol_id(sk_SSL_CIPHER_value(all, sk_SSL_CIPHER_num(all) - 1));
+}
+
 static void ciphers_read(char **names, size_t count, struct kb_tls_settings *settings,
                          struct kb_diag *diag)
 {
+    struct kb_tls_cipher *table =
+        kb_arena_calloc(&settings->arena, KB_TLS_CIPHERS_MAX * sizeof(*table));
+    size_t known = 0;
+    unsigned groups = 0;
     SSL_CTX *ctx =
         SSL_CTX_new_ex(kb_tls_worker_get(settings->server->main)->lib->ctx, NULL, TLS_method());
     struct kb_str list = KB_STR_NULL, rejected = KB_STR_NULL, all = KB_STR_NULL;
@@ -121,9 +139,17 @@ static void ciphers_read(char **names, size_t count, struct kb_tls_settings *set
 
             list_add(&settings->arena, name.len > 0 ? &list : &rejected,
                      name.len > 0 ? name : word);
+            if (name.len > 0 && known < KB_TLS_CIPHERS_MAX) {
+                table[known++] = (struct kb_tls_cipher){cipher_id(ctx), (uint8_t)groups,
+                                                        kb_str_dup(&settings->arena, name).p};
+                groups += !group;
+            }
         }
+        groups += group;
     }
     SSL_CTX_free(ctx);
+    settings->cipher_table = table;
+    settings->cipher_count = known;
     settings->ciphers = list.p;
     if (rejected.len > 0 || list.len == 0) {
         struct kb_str names_shown = KB_STR_NULL, rest = rejected, word;
@@ -217,6 +243,8 @@ static void params_read(const Envoy__Extensions__TransportSockets__Tls__V3__TlsP
     settings->min_version = TLS1_2_VERSION;
     settings->max_version = settings->downstream ? TLS1_3_VERSION : TLS1_2_VERSION;
     settings->ciphers = CIPHERS_DEFAULT;
+    settings->cipher_table = ciphers_default;
+    settings->cipher_count = KB_ARRAY_LEN(ciphers_default);
     settings->equal_preference = true;
     settings->groups = GROUPS_DEFAULT;
     if (m == NULL) {
@@ -370,9 +398,9 @@ static struct kb_tls_settings *settings_new(struct kb_factory_context *factory, 
     settings->downstream = downstream;
     settings->server = factory->server;
     kb_arena_init(&settings->arena, NULL);
-    settings->stats = kb_stat_group_create(factory->server->stats,
-                                           kb_str_printf(&settings->arena, "%sssl.", prefix),
-                                           &kb_stat_schema_ssl);
+    settings->stats_prefix = kb_str_printf(&settings->arena, "%sssl.", prefix);
+    settings->stats =
+        kb_stat_group_create(factory->server->stats, settings->stats_prefix, &kb_stat_schema_ssl);
     settings->factory_stats = kb_stat_group_create(
         factory->server->stats,
         kb_str_printf(&settings->arena, "%s%s_ssl_socket_factory.", prefix, side),

@@ -12,18 +12,30 @@
 #define KB_TLS_SESSION_KEYS_MAX     1024 /* upstream sessions kept, whatever is configured */
 #define KB_TLS_SESSION_KEYS_DEFAULT 1
 
+#define KB_TLS_CIPHERS_MAX 64
+
+/* One of TLS 1.2 and below. */
+struct kb_tls_cipher {
+    uint16_t id;
+    uint8_t group; /* those with the same number are equally good: "[A|B]" */
+    const char *name;
+};
+
 struct kb_tls_settings {
     KB_OBJ;
     uint32_t refs; /* main thread */
     struct kb_arena arena;
     struct kb_server_context *server;
-    struct kb_stat_group *stats;         /* "listener.X.ssl." or "cluster.X.ssl." */
+    struct kb_str stats_prefix;          /* "listener.X.ssl." or "cluster.X.ssl." */
+    struct kb_stat_group *stats;         /* of that prefix */
     struct kb_stat_group *factory_stats; /* "listener.X.server_ssl_socket_factory." ... */
     bool downstream;
     /* OpenSSL's version numbers and lists. */
     int min_version, max_version;
     const char *ciphers;
-    bool equal_preference; /* the list had [A|B] */
+    bool equal_preference; /* the list has [A|B] */
+    const struct kb_tls_cipher *cipher_table;
+    size_t cipher_count;
     const char *groups;
     const char *signature_algorithms; /* NULL: as the library likes */
     unsigned char *alpn;              /* wire form; NULL: none */

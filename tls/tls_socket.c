@@ -133,12 +133,23 @@ static int plain_read(struct kb_tls_socket *socket)
     return KB_EPROTOCOL;
 }
 
+/* A ClientHello in the form of SSL 2.0, which OpenSSL would take. */
+static bool is_old_hello(const struct kb_tls_socket *socket)
+{
+    return SSL_get_state(socket->ssl) == TLS_ST_BEFORE && socket->bio.input.len > 0 &&
+           (socket->bio.input.p[0] & 0x80) != 0;
+}
+
 /* What one recv brought. */
 static int input_process(struct kb_tls_socket *socket)
 {
     struct kb_conn *conn = socket->conn;
 
     if (conn->handshaking) {
+        if (is_old_hello(socket)) {
+            ERR_raise(ERR_LIB_SSL, SSL_R_WRONG_VERSION_NUMBER);
+            return fail(socket);
+        }
         KB_TRY(handshake(socket));
         if (conn->handshaking) {
             return 0;
@@ -451,64 +462,6 @@ void kb_tls_socket_create(struct kb_conn *conn, struct kb_tls_context *context,
     }
     socket->info = kb_ssl_connection_info_create(socket->ssl, kb_tls_worker_get(conn->worker));
     conn->info.ssl = socket->info;
-}
-
-/* ---- callbacks of the handshake ---- */
-
-int kb_tls_alpn_select(SSL *ssl, const unsigned char **out, unsigned char *out_len,
-                       const unsigned char *in, unsigned in_len, void *arg)
-{
-    const struct kb_tls_context *context = arg;
-    unsigned char *chosen = NULL;
-
-    (void)ssl;
-    /* In the order of the configuration; no protocol in common is no error. */
-    if (SSL_select_next_proto(&chosen, out_len, context->settings->alpn,
-                              (unsigned)context->settings->alpn_len, in,
-                              in_len) != OPENSSL_NPN_NEGOTIATED) {
-        return SSL_TLSEXT_ERR_NOACK;
-    }
-    *out = chosen;
-    return SSL_TLSEXT_ERR_OK;
-}
-
-/* server_name of the ClientHello, RFC 6066 section 3; empty when there is none. */
-static struct kb_str hello_server_name(SSL *ssl)
-{
-    const unsigned char *bytes;
-    size_t len, name_len;
-
-    if (SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_server_name, &bytes, &len) != 1 || len < 5 ||
-        bytes[2] != TLSEXT_NAMETYPE_host_name) {
-        return KB_STR_NULL;
-    }
-    name_len = (size_t)bytes[3] << 8 | bytes[4];
-    if (name_len == 0 || name_len > len - 5) {
-        return KB_STR_NULL;
-    }
-    return kb_str_make((const char *)bytes + 5, name_len);
-}
-
-int kb_tls_client_hello_check(SSL *ssl, int *alert, void *arg)
-{
-    const struct kb_tls_context *context = arg;
-    const unsigned char *bytes;
-    size_t len;
-
-    if (context->settings->require_sni && hello_server_name(ssl).len == 0) {
-        *alert = SSL_AD_UNRECOGNIZED_NAME;
-        return SSL_CLIENT_HELLO_ERROR;
-    }
-    /* TLS 1.3's suites are equally good, so that the client's order counts, as in BoringSSL. */
-    if (context->settings->max_version >= TLS1_3_VERSION &&
-        SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_supported_versions, &bytes, &len) == 1) {
-        for (size_t i = 1; i + 1 < len; i += 2) {
-            if (bytes[i] == 3 && bytes[i + 1] == 4) {
-                SSL_clear_options(ssl, SSL_OP_CIPHER_SERVER_PREFERENCE);
-            }
-        }
-    }
-    return SSL_CLIENT_HELLO_SUCCESS;
 }
 
 static const struct kb_transport_socket_ops tls_ops = {

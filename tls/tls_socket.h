@@ -45,6 +45,9 @@ int kb_tls_certificate_select(SSL *ssl, void *arg);
 void kb_tls_session_peer_take(struct kb_tls_socket *socket);
 /* Statistics of a handshake that is done: tls_stats.c. */
 void kb_tls_handshake_count(struct kb_tls_socket *socket);
+/* SignatureScheme (RFC 8446 section 4.2.3) with which the peer signed in this handshake; 0: it did
+ * not. */
+uint16_t kb_tls_signature_scheme(SSL *ssl);
 /* Takes what OpenSSL has to say of a failure, counts it, and sets conn->info's reason. Leaves
  * OpenSSL's queue empty: tls_failure.c. */
 void kb_tls_failure_take(struct kb_tls_socket *socket);

@@ -101,25 +101,86 @@ static uint16_t signature_stat(int type, int digest)
     }
 }
 
+/* TLS SignatureScheme (RFC 8446 section 4.2.3), as sessions keep it. */
+static const struct {
+    uint16_t scheme;
+    uint16_t stat;
+} signature_schemes[] = {
+    {0x0201, KB_STAT_SSL_SIGALGS_RSA_PKCS1_SHA1},
+    {0x0203, KB_STAT_SSL_SIGALGS_ECDSA_SHA1},
+    {0x0401, KB_STAT_SSL_SIGALGS_RSA_PKCS1_SHA256},
+    {0x0403, KB_STAT_SSL_SIGALGS_ECDSA_SECP256R1_SHA256},
+    {0x0501, KB_STAT_SSL_SIGALGS_RSA_PKCS1_SHA384},
+    {0x0503, KB_STAT_SSL_SIGALGS_ECDSA_SECP384R1_SHA384},
+    {0x0601, KB_STAT_SSL_SIGALGS_RSA_PKCS1_SHA512},
+    {0x0603, KB_STAT_SSL_SIGALGS_ECDSA_SECP521R1_SHA512},
+    {0x0804, KB_STAT_SSL_SIGALGS_RSA_PSS_RSAE_SHA256},
+    {0x0805, KB_STAT_SSL_SIGALGS_RSA_PSS_RSAE_SHA384},
+    {0x0806, KB_STAT_SSL_SIGALGS_RSA_PSS_RSAE_SHA512},
+    {0x0807, KB_STAT_SSL_SIGALGS_ED25519},
+};
+
+/* The peer's signature in this handshake; false: it made none. */
+static bool signature_made(SSL *ssl, uint16_t *stat)
+{
+    int type = NID_undef, digest = NID_undef;
+
+    if (SSL_get_peer_signature_type_nid(ssl, &type) != 1 ||
+        SSL_get_peer_signature_nid(ssl, &digest) != 1 || type == NID_undef) {
+        return false;
+    }
+    *stat = signature_stat(type, digest);
+    return true;
+}
+
+uint16_t kb_tls_signature_scheme(SSL *ssl)
+{
+    uint16_t stat;
+
+    if (signature_made(ssl, &stat)) {
+        for (size_t i = 0; i < KB_ARRAY_LEN(signature_schemes); i++) {
+            if (signature_schemes[i].stat == stat) {
+                return signature_schemes[i].scheme;
+            }
+        }
+    }
+    return 0;
+}
+
+/* OpenSSL says nothing of signatures at resumption; the session does. */
+static bool signature_kept(SSL *ssl, uint16_t *stat)
+{
+    uint16_t scheme = kb_tls_session_signature(SSL_get0_session(ssl));
+
+    for (size_t i = 0; i < KB_ARRAY_LEN(signature_schemes); i++) {
+        if (signature_schemes[i].scheme == scheme) {
+            *stat = signature_schemes[i].stat;
+            return true;
+        }
+    }
+    return false;
+}
+
 void kb_tls_handshake_count(struct kb_tls_socket *socket)
 {
     struct kb_stat_block *stats = socket->local->stats;
     SSL *ssl = socket->ssl;
     long group = SSL_get_negotiated_group(ssl);
-    int type = NID_undef, digest = NID_undef;
+    uint16_t signature;
 
     kb_stat_inc(stats, KB_STAT_SSL_HANDSHAKE);
     kb_stat_inc(stats, version_stat(ssl));
     kb_stat_inc(stats, cipher_stat(ssl));
     if (SSL_session_reused(ssl)) {
         kb_stat_inc(stats, KB_STAT_SSL_SESSION_REUSED);
+        if (signature_kept(ssl, &signature)) {
+            kb_stat_inc(stats, signature);
+        }
+    } else if (signature_made(ssl, &signature)) {
+        kb_stat_inc(stats, signature);
     }
     if (group > 0) {
         kb_stat_inc(stats, curve_stat(group));
-    }
-    if (SSL_get_peer_signature_type_nid(ssl, &type) == 1 &&
-        SSL_get_peer_signature_nid(ssl, &digest) == 1 && type != NID_undef) {
-        kb_stat_inc(stats, signature_stat(type, digest));
     }
     if (!kb_ssl_peer_presented(socket->info)) {
         kb_stat_inc(stats, KB_STAT_SSL_NO_CERTIFICATE);

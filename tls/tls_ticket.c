@@ -75,11 +75,12 @@ static int ticket_key_cb(SSL *ssl, unsigned char name[TICKET_NAME_BYTES], unsign
 /* ---- the peer ----
  * OpenSSL keeps the peer's X509 objects in the session: they are most of what an idle connection
  * takes. It puts the first into tickets, and decodes it with its key at each resumption, which
- * costs as much as all else. Here a session has application data instead: a version, until when it
- * may be renewed, and kb_tls_facts_bytes; connections share what is known of the peer. */
+ * costs as much as all else. Here a session has application data instead: a version, with what the
+ * peer signed, until when it may be renewed, and kb_tls_facts_bytes; connections share what is known of the peer. */
 
-#define PEER_VERSION  1
-#define PEER_HEAD     9 /* the version, seconds since 1970 */
+#define PEER_VERSION  2
+#define PEER_HEAD     11 /* the version, the signature's scheme, seconds since 1970 */
+#define PEER_UNTIL    3  /* where those begin */
 #define DER_TAG_PEER  0xa3
 #define DER_HEAD_MAX  4
 #define DER_BYTES_MAX 0xffffff
@@ -187,15 +188,18 @@ static int64_t renewable_until(const struct kb_tls_settings *settings, struct kb
     return not_after > now ? KB_MIN(until, not_after) : until;
 }
 
-static bool session_peer_put(SSL_SESSION *session, struct kb_tls_facts *peer, int64_t until)
+static bool session_peer_put(SSL_SESSION *session, struct kb_tls_facts *peer, uint16_t scheme,
+                             int64_t until)
 {
     struct kb_str bytes = kb_tls_facts_bytes(peer);
     unsigned char *data = kb_malloc(PEER_HEAD + bytes.len);
     bool done;
 
     data[0] = PEER_VERSION;
+    data[1] = (unsigned char)(scheme >> 8);
+    data[2] = (unsigned char)(scheme & 0xff);
     for (size_t i = 0; i < 8; i++) {
-        data[1 + i] = (unsigned char)((uint64_t)until >> (56 - 8 * i));
+        data[PEER_UNTIL + i] = (unsigned char)((uint64_t)until >> (56 - 8 * i));
     }
     memcpy(data + PEER_HEAD, bytes.p, bytes.len);
     done = SSL_SESSION_set1_ticket_appdata(session, data, PEER_HEAD + bytes.len) == 1;
@@ -219,9 +223,18 @@ static struct kb_str session_peer_get(SSL_SESSION *session, int64_t *until)
     }
     *until = 0;
     for (size_t i = 0; i < 8; i++) {
-        *until = (int64_t)((uint64_t)*until << 8 | p[1 + i]);
+        *until = (int64_t)((uint64_t)*until << 8 | p[PEER_UNTIL + i]);
     }
     return kb_str_make((const char *)p + PEER_HEAD, len - PEER_HEAD);
+}
+
+uint16_t kb_tls_session_signature(SSL_SESSION *session)
+{
+    int64_t until;
+    struct kb_str bytes = session_peer_get(session, &until);
+    const unsigned char *p = (const unsigned char *)bytes.p - PEER_HEAD;
+
+    return bytes.len > 0 ? (uint16_t)(p[1] << 8 | p[2]) : 0;
 }
 
 static void timeout_bound(SSL_SESSION *session, int64_t until)
@@ -247,7 +260,8 @@ static struct kb_tls_facts *session_slim(struct kb_tls_socket *socket, SSL_SESSI
     if (peer != NULL && kb_tls_facts_bytes(peer).len > 0) {
         int64_t until = renewable_until(settings, peer);
 
-        *done = session_peer_put(session, peer, until) && session_peer_drop(session);
+        *done = session_peer_put(session, peer, kb_tls_signature_scheme(socket->ssl), until) &&
+                session_peer_drop(session);
         chain_drop(socket->ssl);
         if (settings->downstream) {
             timeout_bound(session, until);

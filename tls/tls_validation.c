@@ -39,6 +39,7 @@ struct kb_tls_trust {
     struct kb_str ca_pem;
     struct kb_str crl_pem;
     struct kb_str path;
+    int64_t not_after; /* of the root that expires first */
     bool allow_expired;
     bool only_leaf_crl;
     unsigned char digest[32];
@@ -167,6 +168,22 @@ static struct kb_tls_trust *trust_share(struct kb_tls_trust *trust)
     return trust;
 }
 
+static int64_t first_expiry(X509_STORE *store)
+{
+    STACK_OF(X509_OBJECT) *all = X509_STORE_get0_objects(store);
+    int64_t first = INT64_MAX;
+
+    for (int i = 0; i < sk_X509_OBJECT_num(all); i++) {
+        const X509 *root = X509_OBJECT_get0_X509(sk_X509_OBJECT_value(all, i));
+        struct tm parts;
+
+        if (root != NULL && ASN1_TIME_to_tm(X509_get0_notAfter(root), &parts) == 1) {
+            first = KB_MIN(first, (int64_t)timegm(&parts));
+        }
+    }
+    return first;
+}
+
 static struct kb_tls_trust *
 trust_create(const Envoy__Extensions__TransportSockets__Tls__V3__CertificateValidationContext *m,
              struct kb_server_context *server, struct kb_diag *diag)
@@ -220,12 +237,18 @@ trust_create(const Envoy__Extensions__TransportSockets__Tls__V3__CertificateVali
         trust_unref(trust);
         return NULL;
     }
+    trust->not_after = first_expiry(trust->locals[server->main->index].store);
     return trust;
 }
 
 struct kb_str kb_tls_trust_ca_pem(const struct kb_tls_trust *trust)
 {
     return trust->ca_pem;
+}
+
+int64_t kb_tls_trust_not_after(const struct kb_tls_trust *trust)
+{
+    return trust->not_after;
 }
 
 struct kb_str kb_tls_trust_path(const struct kb_tls_trust *trust)

@@ -41,5 +41,7 @@ bool kb_tls_validation_verifies(const struct kb_tls_validation *validation);
 X509_STORE *kb_tls_trust_store(struct kb_tls_trust *trust, struct kb_worker *worker);
 /* The text of the roots' names that a server sends to its clients; borrowed. */
 struct kb_str kb_tls_trust_ca_pem(const struct kb_tls_trust *trust);
+/* When the first of the roots expires, in seconds since 1970. */
+int64_t kb_tls_trust_not_after(const struct kb_tls_trust *trust);
 /* Where the roots came from, for /certs. */
 struct kb_str kb_tls_trust_path(const struct kb_tls_trust *trust);

@@ -11,7 +11,10 @@
 #include "base/mem.h"
 #include "tls/tls_socket.h"
 
-#define DETAILS_MAX 700
+#define DETAILS_MAX      700
+/* OpenSSL makes alerts of these: of one that it has no alert for, certificate_unknown. */
+#define ERROR_OF_NAMES   X509_V_ERR_SUBTREE_MINMAX
+#define ERROR_OF_EXPIRED X509_V_ERR_CERT_HAS_EXPIRED
 
 enum verdict { VERDICT_NOTHING_ASKED, VERDICT_GOOD, VERDICT_BAD };
 
@@ -35,6 +38,8 @@ static const char *error_text(int error)
         return "self signed certificate";
     case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
         return "self signed certificate in certificate chain";
+    case X509_V_ERR_CERT_CHAIN_TOO_LONG:
+        return "unable to get local issuer certificate";
     case X509_V_ERR_INVALID_PURPOSE:
         return "unsupported certificate purpose";
     default:
@@ -42,16 +47,42 @@ static const char *error_text(int error)
     }
 }
 
+static bool is_of_revocation(int error)
+{
+    switch (error) {
+    case X509_V_ERR_CERT_REVOKED:
+    case X509_V_ERR_UNABLE_TO_GET_CRL:
+    case X509_V_ERR_UNABLE_TO_GET_CRL_ISSUER:
+    case X509_V_ERR_UNABLE_TO_DECRYPT_CRL_SIGNATURE:
+    case X509_V_ERR_CRL_SIGNATURE_FAILURE:
+    case X509_V_ERR_CRL_NOT_YET_VALID:
+    case X509_V_ERR_CRL_HAS_EXPIRED:
+    case X509_V_ERR_CRL_PATH_VALIDATION_ERROR:
+        return true;
+    default:
+        return false;
+    }
+}
+
 static bool chain_verify(struct kb_tls_socket *socket, X509_STORE_CTX *store_ctx)
 {
+    int error;
+
     if (X509_verify_cert(store_ctx) == 1) {
         return true;
     }
+    error = X509_STORE_CTX_get_error(store_ctx);
     details_set(socket,
                 "verify cert failed: X509_verify_cert: certificate verification error at depth %d: "
-                "%s",
+                "%s%s",
                 X509_STORE_CTX_get_error_depth(store_ctx),
-                error_text(X509_STORE_CTX_get_error(store_ctx)));
+                is_of_revocation(error)
+                    ? "certificate revocation check against provided CRLs failed: "
+                    : "",
+                error_text(error));
+    if (error == X509_V_ERR_CERT_NOT_YET_VALID) {
+        X509_STORE_CTX_set_error(store_ctx, ERROR_OF_EXPIRED); /* the same alert, as in Envoy */
+    }
     kb_stat_inc(socket->local->stats, KB_STAT_SSL_FAIL_VERIFY_ERROR);
     return false;
 }
@@ -216,6 +247,7 @@ static bool peer_accepted(struct kb_tls_socket *socket, X509_STORE_CTX *store_ct
     }
     names = names_verify(socket, leaf);
     if (names == VERDICT_BAD) {
+        X509_STORE_CTX_set_error(store_ctx, ERROR_OF_NAMES);
         return false;
     }
     pins = pins_verify(socket, leaf);
@@ -226,6 +258,15 @@ static bool peer_accepted(struct kb_tls_socket *socket, X509_STORE_CTX *store_ct
     return trusted || names == VERDICT_GOOD || pins == VERDICT_GOOD;
 }
 
+/* TLS 1.2: OpenSSL takes keys on the curves of key exchange only, BoringSSL on any that it knows.
+ * The exchange is over when a server sees a client's certificate. */
+static void curves_of_keys_allow(const struct kb_tls_socket *socket)
+{
+    if (socket->context->settings->downstream && SSL_version(socket->ssl) < TLS1_3_VERSION) {
+        (void)SSL_set1_groups_list(socket->ssl, "X25519:P-256:P-384:P-521");
+    }
+}
+
 int kb_tls_verify(X509_STORE_CTX *store_ctx, void *arg)
 {
     const struct kb_tls_context *context = arg;
@@ -234,6 +275,7 @@ int kb_tls_verify(X509_STORE_CTX *store_ctx, void *arg)
     X509 *leaf = X509_STORE_CTX_get0_cert(store_ctx);
 
     KB_ASSERT(socket->context == context);
+    curves_of_keys_allow(socket);
     if (!kb_tls_validation_verifies(context->validation)) {
         X509_STORE_CTX_set_error(store_ctx, X509_V_OK);
         return 1;

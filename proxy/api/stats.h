@@ -333,6 +333,9 @@ void kb_stat_code_time(struct kb_stat_block *block, enum kb_stat_code_variant va
 struct kb_stat_named;
 struct kb_stat_named *kb_stat_named_create(struct kb_stat_store *store, struct kb_str full_name,
                                            enum kb_stat_kind kind);
+/* The same, or NULL when stats_config leaves it out. */
+struct kb_stat_named *kb_stat_named_create_shown(struct kb_stat_store *store,
+                                                 struct kb_str full_name, enum kb_stat_kind kind);
 /* On a histogram, records the sample n. */
 void kb_stat_named_add(struct kb_stat_named *named, uint32_t worker_index, int64_t n);
 /* Sets this worker's share of a gauge. */

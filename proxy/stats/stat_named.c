@@ -45,6 +45,14 @@ struct kb_stat_named *kb_stat_named_create(struct kb_stat_store *store, struct k
     return named;
 }
 
+struct kb_stat_named *kb_stat_named_create_shown(struct kb_stat_store *store,
+                                                 struct kb_str full_name, enum kb_stat_kind kind)
+{
+    return kb_stat_matcher_rejects(store->matcher, full_name)
+               ? NULL
+               : kb_stat_named_create(store, full_name, kind);
+}
+
 void kb_stat_named_free(struct kb_stat_named *named)
 {
     for (uint32_t i = 0; i <= named->store->worker_count; i++) {

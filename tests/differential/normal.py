@@ -17,6 +17,7 @@ SERVICE_TIME = re.compile(r"(?i)(x-envoy-upstream-service-time: )\d+")
 # the duration in a line of the default access log format
 DEFAULT_LOG = re.compile(r'^(\[<time>\] "[^ ]+ .*? \S+" \d+ \S+ \d+ \d+ )\d+(?= )')
 LONG = 240
+LONG_REASON = 600
 
 
 class Names:
@@ -36,9 +37,9 @@ class Names:
                       lambda m: self.words.get(m.group(0), m.group(0)), text)
 
 
-def shorten(text):
+def shorten(text, limit=LONG):
     """Long text by its length and digest; a run of one character readably."""
-    if len(text) <= LONG:
+    if len(text) <= limit:
         return text
     digest = hashlib.sha256(text.encode("latin-1", "replace")).hexdigest()[:12]
     return f"{text[:60]}<... {len(text)} characters, sha256 {digest}>"
@@ -73,7 +74,8 @@ def log_line(entry, names, own_address=None):
         elif key.endswith("port") and isinstance(value, int):
             value = names.put(str(value))
         elif isinstance(value, str):
-            value = shorten(text_of(value, names, own_address))
+            value = shorten(text_of(value, names, own_address),
+                            LONG_REASON if key.endswith("failure") else LONG)
         out[key] = value
     return out
 

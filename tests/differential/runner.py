@@ -232,6 +232,9 @@ class Run:
             for name in self.exchanges[at].drop_log:
                 entry.pop(name, None)
             self.results[at].setdefault("log", []).append(entry)
+        for result in self.results:  # the listener's own lines last: their place is not promised
+            if "log" in result:
+                result["log"].sort(key=lambda entry: entry.get("log") == "listener")
 
     def file(self, name):
         path = self.proxy.dir / name

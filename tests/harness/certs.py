@@ -166,7 +166,8 @@ def usual():
 @once
 def places():
     """{word: value} for what configurations name and answers are compared by: `certs` is the folder;
-    `sha256 NAME`, `sha1 NAME`, `spki NAME` (base64) and `pem NAME` (URL-encoded) of each."""
+    `sha256 NAME`, `sha1 NAME`, `spki NAME` (base64), `text NAME` and `pem NAME` (PEM, and URL-encoded)
+    and `key NAME` of each."""
     folder = usual()
     found = {"certs": str(folder)}
     for path in sorted(folder.glob("*.pem")):
@@ -180,6 +181,8 @@ def places():
         spki = base64.b64decode(key.split("-----")[2])
         found[f"spki {path.stem}"] = base64.b64encode(hashlib.sha256(spki).digest()).decode()
         first = path.read_text().split("-----END CERTIFICATE-----\n")[0] + "-----END CERTIFICATE-----\n"
+        found[f"text {path.stem}"] = first
+        found[f"key {path.stem}"] = (folder / f"{path.stem}.key").read_text()
         found[f"pem {path.stem}"] = urllib.parse.quote(first, safe="-._~")
     return found
 

@@ -278,7 +278,7 @@ def names_in(config):
 
 
 def needs_certificates(config):
-    return re.search(r"\{(certs|sha256 |sha1 |spki |pem )", str(config)) is not None
+    return re.search(r"\{(certs|sha256 |sha1 |spki |pem |text |key )", str(config)) is not None
 
 
 class Layout:

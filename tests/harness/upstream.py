@@ -359,7 +359,8 @@ class Upstream:
                 self.callers.add(peer[0])
                 self.lock.notify_all()
             serve = {"http": self._serve_http, "tcp": self._serve_tcp,
-                     "plain": self._serve_plain, "h2": self._serve_h2}.get(self.mode, self._serve_own)
+                     "plain": self._serve_plain, "closer": self._serve_closer,
+                     "h2": self._serve_h2}.get(self.mode, self._serve_own)
             threading.Thread(target=self._serve, args=(serve, sock, number), daemon=True).start()
 
     def _secure(self, sock, number):
@@ -422,6 +423,11 @@ class Upstream:
         sock.shutdown(socket.SHUT_WR)
         while sock.recv(65536):
             pass
+        return "close"
+
+    def _serve_closer(self, sock, number):
+        """Takes what comes and goes."""
+        sock.recv(65536)
         return "close"
 
     def _serve_h2(self, sock, number):
