@@ -59,9 +59,6 @@ void kb_tls_sessions_dispose(struct kb_tls_context_local *local);
 /* ---- tls_ticket.c ---- */
 
 /* Tickets of a new downstream SSL_CTX. */
-/* With what the peer signed when the session was made; 0: it did not, or that is not known. Before
- * kb_tls_session_peer_take. */
-uint16_t kb_tls_session_signature(SSL_SESSION *session);
 void kb_tls_ticket_ctx_init(struct kb_tls_context *context, SSL_CTX *ctx);
 
 /* ---- tls_verify.c ---- */

@@ -173,7 +173,7 @@ static void watch_begin(struct tls_factory *factory, struct kb_tls_secret_watch 
         watch->on_failure = secret_failed;
         watch->arg = factory;
         kb_tls_secret_watch_add(secret, watch);
-        if (secret->ready) { /* Envoy counts what is there as an update */
+        if (secret->ready && secret->subscription != NULL) { /* Envoy counts what is there */
             kb_stat_inc(kb_stat_group_block(factory->settings->factory_stats,
                                             factory->settings->server->main->index),
                         KB_STAT_SSL_SOCKET_FACTORY_SSL_CONTEXT_UPDATE_BY_SDS);

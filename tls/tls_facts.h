@@ -10,8 +10,9 @@
 #include "proxy/api/ssl_connection_info.h"
 #include "tls/tls_lib.h"
 
-#define KB_TLS_FACTS_BYTES_MAX (32 * 1024) /* of a certificate with its chain that can be shared \
-                                            */
+#define KB_TLS_FACTS_BYTES_MAX                                        \
+    (32 * 1024) /* of a certificate with its chain that can be shared \
+                 */
 
 struct kb_tls_facts;
 

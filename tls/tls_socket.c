@@ -134,10 +134,12 @@ static int plain_read(struct kb_tls_socket *socket)
 }
 
 /* A ClientHello in the form of SSL 2.0, which OpenSSL would take. */
-static bool is_old_hello(const struct kb_tls_socket *socket)
+static bool is_old_hello(struct kb_tls_socket *socket)
 {
-    return SSL_get_state(socket->ssl) == TLS_ST_BEFORE && socket->bio.input.len > 0 &&
-           (socket->bio.input.p[0] & 0x80) != 0;
+    bool first = !socket->begun;
+
+    socket->begun = true;
+    return first && (socket->bio.input.p[0] & 0x80) != 0;
 }
 
 /* What one recv brought. */

@@ -23,6 +23,9 @@ struct kb_tls_socket {
     char *verify_details;       /* why the peer's certificate was refused; NULL: it was not */
     struct kb_str *verify_sans; /* auto_san_validation */
     size_t verify_san_count;
+    uint16_t session_signature; /* of a resumed session: SignatureScheme of its peer; 0: none */
+    bool of_ticket;             /* the session came in a ticket, or left in one */
+    bool begun;                 /* the peer's first byte was seen */
     bool verify_failed;
     bool peer_validated;
     bool shutdown_sent;

@@ -148,12 +148,10 @@ uint16_t kb_tls_signature_scheme(SSL *ssl)
 }
 
 /* OpenSSL says nothing of signatures at resumption; the session does. */
-static bool signature_kept(SSL *ssl, uint16_t *stat)
+static bool signature_kept(const struct kb_tls_socket *socket, uint16_t *stat)
 {
-    uint16_t scheme = kb_tls_session_signature(SSL_get0_session(ssl));
-
     for (size_t i = 0; i < KB_ARRAY_LEN(signature_schemes); i++) {
-        if (signature_schemes[i].scheme == scheme) {
+        if (signature_schemes[i].scheme == socket->session_signature) {
             *stat = signature_schemes[i].stat;
             return true;
         }
@@ -173,7 +171,7 @@ void kb_tls_handshake_count(struct kb_tls_socket *socket)
     kb_stat_inc(stats, cipher_stat(ssl));
     if (SSL_session_reused(ssl)) {
         kb_stat_inc(stats, KB_STAT_SSL_SESSION_REUSED);
-        if (signature_kept(ssl, &signature)) {
+        if (signature_kept(socket, &signature)) {
             kb_stat_inc(stats, signature);
         }
     } else if (signature_made(ssl, &signature)) {

@@ -76,7 +76,8 @@ static int ticket_key_cb(SSL *ssl, unsigned char name[TICKET_NAME_BYTES], unsign
  * OpenSSL keeps the peer's X509 objects in the session: they are most of what an idle connection
  * takes. It puts the first into tickets, and decodes it with its key at each resumption, which
  * costs as much as all else. Here a session has application data instead: a version, with what the
- * peer signed, until when it may be renewed, and kb_tls_facts_bytes; connections share what is known of the peer. */
+ * peer signed, until when it may be renewed, and kb_tls_facts_bytes; connections share what is
+ * known of the peer. */
 
 #define PEER_VERSION  2
 #define PEER_HEAD     11 /* the version, the signature's scheme, seconds since 1970 */
@@ -228,13 +229,14 @@ static struct kb_str session_peer_get(SSL_SESSION *session, int64_t *until)
     return kb_str_make((const char *)p + PEER_HEAD, len - PEER_HEAD);
 }
 
-uint16_t kb_tls_session_signature(SSL_SESSION *session)
+/* With what the peer signed; 0: it did not, or that is not known. */
+static uint16_t session_signature_get(SSL_SESSION *session)
 {
     int64_t until;
     struct kb_str bytes = session_peer_get(session, &until);
-    const unsigned char *p = (const unsigned char *)bytes.p - PEER_HEAD;
+    const unsigned char *p = (const unsigned char *)bytes.p;
 
-    return bytes.len > 0 ? (uint16_t)(p[1] << 8 | p[2]) : 0;
+    return bytes.len > 0 ? (uint16_t)(p[1 - PEER_HEAD] << 8 | p[2 - PEER_HEAD]) : 0;
 }
 
 static void timeout_bound(SSL_SESSION *session, int64_t until)
@@ -280,6 +282,7 @@ static int ticket_fill(SSL *ssl, void *arg)
     bool done;
 
     (void)arg;
+    socket->of_ticket = true;
     peer = session_slim(socket, session, &done);
     if (peer != NULL) {
         kb_ssl_info_peer_set(socket->info, peer);
@@ -314,6 +317,7 @@ static SSL_TICKET_RETURN ticket_accept(SSL *ssl, SSL_SESSION *session, const uns
                SSL_SESSION_get0_peer(session) == NULL) {
         return SSL_TICKET_RETURN_IGNORE_RENEW;
     }
+    KB_CAST(SSL_get_app_data(ssl), kb_tls_socket)->of_ticket = true;
     return status == SSL_TICKET_SUCCESS_RENEW || SSL_version(ssl) == TLS1_3_VERSION
                ? SSL_TICKET_RETURN_USE_RENEW
                : SSL_TICKET_RETURN_USE;
@@ -329,13 +333,14 @@ void kb_tls_session_peer_take(struct kb_tls_socket *socket)
 
     peer = session_slim(socket, session, &done);
     if (peer == NULL && SSL_session_reused(socket->ssl)) {
+        socket->session_signature = session_signature_get(session);
         peer = kb_tls_facts_from_bytes(kb_tls_worker_get(socket->conn->worker),
                                        session_peer_get(session, &until));
     }
     if (peer != NULL) {
         kb_ssl_info_peer_set(socket->info, peer);
     }
-    if (settings->downstream && settings->stateless_resumption) {
+    if (settings->downstream && socket->of_ticket) {
         /* The session is this connection's alone, its tickets are sent. */
         (void)SSL_SESSION_set1_ticket_appdata(session, NULL, 0);
     }
