@@ -106,8 +106,19 @@ void kb_h2_field_append(struct kb_header_map *map, const uint8_t *name, size_t n
                         const uint8_t *value, size_t value_len)
 {
     enum kb_header_id id = kb_header_id_find(kb_str_make((const char *)name, name_len));
+    uint32_t count = map->count;
 
-    kb_header_map_append_id(
-        map, id, id != KB_HDR_NONE ? kb_header_id_name(id) : kb_h2_copy(map->arena, name, name_len),
-        kb_h2_copy(map->arena, value, value_len));
+    if (id == KB_HDR_NONE || map->first[id] == 0 || map->items[map->first[id] - 1].value.len == 0) {
+        kb_header_map_append_id(map, id,
+                                id != KB_HDR_NONE ? kb_header_id_name(id)
+                                                  : kb_h2_copy(map->arena, name, name_len),
+                                kb_h2_copy(map->arena, value, value_len));
+        return;
+    }
+    /* A repetition: what is joined to the first is copied there, and nothing comes in between. */
+    kb_header_map_append_id(map, id, kb_header_id_name(id),
+                            kb_str_make((const char *)value, value_len));
+    if (map->count != count) {
+        map->items[map->count - 1].value = kb_h2_copy(map->arena, value, value_len);
+    }
 }

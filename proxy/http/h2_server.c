@@ -15,6 +15,7 @@ struct kb_h2_server {
     struct kb_hcm *hcm;
     struct kb_h2_server_session *session;
     struct kb_deferred flush;
+    struct kb_buf greeting;     /* our SETTINGS, until the client's first bytes were understood */
     struct kb_timer ping_timer; /* the next PING, or the end of waiting for its answer */
     uint64_t heard_ms;
     bool ping_waits;
@@ -87,6 +88,8 @@ struct kb_h2_server *kb_h2_server_create(struct kb_hcm *hcm)
     server->hcm = hcm;
     server->session = kb_h2_server_session_create(&hcm->config->h2, &session_callbacks, server,
                                                   &hcm->worker->slices, mem, hcm->http2_stats);
+    kb_buf_init(&server->greeting, &hcm->worker->slices, 0);
+    KB_ASSERT(kb_h2_server_session_send(server->session, &server->greeting, OUT_BYTES_MAX));
     kb_deferred_init(&server->flush, flush_deferred);
     kb_timer_init(&server->ping_timer, ping_timer_fired);
     ping_timer_arm(server);
@@ -96,6 +99,7 @@ struct kb_h2_server *kb_h2_server_create(struct kb_hcm *hcm)
 void kb_h2_server_destroy(struct kb_h2_server *server)
 {
     kb_h2_server_stop(server);
+    kb_buf_dispose(&server->greeting);
     kb_h2_server_session_destroy(server->session);
     KB_OBJ_CLEAR(server);
     kb_h2_mem_free(server, &kb_http_worker_get(server->hcm->worker)->h2_mem);
@@ -134,7 +138,7 @@ void kb_h2_server_flush(struct kb_h2_server *server)
         session_failed(server);
         return;
     }
-    if (conn->out.len > 0) {
+    if (conn->out.len > 0 && !server->hcm->closed) {
         kb_conn_written(conn);
     }
 }
@@ -168,6 +172,7 @@ void kb_h2_server_dispatch(struct kb_h2_server *server, struct kb_buf *in)
         return;
     }
     if (!server->hcm->closed) {
+        kb_buf_move(&server->hcm->conn->out, &server->greeting);
         flush_soon(server);
     }
 }

@@ -18,6 +18,15 @@ struct kb_h2_outbound {
     uint32_t control[2];
 };
 
+#define KB_H2_RESETS_KEPT 64
+
+/* Where in the client's frames its bytes stand. */
+struct kb_h2_scan {
+    uint8_t header[9];
+    size_t have;    /* of the header */
+    size_t payload; /* bytes until the next header */
+};
+
 struct kb_h2_server_session {
     KB_OBJ;
     nghttp2_session *nghttp2;
@@ -30,6 +39,7 @@ struct kb_h2_server_session {
     struct kb_slice *input; /* being received */
     struct kb_buf *output;  /* being sent to */
     size_t output_limit;
+    struct kb_h2_scan scan;
     struct kb_h2_guard guard;
     struct kb_h2_outbound outbound;
     struct kb_list streams;
@@ -39,6 +49,8 @@ struct kb_h2_server_session {
     uint64_t now_ms;        /* of the bytes being received */
     uint32_t resets_queued; /* RST_STREAM of ours that were not sent yet */
     struct kb_h2_server_fault fault;
+    int32_t resets[KB_H2_RESETS_KEPT]; /* the last streams that we reset */
+    uint32_t reset_count;
     bool above_high; /* all streams are, for `queued` */
     bool stopped;
     bool busy; /* nghttp2 is at work: it may not be destroyed */
@@ -81,6 +93,8 @@ KB_OBJ_MAGIC(kb_h2_server_stream, 0x48325374);
 
 /* ---- h2_server_session.c ---- */
 
+/* What the client sends on this stream may be on its way, and is nobody's fault. */
+void kb_h2_server_reset_note(struct kb_h2_server_session *session, int32_t id);
 /* The first fault of a session counts. */
 void kb_h2_server_fault_set(struct kb_h2_server_session *session, int error, struct kb_str text,
                             bool silent);
@@ -99,6 +113,9 @@ KB_INLINE struct kb_h2_server_stream *kb_h2_server_stream_of(nghttp2_session *ng
 
 /* ---- h2_server_receive.c ---- */
 
+/* DATA or HEADERS on a stream that was never open, or that both sides or the client closed (RFC
+ * 9113 section 5.1). What we reset is left out; of many, the last ones are known. */
+bool kb_h2_server_frame_on_closed(struct kb_h2_server_session *session, const nghttp2_frame_hd *hd);
 void kb_h2_server_receive_callbacks_set(nghttp2_session_callbacks *callbacks);
 
 /* ---- h2_server_send.c ---- */

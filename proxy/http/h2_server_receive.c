@@ -43,6 +43,24 @@ static void flood_count(struct kb_h2_server_session *session, enum kb_h2_guard_f
     kb_h2_server_fault_set(session, KB_ELIMIT, text, true);
 }
 
+bool kb_h2_server_frame_on_closed(struct kb_h2_server_session *session, const nghttp2_frame_hd *hd)
+{
+    if ((hd->type != NGHTTP2_DATA && hd->type != NGHTTP2_HEADERS) ||
+        hd->stream_id > nghttp2_session_get_last_proc_stream_id(session->nghttp2) ||
+        kb_h2_server_stream_of(session->nghttp2, hd->stream_id) != NULL) {
+        return false;
+    }
+    if (session->reset_count > KB_H2_RESETS_KEPT) {
+        return false;
+    }
+    for (uint32_t i = 0; i < session->reset_count; i++) {
+        if (session->resets[i] == hd->stream_id) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static int on_begin_frame(nghttp2_session *nghttp2, const nghttp2_frame_hd *hd, void *user_data)
 {
     struct kb_h2_server_session *session = session_of(user_data);
@@ -56,6 +74,11 @@ static int on_begin_frame(nghttp2_session *nghttp2, const nghttp2_frame_hd *hd, 
                               session->now_ms);
     if (KB_UNLIKELY(fault != KB_H2_GUARD_OK)) {
         flood_count(session, fault);
+        return NGHTTP2_ERR_CALLBACK_FAILURE;
+    }
+    if (KB_UNLIKELY(kb_h2_server_frame_on_closed(session, hd))) {
+        kb_h2_server_fault_set(session, KB_EPROTOCOL,
+                               KB_STR("codec_error:The_user_callback_function_failed"), true);
         return NGHTTP2_ERR_CALLBACK_FAILURE;
     }
     return 0;
@@ -309,6 +332,16 @@ static void bytes_count(struct kb_stream_info *info, const nghttp2_frame_hd *hd)
     }
 }
 
+/* Answered by us: nghttp2 answers none behind a GOAWAY of the client. */
+static int ping_received(struct kb_h2_server_session *session, const nghttp2_frame *frame)
+{
+    if ((frame->hd.flags & NGHTTP2_FLAG_ACK) != 0) {
+        session->callbacks->on_ping_ack(session->owner);
+        return 0;
+    }
+    return nghttp2_submit_ping(session->nghttp2, NGHTTP2_FLAG_ACK, frame->ping.opaque_data);
+}
+
 static int on_frame_recv(nghttp2_session *nghttp2, const nghttp2_frame *frame, void *user_data)
 {
     struct kb_h2_server_session *session = session_of(user_data);
@@ -336,10 +369,7 @@ static int on_frame_recv(nghttp2_session *nghttp2, const nghttp2_frame *frame, v
         kb_stat_inc(session->stats, KB_STAT_HTTP2_RX_RESET);
         break;
     case NGHTTP2_PING:
-        if ((frame->hd.flags & NGHTTP2_FLAG_ACK) != 0) {
-            session->callbacks->on_ping_ack(session->owner);
-        }
-        break;
+        return ping_received(session, frame);
     default:
         break;
     }
@@ -404,6 +434,7 @@ static int on_invalid_frame(nghttp2_session *nghttp2, const nghttp2_frame *frame
 
     if (code == NGHTTP2_ERR_REFUSED_STREAM) {
         kb_stat_inc(session->stats, KB_STAT_HTTP2_STREAM_REFUSED_ERRORS);
+        kb_h2_server_reset_note(session, frame->hd.stream_id);
         return 0;
     }
     if (stream != NULL && stream->details.p == NULL) {
@@ -421,6 +452,9 @@ static int on_invalid_frame(nghttp2_session *nghttp2, const nghttp2_frame *frame
             }
             return 0;
         }
+    }
+    if (code == NGHTTP2_ERR_FLOW_CONTROL) {
+        return 0; /* nghttp2 says so, by GOAWAY or RST_STREAM (RFC 9113 section 6.9.1) */
     }
     KB_LOG(HTTP2, DEBUG, "invalid frame: %s on stream %d", nghttp2_strerror(code),
            frame->hd.stream_id);

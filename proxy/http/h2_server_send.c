@@ -110,6 +110,9 @@ static int on_send_data(nghttp2_session *nghttp2, nghttp2_frame *frame, const ui
 
     (void)nghttp2;
     (void)frame;
+    if (session->stopped) {
+        return NGHTTP2_ERR_CALLBACK_FAILURE;
+    }
     if (session->output->len >= session->output_limit) {
         return NGHTTP2_ERR_WOULDBLOCK;
     }
@@ -206,6 +209,7 @@ static int on_frame_send(nghttp2_session *nghttp2, const nghttp2_frame *frame, v
     } else if (frame->hd.type == NGHTTP2_RST_STREAM) {
         kb_stat_inc(session->stats, KB_STAT_HTTP2_TX_RESET);
         session->resets_queued -= session->resets_queued > 0;
+        kb_h2_server_reset_note(session, frame->hd.stream_id);
     } else if (frame->hd.type == NGHTTP2_GOAWAY) {
         kb_stat_inc(session->stats, KB_STAT_HTTP2_GOAWAY_SENT);
         if (frame->goaway.error_code != NGHTTP2_NO_ERROR) {

@@ -3,6 +3,8 @@
  * their life, and bytes in and out. */
 #include "proxy/http/h2_server_session.h"
 
+#include <string.h>
+
 #include "base/log.h"
 #include "proxy/http/h2_server_internal.h"
 
@@ -27,6 +29,7 @@ static nghttp2_session *nghttp2_create(struct kb_h2_server_session *session)
     kb_h2_server_send_callbacks_set(callbacks);
     KB_ASSERT(nghttp2_option_new(&option) == 0);
     nghttp2_option_set_no_auto_window_update(option, 1);
+    nghttp2_option_set_no_auto_ping_ack(option, 1);
     nghttp2_option_set_no_closed_streams(option, 1);
     nghttp2_option_set_no_rfc9113_leading_and_trailing_ws_validation(option, 1);
     nghttp2_option_set_max_send_header_block_length(option, SEND_HEADER_BLOCK_MAX);
@@ -74,6 +77,7 @@ struct kb_h2_server_session *kb_h2_server_session_create(
     kb_h2_guard_init(&session->guard, &settings->options.guard);
     session->nghttp2 = nghttp2_create(session);
     preface_submit(session);
+    session->scan.payload = NGHTTP2_CLIENT_MAGIC_LEN;
     kb_stat_inc(stats, KB_STAT_HTTP2_NGHTTP2_DOWNSTREAM_CONNECTIONS);
     return session;
 }
@@ -117,13 +121,12 @@ kb_h2_server_session_fault(const struct kb_h2_server_session *session)
     return &session->fault;
 }
 
-bool kb_h2_server_session_over(const struct kb_h2_server_session *session)
-{
-    return nghttp2_session_want_read(session->nghttp2) == 0 &&
-           nghttp2_session_want_write(session->nghttp2) == 0;
-}
-
 /* ---- streams ---- */
+
+void kb_h2_server_reset_note(struct kb_h2_server_session *session, int32_t id)
+{
+    session->resets[session->reset_count++ % KB_H2_RESETS_KEPT] = id;
+}
 
 struct kb_h2_server_stream *kb_h2_server_stream_create(struct kb_h2_server_session *session,
                                                        int32_t id)
@@ -207,6 +210,65 @@ static void code_set(struct kb_h2_server_session *session, ssize_t code)
     }
 }
 
+static void feed(struct kb_h2_server_session *session, const char *bytes, size_t len)
+{
+    if (len > 0 && session->fault.error == 0 && !session->stopped) {
+        code_set(session, nghttp2_session_mem_recv(session->nghttp2, (const uint8_t *)bytes, len));
+    }
+}
+
+/* The next 9 bytes are a frame's header; DATA of nobody's are of a closed stream, perhaps. */
+static bool frame_needs_look(struct kb_h2_server_session *session, nghttp2_frame_hd *hd)
+{
+    const uint8_t *at = session->scan.header;
+
+    hd->length = (size_t)at[0] << 16 | (size_t)at[1] << 8 | at[2];
+    hd->type = at[3];
+    hd->stream_id =
+        (int32_t)(((uint32_t)at[5] << 24 | (uint32_t)at[6] << 16 | (uint32_t)at[7] << 8 | at[8]) &
+                  INT32_MAX);
+    session->scan.have = 0;
+    session->scan.payload = hd->length;
+    return hd->type == NGHTTP2_DATA &&
+           kb_h2_server_stream_of(session->nghttp2, hd->stream_id) == NULL;
+}
+
+/* Gives bytes to nghttp2, which says nothing of DATA on closed streams: with a halt before such, so
+ * that it has seen all that came before. */
+static void scan_and_feed(struct kb_h2_server_session *session, const char *bytes, size_t len)
+{
+    struct kb_h2_scan *scan = &session->scan;
+    size_t fed = 0;
+    size_t at = 0;
+
+    while (at < len && session->fault.error == 0) {
+        size_t begin = at;
+        size_t n;
+        nghttp2_frame_hd hd;
+
+        if (scan->payload > 0) {
+            n = KB_MIN(scan->payload, len - at);
+            scan->payload -= n;
+            at += n;
+            continue;
+        }
+        n = KB_MIN(sizeof(scan->header) - scan->have, len - at);
+        memcpy(scan->header + scan->have, bytes + at, n);
+        scan->have += n;
+        at += n;
+        if (scan->have < sizeof(scan->header) || !frame_needs_look(session, &hd)) {
+            continue;
+        }
+        feed(session, bytes + fed, begin - fed);
+        fed = begin;
+        if (kb_h2_server_frame_on_closed(session, &hd)) {
+            kb_h2_server_fault_set(session, KB_EPROTOCOL, error_text(NGHTTP2_ERR_STREAM_CLOSED),
+                                   true);
+        }
+    }
+    feed(session, bytes + fed, len - fed);
+}
+
 bool kb_h2_server_session_receive(struct kb_h2_server_session *session, struct kb_buf *in,
                                   uint64_t now_ms)
 {
@@ -216,13 +278,10 @@ bool kb_h2_server_session_receive(struct kb_h2_server_session *session, struct k
         struct kb_segment *segment = in->first;
         struct kb_slice *slice = kb_slice_ref(segment->slice);
         size_t len = segment->to - segment->from;
-        ssize_t n;
 
         session->input = slice;
-        n = nghttp2_session_mem_recv(session->nghttp2,
-                                     (const uint8_t *)slice->bytes + segment->from, len);
+        scan_and_feed(session, slice->bytes + segment->from, len);
         session->input = NULL;
-        code_set(session, n);
         kb_slice_unref(slice);
         kb_buf_consume(in, KB_MIN(len, in->len)); /* a closed connection dropped it */
     }
@@ -258,7 +317,7 @@ bool kb_h2_server_session_send(struct kb_h2_server_session *session, struct kb_b
     session->output_limit = limit;
     while (out->len < limit && !session->fault.silent) {
         n = nghttp2_session_mem_send(session->nghttp2, &bytes);
-        if (n <= 0) {
+        if (n <= 0 || session->stopped) {
             code_set(session, n);
             break;
         }
@@ -267,7 +326,9 @@ bool kb_h2_server_session_send(struct kb_h2_server_session *session, struct kb_b
     }
     session->output = NULL;
     session->busy = false;
-    lowered_tell(session);
+    if (!session->stopped) {
+        lowered_tell(session);
+    }
     return session->fault.error == 0;
 }
 

@@ -93,8 +93,6 @@ void kb_h2_server_session_written(struct kb_h2_server_session *session, size_t n
 void kb_h2_server_session_stop(struct kb_h2_server_session *session);
 const struct kb_h2_server_fault *
 kb_h2_server_session_fault(const struct kb_h2_server_session *session);
-/* Neither side has anything to say any more: the connection is over. */
-bool kb_h2_server_session_over(const struct kb_h2_server_session *session);
 
 /* Queues the GOAWAY that announces another one: streams are still taken (RFC 9113 section 6.8). */
 void kb_h2_server_session_notice(struct kb_h2_server_session *session);
