@@ -295,6 +295,21 @@ static int entry_create(struct kb_cluster_manager *manager,
     return 0;
 }
 
+/* Counters go on counting when a cluster changes. */
+static void counts_inherit(struct kb_cluster_counts *counts, const struct kb_cluster_counts *before)
+{
+    counts->match += before->match;
+    counts->membership_change += before->membership_change;
+    counts->update_attempt += before->update_attempt;
+    counts->update_success += before->update_success;
+    counts->update_failure += before->update_failure;
+    counts->update_no_rebuild += before->update_no_rebuild;
+    counts->update_empty += before->update_empty;
+    counts->assignment_stale += before->assignment_stale;
+    counts->assignment_use_cached += before->assignment_use_cached;
+    counts->assignment_timeout_received += before->assignment_timeout_received;
+}
+
 /* Puts a ready entry in the place of the present one of its name. */
 static void entry_activate(struct kb_cluster_entry *entry)
 {
@@ -305,6 +320,7 @@ static void entry_activate(struct kb_cluster_entry *entry)
     slot->entry = entry;
     warming_set(slot, manager, NULL);
     if (old != NULL && old != entry) {
+        counts_inherit(&entry->counts, &old->counts);
         kb_cluster_entry_free(old); /* workers hold what they still need */
     } else {
         manager->active_count++;

@@ -30,6 +30,7 @@ struct kb_cluster_counts {
     uint32_t update_no_rebuild;
     uint32_t update_empty;
     uint32_t assignment_stale;
+    uint32_t assignment_use_cached;
     uint32_t assignment_timeout_received;
 };
 

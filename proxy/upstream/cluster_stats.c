@@ -61,6 +61,9 @@ bool kb_cluster_entry_provide(void *arg, unsigned id, uint64_t *value)
     case KB_STAT_CLUSTER_UPDATE_EMPTY:
         *value = counts->update_empty;
         break;
+    case KB_STAT_CLUSTER_ASSIGNMENT_USE_CACHED:
+        *value = counts->assignment_use_cached;
+        break;
     case KB_STAT_CLUSTER_ASSIGNMENT_STALE:
         *value = counts->assignment_stale;
         break;

@@ -19,8 +19,6 @@
 typedef Envoy__Config__Endpoint__V3__ClusterLoadAssignment ClusterLoadAssignment;
 typedef Envoy__Config__Endpoint__V3__LocalityLbEndpoints LocalityLbEndpoints;
 
-#define EDS_FLAGS (KB_HOST_FAILED_EDS | KB_HOST_DEGRADED_EDS | KB_HOST_DRAINING_EDS)
-
 /* One assignment being applied. */
 struct eds_apply {
     struct kb_cluster_entry *entry;
@@ -103,11 +101,13 @@ static void host_update(struct eds_apply *apply, struct kb_host *host,
                         const struct kb_host_params *params)
 {
     uint32_t flags = __atomic_load_n(&host->health_flags, __ATOMIC_RELAXED);
-    uint32_t wanted = (flags & ~(uint32_t)EDS_FLAGS) | (params->health_flags & EDS_FLAGS);
+    uint32_t wanted =
+        (flags & ~(uint32_t)KB_EDS_HEALTH_FLAGS) | (params->health_flags & KB_EDS_HEALTH_FLAGS);
 
     if (flags != wanted) {
-        __atomic_fetch_and(&host->health_flags, wanted | ~(uint32_t)EDS_FLAGS, __ATOMIC_RELAXED);
-        __atomic_fetch_or(&host->health_flags, wanted & EDS_FLAGS, __ATOMIC_RELAXED);
+        __atomic_fetch_and(&host->health_flags, wanted | ~(uint32_t)KB_EDS_HEALTH_FLAGS,
+                           __ATOMIC_RELAXED);
+        __atomic_fetch_or(&host->health_flags, wanted & KB_EDS_HEALTH_FLAGS, __ATOMIC_RELAXED);
         apply->changed = true;
     }
     if (host->weight != params->weight) {

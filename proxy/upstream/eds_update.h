@@ -11,6 +11,9 @@ struct kb_eds_state {
     uint64_t locality_weights; /* a sum of hashes */
 };
 
+/* What an assignment says of a host's health. */
+#define KB_EDS_HEALTH_FLAGS (KB_HOST_FAILED_EDS | KB_HOST_DEGRADED_EDS | KB_HOST_DRAINING_EDS)
+
 /* Reads every endpoint, in order, into the arena. What is wrong is reported. */
 void kb_eds_read(const Envoy__Config__Endpoint__V3__ClusterLoadAssignment *assignment,
                  struct kb_arena *arena, struct kb_host_params **params, size_t *count,
@@ -21,3 +24,8 @@ void kb_eds_read(const Envoy__Config__Endpoint__V3__ClusterLoadAssignment *assig
 void kb_eds_apply(struct kb_eds_state *state, struct kb_cluster_entry *entry,
                   const Envoy__Config__Endpoint__V3__ClusterLoadAssignment *assignment,
                   const struct kb_host_params *params, size_t count);
+
+/* Gives the cluster hosts like those of `before`, which it will replace and which has had an
+ * assignment. */
+void kb_eds_reuse(struct kb_eds_state *state, struct kb_cluster_entry *entry,
+                  const struct kb_eds_state *before_state, const struct kb_cluster_entry *before);

@@ -81,9 +81,9 @@ class ControlPlane(ads_pb2_grpc.AggregatedDiscoveryServiceServicer,
         self.server.start()
 
     def stop(self):
-        self.cut()
-        if self.server is not None:
+        if self.server is not None:  # first, so that nobody comes again meanwhile
             self.server.stop(0).wait()
+        self.cut()
 
     def __enter__(self):
         return self
@@ -163,11 +163,11 @@ class ControlPlane(ads_pb2_grpc.AggregatedDiscoveryServiceServicer,
             resources=[resource(short, r) for r in resources]))
         return nonce
 
-    def send_delta(self, short, added=(), removed=(), version="s1"):
+    def send_delta(self, short, added=(), removed=(), version="s1", nonce=None):
         """Incremental; `added` are (name, version, resource or None); returns the nonce."""
         message = discovery_pb2.DeltaDiscoveryResponse(
-            type_url=URLS[short], system_version_info=version, nonce=self.nonce(),
-            removed_resources=list(removed))
+            type_url=URLS[short], system_version_info=version,
+            nonce=self.nonce() if nonce is None else nonce, removed_resources=list(removed))
         for name, resource_version, fields in added:
             one = message.resources.add(name=name, version=resource_version)
             if fields is not None:

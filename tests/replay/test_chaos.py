@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A control plane that does anything, against a model of what must serve: always the last good
-configuration. KB_CHAOS_STEPS and KB_CHAOS_SEED make it longer and another."""
+configuration, and no request that is lost. KB_CHAOS_STEPS and KB_CHAOS_SEED make it longer and another."""
 
 import os
 import random
@@ -11,13 +11,16 @@ import pytest
 from google.protobuf import any_pb2
 
 from tests.harness.ports import Port
-from tests.replay.control_plane import endpoints, listener, resource, static_cluster
+from tests.replay.control_plane import cluster, endpoints, listener, resource, static_cluster
 from tests.replay.test_listeners import Listeners, direct, get
 from tests.replay.test_subscriptions import names
 
 STEPS = int(os.environ.get("KB_CHAOS_STEPS", "150"))
 SEED = int(os.environ.get("KB_CHAOS_SEED", "1"))
 POOL = [f"c{i}" for i in range(12)]
+EDS_POOL = [f"e{i}" for i in range(4)]  # those that have their endpoints apart
+HUGE = 700  # clusters of a huge push
+HUGE_BYTES = 3 << 20  # of one resource in it
 
 
 class Chaos:
@@ -27,29 +30,100 @@ class Chaos:
         self.plane, self.delta = plane, delta
         self.random = random.Random(seed)
         self.model = {}  # name -> port: what serves
+        self.limits = {}  # of those with endpoints apart: what makes a changed cluster another
         self.version = 0
 
-    def send(self, added, removed=()):
+    def built(self, name, port):
+        if name in self.limits:
+            return cluster(name, per_connection_buffer_limit_bytes=self.limits[name])
+        return static_cluster(name, port or 1, address="127.0.0.1" if port else "nowhere")
+
+    def send(self, added, removed=(), nonce=None, more=()):
         """Clusters as (name, port or None for a bad one); returns the nonce."""
         self.version += 1
-        built = [static_cluster(name, port or 1, address="127.0.0.1" if port else "nowhere")
-                 for name, port in added]
+        built = [self.built(name, port) for name, port in added] + list(more)
         if self.delta:
             return self.plane.send_delta(
                 "CDS", [(c["name"], f"v{self.version}", c) for c in built], removed,
-                version=str(self.version))
-        kept = [static_cluster(name, port) for name, port in self.model.items()
-                if name not in removed and name not in {a[0] for a in added}]
-        return self.plane.send("CDS", str(self.version), *kept, *built)
+                version=str(self.version), nonce=nonce)
+        kept = [self.built(name, port) for name, port in self.model.items()
+                if name not in removed and name not in {c["name"] for c in built}]
+        return self.plane.send("CDS", str(self.version), *kept, *built, nonce=nonce)
+
+    def send_endpoints(self, changed, bad=None):
+        """Endpoints as {name: port}; state of the world: all."""
+        self.version += 1
+        told = [endpoints(name, port) for name, port in changed.items()]
+        if bad:
+            told.append(endpoints(bad, 1, address="nowhere"))
+        if self.delta:
+            return self.plane.send_delta(
+                "EDS", [(e["cluster_name"], f"v{self.version}", e) for e in told])
+        there = {e["cluster_name"] for e in told}
+        told += [endpoints(name, port) for name, port in self.model.items()
+                 if name in self.limits and name not in there]
+        return self.plane.send("EDS", str(self.version), *told)
+
+    def some_ports(self, names):
+        return {name: self.random.randrange(1, 60000) for name in names}
 
     def good(self):
-        added = [(name, self.random.randrange(1, 60000)) for name in self.some(4)]
-        removed = [name for name in self.some(3) if name not in dict(added)]
-        nonce = self.send(added, removed)
+        added = self.some_ports(self.some(4))
+        removed = [name for name in self.some(3) if name not in added]
+        nonce = self.send(added.items(), removed)
+        self.took(added, removed)
+        return nonce, False
+
+    def took(self, added, removed):
         for name in removed:
             self.model.pop(name, None)
+            self.limits.pop(name, None)
         self.model.update(added)
+
+    def apart(self):
+        """Clusters that come, change or go, whose endpoints come behind them."""
+        added = self.some_ports(self.some(3, EDS_POOL))
+        removed = [name for name in self.some(2, EDS_POOL) if name not in added]
+        for name in added:
+            self.limits[name] = self.random.randrange(1000, 100000)
+        nonce = self.send(added.items(), removed)
+        self.took(added, removed)
+        if added:
+            self.send_endpoints(added)
         return nonce, False
+
+    def other_endpoints(self):
+        names = [name for name in self.limits if self.random.random() < 0.5]
+        if not names:
+            return None, False
+        changed = self.some_ports(names)
+        nonce = self.send_endpoints(changed)
+        self.model.update(changed)
+        return nonce, False
+
+    def bad_endpoints(self):
+        if not self.limits:
+            return None, False
+        return self.send_endpoints({}, bad=self.random.choice(sorted(self.limits))), True
+
+    def wrong_nonce(self):
+        """A nonce that was there before, or none: it is taken and answered all the same."""
+        added = self.some_ports(self.some(2))
+        nonce = self.random.choice(["", "n1", "again"])
+        start = len(self.plane.requests)
+        self.send(added.items(), nonce=nonce)
+        self.took(added, ())
+        at = self.plane.find(lambda r: r.type == "CDS" and r.nonce == nonce, "the answer", start)
+        assert self.plane.requests[at].error == ""
+        return None, False
+
+    def huge(self):
+        """Hundreds of clusters and one of megabytes come, and go again."""
+        many = [static_cluster(f"huge{i}", 1) for i in range(HUGE)]
+        many[0]["metadata"] = {"filter_metadata": {"x": {"text": "x" * HUGE_BYTES}}}
+        answer = self.plane.answer(self.send((), more=many))
+        assert answer.error == ""
+        return self.send((), [c["name"] for c in many]), False
 
     def partly_bad(self):
         """The good ones are taken, the bad one stays as it was."""
@@ -94,12 +168,14 @@ class Chaos:
         assert first.node == "node-1"
         return None, False
 
-    def some(self, most):
-        return self.random.sample(POOL, self.random.randrange(0, most + 1))
+    def some(self, most, pool=POOL):
+        return self.random.sample(pool, self.random.randrange(0, most + 1))
 
     def step(self):
-        return self.random.choices([self.good, self.partly_bad, self.foreign, self.malformed,
-                                    self.unasked, self.cut], [8, 4, 2, 2, 1, 1])[0]()
+        return self.random.choices(
+            [self.good, self.apart, self.other_endpoints, self.bad_endpoints, self.partly_bad,
+             self.foreign, self.malformed, self.unasked, self.wrong_nonce, self.cut, self.huge],
+            [60, 40, 20, 10, 40, 20, 20, 10, 15, 10, 1])[0]()
 
 
 def ports(proxy):
@@ -128,7 +204,10 @@ def test_the_last_good_configuration_serves(plane, under, delta):
             except (AssertionError, grpc.RpcError) as error:
                 pytest.fail(f"seed {SEED}, step {step}, from {before} to {chaos.model}: {error}")
             assert bool(answer.error) == refused, (SEED, step, answer)
-        assert ports(proxy) == chaos.model, (SEED, step)
+        try:
+            proxy.wait_for("what has to serve", lambda: ports(proxy) == chaos.model)
+        except AssertionError as error:
+            pytest.fail(f"seed {SEED}, step {step}: {error}: {ports(proxy)}, not {chaos.model}")
         assert names(proxy) == set(chaos.model), (SEED, step)
     assert proxy.admin("/ready") == (200, b"LIVE\n")
 

@@ -29,6 +29,7 @@ struct eds_cluster {
     struct kb_timer stale_timer;
     struct kb_str service_name; /* behind the struct */
     bool named;                 /* by the configuration; else it is the cluster's name */
+    bool assigned;              /* it has had an assignment */
 };
 KB_OBJ_MAGIC(eds_cluster, 0x45445343);
 
@@ -108,9 +109,29 @@ static void eds_on_update(void *arg, const struct kb_resource_update *update, st
     if (diag->error_count == errors) {
         stale_arm(eds, assignment, diag);
         kb_eds_apply(&eds->hosts, eds->entry, assignment, params, count);
+        eds->assigned = true;
         kb_cluster_entry_initialized(eds->entry);
     }
     kb_arena_dispose(&arena);
+}
+
+/* A changed cluster for which no endpoints came has those of the one that it replaces. */
+static void hosts_reuse(struct eds_cluster *eds)
+{
+    const struct kb_cluster_entry *before =
+        kb_cluster_manager_find(eds->entry->manager, eds->entry->cluster->api.name);
+    const struct eds_cluster *other;
+
+    if (before == NULL || before == eds->entry || before->type != &kb_cluster_type_eds) {
+        return;
+    }
+    other = KB_CAST(before->state, eds_cluster);
+    if (!other->assigned || !kb_str_eq(other->service_name, eds->service_name)) {
+        return;
+    }
+    kb_eds_reuse(&eds->hosts, eds->entry, &other->hosts, before);
+    eds->assigned = true;
+    eds->entry->counts.assignment_use_cached++;
 }
 
 /* A cluster without an answer serves nothing, but nobody waits for it any longer. A stream that
@@ -120,6 +141,9 @@ static void eds_on_failure(void *arg, enum kb_subscription_failure failure)
     struct eds_cluster *eds = KB_CAST(arg, eds_cluster);
 
     if (failure != KB_SUBSCRIPTION_CONNECTION) {
+        if (!eds->assigned && !eds->entry->initialized) {
+            hosts_reuse(eds);
+        }
         kb_cluster_entry_initialized(eds->entry);
     }
 }
