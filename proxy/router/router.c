@@ -10,6 +10,7 @@
 #include "envoy/extensions/filters/http/router/v3/router.pb-c.h"
 #include "proto/wkt.h"
 #include "proxy/api/runtime.h"
+#include "proxy/router/hedging.h"
 #include "proxy/router/shadow.h"
 
 static void request_completed(struct kb_router *router);
@@ -281,7 +282,8 @@ static void timeouts_choose(struct kb_router *router)
 void kb_router_expected_timeout_set(struct kb_router *router)
 {
     uint64_t elapsed_ms = 0;
-    uint64_t expected_ms = router->per_try_timeout_ms;
+    /* One that hedges may take as long as all of them. */
+    uint64_t expected_ms = router->hedging ? 0 : router->per_try_timeout_ms;
 
     if (router->request_complete_ns > 0) {
         elapsed_ms =
@@ -383,6 +385,9 @@ router_decode_headers(void *filter, struct kb_header_map *headers, bool end_stre
     router->internal = router->info->internal;
     kb_router_stats_choose(router);
     timeouts_choose(router);
+    if (KB_UNLIKELY(router->per_try_timeout_ms > 0 || router->per_try_idle_timeout_ms > 0)) {
+        kb_hedging_choose(router);
+    }
     router->retry_enabled =
         kb_retry_state_init(&router->retry, router->route->retry, headers,
                             kb_runtime_get_u64(router->config->server->runtime,

@@ -20,6 +20,7 @@ KB_OBJ_MAGIC(kb_router_config, 0x52544346);
 
 struct kb_router;
 struct kb_shadow;
+struct kb_slow_attempt;
 
 /* One attempt at an upstream. */
 struct kb_upstream_request {
@@ -45,6 +46,8 @@ struct kb_upstream_request {
     bool done;                  /* no event comes any more */
     bool grpc_success_deferred; /* only the trailers tell whether the call succeeded */
     bool downstream_stopped;    /* reading of the request is stopped because of us */
+    bool timeout_reported;      /* outlier detection knows that it took too long */
+    bool retried;               /* took too long: another attempt followed, this one goes on */
 };
 KB_OBJ_MAGIC(kb_upstream_request, 0x55505251);
 
@@ -71,6 +74,7 @@ struct kb_router {
         *vhost_stats[2];              /* of the virtual cluster and of stat_prefix; NULL: none */
     struct kb_router_cookie *cookies; /* of hash policies, for the answer; NULL: none */
     struct kb_upstream_request *upstream; /* the present attempt; NULL while backing off */
+    struct kb_slow_attempt *slow;         /* hedging: attempts beside the present one; NULL: none */
     struct kb_host_local *last_host;      /* of the attempt before, which the log may name; holds a
                                              reference, or NULL */
     struct kb_retry_state retry;
@@ -102,6 +106,7 @@ struct kb_router {
     bool watermark_stopped; /* the client reads slowly: the upstream connection is paused */
     bool abandoned;         /* the request outgrew the retry buffer */
     bool timeout_retry;
+    bool hedging; /* attempts that take too long go on beside the next; see hedging.h */
     bool internal;
 };
 KB_OBJ_MAGIC(kb_router, 0x52545220);

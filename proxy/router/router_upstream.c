@@ -2,6 +2,7 @@
 /* The upstream half of the router filter: attempts, retries, the answer on its way back, failures
  * and timeouts. */
 #include "proxy/api/runtime.h"
+#include "proxy/router/hedging.h"
 #include "proxy/router/internal_redirect.h"
 #include "proxy/router/shadow.h"
 
@@ -14,6 +15,7 @@ void kb_router_attempt_start(struct kb_router *router)
     router->info->attempt_count = router->attempts;
     host = kb_router_host_choose(router);
     if (host == NULL) {
+        kb_hedging_end(router);
         kb_router_reply_no_host(router);
         return;
     }
@@ -147,7 +149,18 @@ void kb_router_on_1xx(struct kb_router *router, struct kb_header_map *headers)
     kb_stream_encode_1xx(router->stream, headers);
 }
 
-/* True when the answer is not passed on because another attempt follows. */
+/* An answer that would have been retried: of no interest while others may be better. */
+static bool left_to_others(struct kb_router *router)
+{
+    if (KB_LIKELY(!kb_hedging_others(router))) {
+        return false;
+    }
+    kb_host_stat_add(router->upstream->host_local, KB_HOST_RQ_ERROR, 1);
+    attempt_dispose(router);
+    return true;
+}
+
+/* True when the answer is not passed on because another attempt follows, or goes on. */
 static bool headers_retried(struct kb_router *router, const struct kb_header_map *headers)
 {
     struct kb_retry_gate gate;
@@ -157,11 +170,14 @@ static bool headers_retried(struct kb_router *router, const struct kb_header_map
     if (KB_LIKELY(!router->retry_enabled)) {
         return false;
     }
+    if (KB_UNLIKELY(router->upstream->retried)) {
+        return kb_retry_would_retry_headers(&router->retry, headers) && left_to_others(router);
+    }
     retry_resource_lend(router);
     gate = retry_gate(router);
     status = kb_retry_should_retry_headers(&router->retry, headers, &gate, &counts);
     if (!retry_apply(router, status, counts)) {
-        return false;
+        return status != KB_RETRY_NO && left_to_others(router);
     }
     kb_router_charge_code(router, headers->status, headers, router->upstream, true);
     attempt_dispose(router);
@@ -249,6 +265,9 @@ void kb_router_on_headers(struct kb_router *router, struct kb_header_map *header
         return;
     }
     kb_loop_timer_cancel(&router->worker->loop, &router->retry_timer);
+    if (KB_UNLIKELY(router->slow != NULL)) {
+        kb_hedging_end(router);
+    }
     if (headers->status < 500) {
         success_count(router, headers, end_stream);
     }
@@ -345,6 +364,7 @@ static void abort_with(struct kb_router *router, unsigned status, struct kb_str 
     router->done = true;
     kb_loop_timer_cancel(&router->worker->loop, &router->response_timer);
     kb_loop_timer_cancel(&router->worker->loop, &router->retry_timer);
+    kb_hedging_end(router);
     if (router->response_started) {
         router->info->response_code_details = details;
         attempt_dispose(router);
@@ -381,7 +401,8 @@ static bool reset_retried(struct kb_router *router, enum kb_reset_reason reason)
     enum kb_retry_status status;
     unsigned counts = 0;
 
-    if (router->response_started || !router->retry_enabled) {
+    if (router->response_started || !router->retry_enabled ||
+        (upstream != NULL && upstream->retried)) {
         return false;
     }
     retry_resource_lend(router);
@@ -422,6 +443,10 @@ void kb_router_on_reset(struct kb_router *router, enum kb_reset_reason reason,
         return;
     }
     abort_charge(router, status);
+    if (KB_UNLIKELY(kb_hedging_others(router))) {
+        attempt_dispose(router);
+        return;
+    }
     kb_stream_info_set_flag(router->info, reset_flag(reason));
     body = kb_str_printf(
         router->arena,
@@ -436,21 +461,34 @@ void kb_router_on_reset(struct kb_router *router, enum kb_reset_reason reason,
                dropped);
 }
 
-void kb_router_response_timer_fired(struct kb_timer *timer)
+static void timeout_count(struct kb_router *router)
 {
-    struct kb_router *router = KB_CONTAINER_OF(timer, struct kb_router, response_timer);
-
-    KB_ASSERT(router->kb_magic == (uint32_t)KB_MAGIC_kb_router);
     kb_stat_inc(router->cluster->stats, KB_STAT_CLUSTER_UPSTREAM_RQ_TIMEOUT);
     kb_router_count_vhost(router, KB_STAT_VIRTUAL_CLUSTER_UPSTREAM_RQ_TIMEOUT);
     if (router->upstream != NULL) {
         kb_host_stat_add(router->upstream->host_local, KB_HOST_RQ_TIMEOUT, 1);
-        if (!router->response_started) {
+        if (!router->response_started && !router->upstream->timeout_reported) {
             failure_report(router, KB_OUTLIER_TIMEOUT, router->timeout_status);
         }
         abort_charge(router, router->timeout_status);
     } else if (!router->response_started) {
         kb_router_charge_code(router, router->timeout_status, NULL, NULL, false);
+    }
+}
+
+void kb_router_response_timer_fired(struct kb_timer *timer)
+{
+    struct kb_router *router = KB_CONTAINER_OF(timer, struct kb_router, response_timer);
+
+    KB_ASSERT(router->kb_magic == (uint32_t)KB_MAGIC_kb_router);
+    if (router->upstream == NULL) {
+        (void)kb_hedging_next(router);
+    }
+    timeout_count(router);
+    while (KB_UNLIKELY(router->slow != NULL)) {
+        attempt_dispose(router);
+        (void)kb_hedging_next(router);
+        timeout_count(router);
     }
     kb_stream_info_set_flag(router->info, KB_RF_UPSTREAM_REQUEST_TIMEOUT);
     abort_with(router, router->timeout_status,
@@ -458,8 +496,32 @@ void kb_router_response_timer_fired(struct kb_timer *timer)
                KB_STR("response_timeout"), false);
 }
 
+/* With hedging: the attempt goes on, and if a retry is left, another one follows. */
+static void soft_timeout(struct kb_router *router)
+{
+    enum kb_retry_status status;
+    struct kb_retry_gate gate;
+    unsigned counts = 0;
+
+    failure_report(router, KB_OUTLIER_TIMEOUT, router->timeout_status);
+    router->upstream->timeout_reported = true;
+    if (router->response_started || !router->retry_enabled) {
+        return;
+    }
+    retry_resource_lend(router);
+    gate = retry_gate(router);
+    status = kb_retry_should_hedge(&router->retry, &gate, &counts);
+    if (retry_apply(router, status, counts)) {
+        kb_hedging_follow(router);
+    }
+}
+
 void kb_router_on_per_try_timeout(struct kb_router *router, bool idle)
 {
+    if (KB_UNLIKELY(router->hedging)) {
+        soft_timeout(router);
+        return;
+    }
     kb_stat_inc(router->cluster->stats, idle ? KB_STAT_CLUSTER_UPSTREAM_RQ_PER_TRY_IDLE_TIMEOUT
                                              : KB_STAT_CLUSTER_UPSTREAM_RQ_PER_TRY_TIMEOUT);
     kb_host_stat_add(router->upstream->host_local, KB_HOST_RQ_TIMEOUT, 1);
@@ -528,6 +590,9 @@ void kb_router_on_destroy(void *filter)
     router->done = true;
     kb_loop_timer_cancel(loop, &router->response_timer);
     kb_loop_timer_cancel(loop, &router->retry_timer);
+    if (KB_UNLIKELY(router->slow != NULL)) {
+        kb_hedging_end(router);
+    }
     attempt_dispose(router);
     if (KB_UNLIKELY(router->shadows != NULL)) {
         kb_shadows_release(router);

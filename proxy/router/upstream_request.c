@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One attempt of a stream at an upstream host: waits for a connection, sends the request, hears the
  * answer (Envoy Router::UpstreamRequest). */
-#include "proxy/router/router.h"
+#include "proxy/router/hedging.h"
 
 static void per_try_timer_fired(struct kb_timer *timer);
 static void per_try_idle_timer_fired(struct kb_timer *timer);
@@ -17,6 +17,14 @@ static struct kb_loop *loop_of(struct kb_upstream_request *upstream)
     return &upstream->router->worker->loop;
 }
 
+/* To be called first when something happens to an attempt. */
+static void present(struct kb_upstream_request *upstream)
+{
+    if (KB_UNLIKELY(upstream->router->upstream != upstream)) {
+        kb_hedging_present(upstream);
+    }
+}
+
 static void idle_touch(struct kb_upstream_request *upstream)
 {
     if (upstream->router->per_try_idle_timeout_ms > 0 && !upstream->done) {
@@ -30,7 +38,8 @@ static void duration_timer_fired(struct kb_timer *timer)
     struct kb_attempt_duration *duration =
         KB_CONTAINER_OF(timer, struct kb_attempt_duration, timer);
 
-    kb_router_on_max_duration(KB_CAST(duration->upstream, kb_upstream_request)->router);
+    present(KB_CAST(duration->upstream, kb_upstream_request));
+    kb_router_on_max_duration(duration->upstream->router);
 }
 
 static KB_COLD void duration_start(struct kb_upstream_request *upstream)
@@ -60,7 +69,10 @@ static void on_below_low(void *owner);
 
 static void on_1xx(void *owner, struct kb_header_map *headers)
 {
-    kb_router_on_1xx(KB_CAST(owner, kb_upstream_request)->router, headers);
+    struct kb_upstream_request *upstream = KB_CAST(owner, kb_upstream_request);
+
+    present(upstream);
+    kb_router_on_1xx(upstream->router, headers);
 }
 
 void kb_upstream_request_info(struct kb_upstream_request *upstream)
@@ -108,6 +120,7 @@ static void on_headers(void *owner, struct kb_header_map *headers, bool end_stre
     uint64_t now_ns = kb_loop_now_ns(loop_of(upstream));
     struct kb_slice *slice;
 
+    present(upstream);
     upstream->response_started = true;
     if (KB_UNLIKELY(upstream->paused)) {
         pause_end(upstream,
@@ -159,6 +172,7 @@ static void on_reset(void *owner, enum kb_reset_reason reason, struct kb_str tra
 {
     struct kb_upstream_request *upstream = KB_CAST(owner, kb_upstream_request);
 
+    present(upstream);
     answer_ended(upstream);
     kb_router_on_reset(upstream->router, reason, transport_failure);
 }
@@ -213,6 +227,7 @@ static void on_ready(void *owner, struct kb_request_encoder *encoder, struct kb_
     struct kb_upstream_info *info = &router->info->upstream;
     bool head_only = router->head_only;
 
+    present(upstream);
     kb_host_put_result(upstream->host_local, KB_OUTLIER_CONNECT_SUCCESS, 0);
     upstream->encoder = encoder;
     upstream->waiter = NULL;
@@ -257,6 +272,7 @@ static void on_failure(void *owner, enum kb_reset_reason reason, struct kb_str t
 {
     struct kb_upstream_request *upstream = KB_CAST(owner, kb_upstream_request);
 
+    present(upstream);
     if (host == NULL) {
         upstream->router->info->upstream.host = NULL;
     }
@@ -373,6 +389,7 @@ static void per_try_timer_fired(struct kb_timer *timer)
         KB_CONTAINER_OF(timer, struct kb_upstream_request, per_try_timer);
 
     KB_ASSERT(upstream->kb_magic == (uint32_t)KB_MAGIC_kb_upstream_request);
+    present(upstream);
     kb_router_on_per_try_timeout(upstream->router, false);
 }
 
@@ -382,5 +399,6 @@ static void per_try_idle_timer_fired(struct kb_timer *timer)
         KB_CONTAINER_OF(timer, struct kb_upstream_request, per_try_idle_timer);
 
     KB_ASSERT(upstream->kb_magic == (uint32_t)KB_MAGIC_kb_upstream_request);
+    present(upstream);
     kb_router_on_per_try_timeout(upstream->router, true);
 }

@@ -214,9 +214,11 @@ static void sinks_check(const Envoy__Config__Bootstrap__V3__Bootstrap *message,
     for (size_t i = 0; i < message->n_stats_sinks; i++) {
         const Envoy__Config__Metrics__V3__StatsSink *sink = message->stats_sinks[i];
 
-        if (sink->config_type_case == ENVOY__CONFIG__METRICS__V3__STATS_SINK__CONFIG_TYPE__NOT_SET) {
+        if (sink->config_type_case ==
+            ENVOY__CONFIG__METRICS__V3__STATS_SINK__CONFIG_TYPE__NOT_SET) {
             kb_diag_push_index(diag, "stats_sinks", i);
-            kb_diag_error(diag, "Didn't find a registered implementation for '%s' with type URL: ''",
+            kb_diag_error(diag,
+                          "Didn't find a registered implementation for '%s' with type URL: ''",
                           sink->name);
             kb_diag_pop(diag);
         }
