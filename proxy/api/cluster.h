@@ -112,6 +112,9 @@ struct kb_cluster {
         uint32_t keepalive_jitter_percent;
         uint64_t keepalive_interval_ms; /* 0: no PINGs */
         uint64_t keepalive_timeout_ms;
+        uint64_t keepalive_idle_ms; /* PING before a request when nothing came for so long; 0: no */
+        uint32_t max_response_headers_bytes; /* 60 KiB */
+        bool override_stream_error;
     } http2;
     bool auto_host_rewrite_capable; /* strict or logical DNS: hosts have names */
     bool auto_sni;                  /* the request's host is the server name of TLS */

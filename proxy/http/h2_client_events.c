@@ -126,10 +126,12 @@ static int on_header(nghttp2_session *nghttp2, const nghttp2_frame *frame, const
     }
     stream->header_bytes += name_len + value_len;
     stream->header_count++;
-    if (stream->header_bytes > session->settings.max_header_bytes ||
-        stream->header_count > session->settings.max_header_count) {
+    if (stream->header_bytes > session->settings.max_header_bytes) {
+        kb_stat_inc(session->stats, KB_STAT_HTTP2_HEADER_LIST_SIZE_TOO_LARGE);
+        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+    }
+    if (stream->header_count > session->settings.max_header_count) {
         kb_stat_inc(session->stats, KB_STAT_HTTP2_HEADER_OVERFLOW);
-        stream->reset_sent = true;
         return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
     }
     if (name_len > 0 && name[0] == ':') {
@@ -161,6 +163,11 @@ static int headers_received(struct kb_h2_session *session, struct kb_h2_stream *
     if (stream->headers_done) {
         stream_end(stream, stream->headers);
         return 0;
+    }
+    if (stream->headers->status < 100) {
+        /* RFC 9110 section 15: no status. */
+        session->error = KB_EPROTOCOL;
+        return NGHTTP2_ERR_CALLBACK_FAILURE;
     }
     if (stream->headers->status < 200) {
         if (++stream->informational > INFORMATIONAL_MAX) {
@@ -216,11 +223,7 @@ static int on_frame_recv(nghttp2_session *nghttp2, const nghttp2_frame *frame, v
         }
         return 0;
     case NGHTTP2_RST_STREAM:
-        stream = stream_of(nghttp2, frame->hd.stream_id);
         kb_stat_inc(session->stats, KB_STAT_HTTP2_RX_RESET);
-        if (stream != NULL) {
-            stream->reset_received = true;
-        }
         return 0;
     case NGHTTP2_GOAWAY:
         session->goaway_received = true;
@@ -263,15 +266,14 @@ static int on_data_chunk(nghttp2_session *nghttp2, uint8_t flags, int32_t id, co
     return 0;
 }
 
-static enum kb_reset_reason reason_of(const struct kb_h2_stream *stream, uint32_t error_code)
+/* Envoy takes a reset for the peer's own, also where it was nghttp2 that found fault with the
+ * stream.
+ */
+static enum kb_reset_reason reason_of(uint32_t error_code)
 {
-    if (error_code == NGHTTP2_PROTOCOL_ERROR) {
-        return KB_RESET_PROTOCOL_ERROR;
-    }
-    if (stream->reset_sent && !stream->reset_received) {
-        return KB_RESET_LOCAL_RESET;
-    }
     switch (error_code) {
+    case NGHTTP2_PROTOCOL_ERROR:
+        return KB_RESET_PROTOCOL_ERROR;
     case NGHTTP2_REFUSED_STREAM:
         return KB_RESET_REMOTE_REFUSED_STREAM_RESET;
     case NGHTTP2_CONNECT_ERROR:
@@ -295,26 +297,30 @@ static int on_stream_close(nghttp2_session *nghttp2, int32_t id, uint32_t error_
         return NGHTTP2_ERR_CALLBACK_FAILURE;
     }
     nghttp2_session_set_stream_user_data(nghttp2, id, NULL);
-    kb_h2_stream_gone(stream, reason_of(stream, error_code));
+    kb_h2_stream_gone(stream, reason_of(error_code));
     if (session->callbacks->on_stream_gone != NULL) {
         session->callbacks->on_stream_gone(session->owner);
     }
     return 0;
 }
 
-/* A faulty stream alone is reset by nghttp2; a faulty message closes the connection, as in Envoy.
- */
+/* What breaks the protocol closes the connection, as in Envoy; where the options say so, a faulty
+ * message costs its stream alone. */
 static int on_invalid_frame(nghttp2_session *nghttp2, const nghttp2_frame *frame, int code,
                             void *user_data)
 {
     struct kb_h2_session *session = session_of(user_data);
 
+    (void)nghttp2;
+    if (code == NGHTTP2_ERR_REFUSED_STREAM) {
+        kb_stat_inc(session->stats, KB_STAT_HTTP2_STREAM_REFUSED_ERRORS);
+        return 0;
+    }
     if (code == NGHTTP2_ERR_HTTP_HEADER || code == NGHTTP2_ERR_HTTP_MESSAGING) {
         kb_stat_inc(session->stats, KB_STAT_HTTP2_RX_MESSAGING_ERROR);
-    } else if ((code == NGHTTP2_ERR_FLOW_CONTROL || code == NGHTTP2_ERR_PROTO ||
-                code == NGHTTP2_ERR_STREAM_CLOSED) &&
-               stream_of(nghttp2, frame->hd.stream_id) != NULL) {
-        return 0;
+        if (session->settings.override_stream_error) {
+            return 0;
+        }
     }
     KB_LOG(HTTP2, DEBUG, "invalid frame: %s on stream %d", nghttp2_strerror(code),
            frame->hd.stream_id);
@@ -341,29 +347,21 @@ static void meter_sent(struct kb_h2_session *session, nghttp2_session *nghttp2,
     }
 }
 
-static void reset_sent(struct kb_h2_session *session, nghttp2_session *nghttp2, int32_t id)
-{
-    struct kb_h2_stream *stream = stream_of(nghttp2, id);
-
-    kb_stat_inc(session->stats, KB_STAT_HTTP2_TX_RESET);
-    if (stream != NULL) {
-        stream->reset_sent = true;
-    }
-}
-
 static int on_frame_send(nghttp2_session *nghttp2, const nghttp2_frame *frame, void *user_data)
 {
     struct kb_h2_session *session = session_of(user_data);
 
     switch (frame->hd.type) {
     case NGHTTP2_GOAWAY:
-        kb_stat_inc(session->stats, KB_STAT_HTTP2_GOAWAY_SENT);
         if (frame->goaway.error_code != NGHTTP2_NO_ERROR) {
             session->error = KB_EPROTOCOL;
         }
+        if (frame->goaway.error_code == NGHTTP2_NO_ERROR || !session->settings.requests) {
+            kb_stat_inc(session->stats, KB_STAT_HTTP2_GOAWAY_SENT);
+        }
         break;
     case NGHTTP2_RST_STREAM:
-        reset_sent(session, nghttp2, frame->hd.stream_id);
+        kb_stat_inc(session->stats, KB_STAT_HTTP2_TX_RESET);
         break;
     case NGHTTP2_DATA:
     case NGHTTP2_HEADERS:

@@ -59,7 +59,6 @@ struct kb_h2_stream {
     bool ended;        /* on_end was called */
     bool end_received; /* the response is whole */
     bool reset_sent;
-    bool reset_received;
     bool above_high;
     bool released;
 };

@@ -24,8 +24,9 @@ struct kb_h2_settings {
     uint32_t max_header_bytes;        /* of a response's headers, and of its trailers: 60 KiB */
     uint32_t max_header_count;        /* 100 */
     uint32_t stream_out_bytes;        /* high watermark of what a stream keeps to send: 256 KiB */
-    bool authority_first; /* pseudo headers as Envoy has them of a HTTP/1 client: :authority, :path,
-                             :method, :scheme; else :method, :path, :authority, :scheme */
+    bool override_stream_error; /* a faulty message costs its stream alone, not the connection */
+    bool requests; /* of clients: pseudo headers stand as Envoy has them of HTTP/1, :authority
+                      first, and goaway_sent does not count errors */
     uint32_t max_outbound_acks; /* acknowledgements that may wait to be sent: 1000 */
     struct kb_h2_guard_limits guard;
 };

@@ -67,7 +67,7 @@ static int32_t request_submit(struct kb_h2_session *session, struct kb_h2_stream
     nghttp2_data_provider provider = {.source = {.ptr = stream},
                                       .read_callback = kb_h2_client_data_wanted};
 
-    kb_h2_fields_request(&fields, headers, session->settings.authority_first);
+    kb_h2_fields_request(&fields, headers, session->settings.requests);
     return nghttp2_submit_request(session->nghttp2, NULL, fields.items, fields.count,
                                   end_stream ? NULL : &provider, stream);
 }

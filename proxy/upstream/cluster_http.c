@@ -10,6 +10,7 @@
 
 #define IDLE_TIMEOUT_DEFAULT_MS        3600000
 #define RESPONSE_HEADERS_DEFAULT_KB    80
+#define RESPONSE_HEADERS_HTTP2_KB      60
 #define RESPONSE_HEADERS_DEFAULT_COUNT 100
 #define KEEPALIVE_JITTER_PERCENT       15
 
@@ -62,6 +63,7 @@ static void common_read(const Envoy__Config__Core__V3__HttpProtocolOptions *mess
     if (message->max_response_headers_kb != NULL) {
         cluster->max_response_headers_bytes =
             KB_MIN(message->max_response_headers_kb->value, 8192) * 1024;
+        cluster->http2.max_response_headers_bytes = cluster->max_response_headers_bytes;
     }
     if (message->max_requests_per_connection != NULL) {
         cluster->max_requests_per_connection = message->max_requests_per_connection->value;
@@ -85,6 +87,10 @@ static void http2_read(const Envoy__Config__Core__V3__Http2ProtocolOptions *mess
     cluster->http2.max_concurrent_streams = u32_of(message->max_concurrent_streams);
     cluster->http2.stream_window_bytes = u32_of(message->initial_stream_window_size);
     cluster->http2.connection_window_bytes = u32_of(message->initial_connection_window_size);
+    cluster->http2.override_stream_error =
+        message->override_stream_error_on_invalid_http_message != NULL
+            ? message->override_stream_error_on_invalid_http_message->value != 0
+            : message->stream_error_on_invalid_http_messaging != 0;
     if (keepalive == NULL) {
         return;
     }
@@ -93,6 +99,8 @@ static void http2_read(const Envoy__Config__Core__V3__Http2ProtocolOptions *mess
         kb_config_duration_ms(keepalive->interval, "interval", 0, diag);
     cluster->http2.keepalive_timeout_ms =
         kb_config_duration_ms(keepalive->timeout, "timeout", 0, diag);
+    cluster->http2.keepalive_idle_ms = kb_config_duration_ms(keepalive->connection_idle_interval,
+                                                             "connection_idle_interval", 0, diag);
     cluster->http2.keepalive_jitter_percent = keepalive->interval_jitter != NULL
                                                   ? (uint32_t)keepalive->interval_jitter->value
                                                   : KEEPALIVE_JITTER_PERCENT;
@@ -250,6 +258,7 @@ void kb_cluster_http_read(const Envoy__Config__Cluster__V3__Cluster *message,
     cluster->idle_timeout_ms = IDLE_TIMEOUT_DEFAULT_MS;
     cluster->max_response_headers_bytes = RESPONSE_HEADERS_DEFAULT_KB * 1024;
     cluster->max_response_headers_count = RESPONSE_HEADERS_DEFAULT_COUNT;
+    cluster->http2.max_response_headers_bytes = RESPONSE_HEADERS_HTTP2_KB * 1024;
     if (message->max_requests_per_connection != NULL) {
         cluster->max_requests_per_connection = message->max_requests_per_connection->value;
         if (options != NULL && options->common_http_protocol_options != NULL &&

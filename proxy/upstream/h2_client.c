@@ -23,7 +23,6 @@ struct h2_client {
     uint32_t gone;         /* streams that left the session, and the pool does not know yet */
     uint32_t stream_limit; /* as the options say */
     bool ping_waits;
-    bool inside; /* the session is at work */
 };
 
 /* One request; in its arena. */
@@ -41,6 +40,7 @@ struct h2_request {
     size_t unconsumed;        /* what came while reading was disabled */
     unsigned read_disables;
     bool above_high;
+    bool sent; /* all of the request was given to the stream */
     bool over;
 };
 KB_OBJ_MAGIC(h2_request, 0x48325251);
@@ -117,9 +117,7 @@ static int pull(struct h2_client *client)
     struct kb_conn *conn = client->base.conn;
     int rc;
 
-    client->inside = true;
     rc = kb_h2_session_send(client->session, &conn->out, client->out_limit);
-    client->inside = false;
     if (conn->out.len > 0) {
         kb_conn_written(conn);
     }
@@ -158,10 +156,11 @@ static void client_init(struct kb_pool_client *base, const struct kb_h1_settings
         .max_concurrent_streams = cluster->http2.max_concurrent_streams,
         .stream_window_bytes = cluster->http2.stream_window_bytes,
         .connection_window_bytes = cluster->http2.connection_window_bytes,
-        .max_header_bytes = h1->max_head_bytes,
+        .max_header_bytes = cluster->http2.max_response_headers_bytes,
         .max_header_count = h1->max_headers_count,
         .stream_out_bytes = limit,
-        .authority_first = true,
+        .override_stream_error = cluster->http2.override_stream_error,
+        .requests = true,
     };
 
     client->out_limit = limit > 0 ? limit : OUT_BYTES_DEFAULT;
@@ -268,12 +267,23 @@ static void request_over(struct h2_request *request)
     wake(client);
 }
 
+/* The answer is whole. One that came before the end of its request ends that as well. */
+static void response_over(struct h2_request *request)
+{
+    if (!request->sent) {
+        kb_stat_inc(kb_conn_pool_stats(&request->client->base),
+                    KB_STAT_CLUSTER_UPSTREAM_RQ_TX_RESET);
+    }
+    request_over(request);
+}
+
 static void encode_headers(struct kb_request_encoder *encoder, const struct kb_header_map *headers,
                            bool end_stream)
 {
     struct h2_request *request = request_of(encoder);
     struct h2_client *client = request->client;
 
+    request->sent = end_stream;
     request->stream = kb_h2_stream_open(client->session, headers, end_stream, &stream_callbacks,
                                         request, request->arena);
     if (KB_UNLIKELY(request->stream == NULL)) {
@@ -301,6 +311,7 @@ static void encode_data(struct kb_request_encoder *encoder, struct kb_buf *data,
         kb_buf_consume(data, data->len);
         return;
     }
+    request->sent = end_stream;
     kb_h2_stream_send(request->stream, data, end_stream);
     wake(request->client);
     above_high_check(request);
@@ -312,6 +323,7 @@ static void encode_trailers(struct kb_request_encoder *encoder,
     struct h2_request *request = request_of(encoder);
 
     if (request->stream != NULL) {
+        request->sent = true;
         kb_h2_stream_send_trailers(request->stream, trailers);
         wake(request->client);
     }
@@ -390,7 +402,7 @@ static void on_headers(void *owner, struct kb_header_map *headers, bool end_stre
     struct h2_request *request = KB_CAST(owner, h2_request);
 
     if (end_stream) {
-        request_over(request);
+        response_over(request);
     }
     request->decoder->on_headers(request->owner, headers, end_stream);
 }
@@ -422,7 +434,7 @@ static void body_pass(struct h2_request *request, bool end_stream)
     kb_buf_init(&body, kb_conn_pool_slices(&request->client->base), 0);
     kb_buf_move(&body, &request->body);
     if (end_stream) {
-        request_over(request);
+        response_over(request);
     }
     decoder->on_data(request->owner, &body, end_stream);
     kb_buf_dispose(&body);
@@ -445,7 +457,7 @@ static void on_end(void *owner, struct kb_header_map *trailers)
         body_pass(request, true);
         return;
     }
-    request_over(request);
+    response_over(request);
     request->decoder->on_trailers(request->owner, trailers);
 }
 
@@ -551,22 +563,18 @@ static void client_on_data(void *owner, struct kb_buf *in, bool end_stream)
     kb_buf_init(&bytes, kb_conn_pool_slices(&client->base), 0);
     kb_buf_move(&bytes, in);
     client->received_ms = now_ms;
-    client->inside = true;
     for (struct kb_segment *s = bytes.first;
          s != NULL && rc == 0 && client->base.state != KB_POOL_CLIENT_CLOSED; s = s->next) {
         client->receiving = s->slice;
         rc = kb_h2_session_receive(client->session, s->slice->bytes + s->from, s->to - s->from,
                                    now_ms);
     }
-    client->inside = false;
     client->receiving = NULL;
     kb_buf_dispose(&bytes);
     if (client->base.state == KB_POOL_CLIENT_CLOSED) {
         return;
     }
     if (rc != 0) {
-        /* A GOAWAY, if nghttp2 has one; the error stays. */
-        (void)pull(client);
         session_failed(client, rc);
         return;
     }
