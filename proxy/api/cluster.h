@@ -24,6 +24,7 @@ enum kb_pool_kind {
 enum kb_cluster_http {
     KB_CLUSTER_HTTP1,
     KB_CLUSTER_HTTP2,
+    KB_CLUSTER_HTTP_ALPN,       /* what the host chooses when connecting */
     KB_CLUSTER_HTTP_DOWNSTREAM, /* the client's; HTTP/1 when it has not HTTP/2 */
 };
 
@@ -114,6 +115,9 @@ struct kb_cluster {
         uint64_t keepalive_timeout_ms;
         uint64_t keepalive_idle_ms; /* PING before a request when nothing came for so long; 0: no */
         uint32_t max_response_headers_bytes; /* 60 KiB */
+        uint32_t max_outbound_control_frames;
+        uint32_t max_empty_frames, max_priority_frames, max_window_updates;
+        bool allow_connect;
         bool override_stream_error;
     } http2;
     bool auto_host_rewrite_capable; /* strict or logical DNS: hosts have names */
@@ -122,6 +126,24 @@ struct kb_cluster {
     bool added_via_api;
 };
 KB_OBJ_MAGIC(kb_cluster, 0x434c5553);
+
+/* Whether requests of a client that speaks `downstream` go to the cluster's hosts over HTTP/2, or
+ * may.
+ */
+KB_INLINE bool kb_cluster_speaks_http2(const struct kb_cluster *cluster,
+                                       enum kb_protocol downstream)
+{
+    switch (cluster->http_protocol) {
+    case KB_CLUSTER_HTTP2:
+    case KB_CLUSTER_HTTP_ALPN:
+        return true;
+    case KB_CLUSTER_HTTP_DOWNSTREAM:
+        return downstream == KB_PROTOCOL_HTTP2;
+    case KB_CLUSTER_HTTP1:
+    default:
+        return false;
+    }
+}
 
 /* Where connections to `to` come from: the first address of its family, or the first of all; NULL:
  * anywhere. */

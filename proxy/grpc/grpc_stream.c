@@ -308,7 +308,7 @@ static void start_deferred(struct kb_deferred *deferred)
         return;
     }
     kb_cluster_local_ref(stream->cluster);
-    if (!stream->cluster->cluster->http2.enabled) {
+    if (!kb_cluster_speaks_http2(stream->cluster->cluster, KB_PROTOCOL_NONE)) {
         close_told(stream, KB_GRPC_UNAVAILABLE,
                    KB_STR("the cluster has no http2_protocol_options, which gRPC needs"));
         return;

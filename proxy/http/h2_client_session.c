@@ -30,7 +30,9 @@ static void settings_default(struct kb_h2_settings *settings)
     DEFAULT(stream_out_bytes, 256 * 1024)
     DEFAULT(max_outbound_acks, 1000)
 #undef DEFAULT
-    kb_h2_guard_limits_fill(&settings->guard);
+    if (!settings->guard_filled) {
+        kb_h2_guard_limits_fill(&settings->guard);
+    }
 }
 
 static nghttp2_session *nghttp2_create(struct kb_h2_session *session)
@@ -59,7 +61,7 @@ static void preface_submit(struct kb_h2_session *session)
     const nghttp2_settings_entry entries[] = {
         {NGHTTP2_SETTINGS_ENABLE_PUSH, 0},
         {NGHTTP2_SETTINGS_HEADER_TABLE_SIZE, session->settings.hpack_table_bytes},
-        {NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL, 0},
+        {NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL, session->settings.allow_connect},
         {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, session->settings.max_concurrent_streams},
         {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, session->settings.stream_window_bytes},
     };

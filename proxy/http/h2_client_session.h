@@ -28,6 +28,8 @@ struct kb_h2_settings {
     bool requests; /* of clients: pseudo headers stand as Envoy has them of HTTP/1, :authority
                       first, and goaway_sent does not count errors */
     uint32_t max_outbound_acks; /* acknowledgements that may wait to be sent: 1000 */
+    bool allow_connect;         /* our SETTINGS say so, as Envoy's */
+    bool guard_filled;          /* zeros in `guard` mean zero */
     struct kb_h2_guard_limits guard;
 };
 

@@ -397,6 +397,11 @@ router_decode_headers(void *filter, struct kb_header_map *headers, bool end_stre
     if (KB_UNLIKELY(router->route->upgrades != NULL) && connect_ends_here(router)) {
         router->pool_kind = KB_POOL_TCP;
     }
+    if (KB_UNLIKELY(router->info->protocol == KB_PROTOCOL_HTTP2) &&
+        router->pool_kind == KB_POOL_HTTP &&
+        router->cluster->cluster->http_protocol == KB_CLUSTER_HTTP_DOWNSTREAM) {
+        router->pool_kind = KB_POOL_HTTP2;
+    }
     router->redirect_enabled =
         router->route->policies != NULL && router->route->policies->internal_redirect != NULL;
     kb_router_expected_timeout_set(router);

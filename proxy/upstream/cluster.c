@@ -211,6 +211,7 @@ int kb_cluster_impl_create(const Envoy__Config__Cluster__V3__Cluster *message,
               diag);
     keepalive_read(message->upstream_connection_options, &cluster->api);
     transport_socket_read(message, &cluster->api, prefix, factory, diag);
+    kb_cluster_http_check(&cluster->api, diag);
     policy_read(message, &cluster->policy);
     kb_outlier_config_read(message->outlier_detection, cluster, diag);
     kb_cluster_lb_read(message, cluster, provided, factory, diag);

@@ -61,6 +61,8 @@ void kb_cluster_impl_free(struct kb_cluster_impl *cluster);
  * fields. */
 void kb_cluster_http_read(const Envoy__Config__Cluster__V3__Cluster *message,
                           struct kb_cluster *cluster, struct kb_arena *arena, struct kb_diag *diag);
+/* What can be known only when the transport sockets are: auto_config needs ALPN. Main thread. */
+void kb_cluster_http_check(const struct kb_cluster *cluster, struct kb_diag *diag);
 /* Finds the load balancer and its configuration; `provided` as above. */
 void kb_cluster_lb_read(const Envoy__Config__Cluster__V3__Cluster *message,
                         struct kb_cluster_impl *cluster, const struct kb_lb_ops *provided,

@@ -4,6 +4,7 @@
 #include "envoy/extensions/upstreams/http/v3/http_protocol_options.pb-c.h"
 
 #include "proto/any.h"
+#include "proxy/http/h2_options.h"
 #include "proxy/http/header_key_format.h"
 #include "proxy/upstream/cluster.h"
 #include "proxy/upstream/config_read.h"
@@ -71,26 +72,26 @@ static void common_read(const Envoy__Config__Core__V3__HttpProtocolOptions *mess
     kb_diag_pop(diag);
 }
 
-static uint32_t u32_of(const Google__Protobuf__UInt32Value *wrapper)
-{
-    return wrapper != NULL ? wrapper->value : 0;
-}
-
+/* `message` may be NULL: defaults. */
 static void http2_read(const Envoy__Config__Core__V3__Http2ProtocolOptions *message,
                        struct kb_cluster *cluster, struct kb_diag *diag)
 {
-    const Envoy__Config__Core__V3__KeepaliveSettings *keepalive = message->connection_keepalive;
+    const Envoy__Config__Core__V3__KeepaliveSettings *keepalive;
+    struct kb_h2_options options;
 
+    kb_h2_options_read(&options, message);
     cluster->http2.enabled = true;
-    cluster->http_protocol = KB_CLUSTER_HTTP2;
-    cluster->http2.hpack_table_bytes = u32_of(message->hpack_table_size);
-    cluster->http2.max_concurrent_streams = u32_of(message->max_concurrent_streams);
-    cluster->http2.stream_window_bytes = u32_of(message->initial_stream_window_size);
-    cluster->http2.connection_window_bytes = u32_of(message->initial_connection_window_size);
-    cluster->http2.override_stream_error =
-        message->override_stream_error_on_invalid_http_message != NULL
-            ? message->override_stream_error_on_invalid_http_message->value != 0
-            : message->stream_error_on_invalid_http_messaging != 0;
+    cluster->http2.hpack_table_bytes = options.hpack_table_bytes;
+    cluster->http2.max_concurrent_streams = options.max_concurrent_streams;
+    cluster->http2.stream_window_bytes = options.stream_window_bytes;
+    cluster->http2.connection_window_bytes = options.connection_window_bytes;
+    cluster->http2.max_outbound_control_frames = options.max_outbound_control_frames;
+    cluster->http2.max_empty_frames = options.guard.empty_frames;
+    cluster->http2.max_priority_frames = options.guard.priority_per_stream;
+    cluster->http2.max_window_updates = options.guard.window_updates_per_data;
+    cluster->http2.allow_connect = options.allow_connect;
+    cluster->http2.override_stream_error = options.stream_error_on_invalid_message;
+    keepalive = message != NULL ? message->connection_keepalive : NULL;
     if (keepalive == NULL) {
         return;
     }
@@ -129,6 +130,7 @@ static void explicit_read(
     case EXPLICIT(HTTP2_PROTOCOL_OPTIONS):
         kb_diag_push(diag, "http2_protocol_options");
         http2_read(config->http2_protocol_options, cluster, diag);
+        cluster->http_protocol = KB_CLUSTER_HTTP2;
         kb_diag_pop(diag);
         break;
     case EXPLICIT(HTTP3_PROTOCOL_OPTIONS):
@@ -176,15 +178,18 @@ static void options_read(const HttpOptions *options, struct kb_cluster *cluster,
         explicit_read(options->explicit_http_config, cluster, arena, diag);
         break;
     case OPTIONS(USE_DOWNSTREAM_PROTOCOL_CONFIG):
-        /* Downstream speaks HTTP/1 only, so the other protocols' options are never used. */
+        cluster->http_protocol = KB_CLUSTER_HTTP_DOWNSTREAM;
+        kb_diag_push(diag, "use_downstream_protocol_config");
         http1_read(options->use_downstream_protocol_config->http_protocol_options, cluster, arena,
                    diag);
+        http2_read(options->use_downstream_protocol_config->http2_protocol_options, cluster, diag);
+        kb_diag_pop(diag);
         break;
     case OPTIONS(AUTO_CONFIG):
+        cluster->http_protocol = KB_CLUSTER_HTTP_ALPN;
         kb_diag_push(diag, "auto_config");
-        kb_diag_error(diag,
-                      "ALPN configured for cluster %.*s which has a non-ALPN transport socket",
-                      KB_STR_ARG(cluster->name));
+        http1_read(options->auto_config->http_protocol_options, cluster, arena, diag);
+        http2_read(options->auto_config->http2_protocol_options, cluster, diag);
         kb_diag_pop(diag);
         break;
     case OPTIONS(_NOT_SET):
@@ -205,6 +210,12 @@ static void deprecated_read(const Envoy__Config__Cluster__V3__Cluster *message,
 
     common_read(message->common_http_protocol_options, cluster, diag);
     upstream_options_read(message->upstream_http_protocol_options, cluster, diag);
+    if (downstream) {
+        cluster->http_protocol = KB_CLUSTER_HTTP_DOWNSTREAM;
+        kb_diag_push(diag, "http2_protocol_options");
+        http2_read(message->http2_protocol_options, cluster, diag);
+        kb_diag_pop(diag);
+    }
     if (message->http2_protocol_options != NULL && message->http_protocol_options != NULL &&
         !downstream) {
         kb_diag_error(
@@ -213,6 +224,7 @@ static void deprecated_read(const Envoy__Config__Cluster__V3__Cluster *message,
     } else if (message->http2_protocol_options != NULL && !downstream) {
         kb_diag_push(diag, "http2_protocol_options");
         http2_read(message->http2_protocol_options, cluster, diag);
+        cluster->http_protocol = KB_CLUSTER_HTTP2;
         kb_diag_pop(diag);
     }
     kb_diag_push(diag, "http_protocol_options");
@@ -279,4 +291,23 @@ void kb_cluster_http_read(const Envoy__Config__Cluster__V3__Cluster *message,
     options_read(options, cluster, arena, diag);
     kb_diag_pop(diag);
     kb_diag_pop(diag);
+}
+
+static bool offers_protocols(const struct kb_transport_socket_factory *factory)
+{
+    return factory->ops != NULL && factory->ops->alpn != NULL;
+}
+
+void kb_cluster_http_check(const struct kb_cluster *cluster, struct kb_diag *diag)
+{
+    bool able = offers_protocols(&cluster->transport_socket);
+
+    for (uint32_t i = 0; i < cluster->socket_match_count; i++) {
+        able = able && offers_protocols(&cluster->socket_matches[i].socket);
+    }
+    if (cluster->http_protocol == KB_CLUSTER_HTTP_ALPN && !able) {
+        kb_diag_error(diag,
+                      "ALPN configured for cluster %.*s which has a non-ALPN transport socket",
+                      KB_STR_ARG(cluster->name));
+    }
 }

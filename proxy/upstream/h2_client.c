@@ -3,34 +3,22 @@
  * Http2::ActiveClient and CodecClient). A request's state lives in the request's arena, that of its
  * stream in the session. Nothing is closed from within nghttp2: such work waits until it returns.
  */
+#include "proxy/upstream/h2_client.h"
+
 #include "base/log.h"
-#include "proxy/http/h2_client_session.h"
-#include "proxy/upstream/pool_client.h"
 
-#define OUT_BYTES_DEFAULT  (1024u * 1024)
-#define CONCURRENT_STREAMS 1024
-#define H2_INTERNAL_ERROR  2 /* RFC 9113 section 7 */
-
-struct h2_client {
-    struct kb_pool_client base;
-    struct kb_h2_session *session;
-    struct kb_deferred work;    /* sends, and does what callbacks of the session left to do */
-    struct kb_timer ping_timer; /* the next PING, or the end of waiting for its answer */
-    struct kb_slice *receiving; /* holds the bytes that the session reads */
-    struct kb_list refused;     /* requests that could not be sent */
-    size_t out_limit;
-    uint64_t received_ms;  /* when something came last */
-    uint32_t gone;         /* streams that left the session, and the pool does not know yet */
-    uint32_t stream_limit; /* as the options say */
-    bool ping_waits;
-};
+#define OUT_BYTES_DEFAULT        (1024u * 1024)
+#define CONTROL_FRAMES_IN_PERIOD 1000
+#define CONTINUATIONS            64
+#define CONCURRENT_STREAMS       1024
+#define H2_INTERNAL_ERROR        2 /* RFC 9113 section 7 */
 
 /* One request; in its arena. */
 struct h2_request {
     KB_OBJ;
     struct kb_request_encoder encoder;
     struct kb_list link; /* in `refused` */
-    struct h2_client *client;
+    struct kb_h2_client *client;
     struct kb_h2_stream *stream; /* NULL: not sent yet, or over */
     const struct kb_response_decoder_ops *decoder;
     void *owner;
@@ -50,9 +38,9 @@ static const struct kb_h2_stream_callbacks stream_callbacks;
 static const struct kb_h2_session_callbacks session_callbacks;
 static void on_reset(void *owner, enum kb_reset_reason reason);
 
-static struct h2_client *client_of(void *owner)
+static struct kb_h2_client *client_of(void *owner)
 {
-    return KB_CONTAINER_OF(KB_CAST(owner, kb_pool_client), struct h2_client, base);
+    return KB_CONTAINER_OF(KB_CAST(owner, kb_pool_client), struct kb_h2_client, base);
 }
 
 static struct h2_request *request_of(struct kb_request_encoder *encoder)
@@ -60,12 +48,12 @@ static struct h2_request *request_of(struct kb_request_encoder *encoder)
     return KB_CAST(KB_CONTAINER_OF(encoder, struct h2_request, encoder), h2_request);
 }
 
-static struct kb_loop *loop_of(struct h2_client *client)
+static struct kb_loop *loop_of(struct kb_h2_client *client)
 {
     return &kb_conn_pool_worker(&client->base)->loop;
 }
 
-static struct kb_stat_block *http2_stats(struct h2_client *client)
+static struct kb_stat_block *http2_stats(struct kb_h2_client *client)
 {
     return kb_stat_group_block(kb_conn_pool_cluster(&client->base)->http2_stats,
                                kb_conn_pool_worker(&client->base)->index);
@@ -73,13 +61,13 @@ static struct kb_stat_block *http2_stats(struct h2_client *client)
 
 /* ---- sending ---- */
 
-static void wake(struct h2_client *client)
+static void wake(struct kb_h2_client *client)
 {
     kb_loop_defer(loop_of(client), &client->work);
 }
 
 /* The peer broke the protocol, or floods us. */
-static void session_failed(struct h2_client *client, int error)
+static void session_failed(struct kb_h2_client *client, int error)
 {
     KB_LOG(POOL, DEBUG, "[C%llu] HTTP/2 with cluster '%.*s' failed: %s",
            (unsigned long long)client->base.conn->info.id,
@@ -90,7 +78,7 @@ static void session_failed(struct h2_client *client, int error)
 }
 
 /* Requests for which the session had no stream: it is on its way out. */
-static void refused_fail(struct h2_client *client)
+static void refused_fail(struct kb_h2_client *client)
 {
     kb_conn_pool_client_drain(&client->base);
     while (!kb_list_empty(&client->refused)) {
@@ -100,7 +88,7 @@ static void refused_fail(struct h2_client *client)
 }
 
 /* Tells the pool what happened within the session. May close the connection. */
-static void settle(struct h2_client *client)
+static void settle(struct kb_h2_client *client)
 {
     if (KB_UNLIKELY(!kb_list_empty(&client->refused))) {
         refused_fail(client);
@@ -112,7 +100,7 @@ static void settle(struct h2_client *client)
 }
 
 /* Bytes of the session to the connection. */
-static int pull(struct h2_client *client)
+static int pull(struct kb_h2_client *client)
 {
     struct kb_conn *conn = client->base.conn;
     int rc;
@@ -126,7 +114,7 @@ static int pull(struct h2_client *client)
 
 static void work_deferred(struct kb_deferred *deferred)
 {
-    struct h2_client *client = KB_CONTAINER_OF(deferred, struct h2_client, work);
+    struct kb_h2_client *client = KB_CONTAINER_OF(deferred, struct kb_h2_client, work);
     int rc;
 
     KB_ASSERT(client->base.kb_magic == (uint32_t)KB_MAGIC_kb_pool_client);
@@ -148,7 +136,7 @@ static void ping_fired(struct kb_timer *timer);
 
 static void client_init(struct kb_pool_client *base, const struct kb_h1_settings *h1)
 {
-    struct h2_client *client = KB_CONTAINER_OF(base, struct h2_client, base);
+    struct kb_h2_client *client = KB_CONTAINER_OF(base, struct kb_h2_client, base);
     const struct kb_cluster *cluster = kb_conn_pool_cluster(base);
     uint32_t limit = cluster->per_connection_buffer_limit_bytes;
     const struct kb_h2_settings settings = {
@@ -161,12 +149,21 @@ static void client_init(struct kb_pool_client *base, const struct kb_h1_settings
         .stream_out_bytes = limit,
         .override_stream_error = cluster->http2.override_stream_error,
         .requests = true,
+        .allow_connect = cluster->http2.allow_connect,
+        .max_outbound_acks = cluster->http2.max_outbound_control_frames,
+        .guard = {.empty_frames = cluster->http2.max_empty_frames,
+                  .priority_per_stream = cluster->http2.max_priority_frames,
+                  .window_updates_per_data = cluster->http2.max_window_updates,
+                  .control_frames_in_period = CONTROL_FRAMES_IN_PERIOD,
+                  .continuations = CONTINUATIONS},
+        .guard_filled = true,
     };
 
     client->out_limit = limit > 0 ? limit : OUT_BYTES_DEFAULT;
     client->stream_limit =
         settings.max_concurrent_streams > 0 ? settings.max_concurrent_streams : CONCURRENT_STREAMS;
     base->stream_limit = client->stream_limit;
+    client->received_ms = kb_loop_now_ms(loop_of(client));
     kb_list_init(&client->refused);
     kb_deferred_init(&client->work, work_deferred);
     kb_timer_init(&client->ping_timer, ping_fired);
@@ -181,7 +178,7 @@ static void client_count(struct kb_pool_client *base)
 
 static void client_dispose(struct kb_pool_client *base)
 {
-    struct h2_client *client = KB_CONTAINER_OF(base, struct h2_client, base);
+    struct kb_h2_client *client = KB_CONTAINER_OF(base, struct kb_h2_client, base);
 
     kb_deferred_cancel(&client->work);
     kb_h2_session_destroy(client->session, KB_RESET_CONNECTION_TERMINATION);
@@ -191,7 +188,7 @@ static void client_dispose(struct kb_pool_client *base)
 
 /* Envoy's connection_keepalive: a PING each interval, and the connection goes when its answer stays
  * out for the timeout. */
-static void ping_arm(struct h2_client *client)
+static void ping_arm(struct kb_h2_client *client)
 {
     const struct kb_cluster *cluster = kb_conn_pool_cluster(&client->base);
     uint64_t interval = cluster->http2.keepalive_interval_ms;
@@ -208,7 +205,7 @@ static void ping_arm(struct h2_client *client)
     kb_loop_timer_arm(loop_of(client), &client->ping_timer, interval);
 }
 
-static void ping_send(struct h2_client *client)
+static void ping_send(struct kb_h2_client *client)
 {
     client->ping_waits = true;
     kb_h2_session_ping(client->session);
@@ -219,7 +216,7 @@ static void ping_send(struct h2_client *client)
 
 static void ping_fired(struct kb_timer *timer)
 {
-    struct h2_client *client = KB_CONTAINER_OF(timer, struct h2_client, ping_timer);
+    struct kb_h2_client *client = KB_CONTAINER_OF(timer, struct kb_h2_client, ping_timer);
 
     KB_ASSERT(client->base.kb_magic == (uint32_t)KB_MAGIC_kb_pool_client);
     if (client->ping_waits) {
@@ -228,6 +225,17 @@ static void ping_fired(struct kb_timer *timer)
         return;
     }
     ping_send(client);
+}
+
+/* connection_idle_interval: whether the peer is still there is asked ahead of the request. */
+static void idle_ping(struct kb_h2_client *client)
+{
+    uint64_t idle_ms = kb_conn_pool_cluster(&client->base)->http2.keepalive_idle_ms;
+
+    if (KB_UNLIKELY(idle_ms > 0) && !client->ping_waits &&
+        kb_loop_now_ms(loop_of(client)) - client->received_ms > idle_ms) {
+        ping_send(client);
+    }
 }
 
 /* ---- request ---- */
@@ -240,7 +248,7 @@ static struct kb_request_encoder *stream_create(struct kb_pool_client *base, str
 
     KB_OBJ_SET(request, h2_request);
     request->encoder.ops = &encoder_ops;
-    request->client = KB_CONTAINER_OF(base, struct h2_client, base);
+    request->client = KB_CONTAINER_OF(base, struct kb_h2_client, base);
     request->decoder = decoder;
     request->owner = owner;
     request->arena = arena;
@@ -251,7 +259,7 @@ static struct kb_request_encoder *stream_create(struct kb_pool_client *base, str
 /* Nothing more is told to its owner, or wanted by it. A stream that is not whole is reset. */
 static void request_over(struct h2_request *request)
 {
-    struct h2_client *client = request->client;
+    struct kb_h2_client *client = request->client;
 
     request->over = true;
     kb_list_unlink(&request->link);
@@ -281,8 +289,9 @@ static void encode_headers(struct kb_request_encoder *encoder, const struct kb_h
                            bool end_stream)
 {
     struct h2_request *request = request_of(encoder);
-    struct h2_client *client = request->client;
+    struct kb_h2_client *client = request->client;
 
+    idle_ping(client);
     request->sent = end_stream;
     request->stream = kb_h2_stream_open(client->session, headers, end_stream, &stream_callbacks,
                                         request, request->arena);
@@ -462,7 +471,7 @@ static void on_end(void *owner, struct kb_header_map *trailers)
 }
 
 /* As Envoy's MultiplexedActiveClientBase counts them; the router counts resets of the peer. */
-static void reset_count(struct h2_client *client, enum kb_reset_reason reason)
+static void reset_count(struct kb_h2_client *client, enum kb_reset_reason reason)
 {
     struct kb_stat_block *stats = kb_conn_pool_stats(&client->base);
 
@@ -477,7 +486,7 @@ static void reset_count(struct h2_client *client, enum kb_reset_reason reason)
 static void on_reset(void *owner, enum kb_reset_reason reason)
 {
     struct h2_request *request = KB_CAST(owner, h2_request);
-    struct h2_client *client = request->client;
+    struct kb_h2_client *client = request->client;
 
     reset_count(client, reason);
     request_over(request);
@@ -510,7 +519,7 @@ static const struct kb_h2_stream_callbacks stream_callbacks = {
 
 static void on_goaway(void *owner, uint32_t error_code)
 {
-    struct h2_client *client = client_of(owner);
+    struct kb_h2_client *client = client_of(owner);
 
     (void)error_code;
     kb_stat_inc(kb_conn_pool_stats(&client->base), KB_STAT_CLUSTER_UPSTREAM_CX_CLOSE_NOTIFY);
@@ -520,7 +529,7 @@ static void on_goaway(void *owner, uint32_t error_code)
 
 static void on_ping_ack(void *owner)
 {
-    struct h2_client *client = client_of(owner);
+    struct kb_h2_client *client = client_of(owner);
 
     if (client->ping_waits) {
         ping_arm(client);
@@ -529,14 +538,14 @@ static void on_ping_ack(void *owner)
 
 static void on_settings(void *owner, uint32_t max_concurrent_streams)
 {
-    struct h2_client *client = client_of(owner);
+    struct kb_h2_client *client = client_of(owner);
 
     kb_conn_pool_stream_limit(&client->base, KB_MIN(max_concurrent_streams, client->stream_limit));
 }
 
 static void on_stream_gone(void *owner)
 {
-    struct h2_client *client = client_of(owner);
+    struct kb_h2_client *client = client_of(owner);
 
     client->gone++;
     wake(client);
@@ -553,7 +562,7 @@ static const struct kb_h2_session_callbacks session_callbacks = {
 
 static void client_on_data(void *owner, struct kb_buf *in, bool end_stream)
 {
-    struct h2_client *client = client_of(owner);
+    struct kb_h2_client *client = client_of(owner);
     uint64_t now_ms = kb_loop_now_ms(loop_of(client));
     struct kb_buf bytes;
     int rc = 0;
@@ -584,7 +593,7 @@ static void client_on_data(void *owner, struct kb_buf *in, bool end_stream)
 
 static void client_on_event(void *owner, enum kb_conn_event event)
 {
-    struct h2_client *client = client_of(owner);
+    struct kb_h2_client *client = client_of(owner);
 
     if (event == KB_CONN_CONNECTED) {
         kb_conn_pool_connected(&client->base);
@@ -600,7 +609,7 @@ static void client_on_event(void *owner, enum kb_conn_event event)
 
 static void client_on_sent(void *owner, size_t n)
 {
-    struct h2_client *client = client_of(owner);
+    struct kb_h2_client *client = client_of(owner);
 
     (void)n;
     if (client->base.conn->out.len <= client->out_limit / 2 &&
@@ -618,7 +627,7 @@ static const struct kb_conn_callbacks conn_callbacks = {
 static const struct kb_str alpn = {"h2", 2};
 
 const struct kb_pool_client_ops kb_h2_client_ops = {
-    .size = sizeof(struct h2_client),
+    .size = sizeof(struct kb_h2_client),
     .conn_callbacks = &conn_callbacks,
     .init = client_init,
     .count = client_count,

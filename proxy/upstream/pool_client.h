@@ -69,9 +69,10 @@ struct kb_pool_client_ops {
     size_t alpn_count;
 };
 
-extern const struct kb_pool_client_ops kb_h2_client_ops;  /* h2_client.c */
-extern const struct kb_pool_client_ops kb_h1_client_ops;  /* h1_client.c */
-extern const struct kb_pool_client_ops kb_tcp_client_ops; /* tcp_client.c */
+extern const struct kb_pool_client_ops kb_alpn_client_ops; /* alpn_client.c */
+extern const struct kb_pool_client_ops kb_h2_client_ops;   /* h2_client.c */
+extern const struct kb_pool_client_ops kb_h1_client_ops;   /* h1_client.c */
+extern const struct kb_pool_client_ops kb_tcp_client_ops;  /* tcp_client.c */
 
 /* ---- conn_pool.c ---- */
 
@@ -93,6 +94,7 @@ struct kb_stat_block *kb_conn_pool_stats(struct kb_pool_client *client);
 const struct kb_cluster *kb_conn_pool_cluster(const struct kb_pool_client *client);
 struct kb_slice_source *kb_conn_pool_slices(struct kb_pool_client *client);
 struct kb_worker *kb_conn_pool_worker(struct kb_pool_client *client);
+const struct kb_h1_settings *kb_conn_pool_h1_settings(const struct kb_pool_client *client);
 
 /* ---- shared by the kinds of clients: pool_client.c ---- */
 

@@ -110,7 +110,9 @@ static enum kb_filter_headers_status decode_headers(void *arg, struct kb_header_
     if (cluster == NULL || cluster->istio.keeps_alpn) {
         return KB_FILTER_HEADERS_CONTINUE;
     }
-    options = &filter->config->options[cluster->http2.enabled ? UPSTREAM_HTTP2 : UPSTREAM_HTTP11];
+    options = &filter->config
+                   ->options[kb_cluster_speaks_http2(cluster, info->protocol) ? UPSTREAM_HTTP2
+                                                                              : UPSTREAM_HTTP11];
     if (options->alpn_count > 0) {
         info->transport_options = options;
     }
