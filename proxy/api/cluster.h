@@ -241,6 +241,9 @@ struct kb_host {
     uint8_t priority; /* changing */
     uint8_t addr_len; /* of the address, which stands in front of the texts; kb_host_addr */
     bool canary;      /* changing */
+    /* changing; the low bits of when it was first seen healthy, where hosts start slowly; 0: not
+     * yet, 1: long ago */
+    uint32_t healthy_since_ms;
     struct kb_host_local *locals[]; /* by worker index, the last is the main thread's */
 };
 KB_OBJ_MAGIC(kb_host, 0x484f5354);

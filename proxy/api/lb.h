@@ -13,6 +13,11 @@ struct kb_priority_set;
 struct kb_lb_config {
     bool locality_weighted;
     bool fail_traffic_on_panic;
+    struct { /* new hosts get less at first */
+        uint64_t window_ms; /* 0: no slow start */
+        double aggression;
+        double min_weight; /* share of the weight, 0 to 1 */
+    } slow_start;
 };
 
 struct kb_lb_ops {

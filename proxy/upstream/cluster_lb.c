@@ -29,6 +29,8 @@ typedef Envoy__Extensions__LoadBalancingPolicies__RingHash__V3__RingHash RingHas
 typedef Envoy__Extensions__LoadBalancingPolicies__Maglev__V3__Maglev Maglev;
 typedef Envoy__Extensions__LoadBalancingPolicies__Common__V3__ConsistentHashingLbConfig
     ConsistentHashingLbConfig;
+typedef Envoy__Extensions__LoadBalancingPolicies__Common__V3__SlowStartConfig SlowStartConfig;
+typedef Envoy__Config__Cluster__V3__Cluster__SlowStartConfig OldSlowStartConfig;
 typedef Envoy__Extensions__LoadBalancingPolicies__Common__V3__LocalityLbConfig__LocalityWeightedLbConfig
     LocalityWeightedLbConfig;
 
@@ -58,6 +60,21 @@ static LocalityLbConfig *locality_convert(const CommonLbConfig *common, struct k
         out->zone_aware_lb_config->fail_traffic_on_panic =
             common->zone_aware_lb_config->fail_traffic_on_panic;
     }
+    return out;
+}
+
+static SlowStartConfig *slow_start_convert(const OldSlowStartConfig *old, struct kb_arena *arena)
+{
+    SlowStartConfig *out;
+
+    if (old == NULL) {
+        return NULL;
+    }
+    out = NEW(arena, envoy__extensions__load_balancing_policies__common__v3__slow_start_config,
+              SlowStartConfig);
+    out->slow_start_window = old->slow_start_window;
+    out->aggression = old->aggression;
+    out->min_weight_percent = old->min_weight_percent;
     return out;
 }
 
@@ -133,6 +150,11 @@ static void *legacy_message(const Cluster *cluster, struct kb_arena *arena, cons
                 RoundRobin);
 
         out->locality_lb_config = locality;
+        if (cluster->lb_config_case ==
+            ENVOY__CONFIG__CLUSTER__V3__CLUSTER__LB_CONFIG_ROUND_ROBIN_LB_CONFIG) {
+            out->slow_start_config =
+                slow_start_convert(cluster->round_robin_lb_config->slow_start_config, arena);
+        }
         *type_url = POLICIES "round_robin.v3.RoundRobin";
         return out;
     }
@@ -146,6 +168,8 @@ static void *legacy_message(const Cluster *cluster, struct kb_arena *arena, cons
             ENVOY__CONFIG__CLUSTER__V3__CLUSTER__LB_CONFIG_LEAST_REQUEST_LB_CONFIG) {
             out->choice_count = cluster->least_request_lb_config->choice_count;
             out->active_request_bias = cluster->least_request_lb_config->active_request_bias;
+            out->slow_start_config =
+                slow_start_convert(cluster->least_request_lb_config->slow_start_config, arena);
         }
         *type_url = POLICIES "least_request.v3.LeastRequest";
         return out;

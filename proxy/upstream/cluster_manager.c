@@ -475,6 +475,27 @@ static uint32_t priorities_changed(const struct kb_priority_set *before,
     return changed;
 }
 
+/* Where hosts start slowly: when each was first seen healthy. */
+static void slow_start_note(const struct kb_cluster_entry *entry)
+{
+    uint64_t window_ms = entry->cluster->lb_config->slow_start.window_ms;
+    uint32_t now_ms = (uint32_t)kb_loop_now_ms(&entry->manager->server->main->loop);
+
+    for (uint32_t p = 0; window_ms > 0 && p < entry->set->count; p++) {
+        const struct kb_host_list *list = &entry->set->sets[p].healthy;
+
+        for (uint32_t i = 0; i < list->count; i++) {
+            uint32_t *since_ms = &list->hosts[i]->healthy_since_ms;
+
+            if (*since_ms == 0) {
+                __atomic_store_n(since_ms, KB_MAX(now_ms, 2), __ATOMIC_RELAXED);
+            } else if (*since_ms > 1 && now_ms - *since_ms > window_ms) {
+                __atomic_store_n(since_ms, 1, __ATOMIC_RELAXED);
+            }
+        }
+    }
+}
+
 void kb_cluster_entry_set_hosts(struct kb_cluster_entry *entry, const struct kb_host_group *groups,
                                 size_t group_count)
 {
@@ -485,6 +506,7 @@ void kb_cluster_entry_set_hosts(struct kb_cluster_entry *entry, const struct kb_
     }
     entry->set =
         kb_priority_set_create(entry->cluster, groups, group_count, &entry->cluster->policy);
+    slow_start_note(entry);
     entry->counts.membership_change += priorities_changed(before, entry->set);
     if (entry->outlier != NULL) {
         kb_outlier_detector_hosts_changed(entry->outlier, entry->set);
@@ -506,6 +528,7 @@ void kb_cluster_entry_refresh_hosts(struct kb_cluster_entry *entry)
         return;
     }
     entry->set = kb_priority_set_refresh(before, &entry->cluster->policy);
+    slow_start_note(entry);
     kb_priority_set_unref(before);
     if (entry->initialized && !entry->removed) {
         kb_stat_inc(entry->manager->stats, KB_STAT_CLUSTER_MANAGER_CLUSTER_UPDATED);

@@ -9,6 +9,7 @@
 #include "envoy/extensions/load_balancing_policies/common/v3/common.pb-c.h"
 
 #include "base/mem.h"
+#include "proxy/upstream/config_read.h"
 
 /* The generated names of the oneofs are too long for a line. */
 #define LOCALITY(name) \
@@ -21,12 +22,69 @@ struct weight_arg {
     const struct kb_host_list *list;
 };
 
+/* ---- slow start ---- */
+
+static uint64_t now_ms_of(const struct kb_lb_base *base)
+{
+    return kb_loop_now_ms(&base->lb.local->worker->loop);
+}
+
+/* For how long the host has been healthy. */
+static uint64_t healthy_for_ms(const struct kb_host *host, uint64_t now_ms)
+{
+    uint32_t since_ms = __atomic_load_n(&host->healthy_since_ms, __ATOMIC_RELAXED);
+
+    return since_ms <= 1 ? UINT64_MAX : (uint32_t)now_ms - since_ms;
+}
+
+/* Until when the newest of the healthy hosts is new. */
+static void slow_start_find(struct kb_lb_base *base)
+{
+    const struct kb_priority_set *set = base->lb.set;
+    uint64_t window_ms = base->config->slow_start.window_ms, now_ms = now_ms_of(base);
+
+    base->slow_until_ms = 0;
+    for (uint32_t p = 0; window_ms > 0 && p < set->count; p++) {
+        for (uint32_t i = 0; i < set->sets[p].healthy.count; i++) {
+            uint64_t for_ms = healthy_for_ms(set->sets[p].healthy.hosts[i], now_ms);
+
+            if (for_ms < window_ms) {
+                base->slow_until_ms = KB_MAX(base->slow_until_ms, now_ms + window_ms - for_ms);
+            }
+        }
+    }
+}
+
+/* The share of its weight that a host gets at this age. */
+static KB_NOINLINE double slow_start_share(const struct kb_lb_base *base,
+                                           const struct kb_host *host)
+{
+    const struct kb_lb_config *config = base->config;
+    uint64_t now_ms = now_ms_of(base), for_ms = healthy_for_ms(host, now_ms);
+    double share;
+
+    if (now_ms > base->slow_until_ms || for_ms >= config->slow_start.window_ms) {
+        return 1.0;
+    }
+    share = (double)KB_MAX(for_ms, 1) / (double)config->slow_start.window_ms;
+    if (config->slow_start.aggression != 1.0) {
+        share = pow(share, 1.0 / config->slow_start.aggression);
+    }
+    return fmax(share, config->slow_start.min_weight);
+}
+
 static double host_weight(void *arg, uint32_t index)
 {
     const struct weight_arg *weight = arg;
+    const struct kb_host *host = weight->list->hosts[index];
+    double value = weight->base->picks->weight(weight->base, host);
 
-    return weight->base->picks->weight(weight->base, weight->list->hosts[index]);
+    return KB_LIKELY(weight->base->slow_until_ms == 0)
+               ? value
+               : value * slow_start_share(weight->base, host);
 }
+
+/* ---- sources ---- */
 
 static double locality_weight(void *arg, uint32_t index)
 {
@@ -43,7 +101,8 @@ static void source_set(struct kb_lb_base *base, struct kb_lb_source *source,
 {
     source->list = list;
     source->next = next;
-    source->weighted = base->picks->weight != NULL && kb_host_list_weights_differ(list);
+    source->weighted = base->picks->weight != NULL && list->count > 1 &&
+                       (base->slow_until_ms != 0 || kb_host_list_weights_differ(list));
 }
 
 /* Where picking stood in the same list before the hosts changed. */
@@ -67,6 +126,7 @@ static void sources_make(struct kb_lb_base *base, const struct kb_lb_base *befor
     const struct kb_priority_set *set = base->lb.set;
     uint32_t at = 0;
 
+    slow_start_find(base);
     base->priority_count = set->count;
     base->source_count = 0;
     for (uint32_t p = 0; p < set->count; p++) {
@@ -294,4 +354,24 @@ void kb_lb_config_read_locality(
     default:
         break;
     }
+}
+
+void kb_lb_config_read_slow_start(
+    const struct Envoy__Extensions__LoadBalancingPolicies__Common__V3__SlowStartConfig *message,
+    struct kb_lb_config *config, struct kb_diag *diag)
+{
+    if (message == NULL) {
+        return;
+    }
+    kb_diag_push(diag, "slow_start_config");
+    config->slow_start.window_ms =
+        kb_config_duration_ms(message->slow_start_window, "slow_start_window", 0, diag);
+    kb_diag_pop(diag);
+    config->slow_start.aggression =
+        message->aggression == NULL ? 1.0 : message->aggression->default_value;
+    if (!(config->slow_start.aggression > 0)) {
+        config->slow_start.aggression = 1.0;
+    }
+    config->slow_start.min_weight =
+        message->min_weight_percent == NULL ? 0.1 : message->min_weight_percent->value / 100.0;
 }

@@ -48,6 +48,7 @@ struct kb_lb_base {
     uint32_t source_count;
     struct kb_lb_priority *priorities;
     uint32_t priority_count;
+    uint64_t slow_until_ms; /* hosts start slowly until then; 0: none does */
     bool direct; /* all requests go to the healthy hosts of priority 0 */
 };
 
@@ -65,6 +66,12 @@ struct kb_host *kb_lb_base_choose_host(struct kb_lb *lb, const struct kb_lb_requ
 uint32_t kb_lb_priority_pick(const struct kb_priority_set *set, uint64_t random, bool *degraded);
 
 struct Envoy__Extensions__LoadBalancingPolicies__Common__V3__LocalityLbConfig;
+struct Envoy__Extensions__LoadBalancingPolicies__Common__V3__SlowStartConfig;
+/* Reads slow_start_config (may be NULL) into the head of a configuration. */
+void kb_lb_config_read_slow_start(
+    const struct Envoy__Extensions__LoadBalancingPolicies__Common__V3__SlowStartConfig *message,
+    struct kb_lb_config *config, struct kb_diag *diag);
+
 /* Reads locality_lb_config (may be NULL) into the head of a configuration. */
 void kb_lb_config_read_locality(
     const struct Envoy__Extensions__LoadBalancingPolicies__Common__V3__LocalityLbConfig *message,

@@ -37,7 +37,6 @@ static int least_request_config_create(const void *message, struct kb_factory_co
     struct least_request_config *config = kb_calloc(1, sizeof(*config));
 
     (void)factory;
-    (void)diag;
     config->choice_count = least_request->choice_count == NULL ? CHOICE_COUNT_DEFAULT
                                                                : least_request->choice_count->value;
     config->active_request_bias = least_request->active_request_bias == NULL
@@ -48,6 +47,7 @@ static int least_request_config_create(const void *message, struct kb_factory_co
             ENVOY__EXTENSIONS__LOAD_BALANCING_POLICIES__LEAST_REQUEST__V3__LEAST_REQUEST__SELECTION_METHOD__FULL_SCAN ||
         (least_request->enable_full_scan != NULL && least_request->enable_full_scan->value != 0);
     kb_lb_config_read_locality(least_request->locality_lb_config, &config->head);
+    kb_lb_config_read_slow_start(least_request->slow_start_config, &config->head, diag);
     *out = &config->head;
     return 0;
 }

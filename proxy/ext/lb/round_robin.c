@@ -17,9 +17,9 @@ static int round_robin_config_create(const void *message, struct kb_factory_cont
         message;
 
     (void)factory;
-    (void)diag;
     *config = kb_calloc(1, sizeof(**config));
     kb_lb_config_read_locality(round_robin->locality_lb_config, *config);
+    kb_lb_config_read_slow_start(round_robin->slow_start_config, *config, diag);
     return 0;
 }
 

@@ -102,6 +102,76 @@ static void round_robin_keeps_its_place_when_hosts_change(void **state)
     }
 }
 
+/* How often host 0 of five is taken in 4,500 picks when it has been healthy for `for_ms` of a
+ * window of 10 s, and the others for long. */
+static unsigned newcomer_share(struct upstream *up, const char *policy, unsigned for_ms)
+{
+    const char *json = kb_str_printf(&up->arena, CLUSTER("%s", LOCALITY("", FIVE)), policy).p;
+    struct kb_cluster_local *local;
+    uint32_t now_ms;
+    unsigned taken = 0;
+
+    if (cluster_add(up, json) != 0) {
+        fail_msg("%s", reported(up));
+    }
+    upstream_start(up);
+    now_ms = (uint32_t)kb_loop_now_ms(&up->workers[0].loop);
+    for (unsigned i = 0; i < 5; i++) {
+        struct kb_host *host = host_at(up, 0, i);
+
+        assert_in_range(host->healthy_since_ms, 2, UINT32_MAX);
+        host->healthy_since_ms = i == 0 ? now_ms - for_ms : 1;
+    }
+    local = local_find(up, 0, "c");
+    for (unsigned i = 0; i < 4500; i++) {
+        taken += pick(local) == 0 ? 1 : 0;
+    }
+    return taken;
+}
+
+#define SLOW_START(more) \
+    "'round_robin_lb_config':{'slow_start_config':{'slow_start_window':'10s'" more "}},"
+
+static void newcomers_get_their_share_of_the_window(void **state)
+{
+    assert_in_range(newcomer_share(*state, SLOW_START(""), 5000), 490, 510); /* 0.5 of 4.5 */
+}
+
+static void newcomers_get_a_tenth_at_least(void **state)
+{
+    assert_in_range(newcomer_share(*state, SLOW_START(""), 1), 105, 115); /* 0.1 of 4.1 */
+}
+
+static void newcomers_get_what_is_configured_at_least(void **state)
+{
+    assert_in_range(newcomer_share(*state, SLOW_START(",'min_weight_percent':{'value':25}"), 1),
+                    260, 270); /* 0.25 of 4.25 */
+}
+
+static void aggression_bends_the_slow_start(void **state)
+{
+    /* (2 / 10) ^ (1 / 2) = 0.447 of 4.447 */
+    assert_in_range(newcomer_share(*state,
+                                   SLOW_START(",'aggression':{'default_value':2,"
+                                              "'runtime_key':'none'}"),
+                                   2000),
+                    445, 460);
+}
+
+static void newcomers_of_least_request_start_slowly_too(void **state)
+{
+    assert_in_range(newcomer_share(*state,
+                                   "'lb_policy':'LEAST_REQUEST','least_request_lb_config':{"
+                                   "'slow_start_config':{'slow_start_window':'10s'}},",
+                                   5000),
+                    490, 510);
+}
+
+static void nobody_is_new_for_ever(void **state)
+{
+    assert_in_range(newcomer_share(*state, SLOW_START(""), 10000), 899, 901);
+}
+
 static void random_takes_all_alike_whatever_their_weight(void **state)
 {
     struct upstream *up = *state;
@@ -313,6 +383,12 @@ int main(void)
         UPSTREAM_TEST(round_robin_goes_in_turn),
         UPSTREAM_TEST(round_robin_takes_turns_by_weight),
         UPSTREAM_TEST(round_robin_keeps_its_place_when_hosts_change),
+        UPSTREAM_TEST(newcomers_get_their_share_of_the_window),
+        UPSTREAM_TEST(newcomers_get_a_tenth_at_least),
+        UPSTREAM_TEST(newcomers_get_what_is_configured_at_least),
+        UPSTREAM_TEST(aggression_bends_the_slow_start),
+        UPSTREAM_TEST(newcomers_of_least_request_start_slowly_too),
+        UPSTREAM_TEST(nobody_is_new_for_ever),
         UPSTREAM_TEST(random_takes_all_alike_whatever_their_weight),
         UPSTREAM_TEST(least_request_prefers_the_idle),
         UPSTREAM_TEST(least_request_full_scan_takes_the_best),
