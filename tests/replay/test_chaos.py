@@ -11,7 +11,9 @@ import pytest
 from google.protobuf import any_pb2
 
 from tests.harness.ports import Port
-from tests.replay.control_plane import cluster, endpoints, listener, resource, static_cluster
+from tests.harness.upstream import Upstream
+from tests.replay.control_plane import (cluster, endpoints, listener, resource, routes,
+                                        static_cluster)
 from tests.replay.test_listeners import Listeners, direct, get
 from tests.replay.test_subscriptions import names
 
@@ -212,6 +214,9 @@ def test_the_last_good_configuration_serves(plane, under, delta):
     assert proxy.admin("/ready") == (200, b"LIVE\n")
 
 
+GOOD = ((200, "a"), (200, "b"), (200, "ok\n"))
+
+
 class Client(threading.Thread):
     """Asks without end, each time on a connection of its own, and keeps what is not as it should be."""
 
@@ -228,47 +233,94 @@ class Client(threading.Thread):
                 answer = get(self.port)
             except OSError as error:
                 answer = error
-            if answer in ((200, "a"), (200, "b")):
+            if answer in GOOD:
                 self.answers += 1
             else:
                 self.wrong.append(answer)
 
 
+class Everything(Listeners):
+    """What is done to a proxy that serves; requests to the upstream are answered some steps later, when
+    their cluster is another one or gone."""
+
+    def __init__(self, plane, delta, port, upstream):
+        super().__init__(plane, delta)
+        self.port, self.upstream = port, upstream
+        self.draw = random.Random(SEED)
+        self.to_upstream = False
+
+    def begin_all(self):
+        self.begin(listener("l1", self.port, rds="r1"))
+        self.plane.wait(lambda r: r.type == "RDS")
+        self.plane.answer(self.routes({**direct("a"), "name": "r1"}))
+
+    def good(self, nonce):
+        assert self.plane.answer(nonce).error == ""
+
+    def other_routes(self):
+        self.good(self.routes({**direct(self.draw.choice("ab")), "name": "r1"}))
+        self.to_upstream = False
+
+    def routes_to_upstream(self):
+        self.cluster()
+        self.good(self.routes(routes("r1", "u")))
+        self.to_upstream = True
+
+    def cluster(self):
+        self.good(self.clusters(static_cluster(
+            "u", self.upstream.number,
+            per_connection_buffer_limit_bytes=self.draw.randrange(1000, 100000))))
+
+    def no_cluster(self):
+        if not self.to_upstream and "u" in self.present:
+            self.good(self.clusters(removed=["u"]))
+
+    def other_listener(self):
+        self.good(self.send(listener(
+            "l1", self.port, rds="r1",
+            per_connection_buffer_limit_bytes=self.draw.randrange(1000, 100000))))
+
+    def bad_routes(self):
+        assert self.plane.answer(self.routes({"name": "r1", "virtual_hosts": [
+            {"name": "v", "domains": ["*", "*"]}]})).error
+
+    def bad_listener(self):
+        kept = dict(self.there)
+        assert self.plane.answer(self.send({**listener("l1", self.port), "filter_chains": [
+            {"filters": [{"name": "nope"}]}]})).error
+        self.there = kept
+
+    def cut(self):
+        streams = self.plane.streams
+        self.plane.cut()
+        self.plane.wait_streams(streams + 1)
+        self.plane.wait(lambda r: r.stream == streams + 1 and r.type == "RDS")
+
+    def step(self):
+        self.draw.choice([self.other_routes, self.routes_to_upstream, self.cluster, self.no_cluster,
+                          self.other_listener, self.bad_routes, self.bad_listener, self.cut])()
+        self.upstream.release_one()
+
+
 def test_no_request_is_lost_while_everything_changes(plane, under, delta):
     proxy = under(delta)
-    draw = random.Random(SEED)
-    held = Port()
-    script = Listeners(plane, delta)
-    script.begin(listener("l1", held.number, rds="r1"))
-    plane.wait(lambda r: r.type == "RDS")
-    plane.answer(script.routes({**direct("a"), "name": "r1"}))
+    held, upstream = Port(), Upstream("u")
+    upstream.default = lambda head: "hold"
+    script = Everything(plane, delta, held.number, upstream)
+    script.begin_all()
     proxy.wait_ready()
     proxy.wait_for("the port", lambda: get(held.number) == (200, "a"))
-    client = Client(held.number)
-    client.start()
+    clients = [Client(held.number) for _ in range(3)]
+    for client in clients:
+        client.start()
     for _ in range(STEPS // 3):
-        step = draw.choice(["routes", "listener", "bad routes", "bad listener", "cut"])
-        if step == "routes":
-            assert not plane.answer(script.routes({**direct(draw.choice("ab")), "name": "r1"})).error
-        elif step == "listener":
-            limit = draw.randrange(1000, 100000)
-            assert not plane.answer(script.send(listener(
-                "l1", held.number, rds="r1", per_connection_buffer_limit_bytes=limit))).error
-        elif step == "bad routes":
-            assert plane.answer(script.routes({"name": "r1", "virtual_hosts": [
-                {"name": "v", "domains": ["*", "*"]}]})).error
-        elif step == "bad listener":
-            kept = dict(script.there)
-            assert plane.answer(script.send({**listener("l1", held.number), "filter_chains": [
-                {"filters": [{"name": "nope"}]}]})).error
-            script.there = kept
-        else:
-            streams = plane.streams
-            plane.cut()
-            plane.wait_streams(streams + 1)
-            plane.wait(lambda r: r.stream == streams + 1 and r.type == "RDS")
-    client.over.set()
-    client.join()
+        script.step()
+    upstream.release()
+    for client in clients:
+        client.over.set()
+    for client in clients:
+        client.join()
     held.release()
-    assert client.wrong == []
-    assert client.answers > 0
+    upstream.stop()
+    assert [client.wrong for client in clients] == [[], [], []]
+    assert all(client.answers > 0 for client in clients)
