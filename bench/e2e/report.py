@@ -11,11 +11,12 @@ TITLES = {
     "rate": "HTTP/1.1 keep-alive, 2,000 requests/s, evenly spaced over 16 connections",
     "tcp": "TCP proxy (the same requests), 32 connections, closed loop",
     "chain": "two sidecars, mutual TLS between them, 32 connections, closed loop",
+    "mesh": "the same with a mesh's filters and access logs",
     "start": "at start: one listener, one cluster, two workers",
     "clusters_1000": "with 1,000 static clusters",
     "clusters_5000": "with 5,000 static clusters",
 }
-LOADS = ["plain", "bursts", "rate", "tcp", "chain"]
+LOADS = ["plain", "bursts", "rate", "tcp", "chain", "mesh"]
 MIB = 1024
 ZERO_HEAP_CALLS = 0.001  # a request; what a timer does once a second is not a request's
 
@@ -65,6 +66,7 @@ def goals(results):
     ):
         rows.append(goal(f"CPU a request, {words}, x HAProxy", haproxy, ratio(results, scenario, "kobune", "haproxy", "cpu_us")))
         rows.append(goal(f"CPU a request, {words}, x Envoy", envoy, ratio(results, scenario, "kobune", "envoy", "cpu_us")))
+    rows.append(goal("CPU a request, the same with a mesh's filters and log, x Envoy", 0.33, ratio(results, "mesh", "kobune", "envoy", "cpu_us")))
     rows.append(goal("CPU a full mTLS handshake, x nginx", 0.9, ratio(results, "handshake", "kobune", "nginx", "full_us")))
     full, resumed = (median(results, "handshake", "kobune", key) for key in ("full_us", "resumed_us"))
     rows.append(goal("CPU a resumed handshake, x full", 0.35, resumed / full if full else None))

@@ -29,7 +29,7 @@ BUILT = ROOT / "build" / "bench"
 WARMUP_SECONDS = 0.3
 ROUNDS_A_START = 5
 STARTS_MAX = 5
-SCENARIOS = ["plain", "bursts", "rate", "tcp", "chain", "handshake", "idle_tls", "start", "clusters", "eds", "calls", "size"]
+SCENARIOS = ["plain", "bursts", "rate", "tcp", "chain", "mesh", "handshake", "idle_tls", "start", "clusters", "eds", "calls", "size"]
 
 
 def options():
@@ -84,7 +84,7 @@ class Bench:
         self.results = {"scenarios": {}, "skipped": {}}
         known = [
             subjects.Floor(tools["floor"]), subjects.Nginx(), subjects.Haproxy(),
-            subjects.Envoy("envoy", chosen.envoy, ["--disable-hot-restart"]), subjects.Envoy("kobune", chosen.kobune),
+            subjects.Envoy("envoy", chosen.envoy, ["--disable-hot-restart"]), subjects.Envoy("kobune", chosen.kobune, istio=True),
         ]
         unknown = set(chosen.subjects) - {s.name for s in known}
         if unknown:
@@ -160,8 +160,8 @@ class Bench:
             left -= ROUNDS_A_START
 
     def start(self, subject, kind):
-        if kind == "chain":
-            return subjects.Chain(subject, self.work, self.backend.port)
+        if kind in ("tls", "mesh"):
+            return subjects.Chain(subject, kind, self.work, self.backend.port)
         return subject.start(kind, self.work, self.backend.port, probe=kind != "tls-in")
 
     def who_speaks_tls(self):
@@ -183,7 +183,10 @@ class Bench:
         self.load_scenario("tcp", "tcp", connections=32)
 
     def run_chain(self):
-        self.load_scenario("chain", "chain", self.who_speaks_tls(), connections=32)
+        self.load_scenario("chain", "tls", self.who_speaks_tls(), connections=32)
+
+    def run_mesh(self):
+        self.load_scenario("mesh", "mesh", [s for s in self.who_speaks_tls() if s.has_admin], connections=32)
 
     def run_handshake(self):
         count = 200 if self.chosen.quick else 1000

@@ -48,9 +48,12 @@ def pin(core):
     return apply
 
 
-def render(name, target, **values):
-    text = string.Template((HERE / "conf" / name).read_text()).substitute(**values)
-    target.write_text(text)
+def render(name, target, istio=True, **values):
+    """Without `istio`, what stands between the lines `# istio {` and `# istio }` is left out."""
+    text = (HERE / "conf" / name).read_text()
+    if not istio:
+        text = re.sub(r"^ *# istio \{\n.*?^ *# istio \}\n", "", text, flags=re.M | re.S)
+    target.write_text(string.Template(text).substitute(**values))
     return target
 
 
@@ -124,12 +127,13 @@ class Process:
 
 
 class Chain:
-    """Two sidecars of one subject: plain text -> A -> mutual TLS -> B -> plain text. Looks like one process."""
+    """Two sidecars of one subject: plain text -> A -> mutual TLS -> B -> plain text. Looks like one process. Their files are
+    `kind`-in and `kind`-out."""
 
-    def __init__(self, subject, work, upstream):
-        self.b = subject.start("tls-in", work, upstream, probe=False)
+    def __init__(self, subject, kind, work, upstream):
+        self.b = subject.start(f"{kind}-in", work, upstream, probe=False)
         try:
-            self.a = subject.start("tls-out", work, self.b.listen)
+            self.a = subject.start(f"{kind}-out", work, self.b.listen)
         except Exception:
             self.b.end()
             raise
@@ -263,9 +267,9 @@ class Envoy(Subject):
 
     has_admin = True
 
-    def __init__(self, name, binary, flags=()):
+    def __init__(self, name, binary, flags=(), istio=False):
         super().__init__(name)
-        self.binary, self.flags = binary, list(flags)
+        self.binary, self.flags, self.istio = binary, list(flags), istio
 
     def check(self):
         if not self.binary or not os.access(self.binary, os.X_OK):
@@ -276,7 +280,7 @@ class Envoy(Subject):
         return found.group(1) if found else first_line([self.binary, "--version"])[:40]
 
     def argv(self, kind, work, values):
-        conf = render(f"envoy{suffix(kind)}.yaml", work / f"{self.name}{suffix(kind)}.yaml", **values)
+        conf = render(f"envoy{suffix(kind)}.yaml", work / f"{self.name}{suffix(kind)}.yaml", istio=self.istio, **values)
         return [str(self.binary), "-c", str(conf), "--concurrency", str(values["workers"]), "-l", "warning", *self.flags]
 
 
