@@ -281,9 +281,9 @@ static void session_start(struct kb_grpc_conn *conn)
         .max_header_count = cluster->max_response_headers_count,
     };
 
-    conn->session =
-        kb_h2_session_create(&settings, &session_callbacks, conn, &conn->worker->slices,
-                             kb_stat_group_block(cluster->http2_stats, conn->worker->index));
+    conn->session = kb_h2_session_create(
+        &settings, &session_callbacks, conn, &conn->worker->slices, kb_h2_mem_of(conn->worker),
+        kb_stat_group_block(cluster->http2_stats, conn->worker->index));
 }
 
 /* Envoy offers "h2" where the configuration offers nothing. */

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What nghttp2 tells of an HTTP/2 client session's connection, and what it asks for: frames counted
  * against their budgets, heads, data, ends; bodies that it may send. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
@@ -48,7 +47,7 @@ static void meter_received(nghttp2_session *nghttp2, const nghttp2_frame_hd *hd)
 {
     struct kb_h2_stream *stream = hd->stream_id > 0 ? stream_of(nghttp2, hd->stream_id) : NULL;
 
-    if (stream == NULL) {
+    if (stream == NULL || hd->type == NGHTTP2_WINDOW_UPDATE) {
         return;
     }
     stream->meter.wire_received += hd->length + KB_H2_FRAME_HEAD_BYTES;
@@ -382,7 +381,7 @@ static int body_ends(nghttp2_session *nghttp2, struct kb_h2_stream *stream, uint
     if (stream->trailers != NULL) {
         *flags |= NGHTTP2_DATA_FLAG_NO_END_STREAM;
         rc = nghttp2_submit_trailer(nghttp2, stream->id, stream->trailers, stream->trailer_count);
-        free(stream->trailers);
+        kb_h2_mem_free(stream->trailers, stream->mem);
         stream->trailers = NULL;
     }
     return rc;

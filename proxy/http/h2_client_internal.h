@@ -20,8 +20,7 @@ struct kb_h2_session {
     struct kb_h2_guard guard;
     struct kb_list streams;
     struct kb_list writable; /* streams that shall hear on_below_low */
-    struct kb_list idle;     /* stream objects for the next streams */
-    uint32_t idle_count;
+    struct kb_h2_mem *mem;
     uint32_t stream_count;
     struct kb_buf *sending; /* where kb_h2_session_send puts bytes; NULL: not within */
     size_t send_limit;
@@ -35,7 +34,8 @@ KB_OBJ_MAGIC(kb_h2_session, 0x48325345);
 /* Lives until nghttp2 has closed it and its owner has let it go. */
 struct kb_h2_stream {
     KB_OBJ;
-    struct kb_list link; /* in `streams`, later in `idle` */
+    struct kb_list link; /* in `streams` */
+    struct kb_h2_mem *mem;
     struct kb_list writable_link;
     struct kb_h2_session *session; /* NULL: gone */
     const struct kb_h2_stream_callbacks *callbacks;
@@ -49,7 +49,7 @@ struct kb_h2_stream {
     uint32_t header_count;
     uint32_t informational;
     struct kb_buf out;
-    nghttp2_nv *trailers; /* of the request, to be sent behind `out`; on the heap */
+    nghttp2_nv *trailers; /* of the request, to be sent behind `out`; of the session's memory */
     size_t trailer_count;
     size_t unconsumed;
     struct kb_h2_meter meter;
@@ -66,8 +66,6 @@ KB_OBJ_MAGIC(kb_h2_stream, 0x48325354);
 
 /* ---- h2_client_stream.c ---- */
 
-/* Frees a stream object that nobody uses. */
-void kb_h2_stream_destroy(struct kb_h2_stream *stream);
 /* The stream leaves its session; its owner is told unless it knows already. */
 void kb_h2_stream_gone(struct kb_h2_stream *stream, enum kb_reset_reason reason);
 /* `n` bytes of what waits were sent or dropped. */

@@ -5,9 +5,6 @@
  * Output is pulled, never pushed, so it cannot pile up. */
 #include "proxy/http/h2_client_session.h"
 
-#include <stdlib.h>
-
-#include "base/mem.h"
 #include "proxy/http/h2_client_internal.h"
 
 #define STREAM_WINDOW_DEFAULT     (16u * 1024 * 1024)
@@ -40,6 +37,11 @@ static nghttp2_session *nghttp2_create(struct kb_h2_session *session)
     nghttp2_session_callbacks *callbacks;
     nghttp2_option *option;
     nghttp2_session *nghttp2 = NULL;
+    nghttp2_mem mem = {.mem_user_data = session->mem,
+                       .malloc = kb_h2_mem_malloc,
+                       .free = kb_h2_mem_free,
+                       .calloc = kb_h2_mem_calloc,
+                       .realloc = kb_h2_mem_realloc};
 
     KB_ASSERT(nghttp2_session_callbacks_new(&callbacks) == 0);
     kb_h2_client_callbacks_set(callbacks);
@@ -49,7 +51,7 @@ static nghttp2_session *nghttp2_create(struct kb_h2_session *session)
     nghttp2_option_set_max_outbound_ack(option, session->settings.max_outbound_acks);
     nghttp2_option_set_peer_max_concurrent_streams(option,
                                                    session->settings.max_concurrent_streams);
-    KB_ASSERT(nghttp2_session_client_new2(&nghttp2, callbacks, session, option) == 0);
+    KB_ASSERT(nghttp2_session_client_new3(&nghttp2, callbacks, session, option, &mem) == 0);
     nghttp2_option_del(option);
     nghttp2_session_callbacks_del(callbacks);
     return nghttp2;
@@ -76,9 +78,9 @@ static void preface_submit(struct kb_h2_session *session)
 struct kb_h2_session *kb_h2_session_create(const struct kb_h2_settings *settings,
                                            const struct kb_h2_session_callbacks *callbacks,
                                            void *owner, struct kb_slice_source *slices,
-                                           struct kb_stat_block *stats)
+                                           struct kb_h2_mem *mem, struct kb_stat_block *stats)
 {
-    struct kb_h2_session *session = kb_calloc(1, sizeof(*session));
+    struct kb_h2_session *session = kb_h2_mem_calloc(1, sizeof(*session), mem);
 
     KB_OBJ_SET(session, kb_h2_session);
     session->settings = *settings;
@@ -86,10 +88,10 @@ struct kb_h2_session *kb_h2_session_create(const struct kb_h2_settings *settings
     session->callbacks = callbacks;
     session->owner = owner;
     session->slices = slices;
+    session->mem = mem;
     session->stats = stats;
     kb_list_init(&session->streams);
     kb_list_init(&session->writable);
-    kb_list_init(&session->idle);
     kb_h2_guard_init(&session->guard, &session->settings.guard);
     session->nghttp2 = nghttp2_create(session);
     preface_submit(session);
@@ -116,12 +118,8 @@ void kb_h2_session_destroy(struct kb_h2_session *session, enum kb_reset_reason r
     KB_ASSERT(!session->busy);
     kb_h2_session_fail(session, reason);
     nghttp2_session_del(session->nghttp2);
-    while (!kb_list_empty(&session->idle)) {
-        kb_h2_stream_destroy(
-            KB_LIST_ENTRY(kb_list_pop_front(&session->idle), struct kb_h2_stream, link));
-    }
     KB_OBJ_CLEAR(session);
-    free(session);
+    kb_h2_mem_free(session, session->mem);
 }
 
 /* ---- bytes ---- */

@@ -11,6 +11,7 @@
 #include "proxy/api/reset_reason.h"
 #include "proxy/api/stats.h"
 #include "proxy/http/h2_guard.h"
+#include "proxy/http/h2_mem.h"
 
 struct kb_h2_session;
 struct kb_h2_stream;
@@ -70,11 +71,12 @@ struct kb_h2_session_callbacks {
     void (*on_stream_gone)(void *owner);
 };
 
-/* A session whose SETTINGS are ready to be sent. `stats` is a block of kb_stat_schema_http2. */
+/* A session whose SETTINGS are ready to be sent; its memory comes from `mem`, which is its
+ * worker's. `stats` is a block of kb_stat_schema_http2. */
 struct kb_h2_session *kb_h2_session_create(const struct kb_h2_settings *settings,
                                            const struct kb_h2_session_callbacks *callbacks,
                                            void *owner, struct kb_slice_source *slices,
-                                           struct kb_stat_block *stats);
+                                           struct kb_h2_mem *mem, struct kb_stat_block *stats);
 /* The connection is lost: its streams hear on_reset(reason), and nothing is taken or sent any more.
  * From within callbacks too. */
 void kb_h2_session_fail(struct kb_h2_session *session, enum kb_reset_reason reason);

@@ -1,42 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Streams of an HTTP/2 client session: opening, what they send, and their end. A stream object is
- * used again by later streams of its session. */
-#include <stdlib.h>
+/* Streams of an HTTP/2 client session: opening, what they send, and their end. */
 #include <string.h>
 
-#include "base/mem.h"
 #include "proxy/http/h2_client_internal.h"
 #include "proxy/http/h2_fields.h"
 
-#define IDLE_MAX 64
-
 /* ---- end ---- */
-
-void kb_h2_stream_destroy(struct kb_h2_stream *stream)
-{
-    KB_OBJ_CLEAR(stream);
-    free(stream);
-}
 
 void kb_h2_stream_out_drop(struct kb_h2_stream *stream, size_t n)
 {
     kb_stat_gauge_add(stream->session->stats, KB_STAT_HTTP2_PENDING_SEND_BYTES, -(int64_t)n);
 }
 
-/* Nobody uses it: it waits for the next stream of its session. */
-static void stream_retire(struct kb_h2_stream *stream, struct kb_h2_session *session)
+/* Nobody uses it any more. */
+static void stream_free(struct kb_h2_stream *stream)
 {
+    struct kb_h2_mem *mem = stream->mem;
+
     if (stream->arena == &stream->own_arena) {
         kb_arena_dispose(&stream->own_arena);
     }
-    free(stream->trailers);
-    stream->trailers = NULL;
-    if (session == NULL || session->idle_count >= IDLE_MAX) {
-        kb_h2_stream_destroy(stream);
-        return;
-    }
-    session->idle_count++;
-    kb_list_push_front(&session->idle, &stream->link);
+    kb_h2_mem_free(stream->trailers, mem);
+    KB_OBJ_CLEAR(stream);
+    kb_h2_mem_free(stream, mem);
 }
 
 void kb_h2_stream_gone(struct kb_h2_stream *stream, enum kb_reset_reason reason)
@@ -51,7 +37,7 @@ void kb_h2_stream_gone(struct kb_h2_stream *stream, enum kb_reset_reason reason)
     session->stream_count--;
     kb_stat_gauge_add(session->stats, KB_STAT_HTTP2_STREAMS_ACTIVE, -1);
     if (stream->released) {
-        stream_retire(stream, session);
+        stream_free(stream);
     } else if (!stream->ended) {
         stream->ended = true;
         stream->callbacks->on_reset(stream->owner, reason);
@@ -72,18 +58,12 @@ static int32_t request_submit(struct kb_h2_session *session, struct kb_h2_stream
                                   end_stream ? NULL : &provider, stream);
 }
 
-static struct kb_h2_stream *stream_take(struct kb_h2_session *session, struct kb_arena *arena)
+static struct kb_h2_stream *stream_create(struct kb_h2_session *session, struct kb_arena *arena)
 {
-    struct kb_h2_stream *stream;
+    struct kb_h2_stream *stream = kb_h2_mem_calloc(1, sizeof(*stream), session->mem);
 
-    if (kb_list_empty(&session->idle)) {
-        stream = kb_calloc(1, sizeof(*stream));
-    } else {
-        stream = KB_LIST_ENTRY(kb_list_pop_front(&session->idle), struct kb_h2_stream, link);
-        session->idle_count--;
-        memset(stream, 0, sizeof(*stream));
-    }
     KB_OBJ_SET(stream, kb_h2_stream);
+    stream->mem = session->mem;
     stream->arena = arena;
     if (arena == NULL) {
         stream->arena = &stream->own_arena;
@@ -103,13 +83,13 @@ struct kb_h2_stream *kb_h2_stream_open(struct kb_h2_session *session,
     if (!kb_h2_session_can_open(session)) {
         return NULL;
     }
-    stream = stream_take(session, arena);
+    stream = stream_create(session, arena);
     stream->callbacks = callbacks;
     stream->owner = owner;
     stream->id = request_submit(session, stream, headers, end_stream);
     if (stream->id < 0) {
         /* Out of ids: no new stream fits on this connection. */
-        stream_retire(stream, session);
+        stream_free(stream);
         return NULL;
     }
     stream->session = session;
@@ -147,7 +127,7 @@ void kb_h2_stream_send(struct kb_h2_stream *stream, struct kb_buf *data, bool en
     resume(stream);
 }
 
-/* One piece of heap: the fields, and behind them the bytes to which they point. */
+/* One piece of memory: the fields, and behind them the bytes to which they point. */
 void kb_h2_stream_send_trailers(struct kb_h2_stream *stream, const struct kb_header_map *trailers)
 {
     size_t bytes = 0, count = 0;
@@ -162,7 +142,8 @@ void kb_h2_stream_send_trailers(struct kb_h2_stream *stream, const struct kb_hea
         bytes += header->name.len + header->value.len;
     }
     if (trailers->live > 0) {
-        stream->trailers = kb_malloc(trailers->live * sizeof(nghttp2_nv) + bytes);
+        stream->trailers =
+            kb_h2_mem_malloc(trailers->live * sizeof(nghttp2_nv) + bytes, stream->mem);
         to = (uint8_t *)(stream->trailers + trailers->live);
         KB_HEADER_FOREACH(header, trailers)
         {
@@ -214,7 +195,7 @@ void kb_h2_stream_close(struct kb_h2_stream *stream, uint32_t error_code)
     KB_ASSERT(!stream->released);
     stream->released = true;
     if (session == NULL) {
-        stream_retire(stream, NULL);
+        stream_free(stream);
         return;
     }
     /* What is whole in both directions ends by itself. */

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "base/pool.h"
+#include "base/worker.h"
 
 #define KB_H2_MEM_CLASSES 8
 
@@ -19,6 +20,9 @@ KB_OBJ_MAGIC(kb_h2_mem, 0x48324d45);
 void kb_h2_mem_init(struct kb_h2_mem *mem);
 /* When everything was given back. */
 void kb_h2_mem_dispose(struct kb_h2_mem *mem);
+
+/* The worker's own. On it, until its slots are disposed. */
+struct kb_h2_mem *kb_h2_mem_of(struct kb_worker *worker);
 
 /* As malloc, calloc, realloc and free, with `mem` as the first or last argument: the functions that
  * nghttp2_mem asks for. Never NULL for lack of memory, which ends the process. */

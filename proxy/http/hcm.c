@@ -45,6 +45,11 @@ struct kb_http_worker *kb_http_worker_get(struct kb_worker *worker)
     return http;
 }
 
+struct kb_h2_mem *kb_h2_mem_of(struct kb_worker *worker)
+{
+    return &kb_http_worker_get(worker)->h2_mem;
+}
+
 /* ---- lifecycle ---- */
 
 void *kb_hcm_create(void *config, struct kb_conn *conn)

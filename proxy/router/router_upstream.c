@@ -191,7 +191,8 @@ static bool handshake_refused(struct kb_router *router, const struct kb_header_m
     unsigned status = headers->status;
     struct kb_str name = kb_header_map_value_id(router->request, KB_HDR_UPGRADE);
 
-    if (status == 101 || status >= 400 || !kb_str_ieq(name, KB_STR("websocket"))) {
+    if (router->info->upstream.protocol == KB_PROTOCOL_HTTP2 || status == 101 || status >= 400 ||
+        !kb_str_ieq(name, KB_STR("websocket"))) {
         return false;
     }
     kb_router_reply_handshake(router, headers);

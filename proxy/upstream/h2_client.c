@@ -27,6 +27,7 @@ struct h2_request {
     struct kb_h2_meter meter; /* as it was in the end */
     size_t unconsumed;        /* what came while reading was disabled */
     unsigned read_disables;
+    struct kb_str upgrade; /* what a HTTP/1 client wants to upgrade to; p NULL: nothing */
     bool above_high;
     bool sent; /* all of the request was given to the stream */
     bool over;
@@ -167,8 +168,9 @@ static void client_init(struct kb_pool_client *base, const struct kb_h1_settings
     kb_list_init(&client->refused);
     kb_deferred_init(&client->work, work_deferred);
     kb_timer_init(&client->ping_timer, ping_fired);
-    client->session = kb_h2_session_create(&settings, &session_callbacks, base,
-                                           kb_conn_pool_slices(base), http2_stats(client));
+    client->session =
+        kb_h2_session_create(&settings, &session_callbacks, base, kb_conn_pool_slices(base),
+                             kb_h2_mem_of(kb_conn_pool_worker(base)), http2_stats(client));
 }
 
 static void client_count(struct kb_pool_client *base)
@@ -285,14 +287,38 @@ static void response_over(struct h2_request *request)
     request_over(request);
 }
 
+/* A request to upgrade is an extended CONNECT (RFC 8441); what only HTTP/1 knows is left out when
+ * the headers are sent. */
+static struct kb_header_map upgrade_to_connect(struct h2_request *request,
+                                               const struct kb_header_map *headers)
+{
+    struct kb_header_map asked = *headers;
+
+    request->upgrade = kb_header_map_value_id(headers, KB_HDR_UPGRADE);
+    asked.method = KB_STR("CONNECT");
+    asked.protocol = request->upgrade;
+    return asked;
+}
+
 static void encode_headers(struct kb_request_encoder *encoder, const struct kb_header_map *headers,
                            bool end_stream)
 {
+    struct kb_header_map asked;
     struct h2_request *request = request_of(encoder);
     struct kb_h2_client *client = request->client;
 
     idle_ping(client);
     request->sent = end_stream;
+    if (KB_UNLIKELY(kb_header_map_get_id(headers, KB_HDR_UPGRADE) != NULL)) {
+        asked = upgrade_to_connect(request, headers);
+        headers = &asked;
+    } else if (KB_UNLIKELY(kb_str_eq(headers->method, KB_STR("CONNECT")))) {
+        /* RFC 9113 section 8.5: it has a method and an authority. */
+        asked = *headers;
+        asked.scheme = KB_STR_NULL;
+        asked.path = KB_STR_NULL;
+        headers = &asked;
+    }
     request->stream = kb_h2_stream_open(client->session, headers, end_stream, &stream_callbacks,
                                         request, request->arena);
     if (KB_UNLIKELY(request->stream == NULL)) {
@@ -410,6 +436,11 @@ static void on_headers(void *owner, struct kb_header_map *headers, bool end_stre
 {
     struct h2_request *request = KB_CAST(owner, h2_request);
 
+    if (KB_UNLIKELY(request->upgrade.p != NULL) && headers->status == 200) {
+        headers->status = 101;
+        kb_header_map_set_id(headers, KB_HDR_UPGRADE, request->upgrade);
+        kb_header_map_set_id(headers, KB_HDR_CONNECTION, KB_STR("upgrade"));
+    }
     if (end_stream) {
         response_over(request);
     }

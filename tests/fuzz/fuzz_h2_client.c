@@ -24,6 +24,7 @@ struct user {
 
 static struct kb_slice_source slices;
 static struct kb_stat_block *stats;
+static struct kb_h2_mem mem;
 
 static void check(bool promise)
 {
@@ -109,6 +110,7 @@ static void once(void)
     }
     kb_header_names_init();
     kb_slice_source_init(&slices, 16);
+    kb_h2_mem_init(&mem);
     store = kb_stat_store_create(0);
     stats = kb_stat_group_block(
         kb_stat_group_create(store, KB_STR("http2."), &kb_stat_schema_http2), 0);
@@ -145,7 +147,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     once();
     kb_arena_init(&arena, NULL);
     kb_buf_init(&out, &slices, 0);
-    session = kb_h2_session_create(&settings, &session_callbacks, NULL, &slices, stats);
+    session = kb_h2_session_create(&settings, &session_callbacks, NULL, &slices, &mem, stats);
     for (unsigned i = 0; i < STREAMS; i++) {
         user_open(&users[i], session, &arena);
     }
