@@ -18,14 +18,18 @@ static struct kb_h2_server_session *session_of(void *user_data)
 
 /* ---- frames ---- */
 
-static void flood_count(struct kb_h2_server_session *session, enum kb_h2_guard_fault fault)
+static void flood_count(struct kb_h2_server_session *session, enum kb_h2_guard_fault fault,
+                        int32_t id)
 {
+    struct kb_h2_server_stream *stream = kb_h2_server_stream_of(session->nghttp2, id);
     struct kb_str text = KB_STR("codec_error:The_user_callback_function_failed");
+    struct kb_str details = KB_STR_NULL;
 
     switch (fault) {
     case KB_H2_GUARD_EMPTY_FRAMES:
         kb_stat_inc(session->stats, KB_STAT_HTTP2_INBOUND_EMPTY_FRAMES_FLOOD);
         text = KB_STR("codec_error:Too_many_consecutive_frames_with_an_empty_payload");
+        details = KB_STR("http2.inbound_empty_frames_flood");
         break;
     case KB_H2_GUARD_PRIORITY:
         kb_stat_inc(session->stats, KB_STAT_HTTP2_INBOUND_PRIORITY_FRAMES_FLOOD);
@@ -39,6 +43,9 @@ static void flood_count(struct kb_h2_server_session *session, enum kb_h2_guard_f
     case KB_H2_GUARD_CONTINUATIONS:
     case KB_H2_GUARD_OK:
         break;
+    }
+    if (stream != NULL && stream->details.p == NULL) {
+        stream->details = details;
     }
     kb_h2_server_fault_set(session, KB_ELIMIT, text, true);
 }
@@ -73,7 +80,7 @@ static int on_begin_frame(nghttp2_session *nghttp2, const nghttp2_frame_hd *hd, 
     fault = kb_h2_guard_frame(&session->guard, hd->type, hd->flags, (uint32_t)hd->length,
                               session->now_ms);
     if (KB_UNLIKELY(fault != KB_H2_GUARD_OK)) {
-        flood_count(session, fault);
+        flood_count(session, fault, hd->stream_id);
         return NGHTTP2_ERR_CALLBACK_FAILURE;
     }
     if (KB_UNLIKELY(kb_h2_server_frame_on_closed(session, hd))) {
@@ -114,6 +121,7 @@ static int on_begin_headers(nghttp2_session *nghttp2, const nghttp2_frame *frame
     if (stream != NULL && stream->owner != NULL) {
         struct kb_arena *arena = stream->headers->arena;
 
+        kb_stat_inc(session->stats, KB_STAT_HTTP2_TRAILERS);
         stream->headers = KB_ARENA_NEW(arena, struct kb_header_map);
         kb_header_map_init(stream->headers, arena);
         stream->header_bytes = 0;
@@ -235,13 +243,14 @@ static int on_header(nghttp2_session *nghttp2, const nghttp2_frame *frame, const
     if (KB_UNLIKELY(stream->header_bytes > session->settings->max_header_bytes ||
                     header_memory_exceeded(stream))) {
         stream->details = KB_STR("http2.header_list_size_too_large");
+        kb_stat_inc(session->stats, KB_STAT_HTTP2_HEADER_LIST_SIZE_TOO_LARGE);
     } else if (KB_UNLIKELY(stream->header_count > session->settings->max_header_count)) {
         stream->details = KB_STR("http2.too_many_headers");
+        kb_stat_inc(session->stats, KB_STAT_HTTP2_HEADER_OVERFLOW);
     } else {
         field_add(stream, name, name_len, value, value_len);
         return 0;
     }
-    kb_stat_inc(session->stats, KB_STAT_HTTP2_HEADER_OVERFLOW);
     return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
 }
 
@@ -269,7 +278,6 @@ static void headers_received(struct kb_h2_server_stream *stream, bool end_stream
         return;
     }
     if (stream->headers_done) {
-        kb_stat_inc(stream->session->stats, KB_STAT_HTTP2_TRAILERS);
         callbacks->on_trailers(stream->owner, stream->headers);
         return;
     }

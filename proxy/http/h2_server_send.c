@@ -211,7 +211,6 @@ static int on_frame_send(nghttp2_session *nghttp2, const nghttp2_frame *frame, v
         session->resets_queued -= session->resets_queued > 0;
         kb_h2_server_reset_note(session, frame->hd.stream_id);
     } else if (frame->hd.type == NGHTTP2_GOAWAY) {
-        kb_stat_inc(session->stats, KB_STAT_HTTP2_GOAWAY_SENT);
         if (frame->goaway.error_code != NGHTTP2_NO_ERROR) {
             kb_h2_server_fault_set(session, KB_EPROTOCOL,
                                    KB_STR("codec_error:The_user_callback_function_failed"), false);

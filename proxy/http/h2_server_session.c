@@ -363,6 +363,7 @@ void kb_h2_server_session_notice(struct kb_h2_server_session *session)
 
 void kb_h2_server_session_goaway(struct kb_h2_server_session *session)
 {
+    kb_stat_inc(session->stats, KB_STAT_HTTP2_GOAWAY_SENT); /* the notice is none, as in Envoy */
     (void)nghttp2_submit_goaway(session->nghttp2, NGHTTP2_FLAG_NONE,
                                 nghttp2_session_get_last_proc_stream_id(session->nghttp2),
                                 NGHTTP2_NO_ERROR, NULL, 0);

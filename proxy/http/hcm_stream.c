@@ -304,6 +304,10 @@ static void idle_timer_fired(struct kb_timer *timer)
     if (!stream->headers_decoded && stream->hcm->config->request_headers_timeout_ms > 0) {
         kb_stat_inc(stream->hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_HEADER_TIMEOUT);
         stream->saw_connection_close = true;
+        if (stream->hcm->h2 != NULL) {
+            /* What came of its head is not shown. */
+            kb_header_map_init(&stream->request, &stream->arena);
+        }
         kb_stream_send_local_reply(stream, 408, KB_STR("request header timeout"),
                                    KB_STR("request_header_timeout"), NULL, NULL);
         return;
@@ -587,6 +591,9 @@ void kb_stream_decode_headers(struct kb_stream *stream, bool end_stream)
     }
     if (!upgradable) {
         kb_stat_inc(stream->hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_WS_ON_NON_WS_ROUTE);
+        if (stream->hcm->h2 != NULL) {
+            kb_hcm_drain_start(stream->hcm);
+        }
         kb_stream_cluster_refresh(stream);
         kb_stream_send_local_reply(stream, 403, KB_STR_NULL, KB_STR("upgrade_failed"),
                                    route_headers_add, stream);
