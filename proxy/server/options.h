@@ -83,7 +83,7 @@ void kb_options_apply_log(const struct kb_options *options);
 void kb_options_print_usage(FILE *out, const char *program);
 void kb_options_print_brief_usage(FILE *out, const char *program);
 
-/* "SHA/VERSION/Clean/RELEASE/none": commit, version, state of the checkout, build type, TLS
+/* "SHA/VERSION/Clean/RELEASE/OpenSSL": commit, version, state of the checkout, build type, TLS
  * library. */
 const char *kb_version_text(void);
 

@@ -138,7 +138,7 @@ const char *kb_version_text(void)
 #else
     const char *build = "RELEASE";
 #endif
-    snprintf(text, sizeof(text), "%.*s/%s/%s/%s/none", KB_STR_ARG(commit), KB_VERSION,
+    snprintf(text, sizeof(text), "%.*s/%s/%s/%s/OpenSSL", KB_STR_ARG(commit), KB_VERSION,
              modified ? "Modified" : "Clean", build);
     return text;
 }
