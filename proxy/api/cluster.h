@@ -288,6 +288,7 @@ struct kb_cluster_local {
     uint32_t used[KB_PRIORITY_COUNT][KB_RESOURCE_COUNT];
     uint32_t pools[KB_PRIORITY_COUNT]; /* likewise; for remaining_cx_pools */
     uint32_t streams;                  /* streams and connections that hold this view */
+    uint32_t drop_overload_ppm; /* of requests the control plane wants refused (drop_overloads) */
     bool removed;
 };
 KB_OBJ_MAGIC(kb_cluster_local, 0x434c4f43);

@@ -348,6 +348,40 @@ static bool maintenance(struct kb_router *router)
     return true;
 }
 
+static void reply_modify_dropped(void *arg, struct kb_header_map *headers)
+{
+    const struct kb_router *router = KB_CAST(arg, kb_router);
+    bool all = router->cluster->drop_overload_ppm == 1000000;
+
+    reply_modify(arg, headers);
+    if (!router->config->suppress_envoy_headers) {
+        kb_header_map_add_id(headers,
+                             all ? KB_HDR_X_ENVOY_UNCONDITIONAL_DROP_OVERLOAD
+                                 : KB_HDR_X_ENVOY_DROP_OVERLOAD,
+                             KB_STR("true"));
+    }
+}
+
+/* policy.drop_overloads of the cluster's endpoints; true when the stream was answered. */
+static bool overload_dropped(struct kb_router *router)
+{
+    uint32_t ppm = router->cluster->drop_overload_ppm;
+    bool all = ppm == 1000000;
+
+    if (KB_LIKELY(ppm == 0) || kb_rand_u64(&router->worker->rand) % 1000000 >= ppm) {
+        return false;
+    }
+    kb_stream_info_set_flag(router->info,
+                            all ? KB_RF_UNCONDITIONAL_DROP_OVERLOAD : KB_RF_DROP_OVERLOAD);
+    kb_router_charge_code(router, 503, NULL, NULL, false);
+    router->done = true;
+    kb_stream_send_local_reply(
+        router->stream, 503, all ? KB_STR("unconditional drop overload") : KB_STR("drop overload"),
+        all ? KB_STR("unconditional_drop_overload") : KB_STR("drop_overload"), reply_modify_dropped,
+        router);
+    return true;
+}
+
 /* connect_config: CONNECT, and POST where allowed, ends here; its bytes go on as TCP. */
 static bool connect_ends_here(const struct kb_router *router)
 {
@@ -379,7 +413,7 @@ router_decode_headers(void *filter, struct kb_header_map *headers, bool end_stre
         reply_direct(router);
         return KB_FILTER_HEADERS_STOP_ITERATION;
     }
-    if (!cluster_find(router) || maintenance(router)) {
+    if (!cluster_find(router) || maintenance(router) || overload_dropped(router)) {
         return KB_FILTER_HEADERS_STOP_ITERATION;
     }
     router->internal = router->info->internal;

@@ -12,6 +12,7 @@
 #include "proxy/upstream/cluster_istio.h"
 #include "proxy/upstream/cluster_manager.h"
 #include "proxy/upstream/config_read.h"
+#include "proxy/upstream/load_assignment.h"
 #include "proxy/upstream/outlier_detector.h"
 #include "proxy/upstream/socket_match.h"
 #include "proxy/upstream/upstream_filters.h"
@@ -138,7 +139,7 @@ static void keepalive_read(const Envoy__Config__Cluster__V3__UpstreamConnectionO
 }
 
 static void policy_read(const Envoy__Config__Cluster__V3__Cluster *message,
-                        struct kb_priority_policy *policy)
+                        struct kb_priority_policy *policy, struct kb_diag *diag)
 {
     const Envoy__Config__Cluster__V3__Cluster__CommonLbConfig *common = message->common_lb_config;
     const Envoy__Config__Endpoint__V3__ClusterLoadAssignment__Policy *assignment =
@@ -154,6 +155,7 @@ static void policy_read(const Envoy__Config__Cluster__V3__Cluster *message,
     }
     policy->weighted_priority_health =
         assignment != NULL && assignment->weighted_priority_health != 0;
+    policy->drop_overload_ppm = kb_drop_overload_read(assignment, diag);
 }
 
 static struct kb_cluster_impl *impl_new(struct kb_str name, struct kb_str observability_name,
@@ -212,7 +214,7 @@ int kb_cluster_impl_create(const Envoy__Config__Cluster__V3__Cluster *message,
     keepalive_read(message->upstream_connection_options, &cluster->api);
     transport_socket_read(message, &cluster->api, prefix, factory, diag);
     kb_cluster_http_check(&cluster->api, diag);
-    policy_read(message, &cluster->policy);
+    policy_read(message, &cluster->policy, diag);
     kb_outlier_config_read(message->outlier_detection, cluster, diag);
     kb_cluster_lb_read(message, cluster, provided, factory, diag);
     if (diag->error_count != errors) {

@@ -36,6 +36,7 @@ static KB_NOINLINE struct kb_cluster_local *local_create(struct kb_cluster_view 
     local->stats = kb_stat_group_block(cluster->api.stats, view->worker->index);
     kb_cluster_impl_ref(cluster);
     __atomic_store_n(&cluster->locals[view->worker->index], local, __ATOMIC_RELEASE);
+    local->drop_overload_ppm = item->set->drop_overload_ppm;
     local->lb = cluster->lb->create(local, cluster->lb_config, item->set);
     item->local = local;
     return local;
@@ -149,6 +150,7 @@ void kb_cluster_view_publish(struct kb_worker *worker, uint32_t number, struct k
     }
     if (local != NULL && set != NULL && set->cluster == old->cluster) {
         local->lb->ops->hosts_changed(local->lb, set);
+        local->drop_overload_ppm = set->drop_overload_ppm;
         for (uint32_t i = 0; i < set->removed_count; i++) {
             kb_host_notify_removed(set->removed[i], worker);
         }

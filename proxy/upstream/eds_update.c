@@ -62,6 +62,7 @@ void kb_eds_read(const ClusterLoadAssignment *assignment, struct kb_arena *arena
     }
     *params = kb_arena_calloc(arena, (n + 1) * sizeof(**params));
     *count = n;
+    (void)kb_drop_overload_read(assignment->policy, diag); /* for its errors */
     for (size_t i = 0; i < assignment->n_endpoints; i++) {
         const LocalityLbEndpoints *locality = assignment->endpoints[i];
 
@@ -207,7 +208,9 @@ static bool policy_update(struct kb_priority_policy *policy,
                                           ? KB_OVERPROVISIONING_DEFAULT
                                           : message->overprovisioning_factor->value;
     policy->weighted_priority_health = message != NULL && message->weighted_priority_health != 0;
-    return before.overprovisioning_factor != policy->overprovisioning_factor ||
+    policy->drop_overload_ppm = kb_drop_overload_read(message, NULL);
+    return before.drop_overload_ppm != policy->drop_overload_ppm ||
+           before.overprovisioning_factor != policy->overprovisioning_factor ||
            before.weighted_priority_health != policy->weighted_priority_health;
 }
 

@@ -74,3 +74,26 @@ kb_lb_endpoint_address(const Envoy__Config__Endpoint__V3__LbEndpoint *endpoint)
                ? endpoint->endpoint->address
                : NULL;
 }
+
+uint32_t
+kb_drop_overload_read(const Envoy__Config__Endpoint__V3__ClusterLoadAssignment__Policy *policy,
+                      struct kb_diag *diag)
+{
+    static const uint32_t ppm[] = {10000, 100, 1}; /* HUNDRED, TEN_THOUSAND, MILLION */
+    const Envoy__Type__V3__FractionalPercent *percent;
+
+    if (policy == NULL || policy->n_drop_overloads == 0) {
+        return 0;
+    }
+    if (policy->n_drop_overloads > 1) {
+        kb_diag_error(diag,
+                      "Cluster drop_overloads config has %zu categories. Envoy only support one.",
+                      policy->n_drop_overloads);
+        return 0;
+    }
+    percent = policy->drop_overloads[0]->drop_percentage;
+    if (percent == NULL || (size_t)percent->denominator >= KB_ARRAY_LEN(ppm)) {
+        return 0;
+    }
+    return (uint32_t)KB_MIN((uint64_t)percent->numerator * ppm[percent->denominator], 1000000);
+}

@@ -16,3 +16,7 @@ void kb_lb_endpoint_read(const Envoy__Config__Endpoint__V3__LocalityLbEndpoints 
 /* The endpoint's address message, or NULL. */
 const Envoy__Config__Core__V3__Address *
 kb_lb_endpoint_address(const Envoy__Config__Endpoint__V3__LbEndpoint *endpoint);
+/* policy.drop_overloads in parts per million; message NULL: none. */
+uint32_t
+kb_drop_overload_read(const Envoy__Config__Endpoint__V3__ClusterLoadAssignment__Policy *policy,
+                      struct kb_diag *diag);

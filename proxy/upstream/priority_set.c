@@ -258,6 +258,7 @@ static struct kb_priority_set *set_new(struct kb_cluster_impl *cluster,
     set->count = count;
     set->cluster = cluster;
     set->overprovisioning_factor = policy->overprovisioning_factor;
+    set->drop_overload_ppm = policy->drop_overload_ppm;
     *localities = (struct kb_host_locality *)(void *)&set->sets[count];
     space->at = (struct kb_host **)(void *)(*localities + locality_max);
     if (cluster != NULL) {

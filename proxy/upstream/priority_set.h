@@ -48,6 +48,7 @@ struct kb_priority_set {
     uint32_t degraded_count;
     uint32_t excluded_count;
     uint32_t overprovisioning_factor; /* 140: percent */
+    uint32_t drop_overload_ppm;
     /* Of consistent load balancers, by priority; made by workers (atomic), freed with the set. */
     struct kb_hash_table **lb_tables;
     void (*lb_table_destroy)(struct kb_hash_table *table);
@@ -70,6 +71,7 @@ struct kb_priority_policy {
     uint32_t panic_threshold; /* percent; 0: never */
     bool weighted_priority_health;
     bool locality_weighted;
+    uint32_t drop_overload_ppm; /* of requests are refused before a host is looked for */
 };
 
 /* Takes a reference of every host in the groups, and one of the cluster (NULL in tests). Never
