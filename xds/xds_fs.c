@@ -104,44 +104,69 @@ static ProtobufCMessage *response_parse(const char *path, struct kb_str text, bo
     return kb_pb_json_parse(RESPONSE_TYPE, name, text, unknown, arena, diag);
 }
 
-static void refused_log(struct kb_xds_fs *fs, struct kb_diag *diag)
+static void refused_log(struct kb_xds_fs *fs, const char *what, struct kb_diag *diag)
 {
     for (const struct kb_diag_entry *entry = diag->first; entry != NULL; entry = entry->next) {
         struct kb_str text = kb_diag_format(diag, entry);
 
-        KB_LOG(CONFIG, WARNING, "Filesystem config update rejected: %s: %.*s", fs->path,
+        KB_LOG(CONFIG, WARNING, "Filesystem config update %s: in %s: %.*s", what, fs->path,
                KB_STR_ARG(text));
     }
+}
+
+static void failure_tell(struct kb_xds_fs *fs, enum kb_xds_failure failure, struct kb_diag *diag)
+{
+    refused_log(fs, failure == KB_XDS_FAILURE_UNREADABLE ? "failure" : "rejected", diag);
+    if (!fs->destroyed) {
+        fs->callbacks->on_failure(fs->arg, failure);
+    }
+}
+
+/* A file without any resource is an answer of its own. */
+static bool is_empty_for(const struct kb_xds_fs *fs,
+                         const Envoy__Service__Discovery__V3__DiscoveryResponse *response)
+{
+    return response->n_resources == 0 && fs->name[0] != '\0';
 }
 
 /* Reads and delivers; what goes wrong before somebody was called is told here. */
 static void fs_read(struct kb_xds_fs *fs, struct kb_arena *arena, struct kb_diag *diag)
 {
+    Envoy__Service__Discovery__V3__DiscoveryResponse *response;
     ProtobufCMessage *message;
     struct kb_str text;
 
     if (!file_read(fs->path, arena, &text)) {
         KB_LOG(CONFIG, WARNING, "Filesystem config update failure: unable to read file: %s: %s",
                fs->path, strerror(errno));
-        fs->callbacks->on_failure(fs->arg, KB_XDS_FAILURE_CONNECTION);
+        fs->callbacks->on_failure(fs->arg, KB_XDS_FAILURE_UNREADABLE);
         return;
     }
     message = response_parse(fs->path, text, fs->unknown_fields_refused, arena, diag);
     fs->delivered = false;
-    if (message != NULL) {
-        (void)kb_xds_sotw_response(
-            &fs->sotw, (Envoy__Service__Discovery__V3__DiscoveryResponse *)(void *)message, 0,
-            arena, diag);
-        if (fs->delivered) {
-            return;
-        }
-        kb_diag_error(diag, "the file has no resource '%s'", fs->name);
-    }
-    refused_log(fs, diag);
-    if (fs->destroyed) {
+    if (message == NULL) {
+        failure_tell(fs, KB_XDS_FAILURE_UNREADABLE, diag);
         return;
     }
-    fs->callbacks->on_failure(fs->arg, KB_XDS_FAILURE_REJECTED);
+    response = (Envoy__Service__Discovery__V3__DiscoveryResponse *)(void *)message;
+    if (is_empty_for(fs, response)) {
+        const struct kb_xds_update none = {.version = kb_str_from_cstr(response->version_info),
+                                           .state_of_the_world = true};
+
+        fs_callbacks.on_update(fs, &none, diag);
+        return;
+    }
+    if (fs->name[0] != '\0' && response->n_resources > 1) {
+        kb_diag_error(diag, "Unexpected resource length: %zu; one is asked for, '%s'",
+                      response->n_resources, fs->name);
+        failure_tell(fs, KB_XDS_FAILURE_REJECTED, diag);
+        return;
+    }
+    (void)kb_xds_sotw_response(&fs->sotw, response, 0, arena, diag);
+    if (!fs->delivered) {
+        kb_diag_error(diag, "the file has no resource '%s'", fs->name);
+        failure_tell(fs, KB_XDS_FAILURE_REJECTED, diag);
+    }
 }
 
 static void fs_free(struct kb_xds_fs *fs)

@@ -19,8 +19,8 @@ struct kb_xds_fs_options {
     struct kb_str path;
     struct kb_str watched_directory; /* empty: the path itself */
     bool unknown_fields_refused;
-    /* KB_XDS_FAILURE_CONNECTION: the file cannot be read; REJECTED: it is wrong. Both were logged.
-     */
+    /* KB_XDS_FAILURE_UNREADABLE: the file cannot be read, or is no response; REJECTED: its
+     * resources are wrong. Both were logged. */
     const struct kb_xds_watch_callbacks *callbacks;
     void *arg;
 };

@@ -31,6 +31,7 @@ struct kb_xds_update {
 enum kb_xds_failure {
     KB_XDS_FAILURE_CONNECTION, /* the stream ended or could not be opened; it is tried again */
     KB_XDS_FAILURE_REJECTED,   /* a response of the type was refused, by whomever */
+    KB_XDS_FAILURE_UNREADABLE, /* a file cannot be read, or is no response */
 };
 
 struct kb_xds_watch_callbacks {

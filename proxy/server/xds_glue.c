@@ -31,127 +31,7 @@ static void wait_end(struct kb_subscription *subscription)
     kb_loop_timer_cancel(&subscription->glue->server->main->loop, &subscription->timeout);
 }
 
-/* ---- What a stream tells ---- */
-
-static void ads_connected(void *arg, bool connected)
-{
-    struct kb_xds_glue *glue = KB_CAST(arg, kb_xds_glue);
-
-    kb_stat_gauge_set(glue->control_plane_stats, KB_STAT_CONTROL_PLANE_CONNECTED_STATE, connected);
-}
-
-static void ads_identified(void *arg, struct kb_str identifier)
-{
-    struct kb_xds_glue *glue = KB_CAST(arg, kb_xds_glue);
-
-    kb_stat_text_set(glue->server->stats, KB_STR("control_plane.identifier"), identifier);
-}
-
-static void ads_pending_requests(void *arg, size_t count)
-{
-    struct kb_xds_glue *glue = KB_CAST(arg, kb_xds_glue);
-
-    if (count > 0 ||
-        glue->control_plane_stats->cells[KB_STAT_CONTROL_PLANE_PENDING_REQUESTS] != 0) {
-        kb_stat_gauge_set(glue->control_plane_stats, KB_STAT_CONTROL_PLANE_PENDING_REQUESTS, count);
-    }
-}
-
-static void ads_rate_limited(void *arg)
-{
-    struct kb_xds_glue *glue = KB_CAST(arg, kb_xds_glue);
-
-    kb_stat_inc(glue->control_plane_stats, KB_STAT_CONTROL_PLANE_RATE_LIMIT_ENFORCED);
-}
-
-static void stream_warned(void *arg, struct kb_diag *diag)
-{
-    struct kb_xds_glue *glue = KB_CAST(arg, kb_xds_glue);
-
-    for (const struct kb_diag_entry *entry = diag->first; entry != NULL; entry = entry->next) {
-        bool deprecated = kb_str_find(entry->text, KB_STR("deprecated")) >= 0;
-        struct kb_str text;
-
-        if (entry->level != KB_DIAG_WARNING || (!deprecated && glue->unknown_fields_ignored)) {
-            continue;
-        }
-        text = kb_diag_format(diag, entry);
-        KB_LOG(CONFIG, WARNING, "%s field: %.*s", deprecated ? "Deprecated" : "Unknown",
-               KB_STR_ARG(text));
-        if (!deprecated) {
-            kb_stat_inc(kb_stat_group_block(glue->server_group, glue->server->main->index),
-                        KB_STAT_SERVER_DYNAMIC_UNKNOWN_FIELDS);
-        }
-    }
-}
-
-static const struct kb_xds_mux_observer ads_observer = {
-    ads_connected, ads_identified, ads_pending_requests, ads_rate_limited, stream_warned};
-
-/* Streams of one subscription count in nobody's statistics. */
-static void own_connected(void *arg, bool connected)
-{
-    (void)arg;
-    (void)connected;
-}
-
-static void own_identified(void *arg, struct kb_str identifier)
-{
-    (void)arg;
-    (void)identifier;
-}
-
-static void own_pending_requests(void *arg, size_t count)
-{
-    (void)arg;
-    (void)count;
-}
-
-static void own_rate_limited(void *arg)
-{
-    (void)arg;
-}
-
-static const struct kb_xds_mux_observer own_observer = {
-    own_connected, own_identified, own_pending_requests, own_rate_limited, stream_warned};
-
 /* ---- The process's part ---- */
-
-static struct kb_xds_mux *mux_create(struct kb_xds_glue *glue, struct kb_xds_source *source,
-                                     const char *method, bool ads)
-{
-    struct kb_xds_mux_options options;
-
-    kb_xds_source_options(source, &options);
-    options.method = kb_str_from_cstr(method);
-    options.node = glue->node;
-    options.unknown_fields_refused = glue->unknown_fields_refused;
-    options.observer = ads ? &ads_observer : &own_observer;
-    options.arg = glue;
-    return kb_xds_mux_create(&options);
-}
-
-static struct kb_xds_source *source_create(struct kb_xds_glue *glue,
-                                           const Envoy__Config__Core__V3__ApiConfigSource *message,
-                                           struct kb_diag *diag)
-{
-    struct kb_xds_source *source = kb_calloc(1, sizeof(*source));
-
-    if (!kb_xds_source_init(source, glue->server, glue->bootstrap, message, diag)) {
-        kb_xds_source_dispose(source);
-        free(source);
-        return NULL;
-    }
-    return source;
-}
-
-static void source_destroy(struct kb_xds_source *source)
-{
-    if (source != NULL) {
-        kb_xds_source_dispose(source);
-        free(source);
-    }
-}
 
 static void ads_create(struct kb_xds_glue *glue,
                        const Envoy__Config__Core__V3__ApiConfigSource *message,
@@ -159,7 +39,7 @@ static void ads_create(struct kb_xds_glue *glue,
 {
     kb_diag_push(diag, "dynamic_resources");
     kb_diag_push(diag, "ads_config");
-    glue->ads_source = source_create(glue, message, diag);
+    glue->ads_source = kb_xds_source_make(glue, message, diag);
     kb_diag_pop(diag);
     kb_diag_pop(diag);
     if (glue->ads_source == NULL) {
@@ -170,7 +50,7 @@ static void ads_create(struct kb_xds_glue *glue,
     glue->control_plane_stats = kb_stat_group_block(glue->control_plane, glue->server->main->index);
     kb_stat_gauge_set(glue->control_plane_stats, KB_STAT_CONTROL_PLANE_CONNECTED_STATE, 0);
     kb_stat_text_set(glue->server->stats, KB_STR("control_plane.identifier"), KB_STR(""));
-    glue->ads = mux_create(
+    glue->ads = kb_xds_mux_make(
         glue, glue->ads_source,
         glue->ads_source->delta ? KB_XDS_ADS_DELTA_METHOD : KB_XDS_ADS_SOTW_METHOD, true);
 }
@@ -244,7 +124,7 @@ void kb_xds_glue_destroy(struct kb_xds_glue *glue)
     }
     kb_config_cache_destroy(glue->cache);
     kb_xds_mux_destroy(glue->ads);
-    source_destroy(glue->ads_source);
+    kb_xds_source_free(glue->ads_source);
     kb_stat_group_destroy(glue->control_plane);
     kb_stat_group_destroy(glue->server_group);
     KB_OBJ_CLEAR(glue);
@@ -307,7 +187,7 @@ static void stats_create(struct kb_subscription *subscription, const char *prefi
 static void subscription_free(struct kb_subscription *subscription)
 {
     kb_xds_shown_clear(subscription);
-    source_destroy(subscription->source);
+    kb_xds_source_free(subscription->source);
     kb_stat_group_destroy(subscription->group);
     if (subscription->version_text != NULL) {
         kb_stat_text_release(subscription->glue->server->stats,
@@ -428,7 +308,11 @@ static void watch_failure(void *arg, enum kb_xds_failure failure)
         return;
     }
     wait_end(subscription);
-    COUNT(subscription, UPDATE_REJECTED, update_rejected);
+    if (failure == KB_XDS_FAILURE_UNREADABLE) {
+        COUNT(subscription, UPDATE_FAILURE, update_failure);
+    } else {
+        COUNT(subscription, UPDATE_REJECTED, update_rejected);
+    }
     failure_tell(subscription, KB_SUBSCRIPTION_REJECTED);
 }
 
@@ -470,11 +354,11 @@ static void api_source(struct kb_subscription *subscription,
 {
     const struct kb_xds_type_info *type = &kb_xds_types[subscription->type];
 
-    subscription->source = source_create(subscription->glue, message, diag);
+    subscription->source = kb_xds_source_make(subscription->glue, message, diag);
     if (subscription->source != NULL) {
-        subscription->mux =
-            mux_create(subscription->glue, subscription->source,
-                       subscription->source->delta ? type->delta_method : type->sotw_method, false);
+        subscription->mux = kb_xds_mux_make(
+            subscription->glue, subscription->source,
+            subscription->source->delta ? type->delta_method : type->sotw_method, false);
     }
 }
 
@@ -580,37 +464,6 @@ void kb_subscription_start(struct kb_subscription *subscription)
     }
 }
 
-/* The own stream goes when no callback of it is under way. */
-struct mux_grave {
-    struct kb_deferred deferred;
-    struct kb_xds_mux *mux;
-    struct kb_xds_source *source;
-};
-
-static void mux_bury(struct kb_deferred *deferred)
-{
-    struct mux_grave *grave = KB_CONTAINER_OF(deferred, struct mux_grave, deferred);
-
-    kb_xds_mux_destroy(grave->mux);
-    source_destroy(grave->source);
-    free(grave);
-}
-
-static void own_mux_destroy(struct kb_subscription *subscription)
-{
-    struct mux_grave *grave;
-
-    if (subscription->source == NULL || subscription->mux == NULL) {
-        return;
-    }
-    grave = kb_calloc(1, sizeof(*grave));
-    kb_deferred_init(&grave->deferred, mux_bury);
-    grave->mux = subscription->mux;
-    grave->source = subscription->source;
-    subscription->source = NULL;
-    kb_loop_defer(&subscription->glue->server->main->loop, &grave->deferred);
-}
-
 void kb_subscription_destroy(struct kb_subscription *subscription)
 {
     if (subscription == NULL) {
@@ -622,7 +475,7 @@ void kb_subscription_destroy(struct kb_subscription *subscription)
     if (subscription->watch != NULL) {
         kb_xds_mux_unwatch(subscription->mux, subscription->watch);
     }
-    own_mux_destroy(subscription);
+    kb_xds_own_mux_destroy(subscription);
     kb_xds_fs_destroy(subscription->file);
     subscription->watch = NULL;
     subscription->mux = NULL;

@@ -61,6 +61,20 @@ void kb_xds_answer_take(struct kb_subscription *subscription, const struct kb_xd
 
 extern const enum kb_xds_type kb_xds_type_of[KB_RESOURCE_TYPE_COUNT];
 
+/* ---- xds_glue_streams.c ---- */
+
+/* Where an api_config_source points; NULL after a report. */
+struct kb_xds_source *kb_xds_source_make(struct kb_xds_glue *glue,
+                                         const Envoy__Config__Core__V3__ApiConfigSource *message,
+                                         struct kb_diag *diag);
+/* NULL is allowed. */
+void kb_xds_source_free(struct kb_xds_source *source);
+/* A stream to there, not started; `source` outlives it. `ads`: it counts in control_plane.*. */
+struct kb_xds_mux *kb_xds_mux_make(struct kb_xds_glue *glue, struct kb_xds_source *source,
+                                   const char *method, bool ads);
+/* Ends the subscription's own stream, if it has one, when no callback of it is under way. */
+void kb_xds_own_mux_destroy(struct kb_subscription *subscription);
+
 /* ---- xds_glue_shown.c: for /config_dump ---- */
 
 /* Keeps what was taken, if it is of a type that no manager keeps. */

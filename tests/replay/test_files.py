@@ -72,3 +72,29 @@ def test_endpoints_come_from_a_file(proxy):
     proxy.wait_for("its host", lambda: b"e::127.0.0.1:7::" in proxy.admin("/clusters")[1])
     written(eds, "2", typed(endpoints("e", 8), "envoy.config.endpoint.v3.ClusterLoadAssignment"))
     proxy.wait_for("its new host", lambda: b"e::127.0.0.1:8::" in proxy.admin("/clusters")[1])
+
+
+def assignment(name, port):
+    return typed(endpoints(name, port), "envoy.config.endpoint.v3.ClusterLoadAssignment")
+
+
+@pytest.mark.parametrize("text, moved", [
+    ("{}", {"update_empty": 1, "update_success": 1}),
+    ('{"version_info": "9", "resources": []}', {"update_empty": 1, "update_success": 1}),
+    ("", {"update_failure": 1}),
+    ("{ not json", {"update_failure": 1}),
+    (json.dumps({"resources": [assignment("other", 1)]}), {"update_rejected": 1}),
+    (json.dumps({"resources": [assignment("e", 1), assignment("other", 1)]}), {"update_rejected": 1}),
+])
+def test_a_file_of_endpoints_that_has_none(proxy, text, moved):
+    test_endpoints_come_from_a_file(proxy)
+    def counts():
+        found = proxy.stats(r"^cluster\.e\.update_(empty|success|failure|rejected)$")
+        return {name.rsplit(".", 1)[1]: value for name, value in found.items()}
+    before = counts()
+    fresh = proxy.dir / "fresh"
+    fresh.write_text(text)
+    os.replace(fresh, proxy.dir / "eds.json")
+    expected = {name: value + moved.get(name, 0) for name, value in before.items()}
+    proxy.wait_for(f"{expected}", lambda: counts() == expected)
+    assert b"e::127.0.0.1:8::" in proxy.admin("/clusters")[1]
