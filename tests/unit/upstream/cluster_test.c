@@ -222,8 +222,9 @@ static void http2_options_are_kept(void **state)
         0);
     cluster = cluster_get(up, "d");
     assert_true(cluster->http1.enable_trailers);
-    assert_false(cluster->http2.enabled);
-    assert_null(cluster->http2_stats);
+    assert_true(cluster->http2.enabled);
+    assert_false(kb_cluster_speaks_http2(cluster, KB_PROTOCOL_HTTP11));
+    assert_true(kb_cluster_speaks_http2(cluster, KB_PROTOCOL_HTTP2));
 }
 
 static void hosts_are_read(void **state)
