@@ -9,6 +9,8 @@ import grpc
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf import any_pb2
 
+from .ports import Port
+
 TYPE = "type.googleapis.com/envoy."
 CLUSTER = TYPE + "config.cluster.v3.Cluster"
 LISTENER = TYPE + "config.listener.v3.Listener"
@@ -21,9 +23,10 @@ BYTES_MAX = 512 * 1024 * 1024
 
 class ControlPlane:
     """Serves `resources[type_url][name] = message`; `put` changes them and tells every stream.
-    At a port of 127.0.0.1, or at a Unix socket, which is in reach of every network namespace."""
+    At a port of 127.0.0.1 that stays ours while the server is away, or at a Unix socket, which is in
+    reach of every network namespace."""
 
-    def __init__(self, port=0, credentials=None, path=None):
+    def __init__(self, credentials=None, path=None):
         self.credentials = credentials
         self.path = path
         self.lock = threading.Lock()
@@ -35,7 +38,8 @@ class ControlPlane:
         self.acks = []
         self.metadata = []
         self.nodes = []
-        self.port = self._start(port)
+        self.reserved = None if path else Port()
+        self.port = self._start(0 if path else self.reserved.number)
 
     def _start(self, port):
         self.server = grpc.server(futures.ThreadPoolExecutor(16), options=[
