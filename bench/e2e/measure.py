@@ -116,6 +116,20 @@ def cpu_per_request(binary, process, **options):
     return result
 
 
+def cpu_per_h2_request(process, requests):
+    """h2load's requests on 8 connections, 16 at a time on each; opening them is part of the figure."""
+    argv = [subjects.need("h2load"), "-n", str(requests), "-c", "8", "-m", "16", f"http://127.0.0.1:{process.listen}/"]
+    before = cpu_ns(process.pid)
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, preexec_fn=subjects.pin(subjects.LOAD_CORE))
+    after = cpu_ns(process.pid)
+    if f" {requests} 2xx" not in done.stdout:
+        raise RuntimeError(f"h2load: not every request was answered with 200: {(done.stdout + done.stderr).strip()[-400:]}")
+    return {
+        "cpu_us": (after - before) / 1000 / requests, "rps": float(re.search(r"([\d.]+) req/s", done.stdout).group(1)),
+        "pss_kib": memory_kib(process.pid)["pss"],
+    }
+
+
 def cpu_per_handshake(binary, process, certificates, count, resume):
     marks = []
     load = Load(binary, process.listen, **client_of(certificates), count=count, flags=["--resume"] if resume else [])

@@ -4,7 +4,7 @@
 import html
 import statistics
 
-ORDER = ["floor", "kobune", "haproxy", "nginx", "envoy"]
+ORDER = ["floor", "kobune", "haproxy", "nginx", "nghttpx", "envoy"]
 TITLES = {
     "plain": "HTTP/1.1 keep-alive, 32 connections, closed loop",
     "bursts": "HTTP/1.1 keep-alive, 2,000 requests/s, 16 connections at a time",
@@ -12,11 +12,12 @@ TITLES = {
     "tcp": "TCP proxy (the same requests), 32 connections, closed loop",
     "chain": "two sidecars, mutual TLS between them, 32 connections, closed loop",
     "mesh": "the same with a mesh's filters and access logs",
+    "h2": "HTTP/2 in clear text, 8 connections with 16 streams, closed loop",
     "start": "at start: one listener, one cluster, two workers",
     "clusters_1000": "with 1,000 static clusters",
     "clusters_5000": "with 5,000 static clusters",
 }
-LOADS = ["plain", "bursts", "rate", "tcp", "chain", "mesh"]
+LOADS = ["plain", "bursts", "rate", "tcp", "chain", "mesh", "h2"]
 MIB = 1024
 ZERO_HEAP_CALLS = 0.001  # a request; what a timer does once a second is not a request's
 
@@ -67,6 +68,9 @@ def goals(results):
         rows.append(goal(f"CPU a request, {words}, x HAProxy", haproxy, ratio(results, scenario, "kobune", "haproxy", "cpu_us")))
         rows.append(goal(f"CPU a request, {words}, x Envoy", envoy, ratio(results, scenario, "kobune", "envoy", "cpu_us")))
     rows.append(goal("CPU a request, the same with a mesh's filters and log, x Envoy", 0.33, ratio(results, "mesh", "kobune", "envoy", "cpu_us")))
+    peers = [found for peer in ("nghttpx", "haproxy") if (found := ratio(results, "h2", "kobune", peer, "cpu_us")) is not None]
+    rows.append(goal("CPU a request, HTTP/2, x nghttpx or HAProxy, whichever is better", 1, max(peers, default=None)))
+    rows.append(goal("CPU a request, HTTP/2, x Envoy", 0.24, ratio(results, "h2", "kobune", "envoy", "cpu_us")))
     rows.append(goal("CPU a full mTLS handshake, x nginx", 0.9, ratio(results, "handshake", "kobune", "nginx", "full_us")))
     full, resumed = (median(results, "handshake", "kobune", key) for key in ("full_us", "resumed_us"))
     rows.append(goal("CPU a resumed handshake, x full", 0.35, resumed / full if full else None))

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Kobune beside a floor relay, nginx, HAProxy and Envoy, interleaved in one run.
+"""Kobune beside a floor relay, nginx, HAProxy, nghttpx and Envoy, interleaved in one run.
 
 Every figure is taken in this run, on this machine, with one worker pinned to one core; only the
 relations between the rows of one run mean something. See bench/README.md.
@@ -29,7 +29,7 @@ BUILT = ROOT / "build" / "bench"
 WARMUP_SECONDS = 0.3
 ROUNDS_A_START = 5
 STARTS_MAX = 5
-SCENARIOS = ["plain", "bursts", "rate", "tcp", "chain", "mesh", "handshake", "idle_tls", "start", "clusters", "eds", "calls", "size"]
+SCENARIOS = ["plain", "bursts", "rate", "tcp", "chain", "mesh", "h2", "handshake", "idle_tls", "start", "clusters", "eds", "calls", "size"]
 
 
 def options():
@@ -38,7 +38,7 @@ def options():
     parser.add_argument("--rounds", type=int, default=15, help="times each subject is measured in each scenario (default 15)")
     parser.add_argument("--seconds", type=float, default=1, help="measured time of one load (default 1)")
     parser.add_argument("--scenarios", default=",".join(SCENARIOS), help=f"some of {','.join(SCENARIOS)}")
-    parser.add_argument("--subjects", default="floor,nginx,haproxy,envoy,kobune", help="some of the default")
+    parser.add_argument("--subjects", default="floor,nginx,haproxy,nghttpx,envoy,kobune", help="some of the default")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "bench" / "results", help="folder for the results")
     parser.add_argument("--baseline", action="store_true", help="also keep the results as baseline.*")
     parser.add_argument("--check", action="store_true", help="exit 1 when a goal is missed or was not measured")
@@ -83,7 +83,7 @@ class Bench:
         self.chosen, self.tools, self.work = chosen, tools, work
         self.results = {"scenarios": {}, "skipped": {}}
         known = [
-            subjects.Floor(tools["floor"]), subjects.Nginx(), subjects.Haproxy(),
+            subjects.Floor(tools["floor"]), subjects.Nginx(), subjects.Haproxy(), subjects.Nghttpx(),
             subjects.Envoy("envoy", chosen.envoy, ["--disable-hot-restart"]), subjects.Envoy("kobune", chosen.kobune, istio=True),
         ]
         unknown = set(chosen.subjects) - {s.name for s in known}
@@ -139,20 +139,25 @@ class Bench:
         """All subjects stand there at once, and short loads go round them: what else the machine does in a second weighs on
         all alike. Now and then all are started anew, because no two starts place their memory alike."""
         warmup = min(WARMUP_SECONDS, self.chosen.seconds)
+        def measured(process):
+            return measure.cpu_per_request(self.tools["load"], process, warmup=warmup, seconds=self.chosen.seconds, **load)
+
+        self.standing(scenario, kind, who or self.who_is_plain(), measured)
+
+    def standing(self, scenario, kind, who, measured):
+        """measured(process) of each subject in turn, while all of them run."""
         running = {}
 
         def one(subject):
             if subject.name not in running:
                 running[subject.name] = self.start(subject, kind)
-            return measure.cpu_per_request(
-                self.tools["load"], running[subject.name], warmup=warmup, seconds=self.chosen.seconds, **load
-            )
+            return measured(running[subject.name])
 
         left = self.chosen.rounds
         out = set()
         while left > 0:
             try:
-                self.each_round(scenario, who or self.subjects, one, min(left, ROUNDS_A_START), out)
+                self.each_round(scenario, who, one, min(left, ROUNDS_A_START), out)
             finally:
                 for process in running.values():
                     process.end()
@@ -162,13 +167,16 @@ class Bench:
     def start(self, subject, kind):
         if kind in ("tls", "mesh"):
             return subjects.Chain(subject, kind, self.work, self.backend.port)
-        return subject.start(kind, self.work, self.backend.port, probe=kind != "tls-in")
+        return subject.start(kind, self.work, self.backend.port_h2 if kind == "h2" else self.backend.port)
+
+    def who_is_plain(self):
+        return [s for s in self.subjects if s.name != "nghttpx"]
 
     def who_speaks_tls(self):
         """All but the floor relay; their certificates are made when they are first wanted."""
         if not (self.work / "certificates").exists():
             certificates.make(self.work / "certificates")
-        return [s for s in self.subjects if s.name != "floor"]
+        return [s for s in self.who_is_plain() if s.name != "floor"]
 
     def run_plain(self):
         self.load_scenario("plain", "http", connections=32)
@@ -187,6 +195,12 @@ class Bench:
 
     def run_mesh(self):
         self.load_scenario("mesh", "mesh", [s for s in self.who_speaks_tls() if s.has_admin], connections=32)
+
+    def run_h2(self):
+        """h2load comes for the requests, not for a time: so many as take about the time of the other loads."""
+        requests = int(20000 * self.chosen.seconds)
+        who = [s for s in self.subjects if s.name not in ("floor", "nginx")]
+        self.standing("h2", "h2", who, lambda process: measure.cpu_per_h2_request(process, requests))
 
     def run_handshake(self):
         count = 200 if self.chosen.quick else 1000
@@ -224,7 +238,7 @@ class Bench:
             process.end()
 
     def run_start(self):
-        self.each_round("start", self.subjects, self.started, min(self.chosen.rounds, STARTS_MAX))
+        self.each_round("start", self.who_is_plain(), self.started, min(self.chosen.rounds, STARTS_MAX))
 
     def run_clusters(self):
         who = [s for s in self.subjects if s.has_admin]

@@ -13,6 +13,7 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 LOAD_CORE, PROXY_CORE = 0, 1
+NOT_HTTP1 = ("tls-in", "mesh-in", "h2")  # no HTTP/1.1 request in clear text is answered there
 NGINX_MODULES = "/usr/lib/nginx/modules"
 READY_SECONDS_MAX = 60
 
@@ -131,7 +132,7 @@ class Chain:
     `kind`-in and `kind`-out."""
 
     def __init__(self, subject, kind, work, upstream):
-        self.b = subject.start(f"{kind}-in", work, upstream, probe=False)
+        self.b = subject.start(f"{kind}-in", work, upstream)
         try:
             self.a = subject.start(f"{kind}-out", work, self.b.listen)
         except Exception:
@@ -150,8 +151,10 @@ class Chain:
 
 class Backend:
     def __init__(self, work):
-        self.port = free_port()
-        conf = render("backend.conf", work / "backend.conf", dir=work, upstream=self.port, body="x" * 1024)
+        self.port, self.port_h2 = free_port(), free_port()
+        conf = render(
+            "backend.conf", work / "backend.conf", dir=work, upstream=self.port, upstream_h2=self.port_h2, body="x" * 1024
+        )
         self.process = Process("backend", [need("nginx"), "-c", str(conf), "-e", str(work / "backend.log")], work, LOAD_CORE)
         self.process.wait_ready(self.port)
 
@@ -201,9 +204,9 @@ class Subject:
         try:
             if self.has_admin:
                 process.ready_ms = process.wait_ready(process.admin, "/ready")
-                if probe:
+                if probe and kind not in NOT_HTTP1:
                     process.wait_ready(process.listen)
-            elif kind == "tls-in":
+            elif kind in NOT_HTTP1:
                 process.wait_listening(process.listen)
             else:
                 process.ready_ms = process.wait_ready(process.listen)
@@ -260,6 +263,26 @@ class Haproxy(Subject):
     def argv(self, kind, work, values):
         conf = render(f"haproxy{suffix(kind)}.cfg", work / f"haproxy{suffix(kind)}.cfg", **values)
         return [need("haproxy"), "-db", "-f", str(conf)]
+
+
+class Nghttpx(Subject):
+    """The proxy of nghttp2, for HTTP/2 alone."""
+
+    def __init__(self):
+        super().__init__("nghttpx")
+
+    def check(self):
+        need("nghttpx")
+
+    def version(self):
+        return first_line([need("nghttpx"), "--version"]).rpartition("/")[2]
+
+    def argv(self, kind, work, values):
+        return [
+            need("nghttpx"), "--conf=/dev/null", f"--frontend=127.0.0.1,{values['listen']};no-tls",
+            f"--backend=127.0.0.1,{values['upstream']};;proto=h2", f"--workers={values['workers']}", "--accesslog-file=",
+            "--errorlog-file=/dev/stderr",
+        ]
 
 
 class Envoy(Subject):
