@@ -18,12 +18,15 @@ struct kb_tls_lib {
 
 struct kb_tls_facts_table;
 
+#define KB_TLS_TICKETS_SEEN 128
+
 /* What a worker keeps for its TLS connections. */
 struct kb_tls_worker {
     struct kb_tls_lib *lib;
     char *input;   /* KB_TLS_INPUT_BYTES: what one recv brought, on its way into OpenSSL */
     char *scratch; /* KB_TLS_RECORD_BYTES: small pieces that leave in one record */
-    struct kb_tls_facts_table *facts; /* tls_facts.c */
+    struct kb_tls_facts_table *facts;           /* tls_facts.c */
+    uint64_t tickets_seen[KB_TLS_TICKETS_SEEN]; /* by their session's number: tls_ticket.c */
 };
 
 #define KB_TLS_RECORD_BYTES 16384

@@ -91,8 +91,7 @@ static int handshake(struct kb_tls_socket *socket)
     ERR_clear_error();
     rc = SSL_do_handshake(socket->ssl);
     if (rc == 1) {
-        KB_TRY(records_send(socket));
-        handshake_done(socket);
+        handshake_done(socket); /* records that are left go with what follows them */
         return 0;
     }
     if (SSL_get_error(socket->ssl, rc) == SSL_ERROR_WANT_READ) {
@@ -209,8 +208,8 @@ static int tls_do_read(struct kb_conn *conn)
             break;
         }
     }
-    if (socket->bio.output.len > 0 && socket->ssl != NULL && !socket->failed) {
-        /* Post-handshake answers (key updates) of TLS 1.3. */
+    if (socket->bio.output.len > 0 && socket->ssl != NULL && !socket->failed && rc != KB_ECLOSED) {
+        /* The end of a handshake, tickets, answers of TLS 1.3 to key updates. */
         int sent = records_send(socket);
 
         rc = rc == 0 ? sent : rc;

@@ -292,12 +292,32 @@ static int ticket_fill(SSL *ssl, void *arg)
     return done;
 }
 
+/* Whether this ticket of TLS 1.3 came a short while before. Its client was given the next one then,
+ * and goes on with this; those that use each once (RFC 8446 appendix C.4) need the next. */
+static bool ticket_seen(struct kb_tls_worker *tls, const SSL_SESSION *session)
+{
+    unsigned len = 0;
+    const unsigned char *id = SSL_SESSION_get_id(session, &len);
+    uint64_t key = 0, *slot;
+
+    if (len < sizeof(key)) {
+        return false;
+    }
+    memcpy(&key, id, sizeof(key));
+    slot = &tls->tickets_seen[key % KB_TLS_TICKETS_SEEN];
+    if (*slot == key) {
+        return true;
+    }
+    *slot = key;
+    return false;
+}
+
 /* Of a ticket that could be read. One that does not say who the peer is, where that has to be
- * known, makes a full handshake. TLS 1.3's are renewed each time: RFC 8446 appendix C.4 wants
- * clients to use them once. */
+ * known, makes a full handshake. */
 static SSL_TICKET_RETURN ticket_accept(SSL *ssl, SSL_SESSION *session, const unsigned char *name,
                                        size_t name_len, SSL_TICKET_STATUS status, void *arg)
 {
+    struct kb_tls_socket *socket = KB_CAST(SSL_get_app_data(ssl), kb_tls_socket);
     const struct kb_tls_context *context = arg;
     int64_t until;
     void *data;
@@ -317,10 +337,13 @@ static SSL_TICKET_RETURN ticket_accept(SSL *ssl, SSL_SESSION *session, const uns
                SSL_SESSION_get0_peer(session) == NULL) {
         return SSL_TICKET_RETURN_IGNORE_RENEW;
     }
-    KB_CAST(SSL_get_app_data(ssl), kb_tls_socket)->of_ticket = true;
-    return status == SSL_TICKET_SUCCESS_RENEW || SSL_version(ssl) == TLS1_3_VERSION
-               ? SSL_TICKET_RETURN_USE_RENEW
-               : SSL_TICKET_RETURN_USE;
+    socket->of_ticket = true;
+    if (SSL_version(ssl) == TLS1_3_VERSION) {
+        return ticket_seen(kb_tls_worker_get(socket->conn->worker), session)
+                   ? SSL_TICKET_RETURN_USE
+                   : SSL_TICKET_RETURN_USE_RENEW;
+    }
+    return status == SSL_TICKET_SUCCESS_RENEW ? SSL_TICKET_RETURN_USE_RENEW : SSL_TICKET_RETURN_USE;
 }
 
 void kb_tls_session_peer_take(struct kb_tls_socket *socket)

@@ -496,6 +496,21 @@ def test_who_resumes_is_who_was_let_in(rig, version, stateless):
     assert {k.rpartition(".")[2]: v for k, v in stats.items()} == {"handshake": 14, "session_reused": 12 if resumed else 0, "no_certificate": 7}
 
 
+def test_a_ticket_is_renewed_at_its_first_use(mutual):
+    """Who goes on with the old one is let in, and gets no more of them."""
+    context = client_context(version=ssl.TLSVersion.TLSv1_3)
+    first = Client(mutual.port(), context)
+    first.get()
+    session = first.sock.session
+    first.close()
+    for renewed in (True, False, False):
+        client = Client(mutual.port(), context, session=session)
+        client.get()
+        assert client.sock.session_reused
+        assert (client.sock.session.id != session.id) == renewed
+        client.close()
+
+
 @pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
 def test_upstreams_are_known_when_resumed(rig, version):
     one = rig({
