@@ -3,6 +3,7 @@
  * destroy any watch. */
 #include "xds/xds_watch.h"
 
+#include <stddef.h>
 #include <stdlib.h>
 
 #include "base/mem.h"
@@ -10,22 +11,60 @@
 /* What istiod sends as the version of each resource; not allocated. */
 static char no_version[] = "";
 
-static void version_set(struct kb_xds_name *name, struct kb_str version)
+/* Names share it: a server often gives many resources one version. */
+struct version {
+    uint32_t refs;
+    char text[];
+};
+
+static struct version *version_of(char *text)
+{
+    return (struct version *)(void *)(text - offsetof(struct version, text));
+}
+
+static char *version_create(struct kb_str text)
+{
+    struct version *version = kb_calloc(1, sizeof(*version) + text.len + 1);
+
+    version->refs = 1;
+    memcpy(version->text, text.p, text.len);
+    return version->text;
+}
+
+static char *version_ref(char *version)
+{
+    version_of(version)->refs++;
+    return version;
+}
+
+static void version_unref(char *version)
+{
+    if (version != NULL && version != no_version && --version_of(version)->refs == 0) {
+        free(version_of(version));
+    }
+}
+
+static void version_set(struct kb_xds_watches *watches, struct kb_xds_name *name,
+                        struct kb_str version)
 {
     if (name->version != NULL && kb_str_eq(kb_str_from_cstr(name->version), version)) {
         return;
     }
-    if (name->version != no_version) {
-        free(name->version);
+    version_unref(name->version);
+    if (version.len == 0) {
+        name->version = no_version;
+        return;
     }
-    name->version = version.len == 0 ? no_version : kb_str_to_cstr(version);
+    if (watches->version == NULL || !kb_str_eq(kb_str_from_cstr(watches->version), version)) {
+        version_unref(watches->version);
+        watches->version = version_create(version);
+    }
+    name->version = version_ref(watches->version);
 }
 
 static void version_clear(struct kb_xds_name *name)
 {
-    if (name->version != no_version) {
-        free(name->version);
-    }
+    version_unref(name->version);
     name->version = NULL;
     name->expires_ms = 0;
 }
@@ -69,6 +108,7 @@ void kb_xds_watches_dispose(struct kb_xds_watches *watches)
         free(name);
     }
     kb_map_dispose(&watches->names);
+    version_unref(watches->version);
     KB_OBJ_CLEAR(watches);
 }
 
@@ -155,7 +195,7 @@ void kb_xds_watches_hold(struct kb_xds_watches *watches, const struct kb_xds_res
         }
         name = name_of(watches, resource->name);
     }
-    version_set(name, resource->version);
+    version_set(watches, name, resource->version);
     name->expires_ms = 0;
     if (resource->ttl_ms > 0) {
         name->expires_ms = now_ms + KB_MIN(resource->ttl_ms, UINT64_MAX - 1 - now_ms);

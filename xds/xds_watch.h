@@ -47,7 +47,7 @@ struct kb_xds_name {
     struct kb_list watches;
     struct kb_list change; /* in kb_xds_watches.changes: asked for or given up since the last
                               request */
-    char *version;         /* accepted, heap; NULL: waiting for the server, or given up */
+    char *version;         /* accepted, shared; NULL: waiting for the server, or given up */
     uint64_t expires_ms;   /* 0: never */
     uint32_t mark;
     bool requested; /* there is a watch */
@@ -63,6 +63,7 @@ struct kb_xds_watches {
     bool track_changes;  /* a request was sent on this stream: later ones say what changed */
     uint64_t expires_ms; /* the next of all names; UINT64_MAX: none */
     uint32_t mark;
+    char *version; /* the latest that a name was given; NULL: none yet */
 };
 KB_OBJ_MAGIC(kb_xds_watches, 0x58575354);
 

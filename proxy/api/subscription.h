@@ -79,6 +79,8 @@ struct kb_subscription_options {
 struct kb_subscription *kb_subscription_create(struct kb_server_context *server,
                                                const struct kb_subscription_options *options,
                                                struct kb_diag *diag);
+/* The name that it was made with. Lives as long as the subscription. */
+struct kb_str kb_subscription_name(const struct kb_subscription *subscription);
 /* Asks; the first answer may come from within (another subscriber has the resource already, or a
  * file). */
 void kb_subscription_start(struct kb_subscription *subscription);

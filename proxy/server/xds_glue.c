@@ -158,8 +158,7 @@ static void success_count(struct kb_subscription *subscription, struct kb_str ve
         kb_stat_gauge_set(subscription->stats, KB_STAT_SUBSCRIPTION_UPDATE_TIME, now_ms);
         kb_stat_gauge_set(subscription->stats, KB_STAT_SUBSCRIPTION_VERSION, hash);
         kb_stat_record(subscription->stats, KB_STAT_SUBSCRIPTION_UPDATE_DURATION, duration_ms);
-        kb_stat_text_set(subscription->glue->server->stats,
-                         kb_str_from_cstr(subscription->version_text), version);
+        kb_stat_text_put(subscription->version_text, version);
     }
 }
 
@@ -171,9 +170,8 @@ static void stats_create(struct kb_subscription *subscription, const char *prefi
 
     kb_arena_init(&arena, NULL);
     name = kb_str_printf(&arena, "%sversion_text", prefix);
-    subscription->version_text = kb_str_to_cstr(name);
+    subscription->version_text = kb_stat_text_hold(store, name);
     kb_arena_dispose(&arena);
-    kb_stat_text_hold(store, kb_str_from_cstr(subscription->version_text));
     subscription->group =
         kb_stat_group_create(store, kb_str_from_cstr(prefix), &kb_stat_schema_subscription);
     subscription->stats =
@@ -190,11 +188,8 @@ static void subscription_free(struct kb_subscription *subscription)
     kb_xds_source_free(subscription->source);
     kb_stat_group_destroy(subscription->group);
     if (subscription->version_text != NULL) {
-        kb_stat_text_release(subscription->glue->server->stats,
-                             kb_str_from_cstr(subscription->version_text));
+        kb_stat_text_release(subscription->glue->server->stats, subscription->version_text);
     }
-    free(subscription->version_text);
-    free(subscription->name);
     KB_OBJ_CLEAR(subscription);
     free(subscription);
 }
@@ -417,16 +412,17 @@ struct kb_subscription *kb_subscription_create(struct kb_server_context *server,
         kb_diag_error(diag, "value is required");
         return NULL;
     }
-    subscription = kb_calloc(1, sizeof(*subscription));
+    subscription = kb_calloc(1, sizeof(*subscription) + options->name.len + 1);
     KB_OBJ_SET(subscription, kb_subscription);
     subscription->glue = KB_CAST(server->xds, kb_xds_glue);
     kb_list_push_back(&subscription->glue->subscriptions, &subscription->link);
     subscription->callbacks = options->callbacks;
     subscription->arg = options->arg;
     subscription->type = kb_xds_type_of[options->type];
-    subscription->name = kb_str_to_cstr(options->name);
-    subscription->shown.name = kb_str_from_cstr(subscription->name);
-    subscription->shown.updated_wall_ns = kb_clock_wall_ns();
+    if (options->name.len > 0) {
+        memcpy(subscription->name, options->name.p, options->name.len);
+    }
+    kb_xds_shown_init(subscription);
     subscription->counts = options->counts;
     subscription->timeout_ms =
         kb_wkt_duration_ms(options->source->initial_fetch_timeout, INITIAL_FETCH_TIMEOUT_MS);
@@ -440,6 +436,11 @@ struct kb_subscription *kb_subscription_create(struct kb_server_context *server,
         stats_create(subscription, options->stat_prefix);
     }
     return subscription;
+}
+
+struct kb_str kb_subscription_name(const struct kb_subscription *subscription)
+{
+    return kb_str_from_cstr(subscription->name);
 }
 
 void kb_subscription_start(struct kb_subscription *subscription)

@@ -34,7 +34,6 @@ struct kb_subscription {
     const struct kb_subscription_callbacks *callbacks;
     void *arg;
     enum kb_xds_type type;
-    char *name;
     struct kb_xds_mux *mux;       /* the ADS stream's, or own; NULL: a file */
     struct kb_xds_source *source; /* of the own one */
     struct kb_xds_watch *watch;   /* NULL: not started, or a file */
@@ -42,14 +41,16 @@ struct kb_subscription {
     struct kb_subscription_counts *counts; /* NULL: none */
     struct kb_stat_group *group;           /* NULL: none */
     struct kb_stat_block *stats;
-    char *version_text;             /* name of the text readout */
-    struct kb_admin_resource shown; /* for /config_dump; texts but the name are heap */
+    struct kb_stat_text *version_text;
+    struct kb_admin_resource *shown; /* for /config_dump, on the heap but for the name; NULL: its
+                                        manager keeps it */
     struct kb_timer timeout;
     uint64_t timeout_ms; /* 0: waits without end */
     uint32_t busy;       /* callbacks of it under way */
     bool heard;          /* an answer came */
     bool from_cache;     /* none, so it has what was cached */
     bool destroyed;      /* meanwhile */
+    char name[];
 };
 KB_OBJ_MAGIC(kb_subscription, 0x53554253);
 
@@ -77,6 +78,8 @@ void kb_xds_own_mux_destroy(struct kb_subscription *subscription);
 
 /* ---- xds_glue_shown.c: for /config_dump ---- */
 
+/* A new subscription, before anything came. */
+void kb_xds_shown_init(struct kb_subscription *subscription);
 /* Keeps what was taken, if it is of a type that no manager keeps. */
 void kb_xds_shown_keep(struct kb_subscription *subscription, const struct kb_resource *resource);
 /* The subscription ends. */

@@ -4,6 +4,7 @@
 
 #include "envoy/extensions/transport_sockets/tls/v3/secret.pb-c.h"
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "proxy/server/xds_glue_internal.h"
 
@@ -53,12 +54,30 @@ static bool keeps_shown(const struct kb_subscription *subscription)
            subscription->type == KB_XDS_SECRET || subscription->type == KB_XDS_EXTENSION_CONFIG;
 }
 
+void kb_xds_shown_init(struct kb_subscription *subscription)
+{
+    if (keeps_shown(subscription)) {
+        subscription->shown = kb_calloc(1, sizeof(*subscription->shown));
+        subscription->shown->name = kb_str_from_cstr(subscription->name);
+        subscription->shown->updated_wall_ns = kb_clock_wall_ns();
+    }
+}
+
+static void shown_empty(struct kb_admin_resource *shown)
+{
+    free((char *)(uintptr_t)shown->packed.p);
+    free((char *)(uintptr_t)shown->version.p);
+    shown->packed = KB_STR_NULL;
+    shown->version = KB_STR_NULL;
+}
+
 void kb_xds_shown_clear(struct kb_subscription *subscription)
 {
-    free((char *)(uintptr_t)subscription->shown.packed.p);
-    free((char *)(uintptr_t)subscription->shown.version.p);
-    subscription->shown.packed = KB_STR_NULL;
-    subscription->shown.version = KB_STR_NULL;
+    if (subscription->shown != NULL) {
+        shown_empty(subscription->shown);
+        free(subscription->shown);
+        subscription->shown = NULL;
+    }
 }
 
 void kb_xds_shown_keep(struct kb_subscription *subscription, const struct kb_resource *resource)
@@ -66,7 +85,7 @@ void kb_xds_shown_keep(struct kb_subscription *subscription, const struct kb_res
     const ProtobufCMessage *message = resource->message;
     struct kb_arena arena;
 
-    if (!keeps_shown(subscription)) {
+    if (subscription->shown == NULL) {
         return;
     }
     kb_arena_init(&arena, NULL);
@@ -76,10 +95,10 @@ void kb_xds_shown_keep(struct kb_subscription *subscription, const struct kb_res
         secret_strip((void *)copy);
         message = copy;
     }
-    kb_xds_shown_clear(subscription);
-    subscription->shown.packed = heap_copy(kb_pb_pack(message, &arena));
-    subscription->shown.version = heap_copy(resource->version);
-    subscription->shown.updated_wall_ns = resource->received_wall_ns;
+    shown_empty(subscription->shown);
+    subscription->shown->packed = heap_copy(kb_pb_pack(message, &arena));
+    subscription->shown->version = heap_copy(resource->version);
+    subscription->shown->updated_wall_ns = resource->received_wall_ns;
     kb_arena_dispose(&arena);
 }
 
@@ -93,8 +112,9 @@ void kb_xds_glue_visit(struct kb_xds_glue *glue, enum kb_resource_type type,
         struct kb_subscription *subscription = KB_LIST_ENTRY(link, struct kb_subscription, link);
 
         if (subscription->type == kb_xds_type_of[type] && subscription->name[0] != '\0' &&
-            kb_map_put(&seen, subscription->shown.name, subscription) == NULL) {
-            visit(visit_arg, &subscription->shown);
+            subscription->shown != NULL &&
+            kb_map_put(&seen, subscription->shown->name, subscription) == NULL) {
+            visit(visit_arg, subscription->shown);
         }
     }
     kb_map_dispose(&seen);

@@ -29,15 +29,29 @@ void kb_histogram_destroy(struct kb_histogram *histogram)
     if (histogram == NULL) {
         return;
     }
-    for (size_t i = 0; i < KB_HISTOGRAM_DECADES; i++) {
+    for (size_t i = 0; histogram->decades != NULL && i < KB_HISTOGRAM_DECADES; i++) {
         free(histogram->decades[i]);
     }
+    free(histogram->decades);
     free(histogram);
 }
 
 static void cell_inc(uint32_t *cell)
 {
     __atomic_store_n(cell, *cell + 1, __ATOMIC_RELAXED);
+}
+
+static uint32_t *decade_make(struct kb_histogram *histogram, unsigned decade)
+{
+    uint32_t *bins = kb_calloc(KB_HISTOGRAM_DECADE_BINS, sizeof(*bins));
+
+    if (histogram->decades == NULL) {
+        uint32_t **decades = kb_calloc(KB_HISTOGRAM_DECADES, sizeof(*decades));
+
+        __atomic_store_n(&histogram->decades, decades, __ATOMIC_RELEASE);
+    }
+    __atomic_store_n(&histogram->decades[decade], bins, __ATOMIC_RELEASE);
+    return bins;
 }
 
 void kb_histogram_record(struct kb_histogram *histogram, uint64_t value)
@@ -56,10 +70,9 @@ void kb_histogram_record(struct kb_histogram *histogram, uint64_t value)
         value /= 10;
         decade++;
     }
-    bins = histogram->decades[decade];
+    bins = histogram->decades == NULL ? NULL : histogram->decades[decade];
     if (KB_UNLIKELY(bins == NULL)) {
-        bins = kb_calloc(KB_HISTOGRAM_DECADE_BINS, sizeof(*bins));
-        __atomic_store_n(&histogram->decades[decade], bins, __ATOMIC_RELEASE);
+        bins = decade_make(histogram, decade);
     }
     cell_inc(&bins[value - 10]);
 }
@@ -71,12 +84,7 @@ bool kb_histogram_has_samples(const struct kb_histogram *histogram)
             return true;
         }
     }
-    for (size_t i = 0; i < KB_HISTOGRAM_DECADES; i++) {
-        if (__atomic_load_n(&histogram->decades[i], __ATOMIC_ACQUIRE) != NULL) {
-            return true;
-        }
-    }
-    return false;
+    return __atomic_load_n(&histogram->decades, __ATOMIC_ACQUIRE) != NULL;
 }
 
 static uint16_t bin_key(unsigned exponent, unsigned digits)
@@ -131,9 +139,7 @@ static void total_take_decade(struct kb_histogram_total *total, unsigned decade,
 
     for (size_t i = 0; i < n; i++) {
         const uint32_t *bins =
-            recorders[i] == NULL
-                ? NULL
-                : __atomic_load_n(&recorders[i]->decades[decade], __ATOMIC_ACQUIRE);
+            recorders[i] == NULL ? NULL : kb_histogram_decade(recorders[i], decade);
 
         if (bins == NULL) {
             continue;

@@ -6,6 +6,8 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 
 #include "base/compiler.h"
 
@@ -23,9 +25,18 @@ extern const double kb_histogram_buckets[KB_HISTOGRAM_BUCKETS];
  * bin. */
 struct kb_histogram {
     uint32_t small[10]; /* 0..9 */
-    uint32_t *
-        decades[KB_HISTOGRAM_DECADES]; /* KB_HISTOGRAM_DECADE_BINS each; made at the first sample */
+    /* [KB_HISTOGRAM_DECADES], of KB_HISTOGRAM_DECADE_BINS each; both made at the first sample: most
+     * histograms never see one above 9. */
+    uint32_t **decades;
 };
+
+/* The bins of a decade, or NULL. Any thread. */
+KB_INLINE const uint32_t *kb_histogram_decade(const struct kb_histogram *histogram, unsigned decade)
+{
+    uint32_t **decades = __atomic_load_n(&histogram->decades, __ATOMIC_ACQUIRE);
+
+    return decades == NULL ? NULL : __atomic_load_n(&decades[decade], __ATOMIC_ACQUIRE);
+}
 
 struct kb_histogram_bin {
     uint16_t key;  /* 0: the value 0; else exponent << 7 | two leading digits */

@@ -58,7 +58,7 @@ struct kb_stat_named_cell {
 
 struct kb_stat_text {
     struct kb_stat_scope scope;
-    char *text;
+    char *text; /* NULL: empty */
     size_t text_len;
     uint32_t holds; /* kb_stat_text_hold */
     char name[];

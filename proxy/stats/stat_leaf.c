@@ -209,7 +209,7 @@ void kb_stat_leaf_view(const struct kb_stat_scope *scope, const struct kb_stat_l
         const struct kb_stat_text *text = KB_CONTAINER_OF(scope, struct kb_stat_text, scope);
 
         view->is_text = true;
-        view->text = kb_str_make(text->text, text->text_len);
+        view->text = text->text == NULL ? KB_STR("") : kb_str_make(text->text, text->text_len);
         view->used = true;
         return;
     }

@@ -143,7 +143,7 @@ void kb_stat_named_reset(struct kb_stat_named *named)
     }
 }
 
-void kb_stat_text_set(struct kb_stat_store *store, struct kb_str name, struct kb_str text)
+static struct kb_stat_text *text_of(struct kb_stat_store *store, struct kb_str name)
 {
     struct kb_stat_text *readout = kb_map_get(&store->texts, name);
 
@@ -155,28 +155,37 @@ void kb_stat_text_set(struct kb_stat_store *store, struct kb_str name, struct kb
         kb_map_put(&store->texts, scope_name(&readout->scope), readout);
         kb_stat_scope_add(store, &readout->scope);
     }
+    return readout;
+}
+
+void kb_stat_text_put(struct kb_stat_text *readout, struct kb_str text)
+{
+    if (readout->text_len == text.len &&
+        (text.len == 0 || memcmp(readout->text, text.p, text.len) == 0)) {
+        return;
+    }
     free(readout->text);
-    readout->text = kb_str_to_cstr(text);
+    readout->text = text.len == 0 ? NULL : kb_str_to_cstr(text);
     readout->text_len = text.len;
 }
 
-void kb_stat_text_hold(struct kb_stat_store *store, struct kb_str name)
+void kb_stat_text_set(struct kb_stat_store *store, struct kb_str name, struct kb_str text)
 {
-    struct kb_stat_text *readout = kb_map_get(&store->texts, name);
-
-    if (readout == NULL) {
-        kb_stat_text_set(store, name, KB_STR(""));
-        readout = kb_map_get(&store->texts, name);
-    }
-    readout->holds++;
+    kb_stat_text_put(text_of(store, name), text);
 }
 
-void kb_stat_text_release(struct kb_stat_store *store, struct kb_str name)
+struct kb_stat_text *kb_stat_text_hold(struct kb_stat_store *store, struct kb_str name)
 {
-    struct kb_stat_text *readout = kb_map_get(&store->texts, name);
+    struct kb_stat_text *readout = text_of(store, name);
 
-    if (readout != NULL && --readout->holds == 0) {
-        kb_map_remove(&store->texts, name);
+    readout->holds++;
+    return readout;
+}
+
+void kb_stat_text_release(struct kb_stat_store *store, struct kb_stat_text *readout)
+{
+    if (--readout->holds == 0) {
+        kb_map_remove(&store->texts, scope_name(&readout->scope));
         kb_stat_scope_remove(store, &readout->scope);
     }
 }

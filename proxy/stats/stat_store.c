@@ -278,12 +278,15 @@ static struct kb_stat_block **group_blocks(struct kb_stat_group *group)
     return blocks;
 }
 
-static size_t block_size(const struct kb_stat_schema *schema)
+/* Workers' blocks have cache lines of their own; the main thread counts rarely, in many groups. */
+static size_t block_size(const struct kb_stat_group *group, uint32_t worker_index)
 {
-    unsigned cells = kb_stat_schema_cells(schema);
+    unsigned cells = kb_stat_schema_cells(group->schema);
     size_t size = sizeof(struct kb_stat_block) + cells * sizeof(uint64_t) + cells;
 
-    return (size + BLOCK_ALIGN - 1) & ~(size_t)(BLOCK_ALIGN - 1);
+    return worker_index == group->store->worker_count
+               ? size
+               : (size + BLOCK_ALIGN - 1) & ~(size_t)(BLOCK_ALIGN - 1);
 }
 
 struct kb_stat_block *kb_stat_group_block(struct kb_stat_group *group, uint32_t worker_index)
@@ -296,10 +299,14 @@ struct kb_stat_block *kb_stat_group_block(struct kb_stat_group *group, uint32_t 
     if (blocks[worker_index] != NULL) {
         return blocks[worker_index];
     }
-    size = block_size(group->schema);
-    block = aligned_alloc(BLOCK_ALIGN, size);
-    KB_ASSERT(block != NULL);
-    memset(block, 0, size);
+    size = block_size(group, worker_index);
+    if (worker_index == group->store->worker_count) {
+        block = kb_calloc(1, size);
+    } else {
+        block = aligned_alloc(BLOCK_ALIGN, size);
+        KB_ASSERT(block != NULL);
+        memset(block, 0, size);
+    }
     block->group = group;
     block->gauge_used = (uint8_t *)&block->cells[kb_stat_schema_cells(group->schema)];
     __atomic_store_n(&blocks[worker_index], block, __ATOMIC_RELEASE);
@@ -557,8 +564,13 @@ static size_t histogram_bytes(const struct kb_histogram *histogram)
 {
     size_t bytes = sizeof(*histogram);
 
-    for (size_t i = 0; i < KB_HISTOGRAM_DECADES; i++) {
-        bytes += histogram->decades[i] == NULL ? 0 : KB_HISTOGRAM_DECADE_BINS * sizeof(uint32_t);
+    if (histogram->decades != NULL) {
+        bytes += KB_HISTOGRAM_DECADES * sizeof(histogram->decades[0]);
+    }
+    for (unsigned i = 0; i < KB_HISTOGRAM_DECADES; i++) {
+        bytes += kb_histogram_decade(histogram, i) == NULL
+                     ? 0
+                     : KB_HISTOGRAM_DECADE_BINS * sizeof(uint32_t);
     }
     return bytes;
 }
@@ -577,7 +589,7 @@ size_t kb_stat_group_bytes(const struct kb_stat_group *group)
         if (block == NULL) {
             continue;
         }
-        bytes += block_size(group->schema);
+        bytes += block_size(group, i);
         for (unsigned at = 0; block->histograms != NULL && at < group->schema->histogram_count;
              at++) {
             bytes += sizeof(struct kb_histogram *);

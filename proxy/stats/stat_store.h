@@ -29,6 +29,8 @@ struct kb_stat_scope {
     bool gone;    /* destroyed, and kept only for a dump */
 };
 
+struct kb_stat_text;
+
 struct kb_stat_store {
     KB_OBJ;
     uint32_t worker_count; /* traffic workers; block indexes go up to and with this, which is the
@@ -79,8 +81,9 @@ void kb_stat_store_reset_counters(struct kb_stat_store *store);
 /* Sets a text readout ("control_plane.identifier"); made at first use. Both are copied. */
 void kb_stat_text_set(struct kb_stat_store *store, struct kb_str name, struct kb_str text);
 /* The same for those that come and go: made empty at the first hold, gone with the last release. */
-void kb_stat_text_hold(struct kb_stat_store *store, struct kb_str name);
-void kb_stat_text_release(struct kb_stat_store *store, struct kb_str name);
+struct kb_stat_text *kb_stat_text_hold(struct kb_stat_store *store, struct kb_str name);
+void kb_stat_text_put(struct kb_stat_text *readout, struct kb_str text);
+void kb_stat_text_release(struct kb_stat_store *store, struct kb_stat_text *readout);
 
 /* Gives values that are computed when somebody looks: fills *value and returns true, and the
  * statistic counts as used; false leaves `id` to the group's cells. Main thread. */

@@ -27,11 +27,15 @@ struct eds_cluster {
     struct kb_subscription *subscription;
     struct kb_eds_state hosts;
     struct kb_timer stale_timer;
-    struct kb_str service_name; /* behind the struct */
-    bool named;                 /* by the configuration; else it is the cluster's name */
-    bool assigned;              /* it has had an assignment */
+    bool named;    /* by the configuration; else the subscription has the cluster's name */
+    bool assigned; /* it has had an assignment */
 };
 KB_OBJ_MAGIC(eds_cluster, 0x45445343);
+
+static struct kb_str service_name(const struct eds_cluster *eds)
+{
+    return kb_subscription_name(eds->subscription);
+}
 
 /* The assignment was not renewed in the time that it said. */
 static void stale_fired(struct kb_timer *timer)
@@ -76,9 +80,9 @@ assignment_of(struct eds_cluster *eds, const struct kb_resource_update *update,
         return NULL;
     }
     assignment = update->resources[0].message;
-    if (!kb_str_eq(kb_str_from_cstr(assignment->cluster_name), eds->service_name)) {
+    if (!kb_str_eq(kb_str_from_cstr(assignment->cluster_name), service_name(eds))) {
         kb_diag_error(diag, "Unexpected EDS cluster (expecting %.*s): %s",
-                      KB_STR_ARG(eds->service_name), assignment->cluster_name);
+                      KB_STR_ARG(service_name(eds)), assignment->cluster_name);
         return NULL;
     }
     return assignment;
@@ -95,7 +99,7 @@ static void eds_on_update(void *arg, const struct kb_resource_update *update, st
 
     if (update->resource_count == 0) {
         KB_LOG(UPSTREAM, DEBUG, "Missing ClusterLoadAssignment for %.*s in onConfigUpdate()",
-               KB_STR_ARG(eds->service_name));
+               KB_STR_ARG(service_name(eds)));
         eds->entry->counts.update_empty++;
         kb_cluster_entry_initialized(eds->entry);
         return;
@@ -126,7 +130,7 @@ static void hosts_reuse(struct eds_cluster *eds)
         return;
     }
     other = KB_CAST(before->state, eds_cluster);
-    if (!other->assigned || !kb_str_eq(other->service_name, eds->service_name)) {
+    if (!other->assigned || !kb_str_eq(service_name(other), service_name(eds))) {
         return;
     }
     kb_eds_reuse(&eds->hosts, eds->entry, &other->hosts, before);
@@ -165,13 +169,14 @@ static void eds_destroy(void *state)
 
 static void subscription_create(struct eds_cluster *eds,
                                 const Envoy__Config__Cluster__V3__Cluster *message,
-                                struct kb_factory_context *factory, struct kb_diag *diag)
+                                struct kb_str name, struct kb_factory_context *factory,
+                                struct kb_diag *diag)
 {
     struct kb_str prefix = kb_stat_group_prefix(eds->entry->cluster->api.stats);
     struct kb_subscription_options options = {
         .type = KB_RESOURCE_CLUSTER_LOAD_ASSIGNMENT,
         .source = message->eds_cluster_config->eds_config,
-        .name = eds->service_name,
+        .name = name,
         .stat_prefix = kb_str_printf(factory->arena, "%.*s", KB_STR_ARG(prefix)).p,
         .callbacks = &eds_callbacks,
         .arg = eds,
@@ -205,16 +210,14 @@ static int eds_create(struct kb_cluster_entry *entry,
     name = kb_str_from_cstr(message->eds_cluster_config->service_name[0] != '\0'
                                 ? message->eds_cluster_config->service_name
                                 : message->name);
-    eds = kb_calloc(1, sizeof(*eds) + name.len);
+    eds = kb_calloc(1, sizeof(*eds));
     KB_OBJ_SET(eds, eds_cluster);
     eds->entry = entry;
     eds->server = factory->server;
     eds->named = message->eds_cluster_config->service_name[0] != '\0';
-    memcpy(eds + 1, name.p, name.len);
-    eds->service_name = kb_str_make((const char *)(eds + 1), name.len);
     kb_timer_init(&eds->stale_timer, stale_fired);
     kb_stat_group_set_hidden(entry->cluster->api.stats, hidden_stats, KB_ARRAY_LEN(hidden_stats));
-    subscription_create(eds, message, factory, diag);
+    subscription_create(eds, message, name, factory, diag);
     *state = eds;
     return diag->error_count == errors ? 0 : KB_ECONFIG;
 }
@@ -229,7 +232,7 @@ static struct kb_str eds_service_name(const void *state)
     const struct eds_cluster *eds = state;
 
     KB_ASSERT(eds->kb_magic == (uint32_t)KB_MAGIC_eds_cluster);
-    return eds->named ? eds->service_name : KB_STR("");
+    return eds->named && eds->subscription != NULL ? service_name(eds) : KB_STR("");
 }
 
 const struct kb_cluster_type_ops kb_cluster_type_eds = {

@@ -41,6 +41,11 @@ struct kb_subscription *kb_subscription_create(struct kb_server_context *server,
     return subscription;
 }
 
+struct kb_str kb_subscription_name(const struct kb_subscription *subscription)
+{
+    return kb_str_from_cstr(subscription->name);
+}
+
 void kb_subscription_start(struct kb_subscription *subscription)
 {
     assert_false(subscription->started);

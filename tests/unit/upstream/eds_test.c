@@ -16,7 +16,8 @@
 
 struct kb_subscription {
     struct kb_subscription_options options;
-    char name[64];
+    char asked_name[64];
+    char name[64]; /* by which a test finds it */
     char stat_prefix[64];
     bool started;
 };
@@ -38,6 +39,7 @@ struct kb_subscription *kb_subscription_create(struct kb_server_context *server,
     }
     assert_int_equal(options->type, KB_RESOURCE_CLUSTER_LOAD_ASSIGNMENT);
     subscription->options = *options;
+    memcpy(subscription->asked_name, options->name.p, options->name.len);
     memcpy(subscription->name, options->name.p, options->name.len);
     memcpy(subscription->stat_prefix, options->stat_prefix, strlen(options->stat_prefix));
     for (unsigned i = 0;; i++) {
@@ -46,6 +48,11 @@ struct kb_subscription *kb_subscription_create(struct kb_server_context *server,
             return subscription;
         }
     }
+}
+
+struct kb_str kb_subscription_name(const struct kb_subscription *subscription)
+{
+    return kb_str_from_cstr(subscription->asked_name);
 }
 
 void kb_subscription_start(struct kb_subscription *subscription)
