@@ -66,8 +66,10 @@ static void memory(void *arg, struct kb_admin_memory *out)
 
 static void visit_clusters(void *arg, kb_admin_cluster_fn visit, void *visit_arg)
 {
-    struct kb_admin_host host = {
-        .addr_text = KB_STR("127.0.0.1:31905"), .zone = KB_STR("z1"), .weight = 1};
+    struct kb_admin_host host = {.addr_text = KB_STR("127.0.0.1:31905"),
+                                 .zone = KB_STR("z1"),
+                                 .weight = 1,
+                                 .success_rate = {-1, -1}};
     struct kb_admin_cluster cluster = {.name = KB_STR("c_up"),
                                        .observability_name = KB_STR("c_up"),
                                        .hosts = &host,
