@@ -25,6 +25,7 @@
 #include "proxy/router/shadow.h"
 #include "proxy/server/admin_filter.h"
 #include "proxy/server/admin_glue.h"
+#include "proxy/server/outlier_log.h"
 #include "proxy/server/server_internal.h"
 #include "proxy/stats/stat_store.h"
 #include "proxy/stats/tag_extract.h"
@@ -344,6 +345,7 @@ static void server_build(struct kb_server *server)
     secrets_build(server, message->static_resources);
     server->context.clusters = kb_cluster_manager_create(&server->context);
     kb_cluster_manager_configure(server->context.clusters, message, diag);
+    kb_outlier_log_configure(&server->context, message, diag);
     kb_diag_push(diag, "static_resources");
     KB_LOG(CONFIG, INFO, "loading %zu cluster(s)",
            message->static_resources != NULL ? message->static_resources->n_clusters : 0);

@@ -608,3 +608,21 @@ int kb_cluster_manager_dns(struct kb_cluster_manager *manager, const struct kb_d
 {
     return kb_cluster_dns_get(&manager->dns, options, out);
 }
+
+void kb_cluster_manager_set_outlier_log(struct kb_cluster_manager *manager, kb_outlier_event_cb log,
+                                        void *arg)
+{
+    manager->outlier_log = log;
+    manager->outlier_log_arg = arg;
+}
+
+bool kb_cluster_manager_has_outlier_log(const struct kb_cluster_manager *manager)
+{
+    return manager->outlier_log != NULL;
+}
+
+void kb_cluster_manager_log_outlier(const struct kb_cluster_manager *manager,
+                                    const ProtobufCMessage *event)
+{
+    manager->outlier_log(manager->outlier_log_arg, event);
+}

@@ -86,6 +86,15 @@ void kb_cluster_manager_worker_drain(struct kb_worker *worker);
 int kb_cluster_manager_add(struct kb_cluster_manager *manager,
                            const Envoy__Config__Cluster__V3__Cluster *message, bool added_via_api,
                            struct kb_diag *diag) KB_MUST_USE;
+/* Whoever logs ejections of hosts gets an envoy.data.cluster.v3.OutlierDetectionEvent for each,
+ * which lives during the call. NULL: nobody. */
+typedef void (*kb_outlier_event_cb)(void *arg, const ProtobufCMessage *event);
+void kb_cluster_manager_set_outlier_log(struct kb_cluster_manager *manager, kb_outlier_event_cb log,
+                                        void *arg);
+/* For the detectors: whether there is one, and telling it. */
+bool kb_cluster_manager_has_outlier_log(const struct kb_cluster_manager *manager);
+void kb_cluster_manager_log_outlier(const struct kb_cluster_manager *manager,
+                                    const ProtobufCMessage *event);
 /* Removes one that came from xDS; KB_ENOTFOUND. Streams that use it go on. */
 int kb_cluster_manager_remove(struct kb_cluster_manager *manager, struct kb_str name) KB_MUST_USE;
 

@@ -29,6 +29,8 @@ struct kb_cluster_manager {
     void *initialized_arg;
     kb_cluster_manager_initialized_cb warm;
     void *warm_arg;
+    kb_outlier_event_cb outlier_log; /* NULL: none */
+    void *outlier_log_arg;
 };
 KB_OBJ_MAGIC(kb_cluster_manager, 0x434c4d47);
 

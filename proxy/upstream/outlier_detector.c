@@ -3,12 +3,18 @@
  * thread: a worker counts in its own cells, and posts only when a row of failures is complete. */
 #include "proxy/upstream/outlier_detector.h"
 
+#include <math.h>
 #include <stdlib.h>
 
+#include "envoy/data/cluster/v3/outlier_detection_event.pb-c.h"
+
 #include "base/mem.h"
+#include "proto/pb.h"
 #include "proxy/stats/stat_store.h"
 #include "proxy/upstream/config_read.h"
 #include "proxy/upstream/host.h"
+
+typedef Envoy__Data__Cluster__V3__OutlierDetectionEvent OutlierDetectionEvent;
 
 struct kb_outlier_detector {
     KB_OBJ;
@@ -294,6 +300,104 @@ static void host_changed(void *arg, struct kb_outlier_host *state)
     kb_loop_defer(&server->main->loop, &detector->refresh);
 }
 
+/* ---- the event log ---- */
+
+#define NEW(arena, lower, type) ((type *)(void *)kb_pb_new(&lower##__descriptor, (arena)))
+
+static void event_rates_set(const struct kb_outlier_detector *detector,
+                            const struct kb_outlier_host *state, enum kb_outlier_type type,
+                            struct kb_arena *arena, OutlierDetectionEvent *event)
+{
+    enum kb_outlier_origin origin =
+        type == KB_OUTLIER_TYPE_SUCCESS_RATE || type == KB_OUTLIER_TYPE_FAILURE_PERCENTAGE
+            ? KB_OUTLIER_EXTERNAL
+            : KB_OUTLIER_LOCAL;
+    uint32_t rate = (uint32_t)state->success_rate[origin];
+
+    if (type == KB_OUTLIER_TYPE_SUCCESS_RATE || type == KB_OUTLIER_TYPE_SUCCESS_RATE_LOCAL_ORIGIN) {
+        event->event_case =
+            ENVOY__DATA__CLUSTER__V3__OUTLIER_DETECTION_EVENT__EVENT_EJECT_SUCCESS_RATE_EVENT;
+        event->eject_success_rate_event =
+            NEW(arena, envoy__data__cluster__v3__outlier_eject_success_rate,
+                Envoy__Data__Cluster__V3__OutlierEjectSuccessRate);
+        event->eject_success_rate_event->host_success_rate = rate;
+        event->eject_success_rate_event->cluster_average_success_rate =
+            (uint32_t)detector->core.success_rate_average[origin];
+        event->eject_success_rate_event->cluster_success_rate_ejection_threshold =
+            (uint32_t)fmax(0, detector->core.success_rate_threshold[origin]);
+        return;
+    }
+    event->event_case =
+        ENVOY__DATA__CLUSTER__V3__OUTLIER_DETECTION_EVENT__EVENT_EJECT_FAILURE_PERCENTAGE_EVENT;
+    event->eject_failure_percentage_event =
+        NEW(arena, envoy__data__cluster__v3__outlier_eject_failure_percentage,
+            Envoy__Data__Cluster__V3__OutlierEjectFailurePercentage);
+    event->eject_failure_percentage_event->host_success_rate = rate;
+}
+
+static void event_fill(const struct kb_outlier_detector *detector,
+                       const struct kb_outlier_host *state, enum kb_outlier_type type,
+                       struct kb_arena *arena, OutlierDetectionEvent *event)
+{
+    event->action = ENVOY__DATA__CLUSTER__V3__ACTION__EJECT;
+    event->type = (Envoy__Data__Cluster__V3__OutlierEjectionType)type;
+    switch (type) {
+    case KB_OUTLIER_TYPE_5XX:
+    case KB_OUTLIER_TYPE_GATEWAY_FAILURE:
+    case KB_OUTLIER_TYPE_LOCAL_ORIGIN_FAILURE:
+        event->event_case =
+            ENVOY__DATA__CLUSTER__V3__OUTLIER_DETECTION_EVENT__EVENT_EJECT_CONSECUTIVE_EVENT;
+        event->eject_consecutive_event =
+            NEW(arena, envoy__data__cluster__v3__outlier_eject_consecutive,
+                Envoy__Data__Cluster__V3__OutlierEjectConsecutive);
+        return;
+    case KB_OUTLIER_TYPE_SUCCESS_RATE:
+    case KB_OUTLIER_TYPE_SUCCESS_RATE_LOCAL_ORIGIN:
+    case KB_OUTLIER_TYPE_FAILURE_PERCENTAGE:
+    case KB_OUTLIER_TYPE_FAILURE_PERCENTAGE_LOCAL_ORIGIN:
+        event_rates_set(detector, state, type, arena, event);
+        return;
+    case KB_OUTLIER_TYPE_COUNT: /* it is back in */
+        break;
+    }
+    event->action = ENVOY__DATA__CLUSTER__V3__ACTION__UNEJECT;
+    event->type = ENVOY__DATA__CLUSTER__V3__OUTLIER_EJECTION_TYPE__CONSECUTIVE_5XX;
+}
+
+static void event_log(void *arg, const struct kb_outlier_host *state, enum kb_outlier_type type,
+                      bool enforced, uint64_t since_ms)
+{
+    const struct kb_outlier_detector *detector = KB_CAST(arg, kb_outlier_detector);
+    const struct kb_cluster_manager *manager = detector->entry->manager;
+    uint64_t wall_ns = kb_loop_wall_ns(&detector->server->main->loop);
+    OutlierDetectionEvent *event;
+    struct kb_arena arena;
+
+    if (!kb_cluster_manager_has_outlier_log(manager)) {
+        return;
+    }
+    kb_arena_init(&arena, NULL);
+    event = NEW(&arena, envoy__data__cluster__v3__outlier_detection_event, OutlierDetectionEvent);
+    event_fill(detector, state, type, &arena, event);
+    event->timestamp = NEW(&arena, google__protobuf__timestamp, Google__Protobuf__Timestamp);
+    event->timestamp->seconds = (int64_t)(wall_ns / 1000000000);
+    event->timestamp->nanos = (int32_t)(wall_ns / 1000000 % 1000 * 1000000);
+    if (since_ms != UINT64_MAX) {
+        event->secs_since_last_action =
+            NEW(&arena, google__protobuf__uint64_value, Google__Protobuf__UInt64Value);
+        event->secs_since_last_action->value = since_ms / 1000;
+    }
+    event->cluster_name = (char *)(uintptr_t)kb_str_printf(
+                              &arena, "%.*s", KB_STR_ARG(detector->entry->cluster->api.name))
+                              .p;
+    event->upstream_url =
+        (char *)(uintptr_t)kb_str_printf(&arena, "%.*s", KB_STR_ARG(state->host->addr_text)).p;
+    event->num_ejections = state->ejections;
+    event->enforced = enforced;
+    kb_cluster_manager_log_outlier(manager, &event->base);
+    kb_arena_dispose(&arena);
+}
+
 static void refresh(struct kb_deferred *deferred)
 {
     struct kb_outlier_detector *detector =
@@ -324,7 +428,8 @@ struct kb_outlier_detector *kb_outlier_detector_create(struct kb_cluster_entry *
 {
     struct kb_cluster_impl *cluster = entry->cluster;
     struct kb_outlier_detector *detector;
-    struct kb_outlier_owner owner = {.counts = counts_sum, .changed = host_changed};
+    struct kb_outlier_owner owner = {
+        .counts = counts_sum, .changed = host_changed, .event = event_log};
 
     if (cluster->outlier == NULL) {
         return NULL;
