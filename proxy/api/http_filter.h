@@ -155,3 +155,5 @@ struct kb_server_context *kb_stream_server(struct kb_stream *stream);
 struct kb_str kb_stream_local_ip(struct kb_stream *stream);
 /* Milliseconds of a grpc-timeout value ("200m"), rounded up; UINT64_MAX when it is malformed. */
 uint64_t kb_grpc_timeout_parse(struct kb_str value);
+/* Tells the upstream of a gRPC request, and of no other, how many milliseconds it has. */
+void kb_stream_grpc_timeout_set(struct kb_stream *stream, uint64_t ms);

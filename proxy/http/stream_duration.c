@@ -32,8 +32,7 @@ uint64_t kb_grpc_timeout_parse(struct kb_str value)
     }
 }
 
-/* Tells the upstream how long a gRPC call may last. */
-static void grpc_timeout_set(struct kb_stream *stream, uint64_t ms)
+void kb_stream_grpc_timeout_set(struct kb_stream *stream, uint64_t ms)
 {
     static const char units[] = "mSMH";
     const char *unit = units;
@@ -94,7 +93,7 @@ void kb_stream_duration_refresh(struct kb_stream *stream)
         }
     }
     if (route->new_timeouts) {
-        grpc_timeout_set(stream, ms);
+        kb_stream_grpc_timeout_set(stream, ms);
     }
     kb_loop_timer_cancel(loop, &stream->duration_timer);
     kb_loop_timer_arm(loop, &stream->duration_timer, ms > spent_ms ? ms - spent_ms : 0);

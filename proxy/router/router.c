@@ -294,8 +294,15 @@ void kb_router_expected_timeout_set(struct kb_router *router)
 
         expected_ms = expected_ms == 0 ? left_ms : KB_MIN(expected_ms, left_ms);
     }
-    if (expected_ms > 0 && !router->config->suppress_envoy_headers) {
+    if (expected_ms == 0) {
+        return;
+    }
+    if (!router->config->suppress_envoy_headers) {
         kb_router_number_header_set(router, KB_HDR_X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, expected_ms);
+    }
+    if (KB_UNLIKELY(router->route->policies != NULL) &&
+        router->route->policies->max_grpc_timeout_set && !router->route->new_timeouts) {
+        kb_stream_grpc_timeout_set(router->stream, expected_ms);
     }
 }
 
