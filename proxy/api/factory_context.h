@@ -66,5 +66,6 @@ struct kb_factory_context {
     struct kb_str listener_name;
     const struct kb_drain_state *drain; /* of the filter chain being built; NULL: never drains */
     bool inbound;                       /* the listener's traffic_direction is INBOUND */
+    bool outbound;                      /* it is OUTBOUND */
     bool drain_modify_only;             /* its drain_type is MODIFY_ONLY */
 };

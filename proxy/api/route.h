@@ -101,6 +101,12 @@ struct kb_route_policies {
     uint64_t grpc_timeout_header_offset_ms; /* of grpc_timeout_header_max; 0: none */
 };
 
+/* The operation that a route is, as tracing names it. */
+struct kb_route_decorator {
+    struct kb_str operation;
+    bool propagate; /* told to the other side */
+};
+
 /* The chosen route. Everything is borrowed from the table. */
 struct kb_route {
     struct kb_str name;
@@ -115,12 +121,13 @@ struct kb_route {
     uint64_t idle_timeout_ms;
     uint64_t max_stream_duration_ms;
     uint64_t grpc_timeout_header_max_ms;
-    uint64_t flush_timeout_ms;                /* UINT64_MAX: not set */
-    uint64_t request_body_buffer_limit;       /* UINT64_MAX: the connection's */
-    const struct kb_retry_policy *retry;      /* NULL: none */
-    const struct kb_route_upgrade *upgrades;  /* ends with an empty name; NULL: none */
-    const struct kb_route_policies *policies; /* NULL: none */
-    uint16_t cluster_not_found_status;        /* 503 */
+    uint64_t flush_timeout_ms;                  /* UINT64_MAX: not set */
+    uint64_t request_body_buffer_limit;         /* UINT64_MAX: the connection's */
+    const struct kb_retry_policy *retry;        /* NULL: none */
+    const struct kb_route_upgrade *upgrades;    /* ends with an empty name; NULL: none */
+    const struct kb_route_policies *policies;   /* NULL: none */
+    const struct kb_route_decorator *decorator; /* NULL: none */
+    uint16_t cluster_not_found_status;          /* 503 */
     bool timeout_set;
     bool idle_timeout_set;
     bool max_stream_duration_set;

@@ -57,6 +57,14 @@ struct kb_hcm_upgrade {
 
 struct kb_local_reply_config; /* proxy/api/local_reply.h */
 
+/* `tracing`: who is traced. Nothing collects spans. */
+struct kb_hcm_tracing {
+    bool egress;           /* the listener's traffic_direction is OUTBOUND */
+    uint32_t client_share; /* of 10000, like the others */
+    uint32_t random_share;
+    uint32_t overall_share;
+};
+
 /* Immutable; made on the main thread, shared by the connections of all workers. */
 struct kb_hcm_config {
     KB_OBJ;
@@ -95,6 +103,7 @@ struct kb_hcm_config {
     struct {
         bool cert, chain, subject, uri, dns; /* set_current_client_cert_details */
     } client_cert_details;
+    const struct kb_hcm_tracing *tracing; /* NULL: off */
     uint32_t xff_num_trusted_hops;
     uint32_t max_requests_per_connection; /* 0: unlimited */
     bool use_remote_address;
@@ -102,6 +111,8 @@ struct kb_hcm_config {
     bool generate_request_id;
     bool preserve_external_request_id;
     bool always_set_request_id_in_response;
+    bool request_id_packs_reason; /* the id says whether its request is traced */
+    bool request_id_samples;      /* and decides it */
     bool normalize_path;
     bool merge_slashes;
     bool strip_matching_host_port;

@@ -519,6 +519,8 @@ struct kb_hcm_config *kb_hcm_config_create(const hcm_message *m, struct kb_facto
     common_apply(config, m->common_http_protocol_options);
     timeouts_apply(config, m);
     identity_apply(config, m);
+    kb_hcm_tracing_apply(config, m, factory->outbound);
+    kb_hcm_request_id_apply(config, m->request_id_extension, diag);
     access_log_options_apply(config, m, diag);
     http1_apply(config, m->http_protocol_options, diag);
     path_apply(config, m);

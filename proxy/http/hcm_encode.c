@@ -239,6 +239,9 @@ void kb_stream_finish_response_headers(struct kb_stream *stream, struct kb_heade
     server_header_set(stream->hcm->config, headers);
     kb_hcm_mutate_response(stream, headers);
     connection_header_set(stream, headers);
+    if (KB_UNLIKELY(stream->hcm->config->tracing != NULL)) {
+        kb_hcm_trace_response(stream, headers);
+    }
 }
 
 void kb_stream_encode_1xx(struct kb_stream *stream, struct kb_header_map *headers)

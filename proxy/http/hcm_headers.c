@@ -289,11 +289,9 @@ static void request_id_set(struct kb_stream *stream)
         kb_rand_uuid4(&stream->hcm->worker->rand, uuid);
         kb_header_map_set_id(map, KB_HDR_X_REQUEST_ID, kb_str_make(uuid, 36));
     }
-    if (header != NULL && header->value.len == 36 && stream->edge_request &&
-        config->preserve_external_request_id && header->value.p[14] != '4') {
+    if (header != NULL && stream->edge_request && config->preserve_external_request_id) {
         /* Kept, but not what its sender decided on tracing. */
-        header->value = kb_str_dup(&stream->arena, header->value);
-        ((char *)(uintptr_t)header->value.p)[14] = '4';
+        kb_hcm_request_id_mark(stream, '4');
     }
     stream->info.request_id = kb_header_map_value_id(map, KB_HDR_X_REQUEST_ID);
 }

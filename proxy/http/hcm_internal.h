@@ -98,6 +98,7 @@ struct kb_stream {
     const struct kb_route_config *route_config; /* of the provider, from the first look on */
     struct kb_filter_hold *filter_holds;        /* configurations that filters came with over xDS */
     struct kb_shared *route_hold;               /* what keeps it; NULL: it came with the listener */
+    const struct kb_route_decorator *decorator; /* told to the other side; NULL: none */
     uint64_t route_random; /* what the route and its weighted cluster were chosen by */
     struct kb_stream_encoding *encoding; /* NULL: no filter looks at the answer */
     struct kb_stream_filter *filters;
@@ -235,6 +236,31 @@ void kb_stream_log_timer_stop(struct kb_stream *stream);
 /* The stream's route was chosen, and route or request limit its duration: arms the timer anew, or
  * disarms it, and tells the upstream of a gRPC call by grpc-timeout. */
 void kb_stream_duration_refresh(struct kb_stream *stream);
+
+/* ---- hcm_tracing.c ---- */
+
+struct Envoy__Extensions__Filters__Network__HttpConnectionManager__V3__RequestIDExtension;
+
+/* From the message; `outbound`: of the listener. */
+void kb_hcm_tracing_apply(
+    struct kb_hcm_config *config,
+    const struct
+    Envoy__Extensions__Filters__Network__HttpConnectionManager__V3__HttpConnectionManager *message,
+    bool outbound);
+/* request_id_extension, or NULL: the defaults. */
+void kb_hcm_request_id_apply(
+    struct kb_hcm_config *config,
+    const struct Envoy__Extensions__Filters__Network__HttpConnectionManager__V3__RequestIDExtension
+        *message,
+    struct kb_diag *diag);
+/* Writes into the request's id why it is traced ('4': it is not), if it has the form of one. */
+void kb_hcm_request_id_mark(struct kb_stream *stream, char reason);
+/* Where config->tracing is set: the request was routed, or is answered before that. */
+void kb_hcm_trace_begin(struct kb_stream *stream);
+/* Likewise, before its filters run. */
+void kb_hcm_trace_request(struct kb_stream *stream);
+/* The answer is complete but for this; likewise. */
+void kb_hcm_trace_response(const struct kb_stream *stream, struct kb_header_map *headers);
 
 /* ---- http_filter_manager.c ---- */
 

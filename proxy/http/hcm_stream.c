@@ -584,6 +584,9 @@ void kb_stream_decode_headers(struct kb_stream *stream, bool end_stream)
     kb_stream_route(stream);
     stream->headers_decoded = true;
     route_timeouts_apply(stream);
+    if (KB_UNLIKELY(stream->hcm->config->tracing != NULL)) {
+        kb_hcm_trace_begin(stream);
+    }
     upgradable = kb_stream_filters_create(stream);
     if (stream->hcm->config->flush_access_log_on_new_request) {
         kb_stream_cluster_refresh(stream);
@@ -604,6 +607,9 @@ void kb_stream_decode_headers(struct kb_stream *stream, bool end_stream)
         end_stream = false;
     }
     stream->decode_ended = end_stream;
+    if (KB_UNLIKELY(stream->hcm->config->tracing != NULL)) {
+        kb_hcm_trace_request(stream);
+    }
     kb_stream_filters_decode_headers(stream, end_stream);
 }
 

@@ -105,6 +105,9 @@ void kb_stream_send_local_reply(struct kb_stream *stream, unsigned status, struc
         return;
     }
     if (stream->filters == NULL) {
+        if (stream->hcm->config->tracing != NULL && !stream->headers_decoded) {
+            kb_hcm_trace_begin(stream);
+        }
         kb_stream_filters_create_for_answer(stream);
     }
     headers = KB_ARENA_NEW(&stream->arena, struct kb_header_map);

@@ -25,6 +25,7 @@ static void factory_fill(struct kb_factory_context *factory, struct kb_filter_ch
         .listener_name = kb_str_dup(&chain->arena, build->listener_name),
         .drain = &chain->drain,
         .inbound = build->inbound,
+        .outbound = build->outbound,
         .drain_modify_only = build->drain_modify_only,
     };
 }

@@ -60,6 +60,7 @@ static void chains_create(struct kb_listener *listener,
         .listener_name = listener->name,
         .address = kb_addr_text(&listener->addrs[0].addr, text),
         .inbound = listener->inbound,
+        .outbound = listener->outbound,
         .drain_modify_only = listener->drain_modify_only,
         .diag = diag,
     };
@@ -145,6 +146,8 @@ static void options_read(struct kb_listener *listener,
         kb_wkt_bool(m->bind_to_port, true) &&
         (m->deprecated_v1 == NULL || kb_wkt_bool(m->deprecated_v1->bind_to_port, true));
     listener->inbound = m->traffic_direction == ENVOY__CONFIG__CORE__V3__TRAFFIC_DIRECTION__INBOUND;
+    listener->outbound =
+        m->traffic_direction == ENVOY__CONFIG__CORE__V3__TRAFFIC_DIRECTION__OUTBOUND;
     listener->drain_modify_only =
         m->drain_type == ENVOY__CONFIG__LISTENER__V3__LISTENER__DRAIN_TYPE__MODIFY_ONLY;
     listener->use_original_dst = kb_wkt_bool(m->use_original_dst, false);

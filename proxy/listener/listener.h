@@ -73,7 +73,7 @@ struct kb_filter_chain_build {
     struct kb_str stat_prefix; /* "listener.127.0.0.1_80." */
     struct kb_str listener_name;
     struct kb_str address; /* as text, for errors */
-    bool inbound;
+    bool inbound, outbound;
     bool drain_modify_only;
     struct kb_diag *diag;
 };
@@ -161,7 +161,8 @@ struct kb_listener {
     bool use_original_dst;
     bool exact_balance;
     bool ignore_global_limit;
-    bool inbound;           /* traffic_direction INBOUND */
+    bool inbound; /* traffic_direction INBOUND */
+    bool outbound;
     bool drain_modify_only; /* drain_type MODIFY_ONLY */
     bool admin;             /* on the main thread only */
     bool dynamic;           /* a control plane's: may be updated and removed */

@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "proto/pb.h"
+#include "proto/wkt.h"
 
 #define ACTION(name) ENVOY__CONFIG__ROUTE__V3__ROUTE__ACTION_##name
 #define SECONDS_MAX  INT64_C(315576000000) /* google.protobuf.Duration */
@@ -193,6 +194,20 @@ static struct kb_str metadata_pack(const struct kb_route_build *build,
     return metadata != NULL ? kb_pb_pack(&metadata->base, build->match.arena) : KB_STR("");
 }
 
+static const struct kb_route_decorator *
+decorator_build(struct kb_route_build *build, const Envoy__Config__Route__V3__Decorator *message)
+{
+    struct kb_route_decorator *decorator;
+
+    if (message == NULL) {
+        return NULL;
+    }
+    decorator = KB_ARENA_NEW(build->match.arena, struct kb_route_decorator);
+    decorator->operation = kb_route_build_intern(build, message->operation);
+    decorator->propagate = kb_wkt_bool(message->propagate, true);
+    return decorator;
+}
+
 void kb_route_build_entry(struct kb_route_build *build,
                           const Envoy__Config__Route__V3__Route *message,
                           const struct kb_virtual_host *vhost,
@@ -206,6 +221,7 @@ void kb_route_build_entry(struct kb_route_build *build,
     route->name = kb_route_build_intern(build, message->name);
     route->metadata = metadata_pack(build, message->metadata);
     route->virtual_host_metadata = metadata_pack(build, defaults->message->metadata);
+    route->decorator = decorator_build(build, message->decorator);
     route->timeout_ms = KB_ROUTE_TIMEOUT_MS;
     route->flush_timeout_ms = UINT64_MAX;
     route->cluster_not_found_status = 503;
