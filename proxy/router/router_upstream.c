@@ -430,9 +430,6 @@ void kb_router_on_reset(struct kb_router *router, enum kb_reset_reason reason,
     if (router->done) {
         return;
     }
-    if (reason == KB_RESET_REMOTE_RESET) {
-        kb_stat_inc(router->cluster->stats, KB_STAT_CLUSTER_UPSTREAM_RQ_RX_RESET);
-    }
     if (transport_failure.len > 0) {
         router->info->upstream.transport_failure_reason =
             kb_str_dup(router->arena, transport_failure);

@@ -215,9 +215,6 @@ static void on_reset(void *owner, enum kb_reset_reason reason, struct kb_str tra
     struct kb_shadow *shadow = KB_CAST(owner, kb_shadow);
 
     (void)transport_failure;
-    if (reason == KB_RESET_REMOTE_RESET) {
-        kb_stat_inc(shadow->cluster->stats, KB_STAT_CLUSTER_UPSTREAM_RQ_RX_RESET);
-    }
     if (reason != KB_RESET_OVERFLOW && shadow->host_local != NULL) {
         kb_host_put_result(shadow->host_local, KB_OUTLIER_CONNECT_FAILED, 0);
     }

@@ -501,7 +501,7 @@ static void on_end(void *owner, struct kb_header_map *trailers)
     request->decoder->on_trailers(request->owner, trailers);
 }
 
-/* As Envoy's MultiplexedActiveClientBase counts them; the router counts resets of the peer. */
+/* As Envoy's MultiplexedActiveClientBase counts them. */
 static void reset_count(struct kb_h2_client *client, enum kb_reset_reason reason)
 {
     struct kb_stat_block *stats = kb_conn_pool_stats(&client->base);
@@ -509,6 +509,8 @@ static void reset_count(struct kb_h2_client *client, enum kb_reset_reason reason
     if (reason == KB_RESET_CONNECTION_TERMINATION) {
         client->base.cut = true;
         kb_stat_inc(stats, KB_STAT_CLUSTER_UPSTREAM_RQ_PENDING_FAILURE_EJECT);
+    } else if (reason == KB_RESET_REMOTE_RESET) {
+        kb_stat_inc(stats, KB_STAT_CLUSTER_UPSTREAM_RQ_RX_RESET);
     } else if (reason == KB_RESET_LOCAL_RESET || reason == KB_RESET_PROTOCOL_ERROR) {
         kb_stat_inc(stats, KB_STAT_CLUSTER_UPSTREAM_RQ_TX_RESET);
     }

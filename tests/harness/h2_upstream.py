@@ -20,6 +20,7 @@ where the subject resets it before its end. Further settings of an upstream:
     resets         a reset that comes after the request is one more entry, and so is a GOAWAY
     deaf_to_pings  PINGs stay without answer
     greedy         windows never open again
+    sorted         pseudo headers are recorded in an order of ours
 """
 
 import socket
@@ -143,6 +144,8 @@ class H2Connection:
         if flags & PRIORITY_FLAG:
             payload = payload[5:]
         lines = [f"{k}: {v}" for k, v in self.decoder.decode(payload)]
+        if self.options.get("sorted"):
+            lines.sort(key=lambda line: line.partition(": ")[0] if line[0] == ":" else "z")
         stream = self.streams.get(number)
         if stream is None:
             stream = self.streams[number] = Stream(number)

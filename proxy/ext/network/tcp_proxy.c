@@ -28,9 +28,11 @@ struct tcp_proxy {
     struct kb_timer log_timer;
     uint64_t idle_deadline_ms;
     uint32_t attempts;
-    bool connected; /* bytes pass: TCP is up, or the tunnel was agreed to */
-    bool up_heard;  /* bytes came from the host */
-    bool up_ended;  /* the client's end was passed on */
+    bool connected;  /* bytes pass: TCP is up, or the tunnel was agreed to */
+    bool up_heard;   /* bytes came from the host */
+    bool up_ended;   /* the client's end was passed on */
+    size_t flushing; /* bytes that are on their way to the client when it is closed */
+    bool up_http2;   /* the tunnel is a stream of HTTP/2 */
     bool down_closed;
     bool down_stopped;  /* reading of the client is disabled until the upstream is there */
     bool ended;         /* logged and counted */
@@ -115,6 +117,7 @@ static void upstream_info(struct tcp_proxy *proxy)
 {
     if (proxy->up != NULL) {
         kb_request_encoder_info(proxy->up, &proxy->info.upstream);
+        proxy->up_http2 = proxy->info.upstream.protocol == KB_PROTOCOL_HTTP2;
         /* Nobody here speaks HTTP, even when a tunnel does. */
         proxy->info.upstream.protocol = KB_PROTOCOL_NONE;
     }
@@ -123,9 +126,9 @@ static void upstream_info(struct tcp_proxy *proxy)
 static void byte_counts_set(struct tcp_proxy *proxy)
 {
     proxy->info.bytes_received = kb_conn_app_received(proxy->down);
-    proxy->info.bytes_sent = kb_conn_app_sent(proxy->down);
+    proxy->info.bytes_sent = kb_conn_app_sent(proxy->down) + proxy->flushing;
     proxy->info.wire_bytes_received = kb_conn_app_received(proxy->down);
-    proxy->info.wire_bytes_sent = kb_conn_app_sent(proxy->down);
+    proxy->info.wire_bytes_sent = proxy->info.bytes_sent;
 }
 
 /* The connection is over: one log line. */
@@ -241,6 +244,7 @@ static void upstream_ended(struct tcp_proxy *proxy, bool reset)
     if (reset) {
         kb_stream_info_set_flag(&proxy->info, KB_RF_UPSTREAM_REMOTE_RESET);
     }
+    proxy->flushing = reset ? 0 : proxy->down->out.len;
     kb_conn_close(proxy->down, reset ? KB_CONN_ABORT_RESET : KB_CONN_FLUSH_WRITE);
 }
 
@@ -353,13 +357,13 @@ static void upstream_on_reset(void *owner, enum kb_reset_reason reason, struct k
 {
     struct tcp_proxy *proxy = KB_CAST(owner, tcp_proxy);
 
-    (void)reason;
     upstream_info(proxy);
     if (!proxy->connected) {
         attempt_failed(proxy, KB_RESET_REMOTE_CONNECTION_FAILURE, failure);
         return;
     }
-    upstream_ended(proxy, proxy->up->peer_reset && proxy->config->tunnel == NULL);
+    upstream_ended(proxy, proxy->config->tunnel == NULL ? proxy->up->peer_reset
+                                                        : reason == KB_RESET_REMOTE_RESET);
 }
 
 static void upstream_on_above_high(void *owner)
@@ -463,6 +467,21 @@ static enum kb_network_filter_status tcp_proxy_on_new_connection(void *filter)
 
 /* ---- downstream events ---- */
 
+/* The client ended its direction. A tunnel in HTTP/1 knows no half-close: Envoy ends it in both; in
+ * HTTP/2 its far end says when it is over. */
+static void tunnel_end(struct tcp_proxy *proxy)
+{
+    struct kb_request_encoder *up = proxy->up;
+
+    upstream_info(proxy);
+    if (proxy->up_http2) {
+        return;
+    }
+    proxy->up = NULL;
+    kb_request_encoder_close(up, KB_CONN_FLUSH_WRITE, proxy->config->idle_timeout_ms);
+    upstream_ended(proxy, false);
+}
+
 static enum kb_network_filter_status tcp_proxy_on_data(void *filter, struct kb_buf *in,
                                                        bool end_stream)
 {
@@ -476,13 +495,7 @@ static enum kb_network_filter_status tcp_proxy_on_data(void *filter, struct kb_b
     proxy->up_ended = proxy->up_ended || end_stream;
     kb_request_encoder_data(proxy->up, in, end_stream);
     if (KB_UNLIKELY(end_stream) && proxy->config->tunnel != NULL && proxy->up != NULL) {
-        /* A tunnel in HTTP/1 knows no half-close: Envoy ends it in both directions. */
-        struct kb_request_encoder *up = proxy->up;
-
-        upstream_info(proxy);
-        proxy->up = NULL;
-        kb_request_encoder_close(up, KB_CONN_FLUSH_WRITE, proxy->config->idle_timeout_ms);
-        upstream_ended(proxy, false);
+        tunnel_end(proxy);
     }
     return KB_NETWORK_FILTER_STOP;
 }

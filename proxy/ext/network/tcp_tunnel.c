@@ -63,6 +63,7 @@ struct kb_header_map *kb_tcp_tunnel_head(const struct kb_tcp_tunnel *tunnel,
     kb_header_map_init(head, arena);
     head->method = tunnel->post ? KB_STR("POST") : KB_STR("CONNECT");
     head->path = tunnel->post ? tunnel->path : KB_STR_NULL;
+    head->scheme = tunnel->post ? KB_STR("http") : KB_STR_NULL;
     head->authority = line_safe(
         kb_formatter_text(tunnel->hostname, &(struct kb_formatter_input){0}, info, arena), arena);
     kb_header_mutations_apply(tunnel->headers, head, &input, info);
