@@ -315,9 +315,12 @@ struct kb_cluster_local *kb_cluster_local_find(struct kb_worker *worker, struct 
 /* The same through a place that remembers the answer: for routes, which look up the same name per
  * request. `slot` is a cluster slot number of kb_cluster_slot. */
 struct kb_cluster_local *kb_cluster_local_get(struct kb_worker *worker, uint32_t slot);
-/* The number that stands for this cluster name in this process, whether or not the cluster exists.
- * Main thread. */
+/* The number that stands for this cluster name, whether or not the cluster exists; until
+ * kb_cluster_slot_release was called as often. Main thread. */
 uint32_t kb_cluster_slot(struct kb_cluster_manager *manager, struct kb_str name);
+/* The number is used no more: no worker may look it up. NULL manager: nothing to do. Main thread.
+ */
+void kb_cluster_slot_release(struct kb_cluster_manager *manager, uint32_t number);
 /* Whether a cluster of that name is configured, warm or not. Main thread. */
 bool kb_cluster_manager_has(const struct kb_cluster_manager *manager, struct kb_str name);
 

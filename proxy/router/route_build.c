@@ -45,6 +45,18 @@ struct kb_str kb_route_build_intern(struct kb_route_build *build, const char *te
     return kb_str_make(found, key.len);
 }
 
+/* The number is given back with the table. */
+static void slot_note(struct kb_route_build *build, uint32_t slot)
+{
+    struct kb_cluster_slot_node *node =
+        KB_ARENA_NEW(build->match.arena, struct kb_cluster_slot_node);
+
+    node->slot = slot;
+    node->next = build->config->cluster_slots;
+    build->config->cluster_slots = node;
+    build->config->server = build->factory->server;
+}
+
 const struct kb_route_cluster *kb_route_build_cluster(struct kb_route_build *build,
                                                       const char *name, const char *unknown)
 {
@@ -60,6 +72,7 @@ const struct kb_route_cluster *kb_route_build_cluster(struct kb_route_build *bui
         cluster = KB_ARENA_NEW(build->match.arena, struct kb_route_cluster);
         cluster->name = kb_route_build_intern(build, name);
         cluster->slot = kb_cluster_slot(manager, cluster->name);
+        slot_note(build, cluster->slot);
         kb_map_put(&build->clusters, cluster->name, cluster);
     }
     return cluster;

@@ -367,6 +367,10 @@ void kb_route_config_destroy(struct kb_route_config *config)
     for (struct kb_stat_group_node *node = config->stat_groups; node != NULL; node = node->next) {
         kb_stat_group_destroy(node->group);
     }
+    for (struct kb_cluster_slot_node *node = config->cluster_slots; node != NULL;
+         node = node->next) {
+        kb_cluster_slot_release(config->server->clusters, node->slot);
+    }
     kb_route_filter_configs_dispose(config);
     kb_vhost_map_dispose(&config->domains);
     kb_regex_list_dispose(&config->regexes);

@@ -207,11 +207,19 @@ struct kb_stat_group_node {
     struct kb_stat_group *group;
 };
 
+/* A cluster name's number that the table holds. */
+struct kb_cluster_slot_node {
+    struct kb_cluster_slot_node *next;
+    uint32_t slot;
+};
+
 struct kb_route_config {
     KB_OBJ;
     struct kb_arena arena;
     struct kb_regex_list regexes;
     struct kb_stat_group_node *stat_groups;
+    struct kb_cluster_slot_node *cluster_slots;
+    struct kb_server_context *server;
     struct kb_filter_configs *filter_configs; /* of all levels */
     struct kb_str name;
     const struct kb_runtime *runtime;

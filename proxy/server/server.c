@@ -569,6 +569,7 @@ static void server_dispose(struct kb_server *server)
     kb_admin_destroy(server->admin);
     if (context->clusters != NULL) {
         kb_cluster_manager_destroy(context->clusters);
+        context->clusters = NULL;
     }
     if (server->main_ready) {
         kb_loop_run_once(&server->main.loop, false); /* streams of subscriptions that are gone */

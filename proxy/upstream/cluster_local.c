@@ -164,6 +164,15 @@ void kb_cluster_view_publish(struct kb_worker *worker, uint32_t number, struct k
     kb_priority_set_unref(old);
 }
 
+void kb_cluster_view_forget(struct kb_worker *worker, const struct kb_cluster_slot *slot)
+{
+    struct kb_cluster_view *view = worker->slots[KB_SLOT_CLUSTERS];
+
+    if (view != NULL) {
+        (void)kb_map_remove(&view->slots, kb_str_make(slot->name, slot->name_len));
+    }
+}
+
 void kb_cluster_view_clear(struct kb_worker *worker)
 {
     struct kb_cluster_view *view = view_of(worker);

@@ -5,10 +5,11 @@
 
 #include <pthread.h>
 
+#include "base/list.h"
 #include "base/map.h"
 #include "proxy/upstream/cluster.h"
 
-/* Names that the process knows, by number; grows only. Written by the main thread, read by workers
+/* Names that somebody uses, by number. Written by the main thread, read by workers
  * under the lock. */
 struct kb_cluster_names {
     pthread_mutex_t lock;
@@ -17,10 +18,12 @@ struct kb_cluster_names {
 
 struct kb_cluster_entry;
 
-/* A name's number, for the life of the process. */
+/* A name's number, as long as somebody uses it. */
 struct kb_cluster_slot {
     struct kb_cluster_entry *entry;   /* the present cluster of that name, or NULL */
     struct kb_cluster_entry *warming; /* a newer one that has no hosts yet, or NULL */
+    struct kb_list unused_link;       /* in manager->unused_slots */
+    uint32_t refs;                    /* clusters of that name, and routes that name it */
     uint32_t number;
     uint32_t name_len;
     char name[];
@@ -50,5 +53,7 @@ void kb_cluster_view_destroy(struct kb_worker *worker);
  * the worker. */
 void kb_cluster_view_publish(struct kb_worker *worker, uint32_t number,
                              struct kb_priority_set *set);
+/* The name has no number any more. On the worker; harmless after its view was destroyed. */
+void kb_cluster_view_forget(struct kb_worker *worker, const struct kb_cluster_slot *slot);
 /* Removes all. */
 void kb_cluster_view_clear(struct kb_worker *worker);

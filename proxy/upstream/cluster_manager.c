@@ -37,6 +37,9 @@ void kb_cluster_entry_free(struct kb_cluster_entry *entry)
         kb_cluster_impl_unref(entry->cluster);
     }
     free((void *)(uintptr_t)entry->message.p);
+    if (entry->slot != NULL) {
+        kb_cluster_slot_let_go(entry->manager, entry->slot);
+    }
     KB_OBJ_CLEAR(entry);
     free(entry);
 }
@@ -87,6 +90,8 @@ struct kb_cluster_manager *kb_cluster_manager_create(struct kb_server_context *s
     kb_list_init(&manager->entries);
     kb_list_init(&manager->dirty);
     kb_deferred_init(&manager->flush, kb_clusters_publish_deferred);
+    kb_list_init(&manager->unused_slots);
+    kb_deferred_init(&manager->slots_flush, kb_cluster_slots_flush);
     manager->stats_group = kb_stat_group_create(server->stats, KB_STR("cluster_manager."),
                                                 &kb_stat_schema_cluster_manager);
     manager->stats = kb_stat_group_block(manager->stats_group, server->main->index);
@@ -140,6 +145,8 @@ void kb_cluster_manager_destroy(struct kb_cluster_manager *manager)
     struct kb_list *link;
 
     kb_deferred_cancel(&manager->flush);
+    kb_deferred_cancel(&manager->slots_flush);
+    manager->ending = true;
     kb_clusters_publish(manager); /* what was removed goes */
     for (uint32_t i = 0; i < server->worker_count; i++) {
         kb_loop_run_once(&server->workers[i].loop, false); /* batches that came too late */
@@ -156,6 +163,7 @@ void kb_cluster_manager_destroy(struct kb_cluster_manager *manager)
         free(*slot);
     }
     kb_vec_dispose(&manager->slots);
+    kb_vec_dispose(&manager->free_numbers);
     kb_map_dispose(&manager->names.map);
     pthread_mutex_destroy(&manager->names.lock);
     for (uint32_t i = 0; i <= server->worker_count; i++) {
@@ -165,29 +173,6 @@ void kb_cluster_manager_destroy(struct kb_cluster_manager *manager)
     kb_stat_group_destroy(manager->stats_group);
     KB_OBJ_CLEAR(manager);
     free(manager);
-}
-
-static struct kb_cluster_slot *slot_of(struct kb_cluster_manager *manager, struct kb_str name)
-{
-    struct kb_cluster_slot *slot = kb_map_get(&manager->names.map, name);
-
-    if (slot != NULL) {
-        return slot;
-    }
-    slot = kb_calloc(1, sizeof(*slot) + name.len + 1);
-    memcpy(slot->name, name.p, name.len);
-    slot->name_len = (uint32_t)name.len;
-    slot->number = (uint32_t)manager->slots.len;
-    kb_vec_push(&manager->slots, slot);
-    pthread_mutex_lock(&manager->names.lock);
-    kb_map_put(&manager->names.map, kb_str_make(slot->name, slot->name_len), slot);
-    pthread_mutex_unlock(&manager->names.lock);
-    return slot;
-}
-
-uint32_t kb_cluster_slot(struct kb_cluster_manager *manager, struct kb_str name)
-{
-    return slot_of(manager, name)->number;
 }
 
 const struct kb_cluster_entry *kb_cluster_manager_find(const struct kb_cluster_manager *manager,
@@ -340,7 +325,7 @@ static bool is_unchanged(const struct kb_cluster_slot *slot, struct kb_str bytes
 static void entry_begin(struct kb_cluster_manager *manager, struct kb_cluster_slot *slot,
                         struct kb_cluster_entry *entry)
 {
-    entry->slot = slot;
+    entry->slot = kb_cluster_slot_hold(manager, kb_str_make(slot->name, slot->name_len));
     kb_list_push_back(&manager->entries, &entry->link);
     if (slot->warming != NULL) {
         kb_cluster_entry_free(slot->warming);
@@ -358,12 +343,11 @@ static void entry_begin(struct kb_cluster_manager *manager, struct kb_cluster_sl
     entry->type->start(entry->state);
 }
 
-int kb_cluster_manager_add(struct kb_cluster_manager *manager,
-                           const Envoy__Config__Cluster__V3__Cluster *message, bool added_via_api,
-                           struct kb_diag *diag)
+static int add_in_slot(struct kb_cluster_manager *manager, struct kb_cluster_slot *slot,
+                       const Envoy__Config__Cluster__V3__Cluster *message, bool added_via_api,
+                       struct kb_diag *diag)
 {
     struct kb_cluster_entry *entry = NULL;
-    struct kb_cluster_slot *slot = slot_of(manager, kb_str_from_cstr(message->name));
     struct kb_arena arena;
     struct kb_str bytes;
     int rc;
@@ -390,6 +374,17 @@ int kb_cluster_manager_add(struct kb_cluster_manager *manager,
                                                         : KB_STAT_CLUSTER_MANAGER_CLUSTER_MODIFIED);
     }
     kb_arena_dispose(&arena);
+    return rc;
+}
+
+int kb_cluster_manager_add(struct kb_cluster_manager *manager,
+                           const Envoy__Config__Cluster__V3__Cluster *message, bool added_via_api,
+                           struct kb_diag *diag)
+{
+    struct kb_cluster_slot *slot = kb_cluster_slot_hold(manager, kb_str_from_cstr(message->name));
+    int rc = add_in_slot(manager, slot, message, added_via_api, diag);
+
+    kb_cluster_slot_let_go(manager, slot);
     return rc;
 }
 

@@ -11,7 +11,11 @@ struct kb_cluster_manager {
     struct kb_server_context *server;
     pthread_t main_thread;
     struct kb_cluster_names names;
-    KB_VEC(struct kb_cluster_slot *) slots;
+    KB_VEC(struct kb_cluster_slot *)
+    slots; /* by number; NULL: the number is free, or about to be */
+    KB_VEC(uint32_t) free_numbers;
+    struct kb_list unused_slots; /* nobody holds them; they go when the event is done */
+    struct kb_deferred slots_flush;
     struct kb_list entries;
     struct kb_list dirty;
     struct kb_deferred flush;
@@ -24,6 +28,7 @@ struct kb_cluster_manager {
     uint32_t warming_count;
     uint32_t waiting_count; /* static clusters without their first answer */
     bool started;
+    bool ending;    /* slots go with it */
     bool announced; /* initialized was called */
     kb_cluster_manager_initialized_cb initialized;
     void *initialized_arg;
@@ -45,5 +50,16 @@ void kb_cluster_entry_retired_leave(struct kb_cluster_entry *entry, struct kb_pr
 void kb_cluster_entry_mark_dirty(struct kb_cluster_entry *entry);
 /* The workers hear of all that is dirty. */
 void kb_clusters_publish(struct kb_cluster_manager *manager);
+/* ---- cluster_slots.c ---- */
+
+/* The slot of a name, held until let go. */
+struct kb_cluster_slot *kb_cluster_slot_hold(struct kb_cluster_manager *manager,
+                                             struct kb_str name);
+void kb_cluster_slot_let_go(struct kb_cluster_manager *manager, struct kb_cluster_slot *slot);
+/* For manager->slots_flush. */
+void kb_cluster_slots_flush(struct kb_deferred *deferred);
+
+/* ---- cluster_publish.c ---- */
+
 /* For manager->flush. */
 void kb_clusters_publish_deferred(struct kb_deferred *deferred);

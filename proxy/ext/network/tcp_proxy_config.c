@@ -133,6 +133,9 @@ void kb_tcp_proxy_config_destroy(void *arg)
     if (config->access_log != NULL) {
         kb_access_log_list_destroy(config->access_log);
     }
+    for (size_t i = 0; i < config->cluster_count; i++) {
+        kb_cluster_slot_release(config->server->clusters, config->clusters[i].slot);
+    }
     kb_stat_group_destroy(config->stats);
     kb_arena_dispose(&config->arena);
     KB_OBJ_CLEAR(config);

@@ -229,10 +229,43 @@ static void names_are_remembered_for_clusters_to_come(void **state)
     assert_int_equal(kb_host_port(choose(local_find(up, 1, "n99"))), 6);
 }
 
+static void numbers_of_names_that_are_gone_are_used_again(void **state)
+{
+    struct upstream *up = *state;
+    char before[16] = "none";
+    uint32_t routed;
+
+    upstream_start(up);
+    routed = kb_cluster_slot(up->manager, KB_STR("n7"));
+    for (unsigned i = 0; i < 50; i++) {
+        char json[256], name[16];
+
+        snprintf(name, sizeof(name), "n%u", i);
+        snprintf(json, sizeof(json),
+                 "{'name':'%s','load_assignment':{'cluster_name':'c','endpoints':[{'lb_endpoints':["
+                 "{'endpoint':{'address':{'socket_address':{'address':'127.0.0.1','port_value':%u}}"
+                 "}}]}]}}",
+                 name, i + 1);
+        assert_int_equal(add_via_api(up, json), 0);
+        workers_turn(up);
+        assert_int_equal(kb_host_port(choose(local_find(up, 0, name))), i + 1);
+        assert_null(local_find(up, 0, before)); /* whose number it may have now */
+        memcpy(before, name, sizeof(before));
+        assert_int_equal(kb_cluster_manager_remove(up->manager, kb_str_from_cstr(name)), 0);
+        workers_turn(up);
+        workers_turn(up);
+        assert_null(local_find(up, 0, name));
+        assert_null(local_find(up, 1, name));
+    }
+    assert_true(kb_cluster_slot(up->manager, KB_STR("fresh")) < 5);
+    assert_int_equal(kb_cluster_slot(up->manager, KB_STR("n7")), routed);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         UPSTREAM_TEST(start_publishes_to_all_workers),
+        UPSTREAM_TEST(numbers_of_names_that_are_gone_are_used_again),
         UPSTREAM_TEST(idle_clusters_cost_workers_nothing),
         UPSTREAM_TEST(message_is_kept_as_it_was),
         UPSTREAM_TEST(removed_cluster_lives_on_with_its_streams),
