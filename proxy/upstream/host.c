@@ -129,7 +129,8 @@ struct kb_host *kb_host_create(struct kb_cluster_impl *cluster, const struct kb_
 {
     char addr_text[KB_ADDR_TEXT_MAX];
     struct kb_str text = kb_addr_text(&params->addr, addr_text);
-    size_t bytes = params->addr.len + text.len + params->hostname.len;
+    struct kb_str addr = kb_addr_significant(&params->addr);
+    size_t bytes = addr.len + text.len + params->hostname.len;
     struct kb_host *host =
         kb_calloc(1, sizeof(*host) + (worker_count + 1) * sizeof(host->locals[0]) + bytes);
     char *at;
@@ -139,8 +140,8 @@ struct kb_host *kb_host_create(struct kb_cluster_impl *cluster, const struct kb_
     host->cluster = cluster == NULL ? NULL : &cluster->api;
     host->local_count = (uint16_t)(worker_count + 1);
     at = (char *)&host->locals[worker_count + 1];
-    host->addr_len = (uint8_t)params->addr.len;
-    (void)text_put(&at, kb_str_make((const char *)&params->addr.sa, params->addr.len));
+    host->addr_len = (uint8_t)addr.len;
+    (void)text_put(&at, addr);
     host->addr_text = text_put(&at, text);
     host->hostname = text_put(&at, params->hostname);
     host->locality = locality_of(params, cluster);
@@ -162,6 +163,13 @@ struct kb_host *kb_host_create(struct kb_cluster_impl *cluster, const struct kb_
     return host;
 }
 
+struct kb_str kb_addr_significant(const struct kb_addr *addr)
+{
+    return kb_str_make((const char *)&addr->sa, addr->sa.sa_family == AF_INET && addr->len > 0
+                                                    ? offsetof(struct sockaddr_in, sin_zero)
+                                                    : addr->len);
+}
+
 struct kb_str kb_host_addr_bytes(const struct kb_host *host)
 {
     return kb_str_make((const char *)&host->locals[host->local_count], host->addr_len);
@@ -172,8 +180,8 @@ struct kb_addr kb_host_addr(const struct kb_host *host)
     struct kb_addr addr;
 
     memset(&addr, 0, sizeof(addr));
-    addr.len = host->addr_len;
     memcpy(&addr.sa, kb_host_addr_bytes(host).p, host->addr_len);
+    addr.len = addr.sa.sa_family == AF_INET ? sizeof(struct sockaddr_in) : host->addr_len;
     return addr;
 }
 

@@ -28,7 +28,10 @@ struct kb_host *kb_host_create(struct kb_cluster_impl *cluster, const struct kb_
 
 /* Whether its address is this one. */
 bool kb_host_is_at(const struct kb_host *host, const struct kb_addr *addr);
-/* The bytes of its sockaddr, which are equal for equal addresses that were normalised. */
+/* The bytes of a sockaddr without those at its end that are always zero; equal for equal addresses
+ * that were normalised. There are many hosts: they keep no others. */
+struct kb_str kb_addr_significant(const struct kb_addr *addr);
+/* The same of the host's address. */
 struct kb_str kb_host_addr_bytes(const struct kb_host *host);
 /* The port of its address. */
 uint16_t kb_host_port(const struct kb_host *host);

@@ -256,7 +256,7 @@ static KB_NOINLINE struct kb_host *host_find(struct original_dst_lb *lb, const s
         return NULL;
     }
     address_normalise(&wanted, addr);
-    host = kb_map_get(&lb->hosts, kb_str_make((const char *)&wanted.sa, wanted.len));
+    host = kb_map_get(&lb->hosts, kb_addr_significant(&wanted));
     if (host == NULL) {
         host = host_create(lb, &wanted);
     }
