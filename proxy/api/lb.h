@@ -13,7 +13,15 @@ struct kb_priority_set;
 struct kb_lb_config {
     bool locality_weighted;
     bool fail_traffic_on_panic;
-    struct { /* new hosts get less at first */
+    struct { /* hosts in the zone of this process come first */
+        bool aware;
+        bool by_weight; /* shares of zones by weight, not by number of hosts */
+        bool force;     /* always, when there are min_forced healthy ones */
+        uint32_t min_forced;
+        uint32_t routing_enabled; /* percent */
+        uint64_t min_cluster_size;
+    } zone;
+    struct {                /* new hosts get less at first */
         uint64_t window_ms; /* 0: no slow start */
         double aggression;
         double min_weight; /* share of the weight, 0 to 1 */

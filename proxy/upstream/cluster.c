@@ -221,7 +221,8 @@ int kb_cluster_impl_create(const Envoy__Config__Cluster__V3__Cluster *message,
         kb_cluster_impl_unref(cluster);
         return KB_ECONFIG;
     }
-    cluster->policy.locality_weighted = cluster->lb_config->locality_weighted;
+    cluster->policy.keep_localities = cluster->lb_config->locality_weighted ||
+                                      kb_cluster_manager_local_slot(manager) != UINT32_MAX;
     cluster->api.stats =
         kb_stat_group_create(factory->server->stats, prefix, &kb_stat_schema_cluster);
     cluster->api.http1_stats = kb_stat_group_create(

@@ -59,6 +59,9 @@ static LocalityLbConfig *locality_convert(const CommonLbConfig *common, struct k
             Envoy__Extensions__LoadBalancingPolicies__Common__V3__LocalityLbConfig__ZoneAwareLbConfig);
         out->zone_aware_lb_config->fail_traffic_on_panic =
             common->zone_aware_lb_config->fail_traffic_on_panic;
+        out->zone_aware_lb_config->routing_enabled = common->zone_aware_lb_config->routing_enabled;
+        out->zone_aware_lb_config->min_cluster_size =
+            common->zone_aware_lb_config->min_cluster_size;
     }
     return out;
 }

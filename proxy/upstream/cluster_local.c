@@ -193,3 +193,10 @@ void kb_cluster_view_destroy(struct kb_worker *worker)
     KB_OBJ_CLEAR(view);
     free(view);
 }
+
+struct kb_priority_set *kb_cluster_view_set(struct kb_worker *worker, uint32_t number)
+{
+    const struct kb_cluster_view *view = view_of(worker);
+
+    return number < view->count ? view->items[number].set : NULL;
+}

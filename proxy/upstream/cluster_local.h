@@ -57,3 +57,6 @@ void kb_cluster_view_publish(struct kb_worker *worker, uint32_t number,
 void kb_cluster_view_forget(struct kb_worker *worker, const struct kb_cluster_slot *slot);
 /* Removes all. */
 void kb_cluster_view_clear(struct kb_worker *worker);
+/* The hosts that this worker has for a slot, borrowed until the next event; NULL: none, or no such
+ * slot. */
+struct kb_priority_set *kb_cluster_view_set(struct kb_worker *worker, uint32_t number);

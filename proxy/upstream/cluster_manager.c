@@ -85,6 +85,7 @@ struct kb_cluster_manager *kb_cluster_manager_create(struct kb_server_context *s
     KB_OBJ_SET(manager, kb_cluster_manager);
     manager->server = server;
     manager->main_thread = pthread_self();
+    manager->local_slot = UINT32_MAX;
     pthread_mutex_init(&manager->names.lock, NULL);
     kb_map_init(&manager->names.map);
     kb_list_init(&manager->entries);
@@ -106,6 +107,31 @@ struct kb_cluster_manager *kb_cluster_manager_create(struct kb_server_context *s
     return manager;
 }
 
+/* cluster_manager.local_cluster_name has to be one of the bootstrap's clusters. */
+static void local_cluster_read(struct kb_cluster_manager *manager,
+                               const Envoy__Config__Bootstrap__V3__Bootstrap *message,
+                               struct kb_diag *diag)
+{
+    const Envoy__Config__Bootstrap__V3__Bootstrap__StaticResources *resources =
+        message->static_resources;
+    const char *name =
+        message->cluster_manager == NULL ? "" : message->cluster_manager->local_cluster_name;
+    bool found = name[0] == '\0';
+
+    for (size_t i = 0; !found && resources != NULL && i < resources->n_clusters; i++) {
+        found = strcmp(resources->clusters[i]->name, name) == 0;
+    }
+    if (!found) {
+        kb_diag_push(diag, "cluster_manager");
+        kb_diag_push(diag, "local_cluster_name");
+        kb_diag_error(diag, "local cluster '%s' must be defined", name);
+        kb_diag_pop(diag);
+        kb_diag_pop(diag);
+    } else if (name[0] != '\0') {
+        manager->local_slot = kb_cluster_slot(manager, kb_str_from_cstr(name));
+    }
+}
+
 void kb_cluster_manager_configure(struct kb_cluster_manager *manager,
                                   const Envoy__Config__Bootstrap__V3__Bootstrap *message,
                                   struct kb_diag *diag)
@@ -113,6 +139,7 @@ void kb_cluster_manager_configure(struct kb_cluster_manager *manager,
     const Envoy__Config__Bootstrap__V3__ClusterManager *config = message->cluster_manager;
 
     kb_cluster_dns_configure(&manager->dns, message, diag);
+    local_cluster_read(manager, message, diag);
     if (config == NULL || config->upstream_bind_config == NULL ||
         config->upstream_bind_config->source_address == NULL) {
         return;
@@ -620,4 +647,9 @@ void kb_cluster_manager_log_outlier(const struct kb_cluster_manager *manager,
                                     const ProtobufCMessage *event)
 {
     manager->outlier_log(manager->outlier_log_arg, event);
+}
+
+uint32_t kb_cluster_manager_local_slot(const struct kb_cluster_manager *manager)
+{
+    return manager->local_slot;
 }

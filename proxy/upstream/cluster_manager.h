@@ -136,6 +136,9 @@ bool kb_cluster_manager_on_main(const struct kb_cluster_manager *manager);
 struct kb_loop *kb_cluster_manager_loop(const struct kb_cluster_manager *manager);
 /* Where connections come from when a cluster does not say (len 0: anywhere). */
 const struct kb_addr *kb_cluster_manager_bind_source(const struct kb_cluster_manager *manager);
+/* The slot of cluster_manager.local_cluster_name, the cluster that this process is one of;
+ * UINT32_MAX: none. */
+uint32_t kb_cluster_manager_local_slot(const struct kb_cluster_manager *manager);
 struct kb_server_context *kb_cluster_manager_server(const struct kb_cluster_manager *manager);
 /* A resolver with these options (NULL: the bootstrap's), shared by all that ask for the same; lives
  * as long as the manager. KB_EIO when c-ares cannot start. */

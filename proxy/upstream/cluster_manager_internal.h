@@ -34,6 +34,7 @@ struct kb_cluster_manager {
     void *initialized_arg;
     kb_cluster_manager_initialized_cb warm;
     void *warm_arg;
+    uint32_t local_slot;             /* kb_cluster_manager_local_slot */
     kb_outlier_event_cb outlier_log; /* NULL: none */
     void *outlier_log_arg;
 };

@@ -15,6 +15,13 @@
 #define LOCALITY(name) \
     ENVOY__EXTENSIONS__LOAD_BALANCING_POLICIES__COMMON__V3__LOCALITY_LB_CONFIG__LOCALITY_CONFIG_SPECIFIER_##name
 
+typedef Envoy__Extensions__LoadBalancingPolicies__Common__V3__LocalityLbConfig__ZoneAwareLbConfig
+    ZoneAwareLbConfig;
+
+/* LocalityLbConfig.ZoneAwareLbConfig.LocalityBasis, whose generated names are longer than a line.
+ */
+enum { LOCALITY_BASIS_HEALTHY_HOSTS_WEIGHT = 1 };
+
 enum { SOURCE_ALL, SOURCE_HEALTHY, SOURCE_DEGRADED, SOURCE_LOCALITIES };
 
 struct weight_arg {
@@ -154,8 +161,9 @@ static void sources_make(struct kb_lb_base *base, const struct kb_lb_base *befor
                        next_before(base, before, p, at - first));
         }
     }
-    base->direct =
-        set->sets[0].healthy_load == 100 && !set->sets[0].panic && set->sets[0].locality_count == 0;
+    kb_lb_zone_update(&base->zone, &base->lb, base->config);
+    base->direct = set->sets[0].healthy_load == 100 && !set->sets[0].panic &&
+                   !base->config->locality_weighted && base->zone.slot == UINT32_MAX;
 }
 
 static void localities_dispose(struct kb_lb_localities *localities)
@@ -194,6 +202,7 @@ void kb_lb_base_init(struct kb_lb_base *base, const struct kb_lb_ops *ops,
 
 void kb_lb_base_dispose(struct kb_lb_base *base)
 {
+    kb_lb_zone_dispose(&base->zone);
     sources_dispose(base);
     KB_OBJ_CLEAR(&base->lb);
 }
@@ -289,8 +298,14 @@ static struct kb_lb_source *source_pick(struct kb_lb_base *base)
         kb_stat_inc(base->lb.local->stats, KB_STAT_CLUSTER_LB_HEALTHY_PANIC);
         return base->config->fail_traffic_on_panic ? NULL : &sources[SOURCE_ALL];
     }
-    if (hosts->locality_count > 0) {
+    if (base->config->locality_weighted && hosts->locality_count > 0) {
         locality = locality_pick(base, p, degraded);
+    }
+    if (locality < 0 && base->zone.slot != UINT32_MAX && p == 0) {
+        locality = kb_lb_zone_pick(&base->zone, &base->lb, base->config);
+        if (locality == KB_LB_ZONE_FAIL) {
+            return NULL;
+        }
     }
     if (locality >= 0) {
         return &sources[SOURCE_LOCALITIES + (degraded ? hosts->locality_count : 0) +
@@ -336,16 +351,37 @@ struct kb_host *kb_lb_base_choose_host(struct kb_lb *lb, const struct kb_lb_requ
     return host;
 }
 
+static void zone_read(const ZoneAwareLbConfig *message, struct kb_lb_config *config)
+{
+    if (message->routing_enabled != NULL) {
+        config->zone.routing_enabled = (uint32_t)(message->routing_enabled->value + 0.5);
+    }
+    if (message->min_cluster_size != NULL) {
+        config->zone.min_cluster_size = message->min_cluster_size->value;
+    }
+    if (message->force_local_zone != NULL) {
+        config->zone.force = true;
+        config->zone.min_forced = message->force_local_zone->min_size == NULL
+                                      ? 1
+                                      : message->force_local_zone->min_size->value;
+    }
+    config->zone.by_weight = (int)message->locality_basis == LOCALITY_BASIS_HEALTHY_HOSTS_WEIGHT;
+}
+
 void kb_lb_config_read_locality(
     const struct Envoy__Extensions__LoadBalancingPolicies__Common__V3__LocalityLbConfig *message,
     struct kb_lb_config *config)
 {
+    config->zone.aware = true;
+    config->zone.routing_enabled = 100;
+    config->zone.min_cluster_size = 6;
     if (message == NULL) {
         return;
     }
     switch (message->locality_config_specifier_case) {
     case LOCALITY(ZONE_AWARE_LB_CONFIG):
         config->fail_traffic_on_panic = message->zone_aware_lb_config->fail_traffic_on_panic != 0;
+        zone_read(message->zone_aware_lb_config, config);
         break;
     case LOCALITY(LOCALITY_WEIGHTED_LB_CONFIG):
         config->locality_weighted = true;

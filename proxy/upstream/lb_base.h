@@ -6,6 +6,7 @@
 
 #include "proxy/api/lb.h"
 #include "proxy/upstream/edf.h"
+#include "proxy/upstream/lb_zone.h"
 #include "proxy/upstream/priority_set.h"
 
 /* One list of hosts to pick from, and the state of picking from it. */
@@ -48,8 +49,9 @@ struct kb_lb_base {
     uint32_t source_count;
     struct kb_lb_priority *priorities;
     uint32_t priority_count;
+    struct kb_lb_zone zone;
     uint64_t slow_until_ms; /* hosts start slowly until then; 0: none does */
-    bool direct; /* all requests go to the healthy hosts of priority 0 */
+    bool direct;            /* all requests go to the healthy hosts of priority 0 */
 };
 
 /* Prepares caller's storage; `seed` is where picking starts. */

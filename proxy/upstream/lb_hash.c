@@ -85,8 +85,9 @@ static void hosts_add(struct kb_hash_hosts *out, const struct kb_host_list *list
 }
 
 static void hosts_fill(struct kb_hash_hosts *out, const struct kb_host_set *hosts,
-                       bool use_hostname, struct kb_arena *arena)
+                       const struct kb_lb_hash_config *config, struct kb_arena *arena)
 {
+    bool use_hostname = config->use_hostname;
     double sum = 0;
 
     *out = (struct kb_hash_hosts){.min_weight = 1.0};
@@ -94,7 +95,7 @@ static void hosts_fill(struct kb_hash_hosts *out, const struct kb_host_set *host
     for (uint32_t i = 0; i < hosts->locality_count; i++) {
         sum += hosts->localities[i].weight;
     }
-    if (hosts->locality_count == 0) {
+    if (hosts->locality_count == 0 || !config->head.locality_weighted) {
         hosts_add(out, hosts->panic ? &hosts->all : &hosts->healthy, 1.0, use_hostname, arena);
         return;
     }
@@ -138,7 +139,7 @@ static KB_NOINLINE struct kb_hash_table *table_make(struct kb_lb_hash *lb, uint3
     struct kb_arena arena;
 
     kb_arena_init(&arena, NULL);
-    hosts_fill(&hosts, &lb->lb.set->sets[priority], lb->config->use_hostname, &arena);
+    hosts_fill(&hosts, &lb->lb.set->sets[priority], lb->config, &arena);
     made = hosts.count == 0 ? NULL : lb->tables->build(&lb->config->head, &hosts);
     kb_arena_dispose(&arena);
     if (made != NULL && !__atomic_compare_exchange_n(place, &before, made, false, __ATOMIC_ACQ_REL,

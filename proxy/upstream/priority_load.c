@@ -119,7 +119,7 @@ static void load_by_size(struct kb_priority_set *set)
     set->sets[first].healthy_load = (uint8_t)(set->sets[first].healthy_load + left);
 }
 
-static bool set_panics(const struct kb_host_set *hosts, uint32_t threshold)
+bool kb_host_set_panics(const struct kb_host_set *hosts, uint32_t threshold)
 {
     uint32_t counted = hosts->all.count - hosts->excluded_count;
     double usable = counted == 0 ? 0
@@ -144,7 +144,7 @@ void kb_priority_set_compute_load(struct kb_priority_set *set,
         return;
     }
     for (uint32_t p = 0; p < set->count; p++) {
-        set->sets[p].panic = available.total != 100 && set_panics(&set->sets[p], threshold);
+        set->sets[p].panic = available.total != 100 && kb_host_set_panics(&set->sets[p], threshold);
         all_panic = all_panic && set->sets[p].panic;
     }
     if (all_panic) {

@@ -283,7 +283,7 @@ struct kb_priority_set *kb_priority_set_create(struct kb_cluster_impl *cluster,
     struct kb_host_locality *localities;
     struct list_space space;
     uint32_t count = 1;
-    size_t locality_max = policy->locality_weighted ? group_count : 0;
+    size_t locality_max = policy->keep_localities ? group_count : 0;
 
     for (size_t i = 0; i < group_count; i++) {
         KB_ASSERT(groups[i].priority < KB_PRIORITIES_MAX);

@@ -17,7 +17,7 @@ struct kb_host_list {
     uint32_t count;
 };
 
-/* One locality of a priority; only kept when localities have weights. */
+/* One locality of a priority; only kept when a balancer wants to know. */
 struct kb_host_locality {
     struct kb_host_list all, healthy, degraded;
     uint32_t excluded_count;
@@ -70,7 +70,7 @@ struct kb_priority_policy {
     uint32_t overprovisioning_factor;
     uint32_t panic_threshold; /* percent; 0: never */
     bool weighted_priority_health;
-    bool locality_weighted;
+    bool keep_localities;       /* balancers want to know which hosts are where */
     uint32_t drop_overload_ppm; /* of requests are refused before a host is looked for */
 };
 
@@ -95,6 +95,9 @@ void kb_priority_set_unref(struct kb_priority_set *set);
  * balancing, priority levels and panic threshold). The loads add up to 100. */
 void kb_priority_set_compute_load(struct kb_priority_set *set,
                                   const struct kb_priority_policy *policy);
+
+/* Whether so few of the hosts can be used that all are. */
+bool kb_host_set_panics(const struct kb_host_set *hosts, uint32_t threshold);
 
 /* Whether weighted picking is needed: two hosts of the list have different weights. */
 bool kb_host_list_weights_differ(const struct kb_host_list *list);

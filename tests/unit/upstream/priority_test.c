@@ -225,7 +225,7 @@ static void localities_are_grouped_by_name(void **state)
         groups[i] =
             (struct kb_host_group){.locality_weight = i + 1, .hosts = &hosts[i], .count = 1};
     }
-    policy.locality_weighted = true;
+    policy.keep_localities = true;
     set = kb_priority_set_create(NULL, groups, 4, &policy);
     assert_int_equal(set->sets[0].locality_count, 2);
     assert_int_equal(set->sets[0].localities[0].all.count, 2);
