@@ -11,6 +11,9 @@
 #include "base/mem.h"
 #include "proxy/listener/listener_internal.h"
 
+/* Sets that workers are closing. Main thread. */
+static struct kb_list closing_sets = {&closing_sets, &closing_sets};
+
 #define ACCEPT_PAUSE_MS 100 /* out of descriptors: others need time to close some */
 
 /* ---- on the worker ---- */
@@ -106,6 +109,16 @@ static uint64_t path_inode(const struct kb_addr *addr)
                : 0;
 }
 
+static void kept_close(struct kb_listen_sockets *sockets)
+{
+    for (size_t i = 0; i < sockets->addr_count; i++) {
+        if (sockets->kept[i] >= 0) {
+            close(sockets->kept[i]);
+            sockets->kept[i] = -1;
+        }
+    }
+}
+
 static void sockets_free(void *arg)
 {
     struct kb_listen_sockets *sockets = arg;
@@ -117,6 +130,9 @@ static void sockets_free(void *arg)
             unlink(addr->un.sun_path);
         }
     }
+    kept_close(sockets);
+    kb_list_unlink(&sockets->closing);
+    free(sockets->kept);
     free(sockets->inodes);
     free(sockets->bound);
     free(sockets->addrs);
@@ -194,6 +210,40 @@ static int before_bind(int fd, const void *arg, const char **what)
     return options_set(fd, listener, KB_SOCK_PREBIND, what);
 }
 
+/* The shared socket of a listener that was just removed, when it had this address and these
+ * options: its workers have not closed it yet, so the address could not be bound. -1: none. */
+static int closing_socket(const struct kb_listener *listener, const struct kb_addr *addr,
+                          struct kb_addr *bound)
+{
+    KB_LIST_FOREACH (link, &closing_sets) {
+        const struct kb_listen_sockets *sockets =
+            KB_LIST_ENTRY(link, struct kb_listen_sockets, closing);
+
+        for (size_t i = 0; i < sockets->addr_count; i++) {
+            if (sockets->kept[i] >= 0 && sockets->hash_of_options == listener->hash_of_sockets &&
+                kb_addr_eq(&sockets->bound[i], addr)) {
+                *bound = sockets->bound[i];
+                return dup(sockets->kept[i]);
+            }
+        }
+    }
+    return -1;
+}
+
+static int first_bind(struct kb_listen_sockets *sockets, const struct kb_listener *listener,
+                      const struct kb_sock_listen_options *options, struct kb_addr *addr, size_t at,
+                      struct kb_listen_socket *socket, const char **what)
+{
+    socket->fd = closing_socket(listener, addr, &sockets->bound[at]);
+    if (socket->fd >= 0) {
+        return 0;
+    }
+    return kb_sock_listen(addr, options, &socket->fd, &sockets->bound[at], what) != 0 ||
+                   options_set(socket->fd, listener, KB_SOCK_BOUND, what) != 0
+               ? -1
+               : 0;
+}
+
 /* Binds the sockets of one address. */
 static int address_bind(struct kb_listen_sockets *sockets, const struct kb_listener *listener,
                         size_t at, const char **what)
@@ -220,13 +270,15 @@ static int address_bind(struct kb_listen_sockets *sockets, const struct kb_liste
             if (socket->fd < 0) {
                 return -1;
             }
-        } else if (kb_sock_listen(&addr, &options, &socket->fd, &sockets->bound[at], what) != 0 ||
-                   options_set(socket->fd, listener, KB_SOCK_BOUND, what) != 0) {
+        } else if (first_bind(sockets, listener, &options, &addr, at, socket, what) != 0) {
             return -1;
         }
         /* Port 0: the others take the port that the first one got. */
         addr = sockets->bound[at];
         socket->bound = addr;
+    }
+    if (!listener->reuse_port && kb_addr_is_ip(&listener->addrs[at].addr)) {
+        sockets->kept[at] = dup(first->fd); /* without it, it is bound again */
     }
     sockets->inodes[at] = path_inode(&listener->addrs[at].addr);
     return 0;
@@ -258,6 +310,10 @@ struct kb_listen_sockets *kb_listen_sockets_create(const struct kb_listener *lis
     sockets->bound = kb_calloc(listener->addr_count, sizeof(*sockets->bound));
     sockets->addrs = kb_calloc(listener->addr_count, sizeof(*sockets->addrs));
     sockets->inodes = kb_calloc(listener->addr_count, sizeof(*sockets->inodes));
+    sockets->kept = kb_calloc(listener->addr_count, sizeof(*sockets->kept));
+    for (size_t i = 0; i < listener->addr_count; i++) {
+        sockets->kept[i] = -1;
+    }
     memcpy(sockets->addrs, listener->addrs, listener->addr_count * sizeof(*sockets->addrs));
     sockets->hash_of_options = listener->hash_of_sockets;
     for (size_t i = 0; i < count; i++) {
@@ -337,6 +393,7 @@ void kb_listen_sockets_unref(struct kb_listen_sockets *sockets, bool running)
         return;
     }
     running = running && sockets->served;
+    kb_list_push_back(&closing_sets, &sockets->closing);
     for (uint32_t i = 0; running && i < sockets->worker_count; i++) {
         struct socket_close *close = kb_calloc(1, sizeof(*close));
 
@@ -347,6 +404,7 @@ void kb_listen_sockets_unref(struct kb_listen_sockets *sockets, bool running)
     }
     if (!running) {
         fds_close(sockets);
+        kept_close(sockets);
     }
     holder_remove(sockets);
 }

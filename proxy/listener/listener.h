@@ -238,6 +238,9 @@ struct kb_listen_sockets {
     struct kb_addr *bound; /* with the ports that the system chose */
     struct kb_listener_address *addrs;
     uint64_t *inodes; /* of the paths of unix addresses; 0: none */
+    int *kept;        /* by address: one more descriptor of the socket that all workers share, for
+                         a listener that comes while they close theirs; -1: each has its own */
+    struct kb_list closing; /* in the list of those that nobody uses any more */
     uint64_t hash_of_options;
     bool listening;
     bool served;                       /* workers were told to watch them */

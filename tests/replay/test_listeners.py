@@ -164,3 +164,21 @@ def test_the_pages_show_what_is_awaited_and_what_was_refused(plane, under, delta
     script.wanted("late")
     shown = json.loads(proxy.admin("/config_dump?resource=dynamic_warming_clusters")[1])["configs"]
     assert [c["cluster"]["name"] for c in shown] == ["late"]
+
+
+def test_a_listener_that_shares_its_socket_goes_and_comes(plane, under, delta):
+    held = Port()
+    held.release()  # nobody else may have it bound
+    one = listener("l1", held.number, inline=direct("one"), enable_reuse_port=False)
+    proxy = under(delta)
+    script = Listeners(plane, delta)
+    assert plane.answer(script.begin(one)).error == ""
+    proxy.wait_ready()
+    for turn in range(20):
+        gone = script.send(removed=["l1"])
+        again = script.send({**one, "stat_prefix": f"turn{turn}"})
+        assert plane.answer(gone).error == ""
+        assert plane.answer(again).error == ""
+        proxy.wait_for("the port", lambda: get(held.number) == (200, "one"))
+    plane.answer(script.send(removed=["l1"]))
+    proxy.wait_for("its end", lambda: get(held.number) is None)
