@@ -74,7 +74,7 @@ bool kb_addr_is_loopback(const struct kb_addr *addr)
         return false;
     }
     if (addr->sa.sa_family == AF_INET) {
-        return (ntohl(addr->in4.sin_addr.s_addr) >> 24) == 127;
+        return addr->in4.sin_addr.s_addr == htonl(INADDR_LOOPBACK);
     }
     return IN6_IS_ADDR_LOOPBACK(&addr->in6.sin6_addr);
 }
@@ -163,8 +163,16 @@ struct kb_str kb_addr_ip_text(const struct kb_addr *addr, char *out)
         return kb_str_make(out, n - 1);
     }
     if (addr->sa.sa_family == AF_INET6) {
+        size_t n;
+
         inet_ntop(AF_INET6, &addr->in6.sin6_addr, out, KB_ADDR_TEXT_MAX);
-        return kb_str_from_cstr(out);
+        n = strlen(out);
+        if (addr->in6.sin6_scope_id != 0) {
+            out[n++] = '%';
+            n += kb_u64_to_str(addr->in6.sin6_scope_id, out + n);
+            out[n] = '\0';
+        }
+        return kb_str_make(out, n);
     }
     return unix_text(addr, out);
 }

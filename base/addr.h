@@ -31,7 +31,7 @@ void kb_addr_from_sockaddr(struct kb_addr *addr, const struct sockaddr *sa, sock
 
 /* IPv4 or IPv6. */
 bool kb_addr_is_ip(const struct kb_addr *addr);
-/* 127.0.0.0/8 or ::1. */
+/* 127.0.0.1 or ::1: as in Envoy, the rest of 127.0.0.0/8 is like any other address. */
 bool kb_addr_is_loopback(const struct kb_addr *addr);
 /* 0.0.0.0 or :: */
 bool kb_addr_is_any(const struct kb_addr *addr);

@@ -596,7 +596,9 @@ void kb_format_eval_text(const struct kb_format_command *command, struct kb_form
         }
         return;
     default:
-        if (info->connection != NULL) {
+        /* A failure of the transport is a matter of the connection, not of its requests. */
+        if (info->connection != NULL && (command->param != KB_FORMAT_DOWNSTREAM_FAILURE ||
+                                         info->protocol == KB_PROTOCOL_NONE)) {
             value_connection(info->connection, command->param, source, value);
         }
         return;

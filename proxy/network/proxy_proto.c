@@ -3,6 +3,7 @@
  * addresses and TLVs. */
 #include "proxy/network/proxy_proto.h"
 
+#include <net/if.h>
 #include <string.h>
 
 #define V1_WORDS_MAX     7
@@ -61,13 +62,41 @@ static bool port_read(struct kb_str text, uint16_t *port)
     return true;
 }
 
+/* The zone of "fe80::1%eth0" (RFC 4007 section 11): a number, or of a link-local address the name
+ * of an interface of this host. */
+static bool zone_read(struct kb_addr *addr, struct kb_str zone)
+{
+    char name[IF_NAMESIZE];
+    uint64_t number = 0;
+
+    if (addr->sa.sa_family != AF_INET6 || zone.len == 0) {
+        return false;
+    }
+    if (IN6_IS_ADDR_LINKLOCAL(&addr->in6.sin6_addr) && zone.len < sizeof(name)) {
+        memcpy(name, zone.p, zone.len);
+        name[zone.len] = '\0';
+        number = if_nametoindex(name);
+    }
+    if (number == 0 && (kb_str_to_u64(zone, &number) != 0 || number > UINT32_MAX)) {
+        return false;
+    }
+    addr->in6.sin6_scope_id = (uint32_t)number;
+    return true;
+}
+
 static bool v1_address_read(struct kb_addr *addr, struct kb_str ip, struct kb_str port_text,
                             int family)
 {
+    ptrdiff_t percent = kb_str_find_char(ip, '%');
+    struct kb_str zone = KB_STR_NULL;
     uint16_t port;
 
+    if (percent >= 0) {
+        zone = kb_str_from(ip, (size_t)percent + 1);
+        ip = kb_str_first(ip, (size_t)percent);
+    }
     return port_read(port_text, &port) && kb_addr_from_ip(addr, ip, port) == 0 &&
-           addr->sa.sa_family == family;
+           addr->sa.sa_family == family && (percent < 0 || zone_read(addr, zone));
 }
 
 /* Words are parted by one blank each; one at the end is allowed. */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* From request headers to a route, and from a route to a cluster. Nothing here takes memory. */
+#include "proxy/api/ssl_connection_info.h"
 #include "proxy/router/route_table.h"
 
 /* Where ":port" starts, or the length. A ':' inside of "[...]" is part of an address. */
@@ -92,10 +93,13 @@ static bool is_grpc(const struct kb_header_map *headers)
            (type.len == grpc.len || type.p[grpc.len] == '+');
 }
 
-static bool tls_match(const struct kb_route_match *match)
+static bool tls_match(const struct kb_route_match *match, const struct kb_stream_info *info)
 {
-    /* Client certificates are not known to streams yet: as if none was presented. */
-    return match->tls_presented != 1 && match->tls_validated != 1;
+    const struct kb_ssl_connection_info *ssl =
+        info->connection != NULL ? info->connection->ssl : NULL;
+
+    return (match->tls_presented < 0 || match->tls_presented == kb_ssl_peer_presented(ssl)) &&
+           (match->tls_validated < 0 || match->tls_validated == kb_ssl_peer_validated(ssl));
 }
 
 /* What filters left on the stream. */
@@ -123,7 +127,7 @@ static bool conditions_match(const struct kb_route_match *match, const struct kb
         (match->has_fraction && !kb_runtime_fraction_holds(&match->fraction, runtime, random))) {
         return false;
     }
-    if ((match->grpc && !is_grpc(headers)) || !tls_match(match)) {
+    if ((match->grpc && !is_grpc(headers)) || !tls_match(match, info)) {
         return false;
     }
     return states_match(match, headers, info) &&

@@ -346,8 +346,9 @@ class Steps:
         self.handshake(self.conn())
 
     def do_proxy_v2(self, spec):
-        self.conn().send(proxy_header.v2(**{k: self.run.layout.fill(v) if isinstance(v, str) else v
-                                            for k, v in spec.items()}))
+        self.conn().send(proxy_header.v2(
+            **{k: self.run.layout.fill(filled(v)) if isinstance(v, str) else v
+               for k, v in spec.items()}), methods_of(spec.get("behind", "").encode("latin-1")))
 
     def do_pieces(self, arg):
         """Send a text in pieces of so many bytes: {of: 1, raw: text}."""

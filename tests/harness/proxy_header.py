@@ -9,12 +9,13 @@ FAMILIES = {"unspec": 0x00, "tcp4": 0x11, "udp4": 0x12, "tcp6": 0x21, "udp6": 0x
 
 
 def v2(source="192.0.2.1:1000", target="198.51.100.2:2000", command="proxy", family=None,
-       tlvs=None, version=2, length=None, extra=""):
-    """One header; `tlvs` is {type: text}, `length` and `extra` are for broken ones."""
+       tlvs=None, version=2, length=None, extra="", behind=""):
+    """One header, and what is sent with it; `tlvs` is {type: text}, `length` and `extra` are for
+    broken ones."""
     where = b""
     src, dst = address(source), address(target)
     family = family or ("tcp6" if src[0].version == 6 else "tcp4")
-    if family.endswith(("4", "6")):
+    if str(family).endswith(("4", "6")):
         where = src[0].packed + dst[0].packed + struct.pack("!HH", src[1], dst[1])
     elif family == "unix":
         where = b"\0" * 216
@@ -22,7 +23,8 @@ def v2(source="192.0.2.1:1000", target="198.51.100.2:2000", command="proxy", fam
     body += extra.encode("latin-1")
     command = {"local": 0, "proxy": 1}.get(command, command)
     return SIGNATURE + struct.pack("!BBH", version << 4 | command, FAMILIES.get(family, family),
-                                   len(body) if length is None else length) + body
+                                   len(body) if length is None else length) + body + \
+        behind.encode("latin-1")
 
 
 def tlv(kind, text):

@@ -10,6 +10,7 @@
 
 typedef Envoy__Extensions__Filters__Listener__TlsInspector__V3__TlsInspector inspector_message;
 
+#define RECORD_MAX       (16384 + 256)
 #define RECORD_HEADER    5 /* Envoy's TLS library decides nothing before it has one */
 #define RECORDS_OVERHEAD 1024
 #define PROTOCOLS_MAX    64  /* of one ClientHello that chains are compared with */
@@ -102,6 +103,43 @@ static size_t refused_bytes(struct kb_str bytes)
     return KB_MIN(bytes.len, (size_t)RECORD_HEADER + (size_t)(p[3] << 8 | p[4]));
 }
 
+#define REASON(number, name)                                                                    \
+    KB_STR("TLS_error|error:100000" number ":SSL routines:OPENSSL_internal:" name ":TLS_error_" \
+           "end")
+
+/* What Envoy's TLS library says of bytes that are no TLS; there are RECORD_HEADER of them or more.
+ */
+static struct kb_str refusal(struct kb_str bytes, enum kb_client_hello_result result)
+{
+    static const char *const requests[] = {"GET ", "POST ", "HEAD ", "PUT "};
+    const uint8_t *p = (const uint8_t *)bytes.p;
+
+    if (result == KB_CLIENT_HELLO_TOO_LARGE) {
+        return REASON("96", "EXCESSIVE_MESSAGE_SIZE");
+    }
+    if (p[1] != 3) {
+        for (size_t i = 0; i < KB_ARRAY_LEN(requests); i++) {
+            if (kb_str_starts_with(bytes, kb_str_from_cstr(requests[i]))) {
+                return REASON("9c", "HTTP_REQUEST");
+            }
+        }
+        return kb_str_starts_with(bytes, KB_STR("CONNE")) ? REASON("9b", "HTTPS_PROXY_REQUEST")
+                                                          : REASON("f7", "WRONG_VERSION_NUMBER");
+    }
+    if ((p[3] << 8 | p[4]) > RECORD_MAX) {
+        return REASON("92", "ENCRYPTED_LENGTH_TOO_LONG");
+    }
+    if (p[0] != 0x16) {
+        return REASON("e1", "UNEXPECTED_RECORD");
+    }
+    if (bytes.len >= RECORD_HEADER + 4 && (p[6] << 16 | p[7] << 8 | p[8]) > KB_CLIENT_HELLO_MAX) {
+        return REASON("96", "EXCESSIVE_MESSAGE_SIZE");
+    }
+    return bytes.len > RECORD_HEADER && p[RECORD_HEADER] != 1
+               ? REASON("df", "UNEXPECTED_MESSAGE")
+               : REASON("83", "CLIENTHELLO_PARSE_FAILED");
+}
+
 static enum kb_listener_filter_status on_data(void *config, void *state,
                                               struct kb_listener_socket *socket, struct kb_buf *in)
 {
@@ -109,6 +147,7 @@ static enum kb_listener_filter_status on_data(void *config, void *state,
     struct kb_stat_block *stats =
         kb_stat_group_block(inspector->stats, socket->conn->worker->index);
     char scratch[KB_CLIENT_HELLO_MAX];
+    enum kb_client_hello_result result;
     struct kb_client_hello hello;
     struct kb_str bytes;
 
@@ -117,7 +156,11 @@ static enum kb_listener_filter_status on_data(void *config, void *state,
         return KB_LISTENER_FILTER_STOP;
     }
     bytes = kb_buf_pullup(in, in->len);
-    switch (kb_client_hello_parse(bytes, inspector->limit, scratch, &hello)) {
+    result = kb_client_hello_parse(bytes, inspector->limit, scratch, &hello);
+    if (result == KB_CLIENT_HELLO_NOT_TLS || result == KB_CLIENT_HELLO_TOO_LARGE) {
+        socket->conn->info.transport_failure_reason = refusal(bytes, result);
+    }
+    switch (result) {
     case KB_CLIENT_HELLO_MORE:
         if (bytes.len < max_bytes(config)) {
             return KB_LISTENER_FILTER_STOP;

@@ -272,7 +272,11 @@ static void test_names_and_failures(void **state)
                    "%LOCAL_REPLY_BODY%|%REQUESTED_SERVER_NAME%|%CONNECTION_TERMINATION_DETAILS%",
                    "no healthy upstream|a_b.example_1_x|rbac denied");
     fixture_expect(&f, "%DOWNSTREAM_TRANSPORT_FAILURE_REASON% %DOWNSTREAM_LOCAL_CLOSE_REASON%",
+                   "- idle_timeout"); /* a request came through */
+    f.info.protocol = KB_PROTOCOL_NONE;
+    fixture_expect(&f, "%DOWNSTREAM_TRANSPORT_FAILURE_REASON% %DOWNSTREAM_LOCAL_CLOSE_REASON%",
                    "TLS_error:_x_y idle_timeout");
+    f.info.protocol = KB_PROTOCOL_HTTP11;
     fixture_expect(&f, "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
                    "delayed_connect_error:_Connection_refused");
     fixture_expect(&f, "%RESPONSE_CODE_DETAILS%|%RESPONSE_CODE_DETAILS(ALLOW_WHITESPACES)%",
