@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A hostile HTTP/2 server: its bytes go into a client session with three gRPC streams, in pieces
- * whose length the first byte gives. Every stream hears of its end exactly once, windows and
- * statistics add up, and what waits to be sent stays bounded. */
+ * whose length the first byte gives; some have their answers in an arena, one sends trailers. Every
+ * stream hears of its end exactly once, windows and statistics add up, and what waits to be sent
+ * stays bounded. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -39,6 +40,14 @@ static void user_close(struct user *user)
         user->closed = true;
         kb_h2_stream_close(user->stream, 2);
     }
+}
+
+static void on_1xx(void *owner, struct kb_header_map *headers)
+{
+    struct user *user = owner;
+
+    check(user->heads == 0 && user->ends == 0);
+    check(headers->status >= 100 && headers->status < 200);
 }
 
 static void on_headers(void *owner, struct kb_header_map *headers, bool end_stream)
@@ -93,6 +102,7 @@ static void on_below_low(void *owner)
 }
 
 static const struct kb_h2_stream_callbacks stream_callbacks = {
+    .on_1xx = on_1xx,
     .on_headers = on_headers,
     .on_data = on_data,
     .on_end = on_end,
@@ -116,7 +126,8 @@ static void once(void)
         kb_stat_group_create(store, KB_STR("http2."), &kb_stat_schema_http2), 0);
 }
 
-static void user_open(struct user *user, struct kb_h2_session *session, struct kb_arena *arena)
+static void user_open(struct user *user, struct kb_h2_session *session, struct kb_arena *arena,
+                      struct kb_arena *answers, bool trailers)
 {
     struct kb_header_map headers;
     struct kb_buf data;
@@ -127,11 +138,16 @@ static void user_open(struct user *user, struct kb_h2_session *session, struct k
     headers.authority = KB_STR("a");
     headers.scheme = KB_STR("http");
     kb_grpc_frame_reader_init(&user->reader, MESSAGE_MAX);
-    user->stream = kb_h2_stream_open(session, &headers, false, &stream_callbacks, user, NULL);
+    user->stream = kb_h2_stream_open(session, &headers, false, &stream_callbacks, user, answers);
     check(user->stream != NULL);
     kb_buf_init(&data, &slices, 0);
     kb_grpc_frame_write(&data, KB_STR("hello"));
     kb_h2_stream_send(user->stream, &data, false);
+    if (trailers) {
+        kb_header_map_init(&headers, arena);
+        kb_header_map_add(&headers, KB_STR("x-t"), KB_STR("v"));
+        kb_h2_stream_send_trailers(user->stream, &headers);
+    }
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -149,7 +165,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     kb_buf_init(&out, &slices, 0);
     session = kb_h2_session_create(&settings, &session_callbacks, NULL, &slices, &mem, stats);
     for (unsigned i = 0; i < STREAMS; i++) {
-        user_open(&users[i], session, &arena);
+        user_open(&users[i], session, &arena, i > 0 ? &arena : NULL, i == 2);
     }
     for (size_t at = 1; at < size && rc == 0; at += piece) {
         size_t n = size - at < piece ? size - at : piece;
@@ -170,6 +186,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     check(stats->cells[KB_STAT_HTTP2_STREAMS_ACTIVE] == 0);
     check(stats->cells[KB_STAT_HTTP2_PENDING_SEND_BYTES] == 0);
+    check(mem.bytes_in_use == 0);
     kb_buf_dispose(&out);
     kb_arena_dispose(&arena);
     return 0;
