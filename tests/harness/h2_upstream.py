@@ -6,6 +6,7 @@ A behaviour is steps joined by ";", or one of the names of NAMED:
     head 200 a=b      HEADERS                   headend 200 a=b   HEADERS with END_STREAM
     data abc          DATA                      bytes 70000       so many bytes in DATA frames
     end               empty DATA, END_STREAM    dataend abc       DATA with END_STREAM
+    flood 1000000     so many bytes, as the subject's windows let them go
     trailers a=b      HEADERS with END_STREAM   rst 8             RST_STREAM
     goaway 1 0        GOAWAY, last id (`this`, `below`: of this stream), code
     settings 3=2      SETTINGS                  raw 0000...       any bytes, in hexadecimal
@@ -67,6 +68,8 @@ class Stream:
         self.started = False
         self.done = threading.Event()
         self.reset = False
+        self.window = 0  # what its WINDOW_UPDATEs gave
+        self.flooded = 0
 
 
 class H2Connection:
@@ -81,6 +84,8 @@ class H2Connection:
         self.decoder = hpack.Decoder()
         self.encoder = hpack.Encoder()
         self.lock = threading.Lock()
+        self.windows = threading.Condition()
+        self.window = self.initial_window = 65535
         self.buf = b""
         self.then = "close"
 
@@ -118,15 +123,20 @@ class H2Connection:
             for stream in self.streams.values():
                 stream.reset = True
                 stream.done.set()
+            with self.windows:
+                self.windows.notify_all()
         return self.then
 
     # ---- frames
 
     def received(self, kind, flags, number, payload):
         if kind == SETTINGS and not flags & ACK:
+            self.settings(payload)
             self.send(frame(SETTINGS, ACK, 0))
         elif kind == PING and not flags & ACK and not self.options.get("deaf_to_pings"):
             self.send(frame(PING, ACK, 0, payload))
+        elif kind == WINDOW:
+            self.window_update(number, struct.unpack(">I", payload)[0])
         elif kind == HEADERS:
             self.headers(flags, number, payload)
         elif kind == DATA:
@@ -135,6 +145,21 @@ class H2Connection:
             self.rst(number, struct.unpack(">I", payload)[0])
         elif kind == GOAWAY and self.options.get("resets"):
             self.record(f"<goaway {struct.unpack('>I', payload[4:8])[0]}>")
+
+    def settings(self, payload):
+        for key, value in struct.iter_unpack(">HI", payload):
+            if key == 4:
+                with self.windows:
+                    self.initial_window = value
+                    self.windows.notify_all()
+
+    def window_update(self, number, size):
+        with self.windows:
+            if number == 0:
+                self.window += size
+            elif number in self.streams:
+                self.streams[number].window += size
+            self.windows.notify_all()
 
     def headers(self, flags, number, payload):
         while not flags & END_HEADERS:
@@ -258,6 +283,20 @@ class H2Connection:
             n = min(left, FRAME_MAX)
             self.send(frame(DATA, 0, stream.number, b"x" * n))
             left -= n
+
+    def do_flood(self, stream, arg, _):
+        def room():
+            return min(self.window, self.initial_window + stream.window - stream.flooded, FRAME_MAX)
+        total = int(arg)
+        while stream.flooded < total:
+            with self.windows:
+                self.windows.wait_for(lambda: room() > 0 or stream.reset, 30)
+                n = min(room(), total - stream.flooded)
+                if stream.reset or n <= 0:
+                    return
+                stream.flooded += n
+                self.window -= n
+            self.send(frame(DATA, 0, stream.number, b"x" * n))
 
     def do_end(self, stream, *_):
         self.send(frame(DATA, END_STREAM, stream.number))
