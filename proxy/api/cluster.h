@@ -248,6 +248,15 @@ struct kb_host {
 };
 KB_OBJ_MAGIC(kb_host, 0x484f5354);
 
+struct kb_conn;
+
+/* What is the same for every connection to a host that stands now: the time that connecting took is
+ * recorded in `stats`, TCP keep-alive is set where the cluster wants it, and `duration_timer` is
+ * armed when the cluster has a max_connection_duration. On the connection's worker. */
+void kb_cluster_connected(const struct kb_cluster *cluster, const struct kb_host *host,
+                          struct kb_conn *conn, struct kb_stat_block *stats, uint64_t connect_ns,
+                          struct kb_timer *duration_timer);
+
 /* Where it is reached. */
 struct kb_addr kb_host_addr(const struct kb_host *host);
 

@@ -550,22 +550,9 @@ static void on_data(void *owner, struct kb_buf *in, bool end_stream)
 
 static void connected(struct kb_grpc_conn *conn)
 {
-    const struct kb_cluster *cluster = cluster_of(conn);
-    struct kb_addr addr = kb_host_addr(conn->host_local->host);
-
     conn->connected = true;
-    kb_stat_record(stats_of(conn), KB_STAT_CLUSTER_UPSTREAM_CX_CONNECT_MS,
-                   (kb_loop_now_ns(loop_of(conn)) - conn->start_ns) / 1000000);
-    if (cluster->keepalive.set && kb_addr_is_ip(&addr) &&
-        kb_sock_set_keepalive(conn->conn->io.fd, cluster->keepalive.probes,
-                              cluster->keepalive.time_s, cluster->keepalive.interval_s) != 0) {
-        KB_LOG(GRPC, DEBUG, "[C%llu] TCP keep-alive could not be set",
-               (unsigned long long)conn->conn->info.id);
-    }
-    if (cluster->max_connection_duration_ms > 0) {
-        kb_loop_timer_arm(loop_of(conn), &conn->duration_timer,
-                          cluster->max_connection_duration_ms);
-    }
+    kb_cluster_connected(cluster_of(conn), conn->host_local->host, conn->conn, stats_of(conn),
+                         kb_loop_now_ns(loop_of(conn)) - conn->start_ns, &conn->duration_timer);
     ping_arm(conn);
     kb_grpc_conn_wake(conn);
 }

@@ -5,8 +5,11 @@
 
 #include <stdlib.h>
 
+#include "base/log.h"
 #include "base/mem.h"
+#include "base/sock.h"
 #include "proto/any.h"
+#include "proxy/api/connection.h"
 #include "proxy/stats/stat_store.h"
 #include "proxy/upstream/circuit_breaker.h"
 #include "proxy/upstream/cluster_istio.h"
@@ -282,4 +285,22 @@ void kb_cluster_impl_free(struct kb_cluster_impl *cluster)
     kb_upstream_filter_chain_destroy(cluster->api.filters);
     KB_OBJ_CLEAR(&cluster->api);
     free(cluster);
+}
+
+void kb_cluster_connected(const struct kb_cluster *cluster, const struct kb_host *host,
+                          struct kb_conn *conn, struct kb_stat_block *stats, uint64_t connect_ns,
+                          struct kb_timer *duration_timer)
+{
+    struct kb_addr addr = kb_host_addr(host);
+
+    kb_stat_record(stats, KB_STAT_CLUSTER_UPSTREAM_CX_CONNECT_MS, connect_ns / 1000000);
+    if (cluster->keepalive.set && kb_addr_is_ip(&addr) &&
+        kb_sock_set_keepalive(conn->io.fd, cluster->keepalive.probes, cluster->keepalive.time_s,
+                              cluster->keepalive.interval_s) != 0) {
+        KB_LOG(UPSTREAM, DEBUG, "[C%llu] TCP keep-alive could not be set",
+               (unsigned long long)conn->info.id);
+    }
+    if (cluster->max_connection_duration_ms > 0) {
+        kb_loop_timer_arm(&conn->worker->loop, duration_timer, cluster->max_connection_duration_ms);
+    }
 }

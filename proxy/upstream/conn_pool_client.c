@@ -199,22 +199,12 @@ static void client_ready(struct kb_pool_client *client)
 void kb_conn_pool_connected(struct kb_pool_client *client)
 {
     struct kb_conn_pool *pool = client->pool;
-    const struct kb_cluster *cluster = pool->local->cluster;
 
     client->connect_end_ns = kb_loop_now_ns(kb_conn_pool_loop(pool));
-    kb_stat_record(pool->stats, KB_STAT_CLUSTER_UPSTREAM_CX_CONNECT_MS,
-                   (client->connect_end_ns - client->connect_start_ns) / 1000000);
+    kb_cluster_connected(pool->local->cluster, pool->host, client->conn, pool->stats,
+                         client->connect_end_ns - client->connect_start_ns,
+                         &client->duration_timer);
     pool->connecting_capacity -= capacity(client);
-    if (cluster->keepalive.set &&
-        kb_sock_set_keepalive(client->conn->io.fd, cluster->keepalive.probes,
-                              cluster->keepalive.time_s, cluster->keepalive.interval_s) != 0) {
-        KB_LOG(POOL, DEBUG, "[C%llu] TCP keep-alive could not be set",
-               (unsigned long long)client->conn->info.id);
-    }
-    if (cluster->max_connection_duration_ms > 0) {
-        kb_loop_timer_arm(kb_conn_pool_loop(pool), &client->duration_timer,
-                          cluster->max_connection_duration_ms);
-    }
     client_ready(client);
 }
 
