@@ -171,11 +171,6 @@ void kb_route_provider_destroy(struct kb_route_provider *provider);
 const struct kb_route_config *kb_route_provider_acquire(const struct kb_route_provider *provider,
                                                         const struct kb_worker *worker,
                                                         struct kb_shared **hold);
-/* Tables that came over xDS, for /config_dump: `message` is the packed
- * envoy.config.route.v3.RouteConfiguration. Main thread. */
-typedef void (*kb_rds_visit_cb)(void *arg, struct kb_str name, struct kb_str version,
-                                struct kb_str message, uint64_t updated_wall_ns);
-void kb_rds_visit(const struct kb_server_context *server, kb_rds_visit_cb visit, void *arg);
 
 /* The route for these request headers, or NULL. `random` decides runtime fractions; no memory is
  * taken unless a matcher needs it (from headers->arena). */

@@ -11,6 +11,7 @@
 #include "base/mem.h"
 #include "base/slot.h"
 #include "envoy/extensions/filters/network/http_connection_manager/v3/http_connection_manager.pb-c.h"
+#include "proto/message_hash.h"
 #include "proto/pb.h"
 #include "proxy/api/route.h"
 #include "proxy/api/stats.h"
@@ -46,10 +47,8 @@ struct rds_table {
     struct kb_stat_block *stats;
     struct kb_slot *slot;
     struct kb_list providers;
-    char *message; /* packed, of the table that serves; NULL: none came yet */
-    size_t message_len;
-    char *version;
-    uint64_t updated_wall_ns;
+    uint64_t hash; /* of the message whose table serves */
+    bool served;   /* there is one */
     bool started;
     bool ready; /* the first answer came, or will not in time */
 };
@@ -107,48 +106,33 @@ static void config_publish(struct rds_table *table, struct kb_route_config *buil
     kb_slot_publish(table->slot, &config->shared);
 }
 
-static char *text_copy(struct kb_str text)
+static void config_kept(struct rds_table *table, uint64_t hash)
 {
-    char *copy = kb_malloc(text.len + 1);
-
-    memcpy(copy, text.p, text.len);
-    copy[text.len] = '\0';
-    return copy;
-}
-
-static void config_kept(struct rds_table *table, struct kb_str packed, struct kb_str version)
-{
-    free(table->message);
-    free(table->version);
-    table->message = text_copy(packed);
-    table->message_len = packed.len;
-    table->version = text_copy(version);
-    table->updated_wall_ns = kb_loop_wall_ns(&table->server->main->loop);
+    table->hash = hash;
+    table->served = true;
     kb_stat_inc(table->stats, KB_STAT_RDS_CONFIG_RELOAD);
     kb_stat_gauge_set(table->stats, KB_STAT_RDS_CONFIG_RELOAD_TIME_MS,
-                      table->updated_wall_ns / 1000000);
+                      kb_loop_wall_ns(&table->server->main->loop) / 1000000);
 }
 
 /* Builds and publishes a table that differs from the one that serves. */
 static void config_update(struct rds_table *table,
                           const Envoy__Config__Route__V3__RouteConfiguration *message,
-                          struct kb_str version, struct kb_diag *diag)
+                          struct kb_diag *diag)
 {
     struct kb_factory_context factory = {.server = table->server};
     struct kb_route_config *built;
+    uint64_t hash = kb_pb_hash(&message->base);
     struct kb_arena arena;
-    struct kb_str packed;
 
     kb_arena_init(&arena, NULL);
-    packed = kb_pb_pack(&message->base, &arena);
-    if (table->message == NULL ||
-        !kb_str_eq(packed, kb_str_make(table->message, table->message_len))) {
+    if (!table->served || hash != table->hash) {
         factory.arena = &arena;
         built = kb_route_config_create(message, &factory, false, diag);
         if (built != NULL) {
             KB_LOG(RDS, DEBUG, "rds: loading new configuration: config_name=%.*s",
                    KB_STR_ARG(table->name));
-            config_kept(table, packed, version);
+            config_kept(table, hash);
             config_publish(table, built);
         }
     }
@@ -183,7 +167,7 @@ static void on_update(void *arg, const struct kb_resource_update *update, struct
     } else {
         uint32_t errors = diag->error_count;
 
-        config_update(table, resource->message, resource->version, diag);
+        config_update(table, resource->message, diag);
         if (diag->error_count == errors) {
             table_ready(table);
         }
@@ -224,8 +208,6 @@ static void table_destroy(struct rds_table *table)
         KB_OBJ_CLEAR(rds);
         free(rds);
     }
-    free(table->message);
-    free(table->version);
     kb_arena_dispose(&table->arena);
     KB_OBJ_CLEAR(table);
     free(table);
@@ -340,19 +322,4 @@ const struct kb_route_config *kb_route_provider_acquire(const struct kb_route_pr
     }
     kb_shared_ref(shared, worker);
     return KB_CONTAINER_OF(shared, struct rds_config, shared)->config;
-}
-
-void kb_rds_visit(const struct kb_server_context *server, kb_rds_visit_cb visit, void *arg)
-{
-    if (server->rds == NULL) {
-        return;
-    }
-    KB_LIST_FOREACH (link, &server->rds->tables) {
-        const struct rds_table *table = KB_LIST_ENTRY(link, struct rds_table, link);
-
-        if (table->message != NULL) {
-            visit(arg, table->name, kb_str_from_cstr(table->version),
-                  kb_str_make(table->message, table->message_len), table->updated_wall_ns);
-        }
-    }
 }

@@ -212,32 +212,6 @@ static void what_is_wrong_is_said_and_nothing_changes(void **state)
     workers_turn(up);
 }
 
-static void visited(void *arg, struct kb_str name, struct kb_str version, struct kb_str message,
-                    uint64_t updated_wall_ns)
-{
-    assert_true(message.len > 0 && updated_wall_ns > 0);
-    assert_memory_equal(name.p, "rc", name.len);
-    assert_memory_equal(version.p, "7", version.len);
-    ++*(unsigned *)arg;
-}
-
-static void dumps_show_what_serves(void **state)
-{
-    struct upstream *up = *state;
-    struct kb_route_provider *p = provider(up, NULL, "rc", "ing");
-    struct kb_route_provider *empty = provider(up, NULL, "none yet", "ing");
-    unsigned count = 0;
-
-    fake_answer(fake_subscriptions[0], "rc", "7", table(up, "rc", "x"), &up->diag);
-    kb_rds_visit(&up->server, visited, &count);
-    assert_int_equal(count, 1);
-    kb_route_provider_destroy(empty);
-    kb_route_provider_destroy(p);
-    workers_turn(up);
-    kb_rds_visit(&up->server, visited, &count);
-    assert_int_equal(count, 1);
-}
-
 static void a_source_that_is_none(void **state)
 {
     struct upstream *up = *state;
@@ -256,7 +230,6 @@ int main(void)
         UPSTREAM_TEST(failures_end_the_wait_but_a_lost_connection_does_not),
         UPSTREAM_TEST(streams_keep_their_table),
         UPSTREAM_TEST(what_is_wrong_is_said_and_nothing_changes),
-        UPSTREAM_TEST(dumps_show_what_serves),
         UPSTREAM_TEST(a_source_that_is_none),
     };
 
