@@ -24,7 +24,8 @@ struct kb_lb_config {
     struct {                /* new hosts get less at first */
         uint64_t window_ms; /* 0: no slow start */
         double aggression;
-        double min_weight; /* share of the weight, 0 to 1 */
+        struct kb_str aggression_key; /* of runtime, on the heap; empty: none */
+        double min_weight;            /* share of the weight, 0 to 1 */
     } slow_start;
 };
 

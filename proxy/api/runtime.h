@@ -17,6 +17,8 @@ struct kb_runtime_ops {
                             uint32_t denominator, uint64_t random);
     /* The key's integer, or `absent`. */
     uint64_t (*get_u64)(const struct kb_runtime *runtime, struct kb_str key, uint64_t absent);
+    /* The key's number, or `absent`. */
+    double (*get_double)(const struct kb_runtime *runtime, struct kb_str key, double absent);
 };
 
 /* First member of the implementation's struct. */
@@ -47,4 +49,13 @@ KB_INLINE uint64_t kb_runtime_get_u64(const struct kb_runtime *runtime, struct k
                                       uint64_t absent)
 {
     return kb_runtime_has_keys(runtime) ? runtime->ops->get_u64(runtime, key, absent) : absent;
+}
+
+/* Envoy Runtime::Snapshot::getDouble. `runtime` may be NULL and `key` empty: the default. */
+KB_INLINE double kb_runtime_get_double(const struct kb_runtime *runtime, struct kb_str key,
+                                       double absent)
+{
+    return kb_runtime_has_keys(runtime) && key.len > 0
+               ? runtime->ops->get_double(runtime, key, absent)
+               : absent;
 }

@@ -24,6 +24,8 @@ struct entry {
     uint64_t u64;
     uint32_t numerator, denominator;
     bool has_u64;
+    bool has_number;
+    double number;
     bool has_fraction;
 };
 
@@ -91,13 +93,23 @@ static uint64_t runtime_get_u64(const struct kb_runtime *api, struct kb_str key,
     return entry != NULL && entry->has_u64 ? entry->u64 : absent;
 }
 
+static double runtime_get_double(const struct kb_runtime *api, struct kb_str key, double absent)
+{
+    const struct entry *entry = entry_find(api, key);
+
+    return entry != NULL && entry->has_number ? entry->number : absent;
+}
+
 static const struct kb_runtime_ops ops = {
     .feature_enabled = runtime_feature_enabled,
     .get_u64 = runtime_get_u64,
+    .get_double = runtime_get_double,
 };
 
 static void entry_set_number(struct entry *entry, double number)
 {
+    entry->has_number = true;
+    entry->number = number;
     entry->has_u64 = number >= 0 && number < 18446744073709551616.0;
     entry->u64 = entry->has_u64 ? (uint64_t)number : 0;
 }
@@ -119,6 +131,7 @@ static struct entry *entry_set(struct snapshot *snapshot, size_t layer_count, si
     entry->layer_values[layer] = text;
     entry->final_value = text;
     entry->has_u64 = false;
+    entry->has_number = false;
     entry->has_fraction = false;
     return entry;
 }

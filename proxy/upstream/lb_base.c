@@ -9,6 +9,9 @@
 #include "envoy/extensions/load_balancing_policies/common/v3/common.pb-c.h"
 
 #include "base/mem.h"
+#include "proxy/api/runtime.h"
+#include "proxy/upstream/cluster.h"
+#include "proxy/upstream/cluster_manager.h"
 #include "proxy/upstream/config_read.h"
 
 /* The generated names of the oneofs are too long for a line. */
@@ -62,20 +65,29 @@ static void slow_start_find(struct kb_lb_base *base)
     }
 }
 
+const struct kb_runtime *kb_lb_base_runtime(const struct kb_lb_base *base)
+{
+    const struct kb_cluster_impl *cluster = kb_cluster_impl_of(base->lb.local->cluster);
+
+    return kb_cluster_manager_server(cluster->manager)->runtime;
+}
+
 /* The share of its weight that a host gets at this age. */
 static KB_NOINLINE double slow_start_share(const struct kb_lb_base *base,
                                            const struct kb_host *host)
 {
     const struct kb_lb_config *config = base->config;
     uint64_t now_ms = now_ms_of(base), for_ms = healthy_for_ms(host, now_ms);
-    double share;
+    double share, aggression;
 
     if (now_ms > base->slow_until_ms || for_ms >= config->slow_start.window_ms) {
         return 1.0;
     }
     share = (double)KB_MAX(for_ms, 1) / (double)config->slow_start.window_ms;
-    if (config->slow_start.aggression != 1.0) {
-        share = pow(share, 1.0 / config->slow_start.aggression);
+    aggression = kb_runtime_get_double(kb_lb_base_runtime(base), config->slow_start.aggression_key,
+                                       config->slow_start.aggression);
+    if (aggression > 0 && aggression != 1.0) {
+        share = pow(share, 1.0 / aggression);
     }
     return fmax(share, config->slow_start.min_weight);
 }
@@ -392,6 +404,27 @@ void kb_lb_config_read_locality(
     }
 }
 
+struct kb_str kb_lb_runtime_key(const char *key)
+{
+    size_t len = strlen(key);
+    char *copy;
+
+    if (len == 0) {
+        return KB_STR("");
+    }
+    copy = kb_malloc(len);
+    memcpy(copy, key, len);
+    return kb_str_make(copy, len);
+}
+
+void kb_lb_config_destroy(struct kb_lb_config *config)
+{
+    if (config->slow_start.aggression_key.len > 0) {
+        free((void *)(uintptr_t)config->slow_start.aggression_key.p);
+    }
+    free(config);
+}
+
 void kb_lb_config_read_slow_start(
     const struct Envoy__Extensions__LoadBalancingPolicies__Common__V3__SlowStartConfig *message,
     struct kb_lb_config *config, struct kb_diag *diag)
@@ -403,10 +436,10 @@ void kb_lb_config_read_slow_start(
     config->slow_start.window_ms =
         kb_config_duration_ms(message->slow_start_window, "slow_start_window", 0, diag);
     kb_diag_pop(diag);
-    config->slow_start.aggression =
-        message->aggression == NULL ? 1.0 : message->aggression->default_value;
-    if (!(config->slow_start.aggression > 0)) {
-        config->slow_start.aggression = 1.0;
+    config->slow_start.aggression = 1.0;
+    if (message->aggression != NULL) {
+        config->slow_start.aggression = message->aggression->default_value;
+        config->slow_start.aggression_key = kb_lb_runtime_key(message->aggression->runtime_key);
     }
     config->slow_start.min_weight =
         message->min_weight_percent == NULL ? 0.1 : message->min_weight_percent->value / 100.0;

@@ -18,6 +18,7 @@ struct kb_lb_source {
 };
 
 struct kb_lb_base;
+struct kb_runtime;
 
 struct kb_lb_picks {
     /* A host of a list that is not empty, when weights play no part. */
@@ -64,10 +65,17 @@ void kb_lb_base_dispose(struct kb_lb_base *base);
 void kb_lb_base_hosts_changed(struct kb_lb *lb, const struct kb_priority_set *set);
 struct kb_host *kb_lb_base_choose_host(struct kb_lb *lb, const struct kb_lb_request *request);
 
+/* The process's runtime, NULL: none. */
+const struct kb_runtime *kb_lb_base_runtime(const struct kb_lb_base *base);
+
 /* The priority that `random` falls on; *degraded says which of its hosts. */
 uint32_t kb_lb_priority_pick(const struct kb_priority_set *set, uint64_t random, bool *degraded);
 
 struct Envoy__Extensions__LoadBalancingPolicies__Common__V3__LocalityLbConfig;
+/* A runtime key as a configuration keeps it, on the heap. */
+struct kb_str kb_lb_runtime_key(const char *key);
+/* Frees a configuration whose head was read by the functions below. */
+void kb_lb_config_destroy(struct kb_lb_config *config);
 struct Envoy__Extensions__LoadBalancingPolicies__Common__V3__SlowStartConfig;
 /* Reads slow_start_config (may be NULL) into the head of a configuration. */
 void kb_lb_config_read_slow_start(

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "base/mem.h"
+#include "proxy/api/runtime.h"
 #include "proxy/upstream/host.h"
 #include "proxy/upstream/lb_base.h"
 
@@ -21,6 +22,7 @@ struct least_request_config {
     uint32_t choice_count;
     bool full_scan;
     double active_request_bias;
+    struct kb_str bias_key; /* of runtime, on the heap; empty: none */
 };
 
 extern const struct kb_lb_ops kb_lb_least_request;
@@ -42,6 +44,9 @@ static int least_request_config_create(const void *message, struct kb_factory_co
     config->active_request_bias = least_request->active_request_bias == NULL
                                       ? ACTIVE_REQUEST_BIAS_DEFAULT
                                       : least_request->active_request_bias->default_value;
+    config->bias_key = kb_lb_runtime_key(least_request->active_request_bias == NULL
+                                             ? ""
+                                             : least_request->active_request_bias->runtime_key);
     config->full_scan =
         least_request->selection_method ==
             ENVOY__EXTENSIONS__LOAD_BALANCING_POLICIES__LEAST_REQUEST__V3__LEAST_REQUEST__SELECTION_METHOD__FULL_SCAN ||
@@ -54,7 +59,12 @@ static int least_request_config_create(const void *message, struct kb_factory_co
 
 static void least_request_config_destroy(struct kb_lb_config *config)
 {
-    free(config);
+    struct kb_str key = ((struct least_request_config *)config)->bias_key;
+
+    if (key.len > 0) {
+        free((void *)(uintptr_t)key.p);
+    }
+    kb_lb_config_destroy(config);
 }
 
 static struct kb_host *pick_best_of_all(struct kb_lb_base *base, const struct kb_host_list *list)
@@ -106,10 +116,11 @@ static struct kb_host *least_request_pick(struct kb_lb_base *base, struct kb_lb_
 
 static double least_request_weight(const struct kb_lb_base *base, const struct kb_host *host)
 {
-    double bias = config_of(base)->active_request_bias;
+    double bias = kb_runtime_get_double(kb_lb_base_runtime(base), config_of(base)->bias_key,
+                                        config_of(base)->active_request_bias);
     double active = (double)kb_host_stat_sum(host, KB_HOST_RQ_ACTIVE) + 1;
 
-    if (bias == 1.0) {
+    if (bias == 1.0 || !(bias >= 0)) {
         return kb_host_weight(host) / active;
     }
     return bias == 0.0 ? kb_host_weight(host) : kb_host_weight(host) / pow(active, bias);

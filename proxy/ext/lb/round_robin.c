@@ -23,11 +23,6 @@ static int round_robin_config_create(const void *message, struct kb_factory_cont
     return 0;
 }
 
-static void round_robin_config_destroy(struct kb_lb_config *config)
-{
-    free(config);
-}
-
 static struct kb_host *round_robin_pick(struct kb_lb_base *base, struct kb_lb_source *source)
 {
     (void)base;
@@ -67,7 +62,7 @@ const struct kb_lb_ops kb_lb_round_robin = {
     .name = "envoy.load_balancing_policies.round_robin",
     .type_url = "envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin",
     .config_create = round_robin_config_create,
-    .config_destroy = round_robin_config_destroy,
+    .config_destroy = kb_lb_config_destroy,
     .create = round_robin_create,
     .hosts_changed = kb_lb_base_hosts_changed,
     .choose_host = kb_lb_base_choose_host,

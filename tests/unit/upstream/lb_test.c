@@ -3,6 +3,7 @@
  */
 #include "tests/unit/upstream/upstream_fixture.h"
 
+#include "proxy/api/runtime.h"
 #include "proxy/upstream/cluster_type.h"
 
 #define LOCALITY(attributes, endpoints) "{" attributes "'lb_endpoints':[" endpoints "]}"
@@ -156,6 +157,25 @@ static void aggression_bends_the_slow_start(void **state)
                                               "'runtime_key':'none'}"),
                                    2000),
                     445, 460);
+}
+
+static double two_for_k(const struct kb_runtime *runtime, struct kb_str key, double absent)
+{
+    (void)runtime;
+    return kb_str_eq(key, KB_STR("k")) ? 2 : absent;
+}
+
+static void runtime_may_bend_it(void **state)
+{
+    static const struct kb_runtime_ops ops = {.get_double = two_for_k};
+    struct kb_runtime runtime = {.ops = &ops, .has_keys = true};
+    struct upstream *up = *state;
+
+    up->server.runtime = &runtime;
+    assert_in_range(
+        newcomer_share(up, SLOW_START(",'aggression':{'default_value':1,'runtime_key':'k'}"), 2000),
+        445, 460);
+    up->server.runtime = NULL;
 }
 
 static void newcomers_of_least_request_start_slowly_too(void **state)
@@ -387,6 +407,7 @@ int main(void)
         UPSTREAM_TEST(newcomers_get_a_tenth_at_least),
         UPSTREAM_TEST(newcomers_get_what_is_configured_at_least),
         UPSTREAM_TEST(aggression_bends_the_slow_start),
+        UPSTREAM_TEST(runtime_may_bend_it),
         UPSTREAM_TEST(newcomers_of_least_request_start_slowly_too),
         UPSTREAM_TEST(nobody_is_new_for_ever),
         UPSTREAM_TEST(random_takes_all_alike_whatever_their_weight),
