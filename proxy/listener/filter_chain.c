@@ -68,6 +68,13 @@ static void filter_create(struct kb_filter_chain *chain, struct kb_factory_conte
     const struct kb_extension *extension;
     const ProtobufCMessage *message;
 
+    if (m->config_type_case == ENVOY__CONFIG__LISTENER__V3__FILTER__CONFIG_TYPE_CONFIG_DISCOVERY) {
+        kb_diag_error(diag,
+                      "config_discovery of the network filter '%s' is not supported: give its "
+                      "configuration as typed_config",
+                      m->name);
+        return;
+    }
     kb_arena_init(&scratch, NULL);
     if (m->config_type_case == ENVOY__CONFIG__LISTENER__V3__FILTER__CONFIG_TYPE_TYPED_CONFIG) {
         type = kb_any_inner_name(m->typed_config, &scratch);
