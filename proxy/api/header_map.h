@@ -37,8 +37,9 @@ struct kb_header_map {
     struct kb_str path; /* with query */
     struct kb_str authority;
     struct kb_str scheme;
-    struct kb_str protocol;       /* extended CONNECT */
-    uint16_t status;              /* responses; 0: absent */
+    struct kb_str protocol; /* extended CONNECT */
+    char pseudo_order[5];   /* second letters of their names as they came, "mpsa"; 0: HTTP/1's */
+    uint16_t status;        /* responses; 0: absent */
     uint16_t first[KB_HDR_COUNT]; /* index + 1 of the first entry of this id */
 };
 

@@ -57,10 +57,40 @@ static void headers_add(struct kb_h2_fields *fields, const struct kb_header_map 
     }
 }
 
+static void pseudo_add_as_they_came(struct kb_h2_fields *fields,
+                                    const struct kb_header_map *headers)
+{
+    const struct {
+        char letter;
+        struct kb_str name, value;
+    } pseudo[PSEUDO_MAX] = {{'m', KB_STR(":method"), headers->method},
+                            {'p', KB_STR(":path"), headers->path},
+                            {'s', KB_STR(":scheme"), headers->scheme},
+                            {'a', KB_STR(":authority"), headers->authority},
+                            {'r', KB_STR(":protocol"), headers->protocol}};
+    unsigned added = 0;
+
+    for (size_t at = 0; at <= PSEUDO_MAX; at++) {
+        for (size_t i = 0; i < PSEUDO_MAX; i++) {
+            /* In the last round what came in another way: as a host header. */
+            if ((added & 1u << i) == 0 &&
+                (at == PSEUDO_MAX || pseudo[i].letter == headers->pseudo_order[at])) {
+                added |= 1u << i;
+                pseudo_add(fields, pseudo[i].name, pseudo[i].value);
+            }
+        }
+    }
+}
+
 void kb_h2_fields_request(struct kb_h2_fields *fields, const struct kb_header_map *headers,
                           bool authority_first)
 {
     fields_init(fields, headers);
+    if (headers->pseudo_order[0] != 0) {
+        pseudo_add_as_they_came(fields, headers);
+        headers_add(fields, headers);
+        return;
+    }
     if (authority_first) {
         pseudo_add(fields, KB_STR(":authority"), headers->authority);
         pseudo_add(fields, KB_STR(":path"), headers->path);

@@ -27,7 +27,6 @@ static void keepalive_read(struct kb_h2_options *options,
     }
     options->keepalive_interval_ms = kb_wkt_duration_ms(keepalive->interval, 0);
     options->keepalive_timeout_ms = kb_wkt_duration_ms(keepalive->timeout, 0);
-    options->keepalive_idle_ms = kb_wkt_duration_ms(keepalive->connection_idle_interval, 0);
     options->keepalive_jitter_percent = keepalive->interval_jitter != NULL
                                             ? (uint32_t)keepalive->interval_jitter->value
                                             : KEEPALIVE_JITTER_PERCENT;

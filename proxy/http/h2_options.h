@@ -17,8 +17,7 @@ struct kb_h2_options {
     uint32_t keepalive_jitter_percent;
     uint64_t keepalive_interval_ms; /* 0: no PINGs */
     uint64_t keepalive_timeout_ms;
-    uint64_t keepalive_idle_ms; /* a PING after so long without any frame; 0: none */
-    bool allow_connect;         /* extended CONNECT (RFC 8441) */
+    bool allow_connect; /* extended CONNECT (RFC 8441) */
     bool stream_error_on_invalid_message;
 };
 

@@ -43,6 +43,7 @@ struct kb_h2_server_session {
     struct kb_h2_guard guard;
     struct kb_h2_outbound outbound;
     struct kb_list streams;
+    struct kb_list closing; /* streams that are reset when what they have was sent */
     struct kb_list lowered; /* streams that shall hear on_below_low */
     size_t queued;          /* bytes of all streams that wait to be sent */
     size_t header_bytes;    /* of the requests of all streams */
@@ -62,6 +63,7 @@ struct kb_h2_server_stream {
     KB_OBJ;
     int32_t id;
     struct kb_list link;
+    struct kb_list closing_link;
     struct kb_list lowered_link;
     struct kb_h2_server_session *session;
     void *owner; /* NULL: let go */
@@ -79,15 +81,16 @@ struct kb_h2_server_stream {
     uint32_t header_count;
     uint32_t cookie_count;
     uint32_t read_disables;
-    bool headers_done; /* the request's headers came */
-    bool remote_ended; /* the whole request came */
-    bool out_end;      /* the whole response was given to us */
-    bool local_ended;  /* END_STREAM was sent */
-    bool deferred;     /* nghttp2 waits for more response data */
-    bool above_high;   /* its own queue is */
-    bool told_above;   /* the owner believes that it is */
-    bool reset_sent;   /* by us */
-    bool faulty;       /* a message error that costs the stream only */
+    uint32_t reset_code; /* of its RST_STREAM, while it is closing */
+    bool headers_done;   /* the request's headers came */
+    bool remote_ended;   /* the whole request came */
+    bool out_end;        /* the whole response was given to us */
+    bool local_ended;    /* END_STREAM was sent */
+    bool deferred;       /* nghttp2 waits for more response data */
+    bool above_high;     /* its own queue is */
+    bool told_above;     /* the owner believes that it is */
+    bool reset_sent;     /* by us */
+    bool faulty;         /* a message error that costs the stream only */
 };
 KB_OBJ_MAGIC(kb_h2_server_stream, 0x48325374);
 
@@ -121,5 +124,7 @@ void kb_h2_server_receive_callbacks_set(nghttp2_session_callbacks *callbacks);
 /* ---- h2_server_send.c ---- */
 
 void kb_h2_server_send_callbacks_set(nghttp2_session_callbacks *callbacks);
+/* Resets the streams that are closing. */
+void kb_h2_server_closing_reset(struct kb_h2_server_session *session);
 /* Bytes of the stream's queue went, by being sent or dropped. */
 void kb_h2_server_queue_shrunk(struct kb_h2_server_stream *stream, size_t n);

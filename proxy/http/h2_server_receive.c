@@ -130,10 +130,18 @@ static int on_begin_headers(nghttp2_session *nghttp2, const nghttp2_frame *frame
     return 0;
 }
 
+/* Upstreams that speak HTTP/2 get them in the same order. */
 static void pseudo_set(struct kb_h2_server_stream *stream, struct kb_str name, struct kb_str value)
 {
     struct kb_header_map *map = stream->headers;
 
+    for (size_t i = 0; i < sizeof(map->pseudo_order) && name.len > 2; i++) {
+        if (map->pseudo_order[i] == 0) {
+            /* "pa" and "pr" begin alike. */
+            map->pseudo_order[i] = name.p[2] == 'r' ? 'r' : name.p[1];
+            break;
+        }
+    }
     if (kb_str_eq(name, KB_STR(":method"))) {
         map->method = value;
     } else if (kb_str_eq(name, KB_STR(":path"))) {

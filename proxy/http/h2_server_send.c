@@ -308,11 +308,26 @@ void kb_h2_server_stream_close(struct kb_h2_server_stream *stream, uint32_t erro
 
     stream->owner = NULL;
     stream->headers = NULL;
-    stream->trailers = NULL;
+    if (stream->trailers != NULL) {
+        stream->trailers = NULL;
+        stream->out_end = false; /* what is left of it is not the whole */
+    }
     if (!stream->reset_sent) {
         stream->reset_sent = true;
+        stream->reset_code = error_code;
         session->resets_queued++;
+        kb_list_push_back(&session->closing, &stream->closing_link);
+    }
+}
+
+void kb_h2_server_closing_reset(struct kb_h2_server_session *session)
+{
+    while (!kb_list_empty(&session->closing)) {
+        struct kb_list *link = kb_list_pop_front(&session->closing);
+        struct kb_h2_server_stream *stream =
+            KB_LIST_ENTRY(link, struct kb_h2_server_stream, closing_link);
+
         (void)nghttp2_submit_rst_stream(session->nghttp2, NGHTTP2_FLAG_NONE, stream->id,
-                                        error_code);
+                                        stream->reset_code);
     }
 }

@@ -73,6 +73,7 @@ struct kb_h2_server_session *kb_h2_server_session_create(
     session->mem = mem;
     session->stats = stats;
     kb_list_init(&session->streams);
+    kb_list_init(&session->closing);
     kb_list_init(&session->lowered);
     kb_h2_guard_init(&session->guard, &settings->options.guard);
     session->nghttp2 = nghttp2_create(session);
@@ -154,6 +155,7 @@ void kb_h2_server_stream_destroy(struct kb_h2_server_stream *stream)
     kb_buf_dispose(&stream->in);
     session->header_bytes -= stream->header_bytes_held;
     kb_list_unlink(&stream->link);
+    kb_list_unlink(&stream->closing_link);
     kb_list_unlink(&stream->lowered_link);
     kb_stat_gauge_add(session->stats, KB_STAT_HTTP2_STREAMS_ACTIVE, -1);
     KB_OBJ_CLEAR(stream);
@@ -306,16 +308,13 @@ static void lowered_tell(struct kb_h2_server_session *session)
     }
 }
 
-bool kb_h2_server_session_send(struct kb_h2_server_session *session, struct kb_buf *out,
-                               size_t limit)
+static void pull(struct kb_h2_server_session *session)
 {
+    struct kb_buf *out = session->output;
     const uint8_t *bytes;
     ssize_t n;
 
-    session->busy = true;
-    session->output = out;
-    session->output_limit = limit;
-    while (out->len < limit && !session->fault.silent) {
+    while (out->len < session->output_limit && !session->fault.silent) {
         n = nghttp2_session_mem_send(session->nghttp2, &bytes);
         if (n <= 0 || session->stopped) {
             code_set(session, n);
@@ -323,6 +322,19 @@ bool kb_h2_server_session_send(struct kb_h2_server_session *session, struct kb_b
         }
         kb_buf_append(out, bytes, (size_t)n);
         session->outbound.produced += (size_t)n;
+    }
+}
+
+bool kb_h2_server_session_send(struct kb_h2_server_session *session, struct kb_buf *out,
+                               size_t limit)
+{
+    session->busy = true;
+    session->output = out;
+    session->output_limit = limit;
+    pull(session);
+    if (KB_UNLIKELY(!kb_list_empty(&session->closing)) && !session->stopped) {
+        kb_h2_server_closing_reset(session);
+        pull(session);
     }
     session->output = NULL;
     session->busy = false;

@@ -282,6 +282,12 @@ static void route_headers_add(void *arg, struct kb_header_map *headers)
 
 static void idle_timeout(struct kb_stream *stream)
 {
+    if (KB_UNLIKELY(stream->flushing != NULL)) {
+        /* The whole answer waits for a client that does not open its window. */
+        kb_stat_inc(stream->hcm->http2_stats, KB_STAT_HTTP2_TX_FLUSH_TIMEOUT);
+        kb_stream_reset(stream);
+        return;
+    }
     kb_stat_inc(stream->hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_IDLE_TIMEOUT);
     kb_stream_info_set_flag(&stream->info, KB_RF_STREAM_IDLE_TIMEOUT);
     if (stream->response_started) {

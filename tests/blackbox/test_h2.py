@@ -3,12 +3,15 @@
 
 import hashlib
 import random
+import socket
 import ssl
 import subprocess
 
 from tests.harness import certs
 from tests.harness.client import unchunk
 from tests.harness.h2_client import H2
+
+from .test_connections import rss_kib
 
 TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
 
@@ -90,3 +93,102 @@ def test_many_streams_with_bodies_at_once(rig):
     seen = {hashlib.sha256(unchunk(each.raw).partition(b"\r\n\r\n")[2]).digest()
             for each in one.up.take_seen()}
     assert seen == {hashlib.sha256(body).digest() for body in bodies.values()}
+
+
+# ---- flow control ----
+
+KIB = 1024
+
+
+def pending(one):
+    return one.proxy.stats("^http2.pending_send_bytes$")["http2.pending_send_bytes"]
+
+
+def test_a_client_that_does_not_read_stops_the_upstream(rig, memory_measured):
+    one = rig()
+    one.get("/warm").close()
+    size = 64 * KIB * KIB
+    one.up.expect([f"bytes:{size}"])
+    before = rss_kib(one.proxy.process.pid)
+    client = h2(one)
+    client.conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * KIB)
+    client.get(1, "/big")
+    one.proxy.wait_stat("cluster.up.upstream_flow_control_paused_reading_total", lambda n: n > 0)
+    assert pending(one) <= 256 * KIB
+    held = rss_kib(one.proxy.process.pid) - before
+    assert held < 4 * KIB, f"{held} KiB more with one slow reader"
+    client.conn.close()
+    one.proxy.wait_stat("http2.pending_send_bytes", 0)
+
+
+def test_a_window_that_does_not_open_stops_the_upstream(rig):
+    one = rig()
+    size = 8 * KIB * KIB
+    one.up.expect([f"bytes:{size}", "ok"])
+    client = h2(one, settings={4: 70000})
+    client.get(1, "/big")
+    one.proxy.wait_stat("cluster.up.upstream_flow_control_paused_reading_total", lambda n: n > 0)
+    assert client.wait(lambda: 1 in client.streams and len(client.streams[1].body) == 70000)
+    assert pending(one) <= 256 * KIB
+    client.get(3, "/small")  # goes on beside it
+    assert client.wait(lambda: client.streams.get(3) is not None and client.streams[3].ended)
+    client.send(client.window_update(1, size))
+    assert client.wait(lambda: client.streams[1].ended, 60)
+    assert len(client.streams[1].body) == size
+    assert one.proxy.stats("resumed")["cluster.up.upstream_flow_control_resumed_reading_total"] > 0
+
+
+def window(client, stream, initial):
+    """What the server granted so far."""
+    return initial + sum(int(text.split()[1]) for at, text in client.events
+                         if at == stream and str(text).startswith("WINDOW_UPDATE"))
+
+
+def test_an_upstream_that_does_not_read_stops_the_client(rig, memory_measured):
+    options = {"initial_stream_window_size": 65535, "initial_connection_window_size": 1048576}
+    one = rig({"listeners": {"main": {"hcm": {"http2_protocol_options": options}}}})
+    one.get("/warm").close()
+    one.up.expect(["lazy"])
+    before = rss_kib(one.proxy.process.pid)
+    client = h2(one)
+    client.send(client.headers(1, client.request_fields("/up", "POST"), end=False))
+    total, sent = 64 * KIB * KIB, 0
+
+    def room():
+        return min(window(client, 1, 65535), window(client, 0, 65535)) - sent
+
+    one_piece = b"u" * 16384
+    paused = "http.main.downstream_flow_control_paused_reading_total"
+    assert client.wait(lambda: window(client, 0, 65535) > 65535)
+    quiet = False
+    while not (quiet and one.proxy.stats(paused).get(paused)):
+        piece = one_piece[:max(room(), 0)]
+        if piece:
+            client.send(client.data(1, piece, end=False))
+            sent += len(piece)
+        assert sent < total
+        quiet = not client.wait(lambda: room() > 0, 0.5)
+    held = rss_kib(one.proxy.process.pid) - before
+    assert held < 16 * KIB, f"{held} KiB more with one slow upstream"
+    one.up.release()
+    client.send(b"")
+    assert client.wait(lambda: room() > 0)
+    client.send(client.data(1, b"", end=True))
+    assert client.wait_done(1, 20) and client.streams[1].status == "200"
+    head, _, body = one.up.take_seen()[-1].raw.partition(b"\r\n\r\n")
+    assert head.startswith(b"POST /up") and len(unchunk(head + b"\r\n\r\n" + body)) > sent
+
+
+def test_a_stream_that_nobody_reads_is_given_up(rig):
+    """The whole answer waits in the stream; its time is that of an idle stream."""
+    one = rig({"listeners": {"main": {"hcm": {"stream_idle_timeout": "0.3s"}}}})
+    client = h2(one, settings={4: 10})
+    client.get(1, "/a")
+    client.send(client.window_update(1, 1000))
+    assert client.wait_done(1)
+    one.up.expect(["bytes:2000"])
+    client.get(3, "/b")
+    assert client.wait(lambda: 3 in client.streams and client.streams[3].reset is not None, 10)
+    assert len(client.streams[3].body) == 10
+    one.proxy.wait_stat("http2.tx_flush_timeout", 1)
+    one.proxy.wait_stat("http.main.downstream_rq_active", 0)
