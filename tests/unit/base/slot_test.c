@@ -153,11 +153,34 @@ static void a_slot_goes_while_posts_are_under_way(void **state)
     assert_int_equal(destroyed, 1);
 }
 
+static void what_nobody_else_holds_goes_at_once(void **state)
+{
+    struct kb_shared *thing = thing_create();
+
+    (void)state;
+    kb_shared_discard(thing);
+    assert_int_equal(destroyed, 1);
+    thing = thing_create();
+    kb_slot_publish(slot, thing);
+    for (unsigned i = 0; i < WORKERS; i++) {
+        run(i);
+    }
+    kb_shared_ref(thing, &workers[WORKERS]);
+    kb_slot_publish(slot, NULL);
+    kb_shared_discard(thing); /* workers have it */
+    assert_int_equal(destroyed, 1);
+    for (unsigned i = 0; i <= WORKERS; i++) {
+        run(i);
+    }
+    assert_int_equal(destroyed, 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(each_worker_sees_it_in_its_own_time, set_up, tear_down),
         cmocka_unit_test_setup_teardown(the_last_to_let_go_frees_it, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(what_nobody_else_holds_goes_at_once, set_up, tear_down),
         cmocka_unit_test_setup_teardown(replaced_before_a_worker_saw_it, set_up, tear_down),
         cmocka_unit_test_setup_teardown(the_same_again_changes_nothing, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_slot_goes_while_posts_are_under_way, set_up, tear_down),
