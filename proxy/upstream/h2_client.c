@@ -49,23 +49,7 @@ static struct h2_request *request_of(struct kb_request_encoder *encoder)
     return KB_CAST(KB_CONTAINER_OF(encoder, struct h2_request, encoder), h2_request);
 }
 
-static struct kb_loop *loop_of(struct kb_h2_client *client)
-{
-    return &kb_conn_pool_worker(&client->base)->loop;
-}
-
-static struct kb_stat_block *http2_stats(struct kb_h2_client *client)
-{
-    return kb_stat_group_block(kb_conn_pool_cluster(&client->base)->http2_stats,
-                               kb_conn_pool_worker(&client->base)->index);
-}
-
 /* ---- sending ---- */
-
-static void wake(struct kb_h2_client *client)
-{
-    kb_loop_defer(loop_of(client), &client->work);
-}
 
 /* The peer broke the protocol, or floods us. */
 static void session_failed(struct kb_h2_client *client, int error)
@@ -133,8 +117,6 @@ static void work_deferred(struct kb_deferred *deferred)
 
 /* ---- life ---- */
 
-static void ping_fired(struct kb_timer *timer);
-
 static void client_init(struct kb_pool_client *base, const struct kb_h1_settings *h1)
 {
     struct kb_h2_client *client = KB_CONTAINER_OF(base, struct kb_h2_client, base);
@@ -164,13 +146,13 @@ static void client_init(struct kb_pool_client *base, const struct kb_h1_settings
     client->stream_limit =
         settings.max_concurrent_streams > 0 ? settings.max_concurrent_streams : CONCURRENT_STREAMS;
     base->stream_limit = client->stream_limit;
-    client->received_ms = kb_loop_now_ms(loop_of(client));
+    client->received_ms = kb_loop_now_ms(kb_h2_client_loop(client));
     kb_list_init(&client->refused);
     kb_deferred_init(&client->work, work_deferred);
-    kb_timer_init(&client->ping_timer, ping_fired);
+    kb_timer_init(&client->ping_timer, kb_h2_client_ping_fired);
     client->session =
         kb_h2_session_create(&settings, &session_callbacks, base, kb_conn_pool_slices(base),
-                             kb_h2_mem_of(kb_conn_pool_worker(base)), http2_stats(client));
+                             kb_h2_mem_of(kb_conn_pool_worker(base)), kb_h2_client_stats(client));
 }
 
 static void client_count(struct kb_pool_client *base)
@@ -184,60 +166,6 @@ static void client_dispose(struct kb_pool_client *base)
 
     kb_deferred_cancel(&client->work);
     kb_h2_session_destroy(client->session, KB_RESET_CONNECTION_TERMINATION);
-}
-
-/* ---- keep-alive ---- */
-
-/* Envoy's connection_keepalive: a PING each interval, and the connection goes when its answer stays
- * out for the timeout. */
-static void ping_arm(struct kb_h2_client *client)
-{
-    const struct kb_cluster *cluster = kb_conn_pool_cluster(&client->base);
-    uint64_t interval = cluster->http2.keepalive_interval_ms;
-    uint64_t jitter = interval * cluster->http2.keepalive_jitter_percent / 100;
-
-    client->ping_waits = false;
-    kb_loop_timer_cancel(loop_of(client), &client->ping_timer);
-    if (interval == 0) {
-        return;
-    }
-    if (jitter > 0) {
-        interval += kb_rand_u64(&kb_conn_pool_worker(&client->base)->rand) % jitter;
-    }
-    kb_loop_timer_arm(loop_of(client), &client->ping_timer, interval);
-}
-
-static void ping_send(struct kb_h2_client *client)
-{
-    client->ping_waits = true;
-    kb_h2_session_ping(client->session);
-    kb_loop_timer_arm(loop_of(client), &client->ping_timer,
-                      kb_conn_pool_cluster(&client->base)->http2.keepalive_timeout_ms);
-    wake(client);
-}
-
-static void ping_fired(struct kb_timer *timer)
-{
-    struct kb_h2_client *client = KB_CONTAINER_OF(timer, struct kb_h2_client, ping_timer);
-
-    KB_ASSERT(client->base.kb_magic == (uint32_t)KB_MAGIC_kb_pool_client);
-    if (client->ping_waits) {
-        kb_stat_inc(http2_stats(client), KB_STAT_HTTP2_KEEPALIVE_TIMEOUT);
-        kb_conn_close(client->base.conn, KB_CONN_NO_FLUSH);
-        return;
-    }
-    ping_send(client);
-}
-
-/* connection_idle_interval: whether the peer is still there is asked ahead of the request. */
-static void idle_ping(struct kb_h2_client *client)
-{
-    uint64_t idle_ms = kb_conn_pool_cluster(&client->base)->http2.keepalive_idle_ms;
-
-    if (KB_UNLIKELY(idle_ms > 0) && !client->ping_waits &&
-        kb_loop_now_ms(loop_of(client)) - client->received_ms > idle_ms) {
-        ping_send(client);
-    }
 }
 
 /* ---- request ---- */
@@ -274,7 +202,7 @@ static void request_over(struct h2_request *request)
     } else {
         client->gone++;
     }
-    wake(client);
+    kb_h2_client_wake(client);
 }
 
 /* The answer is whole. One that came before the end of its request ends that as well. */
@@ -307,7 +235,7 @@ static void encode_headers(struct kb_request_encoder *encoder, const struct kb_h
     struct h2_request *request = request_of(encoder);
     struct kb_h2_client *client = request->client;
 
-    idle_ping(client);
+    kb_h2_client_idle_ping(client);
     request->sent = end_stream;
     if (KB_UNLIKELY(kb_header_map_get_id(headers, KB_HDR_UPGRADE) != NULL)) {
         asked = upgrade_to_connect(request, headers);
@@ -324,7 +252,7 @@ static void encode_headers(struct kb_request_encoder *encoder, const struct kb_h
     if (KB_UNLIKELY(request->stream == NULL)) {
         kb_list_push_back(&client->refused, &request->link);
     }
-    wake(client);
+    kb_h2_client_wake(client);
 }
 
 static void above_high_check(struct h2_request *request)
@@ -348,7 +276,7 @@ static void encode_data(struct kb_request_encoder *encoder, struct kb_buf *data,
     }
     request->sent = end_stream;
     kb_h2_stream_send(request->stream, data, end_stream);
-    wake(request->client);
+    kb_h2_client_wake(request->client);
     above_high_check(request);
 }
 
@@ -360,7 +288,7 @@ static void encode_trailers(struct kb_request_encoder *encoder,
     if (request->stream != NULL) {
         request->sent = true;
         kb_h2_stream_send_trailers(request->stream, trailers);
-        wake(request->client);
+        kb_h2_client_wake(request->client);
     }
 }
 
@@ -389,7 +317,7 @@ static void encoder_read_disable(struct kb_request_encoder *encoder, bool disabl
     if (request->read_disables == 0 && request->unconsumed > 0) {
         kb_h2_stream_consume(request->stream, request->unconsumed);
         request->unconsumed = 0;
-        wake(request->client);
+        kb_h2_client_wake(request->client);
     }
 }
 
@@ -565,7 +493,7 @@ static void on_ping_ack(void *owner)
     struct kb_h2_client *client = client_of(owner);
 
     if (client->ping_waits) {
-        ping_arm(client);
+        kb_h2_client_ping_arm(client);
     }
 }
 
@@ -581,7 +509,7 @@ static void on_stream_gone(void *owner)
     struct kb_h2_client *client = client_of(owner);
 
     client->gone++;
-    wake(client);
+    kb_h2_client_wake(client);
 }
 
 static const struct kb_h2_session_callbacks session_callbacks = {
@@ -596,7 +524,7 @@ static const struct kb_h2_session_callbacks session_callbacks = {
 static void client_on_data(void *owner, struct kb_buf *in, bool end_stream)
 {
     struct kb_h2_client *client = client_of(owner);
-    uint64_t now_ms = kb_loop_now_ms(loop_of(client));
+    uint64_t now_ms = kb_loop_now_ms(kb_h2_client_loop(client));
     struct kb_buf bytes;
     int rc = 0;
 
@@ -621,7 +549,7 @@ static void client_on_data(void *owner, struct kb_buf *in, bool end_stream)
         return;
     }
     settle(client);
-    wake(client);
+    kb_h2_client_wake(client);
 }
 
 static void client_on_event(void *owner, enum kb_conn_event event)
@@ -630,11 +558,11 @@ static void client_on_event(void *owner, enum kb_conn_event event)
 
     if (event == KB_CONN_CONNECTED) {
         kb_conn_pool_connected(&client->base);
-        ping_arm(client);
-        wake(client);
+        kb_h2_client_ping_arm(client);
+        kb_h2_client_wake(client);
         return;
     }
-    kb_loop_timer_cancel(loop_of(client), &client->ping_timer);
+    kb_loop_timer_cancel(kb_h2_client_loop(client), &client->ping_timer);
     kb_h2_session_fail(client->session, KB_RESET_CONNECTION_TERMINATION);
     refused_fail(client);
     kb_conn_pool_closed(&client->base, event);
@@ -647,7 +575,7 @@ static void client_on_sent(void *owner, size_t n)
     (void)n;
     if (client->base.conn->out.len <= client->out_limit / 2 &&
         kb_h2_session_want_send(client->session)) {
-        wake(client);
+        kb_h2_client_wake(client);
     }
 }
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Upstream HTTP/2: one pooled connection, which carries many requests. For h2_client.c and
+/* Upstream HTTP/2: one pooled connection, which carries many requests. For h2_client*.c and
  * alpn_client.c only. */
 #pragma once
 
@@ -19,3 +19,30 @@ struct kb_h2_client {
     uint32_t stream_limit; /* as the options say */
     bool ping_waits;
 };
+
+KB_INLINE struct kb_loop *kb_h2_client_loop(struct kb_h2_client *client)
+{
+    return &kb_conn_pool_worker(&client->base)->loop;
+}
+
+KB_INLINE struct kb_stat_block *kb_h2_client_stats(struct kb_h2_client *client)
+{
+    return kb_stat_group_block(kb_conn_pool_cluster(&client->base)->http2_stats,
+                               kb_conn_pool_worker(&client->base)->index);
+}
+
+/* What the session has to send leaves when the present event is done. */
+KB_INLINE void kb_h2_client_wake(struct kb_h2_client *client)
+{
+    kb_loop_defer(kb_h2_client_loop(client), &client->work);
+}
+
+/* ---- h2_client_ping.c ---- */
+
+/* Connected, or the answer to a PING came: the next one is due after the interval. */
+void kb_h2_client_ping_arm(struct kb_h2_client *client);
+/* A request is about to be sent: when nothing came for connection_idle_interval, whether the peer
+ * is still there is asked ahead of it. */
+void kb_h2_client_idle_ping(struct kb_h2_client *client);
+/* For ping_timer. */
+void kb_h2_client_ping_fired(struct kb_timer *timer);
