@@ -69,6 +69,12 @@ uint32_t kb_cluster_slot(struct kb_cluster_manager *manager, struct kb_str name)
     return (uint32_t)name.len;
 }
 
+void kb_cluster_slot_release(struct kb_cluster_manager *manager, uint32_t number)
+{
+    (void)manager;
+    (void)number;
+}
+
 bool kb_cluster_manager_has(const struct kb_cluster_manager *manager, struct kb_str name)
 {
     (void)manager;
