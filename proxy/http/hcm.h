@@ -10,6 +10,7 @@
 #include "proxy/api/route.h"
 #include "proxy/http/h1_parse.h"
 #include "proxy/http/h2_server_session.h"
+#include "proxy/http/original_ip.h"
 
 enum kb_server_header {
     KB_SERVER_HEADER_OVERWRITE,
@@ -94,6 +95,7 @@ struct kb_hcm_config {
                                loopback peers */
     struct kb_str scheme_to_overwrite; /* scheme_header_transformation; empty: keep */
     bool scheme_match_upstream;
+    struct kb_original_ip_list original_ip; /* count 0: the default way */
     struct kb_cidr *internal_cidrs;
     size_t internal_cidr_count;
     bool internal_unix_sockets;

@@ -243,6 +243,25 @@ static void identity_apply(struct kb_hcm_config *config, const hcm_message *m)
         kb_wkt_bool(m->stream_error_on_invalid_http_message, false);
 }
 
+static void original_ip_apply(struct kb_hcm_config *config, const hcm_message *m,
+                              struct kb_diag *diag)
+{
+    config->original_ip =
+        kb_original_ip_read(m->original_ip_detection_extensions,
+                            m->n_original_ip_detection_extensions, &config->arena, diag);
+    if (config->original_ip.count == 0) {
+        return;
+    }
+    if (config->use_remote_address) {
+        kb_diag_error(diag, "Original IP detection extensions and use_remote_address may not be "
+                            "mixed");
+    }
+    if (config->xff_num_trusted_hops > 0) {
+        kb_diag_error(diag, "Original IP detection extensions and xff_num_trusted_hops may not be "
+                            "mixed");
+    }
+}
+
 static void access_log_options_apply(struct kb_hcm_config *config, const hcm_message *m,
                                      struct kb_diag *diag)
 {
@@ -521,6 +540,7 @@ struct kb_hcm_config *kb_hcm_config_create(const hcm_message *m, struct kb_facto
     identity_apply(config, m);
     kb_hcm_tracing_apply(config, m, factory->outbound);
     kb_hcm_request_id_apply(config, m->request_id_extension, diag);
+    original_ip_apply(config, m, diag);
     access_log_options_apply(config, m, diag);
     http1_apply(config, m->http_protocol_options, diag);
     path_apply(config, m);

@@ -102,27 +102,6 @@ static void hop_by_hop_remove(struct kb_stream *stream)
 
 /* ---- client address ---- */
 
-/* The address `skip` entries from the right of x-forwarded-for. *single: the header has one entry.
- */
-static bool xff_address(struct kb_str xff, uint32_t skip, struct kb_addr *addr, bool *single)
-{
-    struct kb_str entry = KB_STR_NULL;
-
-    *single = kb_str_find_char(xff, ',') < 0;
-    for (uint32_t i = 0; i <= skip; i++) {
-        ptrdiff_t comma;
-
-        if (xff.p == NULL) {
-            return false;
-        }
-        comma = kb_str_rfind_char(xff, ',');
-        entry = kb_str_from(xff, comma < 0 ? 0 : (size_t)comma + 1);
-        xff = comma < 0 ? KB_STR_NULL : kb_str_first(xff, (size_t)comma);
-    }
-    entry = kb_str_trim(entry);
-    return kb_addr_from_ip(addr, entry, 0) == 0;
-}
-
 static void xff_append(struct kb_stream *stream)
 {
     struct kb_header_map *map = &stream->request;
@@ -157,9 +136,27 @@ static void forwarded_port_set(struct kb_stream *stream)
     kb_header_map_set_id(&stream->request, KB_HDR_X_FORWARDED_PORT, kb_str_make(text, len));
 }
 
+static KB_COLD bool original_ip_detect(struct kb_stream *stream, struct kb_addr *addr,
+                                       bool *trusted, unsigned *reject_status)
+{
+    struct kb_original_ip_result result;
+
+    kb_original_ip_detect(&stream->hcm->config->original_ip, &stream->request,
+                          &stream->hcm->conn->info.remote, &result);
+    *trusted = result.trusted;
+    *reject_status = result.reject_status;
+    if (result.append_xff) {
+        xff_append(stream);
+    }
+    if (result.found) {
+        *addr = result.addr;
+    }
+    return result.found;
+}
+
 /* Finds the client's address and completes x-forwarded-*. *single_xff as Envoy's
  * single_xff_address. */
-static bool client_address(struct kb_stream *stream, bool *single_xff)
+static bool client_address(struct kb_stream *stream, bool *single_xff, unsigned *reject_status)
 {
     const struct kb_hcm_config *config = stream->hcm->config;
     struct kb_header_map *map = &stream->request;
@@ -169,10 +166,12 @@ static bool client_address(struct kb_stream *stream, bool *single_xff)
     bool found = false;
     bool single = false;
 
-    if (config->use_remote_address) {
+    if (KB_UNLIKELY(config->original_ip.count > 0)) {
+        found = original_ip_detect(stream, &addr, single_xff, reject_status);
+    } else if (config->use_remote_address) {
         *single_xff = xff.p == NULL;
         if (config->xff_num_trusted_hops > 0) {
-            found = xff_address(xff, config->xff_num_trusted_hops - 1, &addr, &single);
+            found = kb_original_ip_xff(xff, config->xff_num_trusted_hops - 1, &addr, &single);
         }
         if (!found) {
             addr = stream->hcm->conn->info.remote;
@@ -182,7 +181,7 @@ static bool client_address(struct kb_stream *stream, bool *single_xff)
             xff_append(stream);
         }
     } else if (xff.p != NULL) {
-        found = xff_address(xff, config->xff_num_trusted_hops, &addr, &single);
+        found = kb_original_ip_xff(xff, config->xff_num_trusted_hops, &addr, &single);
         *single_xff = single;
     }
     if (found) {
@@ -330,15 +329,19 @@ static void scheme_set(struct kb_stream *stream)
     }
 }
 
-void kb_hcm_mutate_request(struct kb_stream *stream)
+unsigned kb_hcm_mutate_request(struct kb_stream *stream)
 {
     const struct kb_hcm_config *config = stream->hcm->config;
     struct kb_header_map *map = &stream->request;
     bool single_xff = false;
+    unsigned reject_status = 0;
     bool found;
 
     hop_by_hop_remove(stream);
-    found = client_address(stream, &single_xff);
+    found = client_address(stream, &single_xff, &reject_status);
+    if (KB_UNLIKELY(reject_status != 0)) {
+        return reject_status;
+    }
     scheme_set(stream);
     stream->info.internal = single_xff && found && address_internal(config, &stream->info.remote);
     stream->edge_request = !stream->info.internal && config->use_remote_address;
@@ -357,6 +360,7 @@ void kb_hcm_mutate_request(struct kb_stream *stream)
     }
     request_id_set(stream);
     kb_hcm_client_cert_forward(stream);
+    return 0;
 }
 
 /* ---- responses ---- */

@@ -213,8 +213,9 @@ void kb_stream_finish_response_headers(struct kb_stream *stream, struct kb_heade
 /* Whether Connection has this option among its tokens (RFC 9110 section 7.6.1), in any case. */
 bool kb_connection_names(const struct kb_header_map *map, struct kb_str option);
 /* Sanitises and completes the request's headers as Envoy's
- * ConnectionManagerUtility::mutateRequestHeaders. */
-void kb_hcm_mutate_request(struct kb_stream *stream);
+ * ConnectionManagerUtility::mutateRequestHeaders. 0, or the status with which the request is to be
+ * rejected for want of the client's address. */
+unsigned kb_hcm_mutate_request(struct kb_stream *stream);
 /* x-forwarded-client-cert of the request: hcm_xfcc.c. */
 void kb_hcm_client_cert_forward(struct kb_stream *stream);
 /* Removes hop-by-hop headers, sets via and request id, as mutateResponseHeaders. */

@@ -585,7 +585,14 @@ void kb_stream_decode_headers(struct kb_stream *stream, bool end_stream)
         return;
     }
     if (KB_LIKELY(!stream->recreated)) {
-        kb_hcm_mutate_request(stream);
+        unsigned reject_status = kb_hcm_mutate_request(stream);
+
+        if (KB_UNLIKELY(reject_status != 0)) {
+            kb_stat_inc(stream->hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_REJECTED_VIA_IP_DETECTION);
+            kb_stream_send_local_reply(stream, reject_status, KB_STR_NULL,
+                                       KB_STR("rejecting_because_detection_failed"), NULL, NULL);
+            return;
+        }
     }
     kb_stream_route(stream);
     stream->headers_decoded = true;
