@@ -303,6 +303,8 @@ struct kb_cluster_local {
 KB_OBJ_MAGIC(kb_cluster_local, 0x434c4f43);
 
 /* What a load balancer may look at. */
+struct kb_retry_priorities;
+
 struct kb_lb_request {
     const struct kb_header_map *headers; /* NULL for TCP */
     struct kb_stream_info *info;
@@ -316,6 +318,8 @@ struct kb_lb_request {
     bool (*reject_host)(void *arg, const struct kb_host *host);
     void *reject_arg;
     uint32_t max_attempts;
+    /* Retries: which priorities are left; see proxy/upstream/retry_priorities.h. NULL: all. */
+    struct kb_retry_priorities *priorities;
 };
 
 /* This worker's view of the cluster of that name, or NULL. On the worker. Hold it across events

@@ -36,6 +36,7 @@ struct kb_retry_policy {
     uint32_t host_selection_attempts;                   /* host_selection_retry_max_attempts; 1 */
     bool previous_hosts;                                /* retry_host_predicate */
     bool omit_canary_hosts;
+    uint32_t priorities_update_frequency; /* retry_priority previous_priorities; 0: none */
 };
 
 /* One entry of upgrade_configs, the name in lower case. */

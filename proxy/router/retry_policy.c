@@ -3,6 +3,7 @@
 #include "proxy/router/retry_policy.h"
 
 #include "envoy/config/core/v3/extension.pb-c.h"
+#include "envoy/extensions/retry/priority/previous_priorities/v3/previous_priorities_config.pb-c.h"
 #include "proto/any.h"
 #include "proxy/router/retry_state.h"
 #include "proxy/router/route_build.h"
@@ -48,25 +49,35 @@ static void host_predicates_build(struct kb_route_build *build,
     }
 }
 
-static void extensions_check(struct kb_route_build *build,
-                             const Envoy__Config__Route__V3__RetryPolicy *message)
+typedef Envoy__Extensions__Retry__Priority__PreviousPriorities__V3__PreviousPrioritiesConfig
+    previous_priorities;
+
+static void extensions_read(struct kb_route_build *build,
+                            const Envoy__Config__Route__V3__RetryPolicy *message,
+                            struct kb_retry_policy *policy)
 {
     const Envoy__Config__Route__V3__RetryPolicy__RetryPriority *priority = message->retry_priority;
 
-    /* previous_priorities is known, has no effect yet, and is reported as a field without effect.
-     */
     if (priority != NULL && priority->name[0] != '\0') {
         bool typed =
             (int)priority->config_type_case ==
             ENVOY__CONFIG__ROUTE__V3__RETRY_POLICY__RETRY_PRIORITY__CONFIG_TYPE_TYPED_CONFIG;
         struct kb_str type = type_of(build, typed ? priority->typed_config : NULL);
+        const previous_priorities *config;
 
-        if (!kb_str_eq(type, KB_STR("envoy.extensions.retry.priority.previous_priorities.v3."
-                                    "PreviousPrioritiesConfig"))) {
-            kb_diag_push(build->match.diag, "retry_priority");
+        kb_diag_push(build->match.diag, "retry_priority");
+        if (kb_str_eq(type, KB_STR("envoy.extensions.retry.priority.previous_priorities.v3."
+                                   "PreviousPrioritiesConfig"))) {
+            config = KB_ANY_UNPACK(
+                priority->typed_config,
+                envoy__extensions__retry__priority__previous_priorities__v3__previous_priorities_config,
+                previous_priorities, build->match.arena, build->match.diag);
+            policy->priorities_update_frequency =
+                config != NULL ? (uint32_t)config->update_frequency : 0;
+        } else {
             unregistered(build, priority->name, type);
-            kb_diag_pop(build->match.diag);
         }
+        kb_diag_pop(build->match.diag);
     }
     for (size_t i = 0; i < message->n_retry_options_predicates; i++) {
         kb_diag_push_index(build->match.diag, "retry_options_predicates", i);
@@ -175,7 +186,7 @@ kb_route_build_retry(struct kb_route_build *build,
     policy->retriable_status_codes = codes;
     policy->retriable_status_code_count = message->n_retriable_status_codes;
     host_predicates_build(build, message, policy);
-    extensions_check(build, message);
+    extensions_read(build, message, policy);
     backoff_build(build, message->retry_back_off, policy);
     policy->rate_limited = rate_limited_build(build, message->rate_limited_retry_back_off);
     matchers_build(build, message, policy);

@@ -96,6 +96,7 @@ struct kb_router {
     uint32_t timeout_status; /* 504, or 204 with x-envoy-upstream-rq-timeout-alt-response */
     const struct kb_host **tried_hosts;     /* for previous_hosts */
     const struct kb_upstream_info *earlier; /* as the attempts before left it; NULL: none */
+    struct kb_retry_priorities *priorities; /* NULL: none, or no retry yet */
     uint32_t tried_count;
     uint32_t tried_cap;
     bool request_complete;

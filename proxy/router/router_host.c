@@ -6,6 +6,7 @@
 
 #include "proxy/api/transport_socket.h"
 #include "proxy/router/router.h"
+#include "proxy/upstream/retry_priorities.h"
 
 /* ---- hosts tried ---- */
 
@@ -45,6 +46,23 @@ static void host_tried(struct kb_router *router, const struct kb_host *host)
         router->tried_cap = cap;
     }
     router->tried_hosts[router->tried_count++] = host;
+}
+
+/* Which priorities this retry may go to; NULL: as the first attempt. */
+static struct kb_retry_priorities *priorities_get(struct kb_router *router)
+{
+    const struct kb_retry_policy *policy = router->route->retry;
+
+    if (policy == NULL || policy->priorities_update_frequency == 0) {
+        return NULL;
+    }
+    if (router->priorities == NULL) {
+        router->priorities = KB_ARENA_NEW(router->arena, struct kb_retry_priorities);
+        router->priorities->update_frequency = policy->priorities_update_frequency;
+    }
+    router->priorities->tried = router->tried_hosts;
+    router->priorities->tried_count = router->tried_count;
+    return router->priorities;
 }
 
 /* ---- the hash of the request ---- */
@@ -162,6 +180,7 @@ struct kb_host *kb_router_host_choose(struct kb_router *router)
         lb.reject_host = host_rejected;
         lb.reject_arg = router;
         lb.max_attempts = router->retry.host_selection_attempts;
+        lb.priorities = priorities_get(router);
     }
     host = kb_cluster_local_choose_host(router->cluster, &lb);
     if (host != NULL) {

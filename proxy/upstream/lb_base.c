@@ -13,6 +13,7 @@
 #include "proxy/upstream/cluster.h"
 #include "proxy/upstream/cluster_manager.h"
 #include "proxy/upstream/config_read.h"
+#include "proxy/upstream/retry_priorities.h"
 
 /* The generated names of the oneofs are too long for a line. */
 #define LOCALITY(name) \
@@ -269,10 +270,35 @@ static int locality_pick(struct kb_lb_base *base, uint32_t priority, bool degrad
                : (int)kb_edf_pick(localities->edf, locality_weight, localities->weights);
 }
 
-uint32_t kb_lb_priority_pick(const struct kb_priority_set *set, uint64_t random, bool *degraded)
+/* The same with loads that are not those of the set. */
+static KB_NOINLINE uint32_t priority_pick_by(const struct kb_priority_loads *loads, uint32_t count,
+                                             uint32_t at, bool *degraded)
+{
+    uint32_t sum = 0;
+
+    for (uint32_t i = 0; i < 2 * count; i++) {
+        *degraded = i >= count;
+        sum += *degraded ? loads->degraded[i - count] : loads->healthy[i];
+        if (at <= sum) {
+            return *degraded ? i - count : i;
+        }
+    }
+    *degraded = false;
+    return 0;
+}
+
+uint32_t kb_lb_priority_pick(const struct kb_priority_set *set, const struct kb_lb_request *request,
+                             uint64_t random, bool *degraded)
 {
     uint32_t at = (uint32_t)(random % 100) + 1, sum = 0;
 
+    if (request != NULL && KB_UNLIKELY(request->priorities != NULL)) {
+        const struct kb_priority_loads *loads = kb_retry_priorities_loads(request->priorities, set);
+
+        if (loads != NULL) {
+            return priority_pick_by(loads, set->count, at, degraded);
+        }
+    }
     *degraded = false;
     for (uint32_t p = 0; p < set->count; p++) {
         sum += set->sets[p].healthy_load;
@@ -291,7 +317,8 @@ uint32_t kb_lb_priority_pick(const struct kb_priority_set *set, uint64_t random,
     return 0;
 }
 
-static struct kb_lb_source *source_pick(struct kb_lb_base *base)
+static struct kb_lb_source *source_pick(struct kb_lb_base *base,
+                                        const struct kb_lb_request *request)
 {
     const struct kb_priority_set *set = base->lb.set;
     const struct kb_host_set *hosts;
@@ -300,10 +327,10 @@ static struct kb_lb_source *source_pick(struct kb_lb_base *base)
     uint32_t p;
     int locality = -1;
 
-    if (KB_LIKELY(base->direct)) {
+    if (KB_LIKELY(base->direct) && (request == NULL || KB_LIKELY(request->priorities == NULL))) {
         return &base->sources[SOURCE_HEALTHY];
     }
-    p = kb_lb_priority_pick(set, random_next(base), &degraded);
+    p = kb_lb_priority_pick(set, request, random_next(base), &degraded);
     hosts = &set->sets[p];
     sources = &base->sources[base->priorities[p].first];
     if (hosts->panic) {
@@ -326,9 +353,9 @@ static struct kb_lb_source *source_pick(struct kb_lb_base *base)
     return &sources[degraded ? SOURCE_DEGRADED : SOURCE_HEALTHY];
 }
 
-static struct kb_host *host_pick(struct kb_lb_base *base)
+static struct kb_host *host_pick(struct kb_lb_base *base, const struct kb_lb_request *request)
 {
-    struct kb_lb_source *source = source_pick(base);
+    struct kb_lb_source *source = source_pick(base, request);
     struct weight_arg arg;
 
     if (KB_UNLIKELY(source == NULL || source->list->count == 0)) {
@@ -354,7 +381,7 @@ struct kb_host *kb_lb_base_choose_host(struct kb_lb *lb, const struct kb_lb_requ
 
     KB_DASSERT(lb->kb_magic == (uint32_t)KB_MAGIC_kb_lb);
     do {
-        host = host_pick(base);
+        host = host_pick(base, request);
         if (host == NULL || request == NULL || request->reject_host == NULL ||
             !request->reject_host(request->reject_arg, host)) {
             return host;

@@ -68,8 +68,10 @@ struct kb_host *kb_lb_base_choose_host(struct kb_lb *lb, const struct kb_lb_requ
 /* The process's runtime, NULL: none. */
 const struct kb_runtime *kb_lb_base_runtime(const struct kb_lb_base *base);
 
-/* The priority that `random` falls on; *degraded says which of its hosts. */
-uint32_t kb_lb_priority_pick(const struct kb_priority_set *set, uint64_t random, bool *degraded);
+/* The priority that `random` falls on, of those that are left for the request (NULL: all);
+ * *degraded says which of its hosts. */
+uint32_t kb_lb_priority_pick(const struct kb_priority_set *set, const struct kb_lb_request *request,
+                             uint64_t random, bool *degraded);
 
 struct Envoy__Extensions__LoadBalancingPolicies__Common__V3__LocalityLbConfig;
 /* A runtime key as a configuration keeps it, on the heap. */

@@ -195,7 +195,7 @@ struct kb_host *kb_lb_hash_choose_host(struct kb_lb *base, const struct kb_lb_re
     if (request == NULL || request->hash == NULL || !request->hash(request->hash_arg, &hash)) {
         hash = kb_rand_u64(&base->local->worker->rand);
     }
-    priority = kb_lb_priority_pick(base->set, hash, &degraded);
+    priority = kb_lb_priority_pick(base->set, NULL, hash, &degraded);
     if (KB_UNLIKELY(base->set->sets[priority].panic)) {
         kb_stat_inc(base->local->stats, KB_STAT_CLUSTER_LB_HEALTHY_PANIC);
     }

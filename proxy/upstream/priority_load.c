@@ -76,25 +76,51 @@ static uint32_t load_distribute(uint32_t load, const uint8_t *available, uint32_
     return load;
 }
 
-static void load_by_health(struct kb_priority_set *set, const struct availability *available)
+static void loads_by_health(const struct availability *available, uint32_t count,
+                            struct kb_priority_loads *loads)
 {
-    uint8_t healthy[KB_PRIORITIES_MAX], degraded[KB_PRIORITIES_MAX];
     int first_healthy, first_degraded;
     uint32_t left;
 
-    left = load_distribute(100, available->healthy, available->total, set->count, healthy,
+    left = load_distribute(100, available->healthy, available->total, count, loads->healthy,
                            &first_healthy);
-    left = load_distribute(left, available->degraded, available->total, set->count, degraded,
+    left = load_distribute(left, available->degraded, available->total, count, loads->degraded,
                            &first_degraded);
     if (left > 0 && first_healthy >= 0) {
-        healthy[first_healthy] = (uint8_t)(healthy[first_healthy] + left);
+        loads->healthy[first_healthy] = (uint8_t)(loads->healthy[first_healthy] + left);
     } else if (left > 0 && first_degraded >= 0) {
-        degraded[first_degraded] = (uint8_t)(degraded[first_degraded] + left);
+        loads->degraded[first_degraded] = (uint8_t)(loads->degraded[first_degraded] + left);
     }
+}
+
+static void load_by_health(struct kb_priority_set *set, const struct availability *available)
+{
+    struct kb_priority_loads loads;
+
+    loads_by_health(available, set->count, &loads);
     for (uint32_t p = 0; p < set->count; p++) {
-        set->sets[p].healthy_load = healthy[p];
-        set->sets[p].degraded_load = degraded[p];
+        set->sets[p].healthy_load = loads.healthy[p];
+        set->sets[p].degraded_load = loads.degraded[p];
     }
+}
+
+bool kb_priority_set_load_without(const struct kb_priority_set *set, const bool *excluded,
+                                  struct kb_priority_loads *loads)
+{
+    struct availability available = {.total = 0};
+    uint32_t sum = 0;
+
+    for (uint32_t p = 0; p < set->count; p++) {
+        available.healthy[p] = excluded[p] ? 0 : set->sets[p].healthy_percent;
+        available.degraded[p] = excluded[p] ? 0 : set->sets[p].degraded_percent;
+        sum += (uint32_t)available.healthy[p] + available.degraded[p];
+    }
+    if (sum == 0) {
+        return false;
+    }
+    available.total = KB_MIN(100, sum);
+    loads_by_health(&available, set->count, loads);
+    return true;
 }
 
 /* All priorities panic: by the number of hosts, whatever their health. */
@@ -137,6 +163,10 @@ void kb_priority_set_compute_load(struct kb_priority_set *set,
     bool all_panic = true;
 
     availability_compute(set, policy, &available);
+    for (uint32_t p = 0; p < set->count; p++) {
+        set->sets[p].healthy_percent = available.healthy[p];
+        set->sets[p].degraded_percent = available.degraded[p];
+    }
     if (available.total > 0) {
         load_by_health(set, &available);
     } else if (threshold == 0) {

@@ -29,6 +29,7 @@ struct kb_host_set {
     uint32_t excluded_count; /* draining: neither healthy nor counted */
     uint32_t locality_count;
     struct kb_host_locality *localities;
+    uint8_t healthy_percent, degraded_percent; /* of its hosts, overprovisioned; at most 100 */
     uint8_t healthy_load; /* percent of requests that go to the healthy hosts here */
     uint8_t degraded_load;
     bool panic; /* too few healthy hosts: all are used */
@@ -98,6 +99,16 @@ void kb_priority_set_compute_load(struct kb_priority_set *set,
 
 /* Whether so few of the hosts can be used that all are. */
 bool kb_host_set_panics(const struct kb_host_set *hosts, uint32_t threshold);
+
+/* The share of the load that healthy and degraded hosts of each priority get. */
+struct kb_priority_loads {
+    uint8_t healthy[KB_PRIORITIES_MAX];
+    uint8_t degraded[KB_PRIORITIES_MAX];
+};
+
+/* The loads if these priorities had no host; false: none of the others has a usable one. */
+bool kb_priority_set_load_without(const struct kb_priority_set *set, const bool *excluded,
+                                  struct kb_priority_loads *loads);
 
 /* Whether weighted picking is needed: two hosts of the list have different weights. */
 bool kb_host_list_weights_differ(const struct kb_host_list *list);
