@@ -6,6 +6,7 @@
 #include "base/slot.h"
 #include "proxy/api/access_logger.h"
 #include "proxy/api/filter_state.h"
+#include "proxy/api/runtime.h"
 #include "proxy/api/ssl_connection_info.h"
 #include "proxy/http/hcm_internal.h"
 #include "proxy/http/local_reply.h"
@@ -202,9 +203,11 @@ void kb_stream_on_disconnect(struct kb_stream *stream, bool by_peer)
 static void premature_resets_check(struct kb_hcm *hcm)
 {
     uint64_t bad = (uint64_t)hcm->premature_resets * 2;
+    uint64_t limit = kb_runtime_get_u64(hcm->config->server->runtime,
+                                        KB_STR("overload.premature_reset_total_stream_count"),
+                                        PREMATURE_RESET_STREAMS);
 
-    if (bad < KB_MAX(PREMATURE_RESET_STREAMS,
-                     hcm->ended_streams < PREMATURE_RESET_STREAMS ? 0 : hcm->ended_streams) ||
+    if (bad < KB_MAX(limit, hcm->ended_streams < limit ? 0 : hcm->ended_streams) ||
         hcm->drain != KB_HCM_NOT_DRAINING || hcm->closed) {
         return;
     }
