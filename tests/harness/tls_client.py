@@ -194,7 +194,10 @@ class TlsConnection(Connection):
             self.received += data
 
     def half_close(self):
-        """The end of our TLS: a close_notify."""
+        """The end of our TLS, a close_notify; before there is TLS, that of the connection."""
+        if not self.established:
+            super().half_close()
+            return
         self._try(self.object.unwrap)
         self._send_raw(self.outgoing.read())
 
