@@ -2,6 +2,7 @@
 # What ./dev needs before it can build: Debian packages, the pinned Python packages, llhttp.
 # Sourced by ./dev; every step is skipped when its stamp says that nothing changed.
 
+H2SPEC_MODULE=github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible
 LLHTTP_MIN=9.3
 LLHTTP_DIR=$ROOT/build/deps/llhttp
 VENV=$ROOT/.venv
@@ -180,6 +181,24 @@ setup_llhttp()
     [ -f "$LLHTTP_DIR/include/llhttp.h" ] && [ -f "$LLHTTP_DIR/src/llhttp.c" ] ||
         die "the httptools sdist does not hold vendor/llhttp as expected"
     printf '%s\n' "$want" >"$stamp"
+}
+
+# h2spec, the conformance suite of HTTP/2, where Go can build it. Without it the test that runs it says that it is skipped.
+setup_h2spec()
+{
+    local tools=$ROOT/build/tools
+    if [ -n "${H2SPEC:-}" ] || command -v h2spec >/dev/null || [ -x "$tools/bin/h2spec" ]; then
+        return 0
+    fi
+    if ! command -v go >/dev/null; then
+        say "h2spec: no Go here to build it with; the conformance test of HTTP/2 will be skipped"
+        return 0
+    fi
+    say "h2spec: building $H2SPEC_MODULE with Go"
+    run_logged "go install h2spec" env GOBIN="$tools/bin" GOPATH="$tools/go" GOFLAGS=-modcacherw \
+        go install "$H2SPEC_MODULE" ||
+        say "h2spec: Go could not build it (the log is above); the conformance test of HTTP/2 will be skipped"
+    rm -rf "$tools/go"
 }
 
 # setup GROUP...: everything that a command with these package groups needs.
