@@ -23,8 +23,19 @@ struct kb_h2_outbound {
 /* Where in the client's frames its bytes stand. */
 struct kb_h2_scan {
     uint8_t header[9];
-    size_t have;    /* of the header */
-    size_t payload; /* bytes until the next header */
+    size_t have;      /* of the header */
+    size_t payload;   /* bytes until the next header */
+    bool reset_seen;  /* RST_STREAM among what nghttp2 was not given yet */
+    bool goaway_seen; /* a GOAWAY, ever */
+    bool in_late_ping;
+};
+
+/* PINGs behind a GOAWAY, whole ones and the begin of another: without streams nghttp2 neither tells
+ * of them nor sends an answer. */
+#define KB_H2_LATE_PINGS_MAX 8u
+struct kb_h2_late_pings {
+    uint8_t data[KB_H2_LATE_PINGS_MAX * 8];
+    size_t len;
 };
 
 struct kb_h2_server_session {
@@ -40,6 +51,8 @@ struct kb_h2_server_session {
     struct kb_buf *output;  /* being sent to */
     size_t output_limit;
     struct kb_h2_scan scan;
+    bool goaway_heard;
+    struct kb_h2_late_pings late_pings;
     struct kb_h2_guard guard;
     struct kb_h2_outbound outbound;
     struct kb_list streams;

@@ -348,11 +348,14 @@ static void bytes_count(struct kb_stream_info *info, const nghttp2_frame_hd *hd)
     }
 }
 
-/* Answered by us: nghttp2 answers none behind a GOAWAY of the client. */
+/* Answered by us: nghttp2 answers none behind a GOAWAY of the client (see kb_h2_late_pings). */
 static int ping_received(struct kb_h2_server_session *session, const nghttp2_frame *frame)
 {
     if ((frame->hd.flags & NGHTTP2_FLAG_ACK) != 0) {
         session->callbacks->on_ping_ack(session->owner);
+        return 0;
+    }
+    if (session->goaway_heard) {
         return 0;
     }
     return nghttp2_submit_ping(session->nghttp2, NGHTTP2_FLAG_ACK, frame->ping.opaque_data);
@@ -386,6 +389,9 @@ static int on_frame_recv(nghttp2_session *nghttp2, const nghttp2_frame *frame, v
         break;
     case NGHTTP2_PING:
         return ping_received(session, frame);
+    case NGHTTP2_GOAWAY:
+        session->goaway_heard = true;
+        break;
     default:
         break;
     }

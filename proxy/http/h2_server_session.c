@@ -219,7 +219,8 @@ static void feed(struct kb_h2_server_session *session, const char *bytes, size_t
     }
 }
 
-/* The next 9 bytes are a frame's header; DATA of nobody's are of a closed stream, perhaps. */
+/* The next 9 bytes are a frame's header; DATA of nobody's are of a closed stream, perhaps, and so
+ * are all behind a reset that nghttp2 has not seen. */
 static bool frame_needs_look(struct kb_h2_server_session *session, nghttp2_frame_hd *hd)
 {
     const uint8_t *at = session->scan.header;
@@ -231,8 +232,14 @@ static bool frame_needs_look(struct kb_h2_server_session *session, nghttp2_frame
                   INT32_MAX);
     session->scan.have = 0;
     session->scan.payload = hd->length;
+    session->scan.reset_seen |= hd->type == NGHTTP2_RST_STREAM;
+    session->scan.goaway_seen |= hd->type == NGHTTP2_GOAWAY;
+    session->scan.in_late_ping = session->scan.goaway_seen && hd->type == NGHTTP2_PING &&
+                                 hd->length == 8 && (at[4] & NGHTTP2_FLAG_ACK) == 0 &&
+                                 session->late_pings.len < sizeof(session->late_pings.data);
     return hd->type == NGHTTP2_DATA &&
-           kb_h2_server_stream_of(session->nghttp2, hd->stream_id) == NULL;
+           (session->scan.reset_seen ||
+            kb_h2_server_stream_of(session->nghttp2, hd->stream_id) == NULL);
 }
 
 /* Gives bytes to nghttp2, which says nothing of DATA on closed streams: with a halt before such, so
@@ -251,6 +258,10 @@ static void scan_and_feed(struct kb_h2_server_session *session, const char *byte
         if (scan->payload > 0) {
             n = KB_MIN(scan->payload, len - at);
             scan->payload -= n;
+            if (KB_UNLIKELY(scan->in_late_ping)) {
+                memcpy(session->late_pings.data + session->late_pings.len, bytes + at, n);
+                session->late_pings.len += n;
+            }
             at += n;
             continue;
         }
@@ -263,6 +274,7 @@ static void scan_and_feed(struct kb_h2_server_session *session, const char *byte
         }
         feed(session, bytes + fed, begin - fed);
         fed = begin;
+        scan->reset_seen = false;
         if (kb_h2_server_frame_on_closed(session, &hd)) {
             kb_h2_server_fault_set(session, KB_EPROTOCOL, error_text(NGHTTP2_ERR_STREAM_CLOSED),
                                    true);
@@ -308,6 +320,22 @@ static void lowered_tell(struct kb_h2_server_session *session)
     }
 }
 
+/* Between two frames. */
+static void late_pings_answer(struct kb_h2_server_session *session)
+{
+    static const uint8_t header[9] = {0, 0, 8, NGHTTP2_PING, NGHTTP2_FLAG_ACK, 0, 0, 0, 0};
+    struct kb_h2_late_pings *pings = &session->late_pings;
+    size_t whole = 0;
+
+    for (; whole + 8 <= pings->len; whole += 8) {
+        kb_buf_append(session->output, header, sizeof(header));
+        kb_buf_append(session->output, pings->data + whole, 8);
+        session->outbound.produced += sizeof(header) + 8;
+    }
+    memmove(pings->data, pings->data + whole, pings->len - whole);
+    pings->len -= whole;
+}
+
 static void pull(struct kb_h2_server_session *session)
 {
     struct kb_buf *out = session->output;
@@ -318,6 +346,9 @@ static void pull(struct kb_h2_server_session *session)
         n = nghttp2_session_mem_send(session->nghttp2, &bytes);
         if (n <= 0 || session->stopped) {
             code_set(session, n);
+            if (n == 0 && !session->stopped) {
+                late_pings_answer(session);
+            }
             break;
         }
         kb_buf_append(out, bytes, (size_t)n);

@@ -192,3 +192,22 @@ def test_a_stream_that_nobody_reads_is_given_up(rig):
     assert len(client.streams[3].body) == 10
     one.proxy.wait_stat("http2.tx_flush_timeout", 1)
     one.proxy.wait_stat("http.main.downstream_rq_active", 0)
+
+
+def test_pings_behind_a_goaway_are_answered(rig):
+    client = h2(rig())
+    client.send(client.goaway() + client.ping())
+    assert client.wait(lambda: client.pings == 1)
+    # nothing else is under way, and these bytes are a read of their own
+    client.send(client.ping()[:12])
+    client.send(client.ping()[12:] + client.ping())
+    assert client.wait(lambda: client.pings == 3)
+
+
+def test_data_behind_a_reset_ends_the_connection(rig):
+    one = rig()
+    client = h2(one)
+    client.send(client.headers(1, client.request_fields(method="POST"), end=False))
+    one.up.wait("connection", lambda: one.up.accepted == 1)
+    client.send(client.rst(1) + client.data(1, b"x"))
+    assert client.wait(lambda: client.conn.state != "open")
