@@ -13,6 +13,7 @@ of the connection on which it came. With `tls` it is a TLS server:
 """
 
 import collections
+import os
 import re
 import socket
 import ssl
@@ -494,15 +495,13 @@ class Upstream:
     def _hold(self, sock, gate):
         """Wait for release(), or for the peer to go away."""
         ticket = gate.ticket()
-        while not gate.passed(ticket):
-            sock.setblocking(False)
-            try:
-                if sock.recv(1, socket.MSG_PEEK) == b"":
-                    raise EOFError
-            except BlockingIOError:
-                pass
-            finally:
-                sock.setblocking(True)
+        with socket.socket(fileno=os.dup(sock.fileno())) as below:  # nothing peeks through TLS
+            while not gate.passed(ticket):
+                try:
+                    if below.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b"":
+                        raise EOFError
+                except BlockingIOError:
+                    pass
 
     def _serve_tcp(self, sock, number):
         """TCP mode: echo | sink | banner... | closenow | hold | holdrst | halfecho ..."""
