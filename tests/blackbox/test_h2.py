@@ -3,9 +3,12 @@
 
 import hashlib
 import random
+import shutil
 import socket
 import ssl
 import subprocess
+
+import pytest
 
 from tests.harness import certs
 from tests.harness.client import unchunk
@@ -31,6 +34,7 @@ def test_one_get(rig):
     assert seen.raw.startswith(b"GET /a HTTP/1.1\r\nhost: h.test\r\n")
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl: apt-get install curl")
 def test_curl_with_prior_knowledge(rig):
     one = rig()
     done = subprocess.run(["curl", "-sS", "--http2-prior-knowledge", "-w", "%{http_version}",
@@ -115,8 +119,11 @@ def test_a_client_that_does_not_read_stops_the_upstream(rig, memory_measured):
     client.get(1, "/big")
     one.proxy.wait_stat("cluster.up.upstream_flow_control_paused_reading_total", lambda n: n > 0)
     assert pending(one) <= 256 * KIB
+    in_use = one.proxy.stats("bytes_in_use$").get("kobune.bytes_in_use", 0)
+    assert in_use < KIB * KIB
     held = rss_kib(one.proxy.process.pid) - before
-    assert held < 4 * KIB, f"{held} KiB more with one slow reader"
+    # A sanitizer keeps memory that was freed; a proxy that goes on reading would hold all.
+    assert held < size // KIB // 4, f"{held} KiB more with one slow reader"
     client.conn.close()
     one.proxy.wait_stat("http2.pending_send_bytes", 0)
 
