@@ -207,6 +207,19 @@ struct kb_str kb_str_printf(struct kb_arena *arena, const char *fmt, ...)
     return kb_str_make(out, (size_t)n);
 }
 
+struct kb_str kb_str_hex(struct kb_arena *arena, const void *bytes, size_t n)
+{
+    static const char digits[] = "0123456789abcdef";
+    const unsigned char *from = bytes;
+    char *out = kb_arena_alloc(arena, 2 * n + 1, 1);
+
+    for (size_t i = 0; i < n; i++) {
+        out[2 * i] = digits[from[i] >> 4];
+        out[2 * i + 1] = digits[from[i] & 15];
+    }
+    return kb_str_make(out, 2 * n);
+}
+
 char *kb_str_to_cstr(struct kb_str s)
 {
     char *copy = kb_malloc(s.len + 1);

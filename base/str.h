@@ -113,5 +113,7 @@ size_t kb_u64_to_str(uint64_t v, char *out);
 struct kb_str kb_str_dup(struct kb_arena *arena, struct kb_str s);
 /* printf into the arena. */
 struct kb_str kb_str_printf(struct kb_arena *arena, const char *fmt, ...) KB_PRINTF(2, 3);
+/* The bytes as lower-case hexadecimal digits, in the arena. */
+struct kb_str kb_str_hex(struct kb_arena *arena, const void *bytes, size_t n);
 /* Heap copy, NUL-terminated; the caller frees it. */
 char *kb_str_to_cstr(struct kb_str s);

@@ -323,18 +323,6 @@ void kb_tls_facts_unref(struct kb_tls_facts *facts)
 
 /* ---- texts ---- */
 
-static struct kb_str hex(struct kb_tls_facts *facts, const unsigned char *bytes, size_t n)
-{
-    static const char digits[] = "0123456789abcdef";
-    char *out = kb_arena_alloc(&facts->arena, 2 * n + 1, 1);
-
-    for (size_t i = 0; i < n; i++) {
-        out[2 * i] = digits[bytes[i] >> 4];
-        out[2 * i + 1] = digits[bytes[i] & 15];
-    }
-    return kb_str_make(out, 2 * n);
-}
-
 static struct kb_str digest_text(struct kb_tls_facts *facts, const char *algorithm)
 {
     unsigned char bytes[EVP_MAX_MD_SIZE];
@@ -343,7 +331,7 @@ static struct kb_str digest_text(struct kb_tls_facts *facts, const char *algorit
     struct kb_str text = KB_STR("");
 
     if (md != NULL && X509_digest(facts->leaf, md, bytes, &len) == 1) {
-        text = hex(facts, bytes, len);
+        text = kb_str_hex(&facts->arena, bytes, len);
     }
     EVP_MD_free(md);
     return text;

@@ -106,18 +106,6 @@ void kb_ssl_connection_info_unref(const struct kb_ssl_connection_info *ssl)
 
 /* ---- texts ---- */
 
-static struct kb_str hex(struct kb_ssl_connection_info *info, const unsigned char *bytes, size_t n)
-{
-    static const char digits[] = "0123456789abcdef";
-    char *out = kb_arena_alloc(&info->arena, 2 * n + 1, 1);
-
-    for (size_t i = 0; i < n; i++) {
-        out[2 * i] = digits[bytes[i] >> 4];
-        out[2 * i + 1] = digits[bytes[i] & 15];
-    }
-    return kb_str_make(out, 2 * n);
-}
-
 static struct kb_str session_id_text(struct kb_ssl_connection_info *info)
 {
     SSL_SESSION *session = info->ssl != NULL ? SSL_get0_session(info->ssl) : info->session;
@@ -128,7 +116,7 @@ static struct kb_str session_id_text(struct kb_ssl_connection_info *info)
         return KB_STR("");
     }
     bytes = SSL_SESSION_get_id(session, &len);
-    return hex(info, bytes, len);
+    return kb_str_hex(&info->arena, bytes, len);
 }
 
 /* Of the live connection; kept at its end. */

@@ -256,6 +256,10 @@ struct kb_conn;
 void kb_cluster_connected(const struct kb_cluster *cluster, const struct kb_host *host,
                           struct kb_conn *conn, struct kb_stat_block *stats, uint64_t connect_ns,
                           struct kb_timer *duration_timer);
+/* What is counted in `stats` of every one that ends: by whom, with requests under way or without,
+ * after how long, and how many requests it had. */
+void kb_cluster_disconnected(struct kb_stat_block *stats, bool by_peer, bool active,
+                             uint64_t length_ns, uint64_t requests);
 
 /* Where it is reached. */
 struct kb_addr kb_host_addr(const struct kb_host *host);

@@ -559,20 +559,8 @@ static void connected(struct kb_grpc_conn *conn)
 
 static void close_count(struct kb_grpc_conn *conn, bool by_peer)
 {
-    struct kb_stat_block *stats = stats_of(conn);
-
-    kb_stat_inc(stats, KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY);
-    kb_stat_inc(stats, by_peer ? KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_REMOTE
-                               : KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_LOCAL);
-    if (conn->active > 0) {
-        kb_stat_inc(stats, KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_WITH_ACTIVE_RQ);
-        kb_stat_inc(stats, by_peer ? KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_REMOTE_WITH_ACTIVE_RQ
-                                   : KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_LOCAL_WITH_ACTIVE_RQ);
-    }
-    kb_stat_gauge_add(stats, KB_STAT_CLUSTER_UPSTREAM_CX_ACTIVE, -1);
-    kb_stat_record(stats, KB_STAT_CLUSTER_UPSTREAM_CX_LENGTH_MS,
-                   (kb_loop_now_ns(loop_of(conn)) - conn->start_ns) / 1000000);
-    kb_stat_record(stats, KB_STAT_CLUSTER_UPSTREAM_RQ_PER_CX, conn->requests);
+    kb_cluster_disconnected(stats_of(conn), by_peer, conn->active > 0,
+                            kb_loop_now_ns(loop_of(conn)) - conn->start_ns, conn->requests);
     kb_host_stat_add(conn->host_local, KB_HOST_CX_ACTIVE, -1);
     kb_resource_give(conn->local, KB_PRIORITY_DEFAULT, KB_RESOURCE_CONNECTIONS);
 }

@@ -304,3 +304,19 @@ void kb_cluster_connected(const struct kb_cluster *cluster, const struct kb_host
         kb_loop_timer_arm(&conn->worker->loop, duration_timer, cluster->max_connection_duration_ms);
     }
 }
+
+void kb_cluster_disconnected(struct kb_stat_block *stats, bool by_peer, bool active,
+                             uint64_t length_ns, uint64_t requests)
+{
+    kb_stat_inc(stats, KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY);
+    kb_stat_inc(stats, by_peer ? KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_REMOTE
+                               : KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_LOCAL);
+    if (active) {
+        kb_stat_inc(stats, KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_WITH_ACTIVE_RQ);
+        kb_stat_inc(stats, by_peer ? KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_REMOTE_WITH_ACTIVE_RQ
+                                   : KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_LOCAL_WITH_ACTIVE_RQ);
+    }
+    kb_stat_gauge_add(stats, KB_STAT_CLUSTER_UPSTREAM_CX_ACTIVE, -1);
+    kb_stat_record(stats, KB_STAT_CLUSTER_UPSTREAM_CX_LENGTH_MS, length_ns / 1000000);
+    kb_stat_record(stats, KB_STAT_CLUSTER_UPSTREAM_RQ_PER_CX, requests);
+}

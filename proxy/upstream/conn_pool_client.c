@@ -299,23 +299,14 @@ static void connect_failed(struct kb_pool_client *client, enum kb_conn_event eve
 static void close_count(struct kb_pool_client *client, enum kb_conn_event event)
 {
     struct kb_conn_pool *pool = client->pool;
-    struct kb_stat_block *stats = pool->stats;
     bool by_peer = event == KB_CONN_REMOTE_CLOSE && !client->conn->connect_timed_out;
+    bool active = client->ops->stream_create != NULL
+                      ? client->cut
+                      : client->state == KB_POOL_CLIENT_BUSY && !client->answer_ended;
 
-    kb_stat_inc(stats, KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY);
-    kb_stat_inc(stats, by_peer ? KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_REMOTE
-                               : KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_LOCAL);
-    if (client->ops->stream_create != NULL
-            ? client->cut
-            : client->state == KB_POOL_CLIENT_BUSY && !client->answer_ended) {
-        kb_stat_inc(stats, KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_WITH_ACTIVE_RQ);
-        kb_stat_inc(stats, by_peer ? KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_REMOTE_WITH_ACTIVE_RQ
-                                   : KB_STAT_CLUSTER_UPSTREAM_CX_DESTROY_LOCAL_WITH_ACTIVE_RQ);
-    }
-    kb_stat_gauge_add(stats, KB_STAT_CLUSTER_UPSTREAM_CX_ACTIVE, -1);
-    kb_stat_record(stats, KB_STAT_CLUSTER_UPSTREAM_CX_LENGTH_MS,
-                   (kb_loop_now_ns(kb_conn_pool_loop(pool)) - client->connect_start_ns) / 1000000);
-    kb_stat_record(stats, KB_STAT_CLUSTER_UPSTREAM_RQ_PER_CX, client->requests);
+    kb_cluster_disconnected(pool->stats, by_peer, active,
+                            kb_loop_now_ns(kb_conn_pool_loop(pool)) - client->connect_start_ns,
+                            client->requests);
     kb_host_stat_add(pool->host_local, KB_HOST_CX_ACTIVE, -1);
     kb_resource_give(pool->local, pool->priority, KB_RESOURCE_CONNECTIONS);
 }

@@ -40,6 +40,8 @@ def own_address():
 class Run:
     """A case running against a subject."""
 
+    counted, uncounted = COUNTED, UNCOUNTED
+
     def __init__(self, case, binary, hints=None):
         self.case = case
         self.binary = binary
@@ -206,12 +208,12 @@ class Run:
         return "new" if first else "kept"
 
     def stats(self):
-        pattern = self.case.spec.get("stats", COUNTED)
+        pattern = self.case.spec.get("stats", self.counted)
         if pattern == "none":
             return {}
         drop = re.compile(self.case.spec.get("stats_drop") or r"(?!)")
         return {self.names.put(k): v for k, v in sorted(self.proxy.stats(pattern).items())
-                if v and not UNCOUNTED.search(k) and not drop.search(k)}
+                if v and not self.uncounted.search(k) and not drop.search(k)}
 
     def logs(self):
         """Give each line of the access log to the exchange whose connection wrote it."""

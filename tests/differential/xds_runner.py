@@ -32,6 +32,8 @@ FIELD = re.compile(r" \([a-z_]+(\[\d+\])?(\.[a-z_@]+(\[\d+\])?)*\)")
 class XdsRun(runner.Run):
     """A case running against a subject, over one protocol."""
 
+    counted, uncounted = COUNTED, UNCOUNTED
+
     def __init__(self, case, binary, hints=None, protocol="delta"):
         super().__init__(case, binary, hints)
         self.protocol = protocol
@@ -72,14 +74,6 @@ class XdsRun(runner.Run):
 
     def active(self):
         return {k: v for k, v in self.proxy.active().items() if not k.startswith("cluster.xds.")}
-
-    def stats(self):
-        pattern = self.case.spec.get("stats", COUNTED)
-        if pattern == "none":
-            return {}
-        drop = re.compile(self.case.spec.get("stats_drop") or r"(?!)")
-        return {self.names.put(k): v for k, v in sorted(self.proxy.stats(pattern).items())
-                if v and not UNCOUNTED.search(k) and not drop.search(k)}
 
     def finish_exchange(self, result, exchange):
         """What the control plane heard during the exchange, when no more comes."""
