@@ -27,5 +27,11 @@ char *kb_xds_text(struct kb_arena *arena, struct kb_str text);
 
 /* All errors of diag in one text, each with its field: what a NACK says. */
 struct kb_str kb_xds_error_text(const struct kb_diag *diag, struct kb_arena *arena);
+/* The bytes of a resource; never NULL. */
+KB_INLINE struct kb_str kb_xds_any_bytes(const Google__Protobuf__Any *any)
+{
+    return kb_str_make(any->value.len > 0 ? (const char *)any->value.data : "", any->value.len);
+}
+
 /* The same as google.rpc.Status. */
 Google__Rpc__Status *kb_xds_error_detail(struct kb_str text, struct kb_arena *arena);

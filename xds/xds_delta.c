@@ -232,11 +232,38 @@ static void versions_hold(struct kb_xds_delta *delta,
     }
 }
 
+/* What the response has of each name. */
+static struct kb_xds_part *
+response_parts(const Envoy__Service__Discovery__V3__DeltaDiscoveryResponse *response,
+               struct kb_arena *arena, size_t *count)
+{
+    struct kb_xds_part *parts = kb_arena_calloc(
+        arena, (response->n_resources + response->n_removed_resources + 1) * sizeof(*parts));
+
+    *count = 0;
+    for (size_t i = 0; i < response->n_resources; i++) {
+        const Envoy__Service__Discovery__V3__Resource *resource = response->resources[i];
+
+        if (resource->resource != NULL) {
+            parts[*count].name = kb_str_from_cstr(resource->name);
+            parts[(*count)++].bytes = kb_xds_any_bytes(resource->resource);
+        }
+    }
+    for (size_t i = 0; i < response->n_removed_resources; i++) {
+        parts[(*count)++].name = kb_str_from_cstr(response->removed_resources[i]);
+    }
+    return parts;
+}
+
 void kb_xds_delta_response(struct kb_xds_delta *delta,
                            const Envoy__Service__Discovery__V3__DeltaDiscoveryResponse *response,
                            uint64_t now_ms, struct kb_arena *arena, struct kb_diag *diag,
                            struct kb_xds_ack *ack)
 {
+    size_t count;
+    struct kb_xds_part *noted = response_parts(response, arena, &count);
+    struct kb_xds_push *push =
+        kb_xds_watches_compare(&delta->watches, delta->pushes, "delta", noted, count, false);
     struct parts parts;
 
     memset(&parts, 0, sizeof(parts));
@@ -257,9 +284,17 @@ void kb_xds_delta_response(struct kb_xds_delta *delta,
     kb_map_dispose(&parts.seen);
     if (kb_diag_result(diag) == 0) {
         versions_hold(delta, response, now_ms);
+        if (push != NULL) {
+            kb_xds_watches_accept(&delta->watches, noted, count, false);
+        }
+    } else {
+        ack->error = kb_xds_error_text(diag, arena).p;
+    }
+    kb_xds_push_end(delta->pushes, push, kb_str_from_cstr(response->system_version_info),
+                    ack->error != NULL ? kb_str_from_cstr(ack->error) : KB_STR_NULL);
+    if (ack->error == NULL) {
         return;
     }
-    ack->error = kb_xds_error_text(diag, arena).p;
     KB_LOG(CONFIG, WARNING, "delta config for %s rejected: %s", response->type_url, ack->error);
     kb_xds_watches_fail(&delta->watches, KB_XDS_FAILURE_REJECTED);
 }

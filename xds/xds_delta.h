@@ -8,6 +8,7 @@
 struct kb_xds_delta {
     KB_OBJ;
     struct kb_xds_watches watches;
+    struct kb_xds_push_log *pushes; /* where responses are noted; NULL: nowhere */
 };
 KB_OBJ_MAGIC(kb_xds_delta, 0x5844454c);
 

@@ -116,6 +116,13 @@ static void refused_log(struct kb_xds_fs *fs, const char *what, struct kb_diag *
 
 static void failure_tell(struct kb_xds_fs *fs, enum kb_xds_failure failure, struct kb_diag *diag)
 {
+    struct kb_xds_push *push =
+        kb_xds_push_begin(fs->sotw.pushes, fs->sotw.watches.type, fs->sotw.way);
+    struct kb_arena arena;
+
+    kb_arena_init(&arena, NULL);
+    kb_xds_push_end(fs->sotw.pushes, push, KB_STR(""), kb_xds_error_text(diag, &arena));
+    kb_arena_dispose(&arena);
     refused_log(fs, failure == KB_XDS_FAILURE_UNREADABLE ? "failure" : "rejected", diag);
     if (!fs->destroyed) {
         fs->callbacks->on_failure(fs->arg, failure);
@@ -208,6 +215,8 @@ struct kb_xds_fs *kb_xds_fs_create(const struct kb_xds_fs_options *options, stru
 
     KB_OBJ_SET(fs, kb_xds_fs);
     kb_xds_sotw_init(&fs->sotw, options->type);
+    fs->sotw.pushes = options->pushes;
+    fs->sotw.way = "file";
     fs->watch = kb_xds_watches_add(&fs->sotw.watches, options->name, &fs_callbacks, fs);
     fs->callbacks = options->callbacks;
     fs->arg = options->arg;

@@ -21,6 +21,7 @@ struct kb_xds_fs_options {
     bool unknown_fields_refused;
     /* KB_XDS_FAILURE_UNREADABLE: the file cannot be read, or is no response; REJECTED: its
      * resources are wrong. Both were logged. */
+    struct kb_xds_push_log *pushes; /* where what is read is noted; NULL: nowhere */
     const struct kb_xds_watch_callbacks *callbacks;
     void *arg;
 };

@@ -480,8 +480,10 @@ struct kb_xds_mux *kb_xds_mux_create(const struct kb_xds_mux_options *options)
     for (unsigned i = 0; i < KB_XDS_TYPE_COUNT; i++) {
         if (options->delta) {
             kb_xds_delta_init(&mux->types[i].delta, (enum kb_xds_type)i);
+            mux->types[i].delta.pushes = options->pushes;
         } else {
             kb_xds_sotw_init(&mux->types[i].sotw, (enum kb_xds_type)i);
+            mux->types[i].sotw.pushes = options->pushes;
         }
     }
     kb_timer_init(&mux->retry, retry_fired);

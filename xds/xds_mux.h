@@ -42,6 +42,7 @@ struct kb_xds_mux_options {
     uint64_t backoff_max_ms;                    /* 0: KB_XDS_BACKOFF_MAX_MS */
     uint32_t rate_limit_tokens;                 /* rate_limit_settings.max_tokens; 0: no limit */
     double rate_limit_per_s;
+    struct kb_xds_push_log *pushes; /* where responses are noted; NULL: nowhere */
     const struct kb_xds_mux_observer *observer;
     void *arg;
 };

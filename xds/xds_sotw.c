@@ -16,6 +16,7 @@ void kb_xds_sotw_init(struct kb_xds_sotw *sotw, enum kb_xds_type type)
     memset(sotw, 0, sizeof(*sotw));
     KB_OBJ_SET(sotw, kb_xds_sotw);
     kb_xds_watches_init(&sotw->watches, type);
+    sotw->way = "sotw";
 }
 
 void kb_xds_sotw_dispose(struct kb_xds_sotw *sotw)
@@ -157,13 +158,32 @@ static void update_deliver(struct kb_xds_sotw *sotw, const struct kb_xds_resourc
     }
 }
 
+/* What the response has of each name, as far as it could be read. */
+static struct kb_xds_part *
+response_parts(const Envoy__Service__Discovery__V3__DiscoveryResponse *response,
+               const struct kb_xds_resource *resources, struct kb_arena *arena)
+{
+    struct kb_xds_part *parts =
+        kb_arena_calloc(arena, (response->n_resources + 1) * sizeof(*parts));
+
+    for (size_t i = 0; i < response->n_resources; i++) {
+        parts[i].name = resources[i].name;
+        parts[i].bytes = kb_xds_any_bytes(response->resources[i]);
+    }
+    return parts;
+}
+
 bool kb_xds_sotw_response(struct kb_xds_sotw *sotw,
                           const Envoy__Service__Discovery__V3__DiscoveryResponse *response,
                           uint64_t now_ms, struct kb_arena *arena, struct kb_diag *diag)
 {
     struct kb_str version = kb_str_from_cstr(response->version_info);
+    struct kb_str refused = KB_STR_NULL;
     struct kb_xds_resource *resources;
+    struct kb_xds_part *parts;
+    struct kb_xds_push *push;
     bool decoded = true;
+    bool all;
 
     free(sotw->nonce);
     sotw->nonce = kb_strdup(response->nonce);
@@ -178,21 +198,28 @@ bool kb_xds_sotw_response(struct kb_xds_sotw *sotw,
             resource_decode(sotw, response->resources[i], version, &resources[i], arena, diag);
         kb_diag_pop(diag);
     }
+    all = !kb_list_empty(&sotw->watches.wildcards);
+    parts = response_parts(response, resources, arena);
+    push = kb_xds_watches_compare(&sotw->watches, sotw->pushes, sotw->way, parts,
+                                  response->n_resources, all && decoded);
     if (decoded) {
         update_deliver(sotw, resources, response->n_resources, version, now_ms, diag);
     }
     free(sotw->error);
     sotw->error = NULL;
     if (kb_diag_result(diag) != 0) {
-        struct kb_str text = kb_xds_error_text(diag, arena);
-
+        refused = kb_xds_error_text(diag, arena);
         KB_LOG(CONFIG, WARNING, "gRPC config for %s rejected: %.*s", response->type_url,
-               KB_STR_ARG(text));
-        sotw->error = kb_str_to_cstr(text);
+               KB_STR_ARG(refused));
+        sotw->error = kb_str_to_cstr(refused);
         kb_xds_watches_fail(&sotw->watches, KB_XDS_FAILURE_REJECTED);
     } else if (decoded) {
         free(sotw->version);
         sotw->version = kb_strdup(response->version_info);
+        if (push != NULL) {
+            kb_xds_watches_accept(&sotw->watches, parts, response->n_resources, all);
+        }
     }
+    kb_xds_push_end(sotw->pushes, push, version, refused);
     return true;
 }

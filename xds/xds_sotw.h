@@ -9,9 +9,11 @@
 struct kb_xds_sotw {
     KB_OBJ;
     struct kb_xds_watches watches;
-    char *version; /* accepted last; NULL: none */
-    char *nonce;   /* of the last response on this stream; NULL: none */
-    char *error;   /* what was wrong with it, until it is said; NULL: nothing */
+    struct kb_xds_push_log *pushes; /* where responses are noted; NULL: nowhere */
+    const char *way;                /* how: "sotw", or "file" */
+    char *version;                  /* accepted last; NULL: none */
+    char *nonce;                    /* of the last response on this stream; NULL: none */
+    char *error;                    /* what was wrong with it, until it is said; NULL: nothing */
 };
 KB_OBJ_MAGIC(kb_xds_sotw, 0x58534f54);
 

@@ -67,6 +67,7 @@ static void version_clear(struct kb_xds_name *name)
     version_unref(name->version);
     name->version = NULL;
     name->expires_ms = 0;
+    name->content = 0;
 }
 
 void kb_xds_watches_init(struct kb_xds_watches *watches, enum kb_xds_type type)
@@ -92,7 +93,7 @@ static void name_free(struct kb_xds_watches *watches, struct kb_xds_name *name)
 /* Frees the entry when there is nothing in it. */
 static void name_drop_if_idle(struct kb_xds_watches *watches, struct kb_xds_name *name)
 {
-    if (!name->requested && name->version == NULL && name->expires_ms == 0 &&
+    if (!name->requested && name->version == NULL && name->expires_ms == 0 && name->content == 0 &&
         !kb_list_linked(&name->change)) {
         name_free(watches, name);
     }
@@ -221,6 +222,112 @@ void kb_xds_watches_changes_clear(struct kb_xds_watches *watches)
         name_drop_if_idle(watches, KB_LIST_ENTRY(link, struct kb_xds_name, change));
     }
 }
+
+/* ---- What changed, for the log of pushes ---- */
+
+/* Whether anybody hears of that name; *name is its entry, or NULL. */
+static bool is_wanted(const struct kb_xds_watches *watches, struct kb_str text,
+                      struct kb_xds_name **name)
+{
+    *name = kb_xds_watches_find(watches, text);
+    return (*name != NULL && (*name)->requested) || !kb_list_empty(&watches->wildcards);
+}
+
+static void part_note(const struct kb_xds_watches *watches, struct kb_xds_part *part,
+                      struct kb_xds_push *push)
+{
+    struct kb_xds_name *name;
+    bool known;
+
+    if (!is_wanted(watches, part->name, &name)) {
+        return;
+    }
+    known = name != NULL && name->content != 0;
+    if (name != NULL) {
+        name->mark = watches->mark;
+    }
+    if (part->bytes.p == NULL) {
+        kb_xds_push_note(push, KB_XDS_REMOVED, part->name);
+        return;
+    }
+    part->content = kb_map_hash(part->bytes) | 1;
+    kb_xds_push_note(push,
+                     !known                           ? KB_XDS_ADDED
+                     : name->content == part->content ? KB_XDS_UNCHANGED
+                                                      : KB_XDS_CHANGED,
+                     part->name);
+}
+
+struct kb_xds_push *kb_xds_watches_compare(struct kb_xds_watches *watches,
+                                           const struct kb_xds_push_log *log, const char *way,
+                                           struct kb_xds_part *parts, size_t count, bool all)
+{
+    struct kb_xds_push *push = kb_xds_push_begin(log, watches->type, way);
+
+    if (push == NULL) {
+        return NULL;
+    }
+    watches->mark++;
+    for (size_t i = 0; i < count; i++) {
+        part_note(watches, &parts[i], push);
+    }
+    if (all) {
+        KB_MAP_FOREACH (entry, &watches->names) {
+            const struct kb_xds_name *name = entry->value;
+
+            if (name->content != 0 && name->mark != watches->mark) {
+                kb_xds_push_note(push, KB_XDS_REMOVED, name->name);
+            }
+        }
+    }
+    return push;
+}
+
+/* Forgets the content of names that were not marked. */
+static void unmarked_clear(struct kb_xds_watches *watches)
+{
+    struct kb_xds_name **gone = kb_calloc(watches->names.len + 1, sizeof(*gone));
+    size_t count = 0;
+
+    KB_MAP_FOREACH (entry, &watches->names) {
+        struct kb_xds_name *name = entry->value;
+
+        if (name->content != 0 && name->mark != watches->mark) {
+            gone[count++] = name;
+        }
+    }
+    for (size_t i = 0; i < count; i++) {
+        gone[i]->content = 0;
+        name_drop_if_idle(watches, gone[i]);
+    }
+    free(gone);
+}
+
+void kb_xds_watches_accept(struct kb_xds_watches *watches, const struct kb_xds_part *parts,
+                           size_t count, bool all)
+{
+    watches->mark++;
+    for (size_t i = 0; i < count; i++) {
+        struct kb_xds_name *name;
+
+        if (!is_wanted(watches, parts[i].name, &name)) {
+            continue;
+        }
+        if (name == NULL && parts[i].content != 0) {
+            name = name_of(watches, parts[i].name);
+        }
+        if (name != NULL) {
+            name->content = parts[i].content;
+            name->mark = watches->mark;
+            name_drop_if_idle(watches, name);
+        }
+    }
+    if (all) {
+        unmarked_clear(watches);
+    }
+}
+
+/* ---- Deliveries ---- */
 
 /* A call that a delivery is going to make. */
 struct call {

@@ -6,7 +6,7 @@
 #include "base/diag.h"
 #include "base/list.h"
 #include "base/map.h"
-#include "xds/xds_type.h"
+#include "xds/xds_push.h"
 
 /* One resource of a response; borrowed for the call. */
 struct kb_xds_resource {
@@ -26,6 +26,13 @@ struct kb_xds_update {
     size_t removed_count;
     struct kb_str version; /* of the response */
     bool state_of_the_world;
+};
+
+/* What a response has of one name. */
+struct kb_xds_part {
+    struct kb_str name;
+    struct kb_str bytes; /* p NULL: it is gone */
+    uint64_t content;    /* the hash of `bytes`; kb_xds_watches_compare fills it in */
 };
 
 enum kb_xds_failure {
@@ -49,6 +56,7 @@ struct kb_xds_name {
                               request */
     char *version;         /* accepted, shared; NULL: waiting for the server, or given up */
     uint64_t expires_ms;   /* 0: never */
+    uint64_t content;      /* hash of what was accepted last; 0: nothing */
     uint32_t mark;
     bool requested; /* there is a watch */
 };
@@ -98,6 +106,14 @@ void kb_xds_watches_hold(struct kb_xds_watches *watches, const struct kb_xds_res
                          uint64_t now_ms);
 /* The server said that it is gone. */
 void kb_xds_watches_forget(struct kb_xds_watches *watches, struct kb_str name);
+/* What the parts of a response do, for the log of pushes; NULL when `log` is. `all`: a name that is
+ * not among them is gone. Before the response is delivered. */
+struct kb_xds_push *kb_xds_watches_compare(struct kb_xds_watches *watches,
+                                           const struct kb_xds_push_log *log, const char *way,
+                                           struct kb_xds_part *parts, size_t count, bool all);
+/* The same parts were accepted: the next response is compared with them. */
+void kb_xds_watches_accept(struct kb_xds_watches *watches, const struct kb_xds_part *parts,
+                           size_t count, bool all);
 /* Empties `changes`, after they were said. */
 void kb_xds_watches_changes_clear(struct kb_xds_watches *watches);
 

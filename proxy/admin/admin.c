@@ -40,6 +40,12 @@ void kb_admin_set_content_type(struct kb_admin_response *response, const char *c
     }
 }
 
+void kb_admin_header_add(struct kb_admin_response *response, const char *name, const char *value)
+{
+    KB_ASSERT(response->header_count < KB_ADMIN_HEADERS_MAX);
+    response->headers[response->header_count++] = (struct kb_admin_header){name, value};
+}
+
 void kb_admin_add(struct kb_admin_response *response, struct kb_str text)
 {
     kb_json_out_add(&response->body, text);

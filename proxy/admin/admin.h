@@ -58,6 +58,31 @@ struct kb_admin_unsupported {
     uint64_t count;
 };
 
+enum kb_admin_change {
+    KB_ADMIN_ADDED,
+    KB_ADMIN_CHANGED,
+    KB_ADMIN_REMOVED,
+    KB_ADMIN_UNCHANGED,
+    KB_ADMIN_CHANGE_COUNT
+};
+
+struct kb_admin_push_name {
+    enum kb_admin_change change;
+    struct kb_str name;
+};
+
+/* A response of a control plane, or a file in its place. */
+struct kb_admin_push {
+    uint64_t wall_ns;
+    const char *type; /* "CDS" */
+    const char *way;  /* "delta", "sotw", "file" */
+    struct kb_str version;
+    struct kb_str error;                    /* why it was refused; p NULL: it was accepted */
+    uint64_t counts[KB_ADMIN_CHANGE_COUNT]; /* of all names; some of them: */
+    const struct kb_admin_push_name *names;
+    size_t name_count;
+};
+
 /* Parts of /config_dump, in their order. */
 enum kb_admin_section {
     KB_ADMIN_BOOTSTRAP,
@@ -73,6 +98,7 @@ enum kb_admin_section {
 
 typedef void (*kb_admin_cluster_fn)(void *arg, const struct kb_admin_cluster *cluster);
 typedef void (*kb_admin_listener_fn)(void *arg, const struct kb_admin_listener *listener);
+typedef void (*kb_admin_push_fn)(void *arg, const struct kb_admin_push *push);
 typedef void (*kb_admin_unsupported_fn)(void *arg, const struct kb_admin_unsupported *unsupported);
 typedef void (*kb_admin_runtime_fn)(void *arg, struct kb_str key, const struct kb_str *layer_values,
                                     struct kb_str final_value);
@@ -111,6 +137,8 @@ struct kb_admin_sources {
     /* version_info of a section: of the response that was applied last; empty: none. */
     struct kb_str (*section_version)(void *arg, enum kb_admin_section section);
     void (*visit_unsupported)(void *arg, kb_admin_unsupported_fn visit, void *visit_arg);
+    /* Newest first. */
+    void (*visit_pushes)(void *arg, kb_admin_push_fn visit, void *visit_arg);
 
     size_t (*runtime_layer_count)(void *arg);
     struct kb_str (*runtime_layer_name)(void *arg, size_t layer);

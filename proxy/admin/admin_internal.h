@@ -42,6 +42,9 @@ extern const size_t kb_admin_page_count;
 /* Default is text/plain; charset=UTF-8. */
 void kb_admin_set_content_type(struct kb_admin_response *response, const char *content_type);
 
+/* One more header; both texts are static. */
+void kb_admin_header_add(struct kb_admin_response *response, const char *name, const char *value);
+
 /* To the end of the body. */
 void kb_admin_add(struct kb_admin_response *response, struct kb_str text);
 /* At most 1,000 bytes. */
@@ -77,6 +80,8 @@ KB_ADMIN_HANDLER(healthcheck_fail);
 KB_ADMIN_HANDLER(healthcheck_ok);
 KB_ADMIN_HANDLER(hot_restart_version);
 KB_ADMIN_HANDLER(init_dump);
+KB_ADMIN_HANDLER(live);
+KB_ADMIN_HANDLER(pushes);
 KB_ADMIN_HANDLER(unsupported);
 KB_ADMIN_HANDLER(listeners);
 KB_ADMIN_HANDLER(logging);

@@ -64,6 +64,12 @@ const struct kb_admin_page kb_admin_pages[] = {
      "/init_dump?mask=listener`"
      "\n",
      false, kb_admin_init_dump},
+    {"/kobune/live", "print totals of listeners, connection managers and clusters", "", false,
+     kb_admin_live},
+    {"/kobune/pushes", "list the last responses of control planes, and what they changed",
+     "      format: File format to use; One of (text, json)"
+     "\n",
+     false, kb_admin_pushes},
     {"/kobune/unsupported", "list the configuration fields that are set and not implemented",
      "      format: File format to use; One of (text, json)"
      "\n",

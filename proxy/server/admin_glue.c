@@ -171,6 +171,33 @@ static void visit_unsupported(void *arg, kb_admin_unsupported_fn visit, void *vi
     }
 }
 
+static void visit_pushes(void *arg, kb_admin_push_fn visit, void *visit_arg)
+{
+    const struct kb_xds_push_log *log = kb_xds_glue_pushes(server_of(arg)->context.xds);
+
+    KB_LIST_FOREACH (link, &log->pushes) {
+        const struct kb_xds_push *push = KB_LIST_ENTRY(link, struct kb_xds_push, link);
+        struct kb_admin_push_name names[KB_XDS_PUSH_NAMES_MAX];
+        struct kb_admin_push shown = {.wall_ns = push->wall_ns,
+                                      .type = kb_xds_types[push->type].short_name,
+                                      .way = push->way,
+                                      .version = kb_str_from_cstr(push->version),
+                                      .names = names,
+                                      .name_count = push->name_count};
+
+        _Static_assert(KB_ADMIN_CHANGE_COUNT == (int)KB_XDS_CHANGE_COUNT, "the same changes");
+        memcpy(shown.counts, push->counts, sizeof(shown.counts));
+        if (push->error != NULL) {
+            shown.error = kb_str_from_cstr(push->error);
+        }
+        for (size_t i = 0; i < push->name_count; i++) {
+            names[i].change = (enum kb_admin_change)push->names[i].change;
+            names[i].name = kb_str_from_cstr(push->names[i].name);
+        }
+        visit(visit_arg, &shown);
+    }
+}
+
 static size_t runtime_layer_count(void *arg)
 {
     return kb_runtime_layer_count(server_of(arg)->context.runtime);
@@ -316,6 +343,7 @@ void kb_admin_glue_fill(struct kb_server *server, struct kb_admin_sources *sourc
     sources->visit_configs = visit_configs;
     sources->section_version = section_version;
     sources->visit_unsupported = visit_unsupported;
+    sources->visit_pushes = visit_pushes;
     sources->runtime_layer_count = runtime_layer_count;
     sources->runtime_layer_name = runtime_layer_name;
     sources->visit_runtime = visit_runtime;

@@ -71,6 +71,7 @@ struct kb_xds_glue *kb_xds_glue_create(struct kb_server_context *server,
     glue->bootstrap = bootstrap;
     glue->node = node;
     kb_list_init(&glue->subscriptions);
+    kb_xds_push_log_init(&glue->pushes);
     glue->unknown_fields_refused = options->reject_unknown_dynamic_fields;
     glue->unknown_fields_ignored = options->ignore_unknown_dynamic_fields;
     glue->server_group =
@@ -125,6 +126,7 @@ void kb_xds_glue_destroy(struct kb_xds_glue *glue)
     kb_config_cache_destroy(glue->cache);
     kb_xds_mux_destroy(glue->ads);
     kb_xds_source_free(glue->ads_source);
+    kb_xds_push_log_dispose(&glue->pushes);
     kb_stat_group_destroy(glue->control_plane);
     kb_stat_group_destroy(glue->server_group);
     KB_OBJ_CLEAR(glue);
@@ -338,6 +340,7 @@ static void file_source(struct kb_subscription *subscription, struct kb_str path
     options.path = path;
     options.watched_directory = watched_directory;
     options.unknown_fields_refused = subscription->glue->unknown_fields_refused;
+    options.pushes = &subscription->glue->pushes;
     options.callbacks = &watch_callbacks;
     options.arg = subscription;
     subscription->file = kb_xds_fs_create(&options, diag);

@@ -36,6 +36,9 @@ void kb_xds_glue_destroy(struct kb_xds_glue *glue);
 void kb_xds_glue_visit(struct kb_xds_glue *glue, enum kb_resource_type type,
                        kb_admin_resource_fn visit, void *visit_arg);
 
+/* The last responses of control planes and files; lives as long as `glue`. */
+const struct kb_xds_push_log *kb_xds_glue_pushes(const struct kb_xds_glue *glue);
+
 /* Something is served from --config-cache, because the control plane was never reached. */
 bool kb_xds_glue_from_cache(const struct kb_xds_glue *glue);
 

@@ -18,6 +18,7 @@ struct kb_xds_glue {
     struct kb_stat_group *server_group;
     struct kb_list subscriptions;
     struct kb_unsupported *unsupported;
+    struct kb_xds_push_log pushes;
     struct kb_config_cache *cache; /* NULL: none */
     uint32_t from_cache;           /* subscriptions that have only what was cached */
     bool unreachable;              /* the control plane, from the start on */

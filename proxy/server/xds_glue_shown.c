@@ -102,6 +102,11 @@ void kb_xds_shown_keep(struct kb_subscription *subscription, const struct kb_res
     kb_arena_dispose(&arena);
 }
 
+const struct kb_xds_push_log *kb_xds_glue_pushes(const struct kb_xds_glue *glue)
+{
+    return &glue->pushes;
+}
+
 void kb_xds_glue_visit(struct kb_xds_glue *glue, enum kb_resource_type type,
                        kb_admin_resource_fn visit, void *visit_arg)
 {

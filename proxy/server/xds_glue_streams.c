@@ -103,6 +103,7 @@ struct kb_xds_mux *kb_xds_mux_make(struct kb_xds_glue *glue, struct kb_xds_sourc
     options.method = kb_str_from_cstr(method);
     options.node = glue->node;
     options.unknown_fields_refused = glue->unknown_fields_refused;
+    options.pushes = &glue->pushes;
     options.observer = ads ? &ads_observer : &own_observer;
     options.arg = glue;
     return kb_xds_mux_create(&options);

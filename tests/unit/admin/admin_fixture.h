@@ -31,6 +31,7 @@ struct fixture {
     struct kb_str actions;
     bool admin_layer;
     bool unsupported;
+    bool pushes;
 };
 
 static void action(struct fixture *f, const char *text)
@@ -181,6 +182,26 @@ static void visit_unsupported(void *arg, kb_admin_unsupported_fn visit, void *vi
     }
 }
 
+static void visit_pushes(void *arg, kb_admin_push_fn visit, void *visit_arg)
+{
+    static const struct kb_admin_push_name names[] = {{KB_ADMIN_ADDED, KB_STR("c<1>\n")},
+                                                      {KB_ADMIN_REMOVED, KB_STR("c2")}};
+    static const struct kb_admin_push pushes[] = {
+        {.wall_ns = 1700000000123000000,
+         .type = "CDS",
+         .way = "delta",
+         .version = KB_STR("v2"),
+         .counts = {1, 0, 7, 2},
+         .names = names,
+         .name_count = 2},
+        {.type = "LDS", .way = "sotw", .version = KB_STR(""), .error = KB_STR("no\ngood")}};
+
+    if (((struct fixture *)arg)->pushes) {
+        visit(visit_arg, &pushes[0]);
+        visit(visit_arg, &pushes[1]);
+    }
+}
+
 static size_t runtime_layer_count(void *arg)
 {
     (void)arg;
@@ -252,6 +273,7 @@ static int setup(void **state)
         .visit_listeners = visit_listeners,
         .visit_configs = visit_configs,
         .visit_unsupported = visit_unsupported,
+        .visit_pushes = visit_pushes,
         .runtime_layer_count = runtime_layer_count,
         .runtime_layer_name = runtime_layer_name,
         .visit_runtime = visit_runtime,

@@ -49,6 +49,12 @@ static void test_home_links_and_posts(void **state)
     assert_non_null(strstr(page, "<a href='stats/prometheus'>"));
     assert_non_null(strstr(page, "<form action='quitquitquit' method='post'>"));
     assert_null(strstr(page, "<logger_name1>"));
+    assert_non_null(strstr(page, "<option>active-html</option>"));
+    assert_non_null(strstr(page, "<input type=\"checkbox\" name=\"usedonly\">"));
+    assert_non_null(strstr(page, "</html>"));
+    assert_in_range(strlen(page), 20000, 60000);
+    assert_non_null(
+        strstr(header(f, "content-security-policy"), "default-src 'none'; style-src 'sha256-"));
 }
 
 static void test_state(void **state)
@@ -319,6 +325,59 @@ static void test_profilers(void **state)
     assert_answer(f, "POST", "/allocprofiler?enable=y&x=1", 400, "?enable=<y|n>\n");
 }
 
+static void test_pushes(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_answer(f, "GET", "/kobune/pushes", 200, "no control plane has sent anything\n");
+    assert_answer(f, "GET", "/kobune/pushes?format=json", 200, "{\n \"pushes\": []\n}\n");
+    f->pushes = true;
+    assert_answer(f, "GET", "/kobune/pushes", 200,
+                  "2023-11-14T22:13:20.123Z CDS delta version=v2 added=1 removed=7 unchanged=2"
+                  " accepted\n  added c<1> \n  removed c2\n"
+                  "1970-01-01T00:00:00.000Z LDS sotw version= REFUSED: no good\n");
+    assert_answer(f, "GET", "/kobune/pushes?format=json", 200,
+                  "{\n \"pushes\": [\n  {\n   \"time\": \"2023-11-14T22:13:20.123Z\",\n"
+                  "   \"type\": \"CDS\",\n   \"way\": \"delta\",\n   \"version\": \"v2\",\n"
+                  "   \"accepted\": true,\n   \"added\": {\"count\": 1, \"names\": "
+                  "[\"c\\u003c1\\u003e\\n\"]},\n"
+                  "   \"changed\": {\"count\": 0, \"names\": []},\n"
+                  "   \"removed\": {\"count\": 7, \"names\": [\"c2\"]},\n"
+                  "   \"unchanged\": {\"count\": 2, \"names\": []}\n  },\n"
+                  "  {\n   \"time\": \"1970-01-01T00:00:00.000Z\",\n   \"type\": \"LDS\",\n"
+                  "   \"way\": \"sotw\",\n   \"version\": \"\",\n   \"accepted\": false,\n"
+                  "   \"error\": \"no\\ngood\",\n   \"added\": {\"count\": 0, \"names\": []},\n"
+                  "   \"changed\": {\"count\": 0, \"names\": []},\n"
+                  "   \"removed\": {\"count\": 0, \"names\": []},\n"
+                  "   \"unchanged\": {\"count\": 0, \"names\": []}\n  }\n ]\n}\n");
+}
+
+static void test_live(void **state)
+{
+    struct fixture *f = *state;
+    struct kb_stat_group *cluster =
+        kb_stat_group_create(f->stats, KB_STR("cluster.<b>\"."), &kb_stat_schema_cluster);
+    struct kb_stat_group *idle =
+        kb_stat_group_create(f->stats, KB_STR("cluster.idle."), &kb_stat_schema_cluster);
+    struct kb_stat_block *block = kb_stat_group_block(cluster, 0);
+
+    assert_non_null(strstr(ask(f, "GET", "/kobune/live"), "\"live\": []\n}\n"));
+    kb_stat_inc(block, KB_STAT_CLUSTER_UPSTREAM_CX_TOTAL);
+    kb_stat_code_inc(block, KB_STAT_CODE_PLAIN, 200);
+    kb_stat_code_inc(block, KB_STAT_CODE_PLAIN, 503);
+    kb_stat_code_inc(block, KB_STAT_CODE_CANARY, 503);
+    kb_stat_code_time(block, KB_STAT_CODE_PLAIN, 12);
+    kb_stat_store_flush(f->stats);
+    assert_non_null(
+        strstr(ask(f, "GET", "/kobune/live"),
+               "\"live\": [\n  {\"kind\": \"cluster\", \"name\": \"cluster.\\u003cb\\u003e\\\"\","
+               " \"connections\": 1, \"connections_active\": 0, \"requests\": 2,"
+               " \"requests_active\": 0, \"errors\": 1, \"times_ms\": [[12, 1, 1]]}\n ]\n}\n"));
+    assert_string_equal(header(f, "content-type"), "application/json");
+    kb_stat_group_destroy(cluster);
+    kb_stat_group_destroy(idle);
+}
+
 static void test_unsupported(void **state)
 {
     struct fixture *f = *state;
@@ -353,6 +412,8 @@ int main(void)
         TEST(test_config_dump_masks),
         TEST(test_stats_parameters),
         TEST(test_profilers),
+        TEST(test_pushes),
+        TEST(test_live),
         TEST(test_unsupported),
     };
 

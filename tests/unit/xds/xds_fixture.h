@@ -28,8 +28,10 @@ struct plane {
     struct kb_rand rand;
     struct kb_arena arena;
     struct kb_xds_mux *mux;
+    struct kb_xds_push_log pushes;
     Envoy__Config__Core__V3__Node node;
     bool delta;
+    unsigned variant;                          /* other resources of the same names */
     bool refuse;                               /* opening fails */
     bool full;                                 /* sending says KB_EAGAIN */
     unsigned opened;                           /* streams so far */
@@ -208,11 +210,13 @@ static void plane_init(bool delta, uint32_t rate_limit_tokens)
     plane.transport.send = fake_send;
     plane.transport.close = fake_close;
     memset(&options, 0, sizeof(options));
+    kb_xds_push_log_init(&plane.pushes);
     options.loop = &plane.loop;
     options.rand = &plane.rand;
     options.transport = &plane.transport;
     options.method = KB_STR("/s/m");
     options.delta = delta;
+    options.pushes = &plane.pushes;
     options.node_on_first_message_only = true;
     options.node = &plane.node;
     options.rate_limit_tokens = rate_limit_tokens;
@@ -224,6 +228,7 @@ static void plane_init(bool delta, uint32_t rate_limit_tokens)
 static void plane_dispose(void)
 {
     kb_xds_mux_destroy(plane.mux);
+    kb_xds_push_log_dispose(&plane.pushes);
     kb_loop_dispose(&plane.loop);
     kb_arena_dispose(&plane.arena);
 }
@@ -250,6 +255,7 @@ static Google__Protobuf__Any *any_cluster(const char *name)
     Google__Protobuf__Any *any = kb_arena_calloc(&plane.arena, sizeof(*any));
 
     cluster->name = (char *)(uintptr_t)name;
+    cluster->respect_dns_ttl = plane.variant != 0;
     kb_any_pack(&cluster->base, &plane.arena, any);
     return any;
 }
