@@ -6,6 +6,7 @@
 #include "base/arena.h"
 #include "base/diag.h"
 #include "base/worker.h"
+#include "proxy/api/overload.h"
 
 struct kb_stat_store;
 struct kb_cluster_manager;
@@ -51,6 +52,7 @@ struct kb_server_context {
         drain_deadline_ms; /* when the drain time is over, kb_loop_now_ms; valid while draining */
     uint64_t drain_inbound_deadline_ms; /* likewise for draining_inbound */
     uint32_t filter_chains_draining;    /* how many; likewise */
+    struct kb_overload_state overload;
     bool validate_only;
 };
 
@@ -68,4 +70,5 @@ struct kb_factory_context {
     bool inbound;                       /* the listener's traffic_direction is INBOUND */
     bool outbound;                      /* it is OUTBOUND */
     bool drain_modify_only;             /* its drain_type is MODIFY_ONLY */
+    bool bypass_overload;               /* its bypass_overload_manager */
 };

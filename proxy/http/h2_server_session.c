@@ -179,6 +179,11 @@ struct kb_str kb_h2_server_stream_details(const struct kb_h2_server_stream *stre
     return stream->details;
 }
 
+size_t kb_h2_server_stream_held(const struct kb_h2_server_stream *stream)
+{
+    return stream->out.len;
+}
+
 /* ---- bytes ---- */
 
 /* What nghttp2 says of it, as Envoy shows it of streams. */

@@ -104,6 +104,8 @@ void kb_h2_server_session_ping(struct kb_h2_server_session *session);
 void *kb_h2_server_stream_owner(const struct kb_h2_server_stream *stream);
 /* Of a fault in it; p NULL: none. */
 struct kb_str kb_h2_server_stream_details(const struct kb_h2_server_stream *stream);
+/* Bytes of the response's body that wait to be sent. */
+size_t kb_h2_server_stream_held(const struct kb_h2_server_stream *stream);
 /* Response, each in its turn; `headers` are copied. */
 void kb_h2_server_stream_1xx(struct kb_h2_server_stream *stream,
                              const struct kb_header_map *headers);

@@ -39,6 +39,7 @@ struct kb_http_worker *kb_http_worker_get(struct kb_worker *worker)
         kb_pool_init(&http->streams, sizeof(struct kb_stream), IDLE_OBJECTS_MAX);
         kb_pool_init(&http->managers, sizeof(struct kb_hcm), IDLE_OBJECTS_MAX);
         kb_h2_mem_init(&http->h2_mem);
+        kb_list_init(&http->hcms);
         worker->slots[KB_SLOT_HTTP] = http;
         worker->slot_dispose[KB_SLOT_HTTP] = http_worker_dispose;
     }
@@ -69,6 +70,7 @@ void *kb_hcm_create(void *config, struct kb_conn *conn)
     }
     hcm->http1_stats = kb_stat_group_block(c->http1_stats, conn->worker->index);
     kb_list_init(&hcm->streams);
+    kb_list_push_back(&kb_http_worker_get(conn->worker)->hcms, &hcm->link);
     kb_timer_init(&hcm->idle_timer, idle_timer_fired);
     kb_timer_init(&hcm->duration_timer, duration_timer_fired);
     kb_timer_init(&hcm->drain_timer, drain_timer_fired);
@@ -99,6 +101,7 @@ static void hcm_destroy(void *filter)
     kb_loop_timer_cancel(&hcm->worker->loop, &hcm->duration_timer);
     kb_loop_timer_cancel(&hcm->worker->loop, &hcm->drain_timer);
     kb_deferred_cancel(&hcm->close_check);
+    kb_list_unlink(&hcm->link);
     if (hcm->h2 != NULL) {
         kb_h2_server_destroy(hcm->h2);
     } else if (hcm->codec_made) {
@@ -111,8 +114,13 @@ static void hcm_destroy(void *filter)
 /* While streams are there it runs on in vain: the end of the last one moves it. */
 static void idle_timer_arm(struct kb_hcm *hcm)
 {
-    if (hcm->config->idle_timeout_ms > 0) {
-        kb_loop_timer_arm(&hcm->worker->loop, &hcm->idle_timer, hcm->config->idle_timeout_ms);
+    uint64_t timeout_ms = hcm->config->idle_timeout_ms;
+
+    if (timeout_ms > 0) {
+        hcm->idle_since_ms = kb_loop_now_ms(&hcm->worker->loop);
+        kb_loop_timer_arm(&hcm->worker->loop, &hcm->idle_timer,
+                          kb_overload_timeout(hcm->config->overload,
+                                              KB_OVERLOAD_TIMER_CONNECTION_IDLE, timeout_ms));
     }
 }
 
@@ -129,7 +137,9 @@ static enum kb_network_filter_status hcm_on_new_connection(void *filter)
     idle_timer_arm(hcm);
     if (hcm->config->max_connection_duration_ms > 0) {
         kb_loop_timer_arm(&hcm->worker->loop, &hcm->duration_timer,
-                          hcm->config->max_connection_duration_ms);
+                          kb_overload_timeout(hcm->config->overload,
+                                              KB_OVERLOAD_TIMER_CONNECTION_MAX,
+                                              hcm->config->max_connection_duration_ms));
     }
     return KB_NETWORK_FILTER_CONTINUE;
 }
@@ -220,6 +230,12 @@ static enum kb_network_filter_status hcm_on_data(void *filter, struct kb_buf *in
 
     (void)end_stream;
     if (KB_UNLIKELY(!hcm->codec_made)) {
+        if (kb_overload_any(hcm->config->overload) &&
+            kb_overload_shed(hcm->config->overload, KB_OVERLOAD_SHED_HCM_CODEC, hcm->worker)) {
+            kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_OVERLOAD_CLOSE);
+            connection_close(hcm, KB_CONN_FLUSH_WRITE_AND_DELAY);
+            return KB_NETWORK_FILTER_STOP;
+        }
         codec_make(hcm, in);
     }
     if (KB_UNLIKELY(hcm->h2 != NULL)) {

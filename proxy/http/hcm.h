@@ -126,6 +126,7 @@ struct kb_hcm_config {
     uint64_t access_log_flush_interval_ms; /* 0: logs are written at the end */
     bool flush_access_log_on_new_request;
     bool flush_log_on_tunnel_established;
+    const struct kb_overload_state *overload;
     bool never_drains; /* the admin port: a draining server leaves its connections open */
     bool inbound, drain_modify_only;          /* of the listener: see kb_drain_close */
     const struct kb_drain_state *drain_state; /* of the filter chain; may be NULL */

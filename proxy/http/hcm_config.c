@@ -90,6 +90,7 @@ struct kb_hcm_config *kb_hcm_config_create_default(struct kb_server_context *ser
     };
     kb_h2_options_read(&config->h2.options, NULL);
     config->server_name = KB_STR("envoy");
+    config->overload = &kb_overload_never;
     config->local_ip = local_ip_find(arena);
     config->generate_request_id = true;
     config->idle_timeout_ms = IDLE_TIMEOUT_DEFAULT_MS;
@@ -533,6 +534,9 @@ struct kb_hcm_config *kb_hcm_config_create(const hcm_message *m, struct kb_facto
         kb_str_printf(&config->arena, "http.%.*s.", KB_STR_ARG(config->stat_prefix));
     config->inbound = factory->inbound;
     config->drain_modify_only = factory->drain_modify_only;
+    if (!factory->bypass_overload) {
+        config->overload = &factory->server->overload;
+    }
     config->drain_state = factory->drain;
     config->h1.max_head_bytes = kb_wkt_u32(m->max_request_headers_kb, HEADERS_KB_DEFAULT) * 1024;
     common_apply(config, m->common_http_protocol_options);

@@ -185,6 +185,11 @@ static void connection_header_set(struct kb_stream *stream, struct kb_header_map
         kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_DRAIN_CLOSE);
         kb_hcm_drain_start(hcm);
     }
+    if (kb_overload_any(hcm->config->overload) && hcm->drain == KB_HCM_NOT_DRAINING &&
+        kb_overload_draw(hcm->config->overload, KB_OVERLOAD_DISABLE_HTTP_KEEPALIVE, hcm->worker)) {
+        kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_OVERLOAD_DISABLE_KEEPALIVE);
+        kb_hcm_drain_start(hcm);
+    }
     if (KB_UNLIKELY(hcm->h2 != NULL)) {
         if (!stream->remote_complete) {
             kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_RESPONSE_BEFORE_RQ_COMPLETE);

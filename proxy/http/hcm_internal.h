@@ -8,12 +8,14 @@
 #include "proxy/http/h1_server.h"
 #include "proxy/http/h2_server.h"
 #include "proxy/http/hcm.h"
+#include "proxy/http/hcm_overload.h"
 
 /* Per worker: freelists and the date line. */
 struct kb_http_worker {
     struct kb_pool streams;
     struct kb_pool managers;
     struct kb_h2_mem h2_mem;
+    struct kb_list hcms; /* those of open connections */
     uint64_t date_second;
     char date[32]; /* "Sun, 22 Nov 2026 01:02:03 GMT" */
     size_t date_len;
@@ -40,11 +42,13 @@ struct kb_hcm {
     struct kb_stat_block *http2_stats;
     struct kb_h2_server *h2; /* NULL: HTTP/1, or the codec is not made yet */
     struct kb_h1_server h1;
+    struct kb_list link; /* of the worker's */
     struct kb_list streams;
     uint32_t stream_count;
     uint32_t requests;         /* streams so far */
     uint32_t ended_streams;    /* HTTP/2: of these, those that are over */
     uint32_t premature_resets; /* and that the client reset before they were answered */
+    uint64_t idle_since_ms;    /* when idle_timer was armed */
     struct kb_timer idle_timer;
     struct kb_timer duration_timer;
     struct kb_timer drain_timer;
@@ -124,7 +128,8 @@ struct kb_stream {
     bool saw_connection_close; /* the connection ends with this stream: the client said so, or we */
     bool head_request;
     bool grpc_request;
-    uint8_t grpc_status; /* of the next local reply in gRPC form; 0: from its HTTP status */
+    bool without_filters; /* refused for overload: none are made for the answer either */
+    uint8_t grpc_status;  /* of the next local reply in gRPC form; 0: from its HTTP status */
     bool http_10_keep_alive;
     bool connect_request;
     bool upgrade_asked; /* an upgrade or CONNECT that is enabled: what follows has no end */
@@ -191,6 +196,10 @@ void kb_stream_end(struct kb_stream *stream);
 /* Frees, and so logs, the streams that ended in this event: before the next one begins, so that
  * logs have the order of the requests. Not from within a filter. */
 void kb_hcm_streams_reap(struct kb_hcm *hcm);
+/* The overload manager, or a shed point, wants no request now: this one was answered with 503. */
+bool kb_stream_overloaded(struct kb_stream *stream);
+/* When the idle timer has to fire, by the present scale of timeouts. */
+uint64_t kb_stream_idle_deadline(const struct kb_stream *stream);
 /* Something moved: puts off the idle timeout. */
 void kb_stream_touch(struct kb_stream *stream);
 

@@ -63,7 +63,8 @@ void kb_stream_init(struct kb_stream *stream, struct kb_hcm *hcm,
                           config->request_headers_timeout_ms);
     } else if (stream->idle_timeout_ms > 0) {
         kb_stream_touch(stream);
-        kb_loop_timer_arm(&hcm->worker->loop, &stream->headers_timer, stream->idle_timeout_ms);
+        kb_loop_timer_arm(&hcm->worker->loop, &stream->headers_timer,
+                          kb_stream_idle_deadline(stream) - kb_loop_now_ms(&hcm->worker->loop));
     }
     if (KB_UNLIKELY(config->access_log_flush_interval_ms > 0)) {
         kb_stream_log_timer_start(stream);
@@ -324,8 +325,8 @@ static void idle_timer_fired(struct kb_timer *timer)
     if (stream->idle_timeout_ms == 0) {
         return;
     }
-    if (stream->idle_deadline_ms > now_ms) {
-        kb_loop_timer_arm(loop, timer, stream->idle_deadline_ms - now_ms);
+    if (kb_stream_idle_deadline(stream) > now_ms) {
+        kb_loop_timer_arm(loop, timer, kb_stream_idle_deadline(stream) - now_ms);
         return;
     }
     idle_timeout(stream);
@@ -373,7 +374,8 @@ static void route_timeouts_apply(struct kb_stream *stream)
     }
     kb_stream_touch(stream);
     if (stream->idle_timeout_ms > 0 && !kb_timer_armed(&stream->headers_timer)) {
-        kb_loop_timer_arm(loop, &stream->headers_timer, stream->idle_timeout_ms);
+        kb_loop_timer_arm(loop, &stream->headers_timer,
+                          kb_stream_idle_deadline(stream) - kb_loop_now_ms(loop));
     }
     if (route == NULL) {
         return;
@@ -583,6 +585,9 @@ void kb_stream_decode_headers(struct kb_stream *stream, bool end_stream)
         remote_completed(stream);
     }
     method_set(stream);
+    if (kb_overload_any(stream->hcm->config->overload) && kb_stream_overloaded(stream)) {
+        return;
+    }
     continue_expected(stream);
     if (!head_acceptable(stream) || !target_normalise(stream)) {
         return;

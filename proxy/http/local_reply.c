@@ -104,7 +104,7 @@ void kb_stream_send_local_reply(struct kb_stream *stream, unsigned status, struc
         kb_stream_reset(stream);
         return;
     }
-    if (stream->filters == NULL) {
+    if (stream->filters == NULL && KB_LIKELY(!stream->without_filters)) {
         if (stream->hcm->config->tracing != NULL && !stream->headers_decoded) {
             kb_hcm_trace_begin(stream);
         }

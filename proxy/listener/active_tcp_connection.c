@@ -189,7 +189,12 @@ void kb_active_connection_begin(struct kb_listener_worker *lw, struct kb_conn *c
     kb_conn_set_owner(conn, &active_callbacks, active);
     kb_transport_socket_factory_create(&chain->transport_socket, conn, NULL);
     if (conn->handshaking && chain->transport_socket_connect_timeout_ms > 0) {
-        kb_conn_set_handshake_timeout(conn, chain->transport_socket_connect_timeout_ms);
+        kb_conn_set_handshake_timeout(
+            conn, lw->listener->bypass_overload
+                      ? chain->transport_socket_connect_timeout_ms
+                      : kb_overload_timeout(&lw->listener->server->overload,
+                                            KB_OVERLOAD_TIMER_TRANSPORT_SOCKET_CONNECT,
+                                            chain->transport_socket_connect_timeout_ms));
     }
     kb_stat_inc(lw->stats, KB_STAT_LISTENER_DOWNSTREAM_CX_TOTAL);
     kb_stat_inc(lw->worker_stats, KB_STAT_LISTENER_WORKER_DOWNSTREAM_CX_TOTAL);

@@ -33,15 +33,21 @@ void kb_listener_worker_uncount(struct kb_listener_worker *lw)
     count_set(&totals[lw->worker->index].count, totals[lw->worker->index].count - 1);
 }
 
-static uint64_t connections_total(const struct kb_server_context *server)
+/* The admin port's count for the limit of the runtime, as in Envoy, though they are never refused.
+ */
+static uint64_t connections_total(const struct kb_server_context *server, bool with_admin)
 {
     uint64_t count = 0;
 
-    /* The admin port's count too, as in Envoy, though they are never refused. */
-    for (uint32_t i = 0; i <= server->worker_count; i++) {
+    for (uint32_t i = 0; i < server->worker_count + with_admin; i++) {
         count += __atomic_load_n(&totals[i].count, __ATOMIC_RELAXED);
     }
     return count;
+}
+
+uint64_t kb_listener_connections_total(const struct kb_server_context *server)
+{
+    return connections_total(server, false);
 }
 
 /* Of all workers; the others' counts may be an instant old. */
@@ -55,11 +61,34 @@ static uint64_t connections_of(const struct kb_active_listener *active)
     return count;
 }
 
+/* The overload manager wants none, or not this one. */
+static bool overload_rejects(struct kb_listener_worker *lw)
+{
+    const struct kb_overload_state *overload = &lw->listener->server->overload;
+
+    if (lw->listener->bypass_overload ||
+        (!kb_overload_shed(overload, KB_OVERLOAD_SHED_TCP_LISTENER_ACCEPT, lw->worker) &&
+         !kb_overload_draw(overload, KB_OVERLOAD_REJECT_INCOMING_CONNECTIONS, lw->worker))) {
+        return false;
+    }
+    kb_stat_inc(lw->stats, KB_STAT_LISTENER_DOWNSTREAM_CX_OVERLOAD_REJECT);
+    return true;
+}
+
 static bool over_limit(struct kb_listener_worker *lw)
 {
     const struct kb_listener *listener = lw->listener;
     const struct kb_runtime *runtime = listener->server->runtime;
+    uint64_t max_connections = listener->server->overload.max_connections;
 
+    if (KB_UNLIKELY(max_connections > 0) && !listener->ignore_global_limit && !listener->admin &&
+        connections_total(listener->server, false) >= max_connections) {
+        kb_stat_inc(lw->stats, KB_STAT_LISTENER_DOWNSTREAM_GLOBAL_CX_OVERFLOW);
+        return true;
+    }
+    if (kb_overload_any(&listener->server->overload) && overload_rejects(lw)) {
+        return true;
+    }
     if (KB_LIKELY(!kb_runtime_has_keys(runtime))) {
         return false;
     }
@@ -69,7 +98,7 @@ static bool over_limit(struct kb_listener_worker *lw)
         return true;
     }
     if (!listener->ignore_global_limit && !listener->admin &&
-        connections_total(listener->server) >=
+        connections_total(listener->server, true) >=
             kb_runtime_get_u64(runtime, KB_STR("overload.global_downstream_max_connections"),
                                UINT64_MAX)) {
         kb_stat_inc(lw->stats, KB_STAT_LISTENER_DOWNSTREAM_GLOBAL_CX_OVERFLOW);

@@ -27,6 +27,7 @@ static void factory_fill(struct kb_factory_context *factory, struct kb_filter_ch
         .inbound = build->inbound,
         .outbound = build->outbound,
         .drain_modify_only = build->drain_modify_only,
+        .bypass_overload = build->bypass_overload,
     };
 }
 

@@ -34,6 +34,16 @@ static void accept_pause(struct kb_listen_socket *socket)
     kb_loop_timer_arm(&socket->lw->worker->loop, &socket->pause, ACCEPT_PAUSE_MS);
 }
 
+/* stop_accepting_connections: what comes waits in the kernel's queue. */
+static bool overload_stops(const struct kb_listener *listener)
+{
+    const struct kb_overload_state *overload = &listener->server->overload;
+
+    return kb_overload_any(overload) && !listener->bypass_overload &&
+           kb_overload_value(overload, KB_OVERLOAD_STOP_ACCEPTING_CONNECTIONS) ==
+               KB_OVERLOAD_SATURATED;
+}
+
 static void listen_ready(struct kb_io *io, unsigned events)
 {
     struct kb_listen_socket *socket = KB_CONTAINER_OF(io, struct kb_listen_socket, io);
@@ -42,6 +52,11 @@ static void listen_ready(struct kb_io *io, unsigned events)
 
     (void)events;
     KB_ASSERT(socket->kb_magic == (uint32_t)KB_MAGIC_kb_listen_socket);
+    if (overload_stops(lw->listener)) {
+        kb_io_watch(&socket->io, 0);
+        kb_loop_timer_arm(&lw->worker->loop, &socket->pause, ACCEPT_PAUSE_MS);
+        return;
+    }
     for (; count < lw->listener->accepts_per_event && socket->lw != NULL; count++) {
         struct kb_addr remote;
         int fd;
@@ -70,9 +85,14 @@ static void pause_over(struct kb_timer *timer)
     struct kb_listen_socket *socket = KB_CONTAINER_OF(timer, struct kb_listen_socket, pause);
 
     KB_ASSERT(socket->kb_magic == (uint32_t)KB_MAGIC_kb_listen_socket);
-    if (socket->lw != NULL) {
-        kb_io_watch(&socket->io, KB_IO_READ);
+    if (socket->lw == NULL) {
+        return;
     }
+    if (overload_stops(socket->lw->listener)) {
+        kb_loop_timer_arm(&socket->lw->worker->loop, timer, ACCEPT_PAUSE_MS);
+        return;
+    }
+    kb_io_watch(&socket->io, KB_IO_READ);
 }
 
 void kb_listen_sockets_serve(struct kb_listen_sockets *sockets, struct kb_listener_worker *lw)

@@ -62,6 +62,7 @@ static void chains_create(struct kb_listener *listener,
         .inbound = listener->inbound,
         .outbound = listener->outbound,
         .drain_modify_only = listener->drain_modify_only,
+        .bypass_overload = listener->bypass_overload,
         .diag = diag,
     };
 
@@ -156,6 +157,7 @@ static void options_read(struct kb_listener *listener,
     listener->continue_on_filters_timeout = m->continue_on_listener_filters_timeout;
     listener->fast_open_queue_length = kb_wkt_u32(m->tcp_fast_open_queue_length, 0);
     listener->ignore_global_limit = m->ignore_global_conn_limit;
+    listener->bypass_overload = m->bypass_overload_manager;
     listener->exact_balance =
         m->connection_balance_config != NULL &&
         m->connection_balance_config->balance_type_case ==
@@ -398,6 +400,7 @@ struct kb_listener *kb_listener_create_admin(struct kb_server_context *server,
     listener->addr_count = 1;
     listener->buffer_limit = BUFFER_LIMIT_DEFAULT;
     listener->accepts_per_event = 1;
+    listener->bypass_overload = true;
     listener->bind_to_port = true;
     stats_create(listener, KB_STR("admin"));
     listener->chains = KB_ARENA_NEW(&listener->arena, struct kb_filter_chain *);

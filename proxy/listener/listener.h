@@ -75,6 +75,7 @@ struct kb_filter_chain_build {
     struct kb_str address; /* as text, for errors */
     bool inbound, outbound;
     bool drain_modify_only;
+    bool bypass_overload;
     struct kb_diag *diag;
 };
 
@@ -97,6 +98,10 @@ struct kb_listener_filter_entry {
     const struct kb_listener_filter_predicate *disabled; /* NULL: never */
     size_t state_at;                                     /* in the memory of a connection */
 };
+
+/* Downstream connections that are open, without those of the admin port. Any thread; what was true
+ * a moment ago. */
+uint64_t kb_listener_connections_total(const struct kb_server_context *server);
 
 /* ---- one version of a listener: listener.c ---- */
 
@@ -161,7 +166,8 @@ struct kb_listener {
     bool use_original_dst;
     bool exact_balance;
     bool ignore_global_limit;
-    bool inbound; /* traffic_direction INBOUND */
+    bool bypass_overload; /* bypass_overload_manager */
+    bool inbound;         /* traffic_direction INBOUND */
     bool outbound;
     bool drain_modify_only; /* drain_type MODIFY_ONLY */
     bool admin;             /* on the main thread only */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/worker.h"
+#include "proxy/server/memory_limit.h"
 #include "proxy/server/options_internal.h"
 
 #define DRAIN_TIME_S           600
@@ -365,7 +366,23 @@ static void plain_options(struct parser *parser)
     options->ignore_unknown_dynamic_fields = values[KB_OPTION_IGNORE_UNKNOWN_DYNAMIC_FIELDS].set;
     options->enable_core_dump = values[KB_OPTION_ENABLE_CORE_DUMP].set;
     options->enable_mutex_tracing = values[KB_OPTION_ENABLE_MUTEX_TRACING].set;
+    options->max_memory = values[KB_OPTION_MAX_MEMORY].text;
     options->cpuset_threads = values[KB_OPTION_CPUSET_THREADS].set;
+}
+
+static int max_memory_check(struct parser *parser)
+{
+    struct kb_str text = parser->options->max_memory;
+    struct kb_memory_size size;
+
+    if (text.len == 0 || kb_memory_size_parse(text, &size) == 0) {
+        return 0;
+    }
+    fprintf(parser->err,
+            "error: invalid --max-memory '%s': a number of bytes such as 536870912, 512Mi or 1G, a "
+            "share of the cgroup's limit such as 80%%, or 0\n",
+            text.p);
+    return KB_EINVALID;
 }
 
 enum kb_options_outcome kb_options_parse(struct kb_options *options, int argc, char *const *argv,
@@ -400,7 +417,7 @@ enum kb_options_outcome kb_options_parse(struct kb_options *options, int argc, c
         return KB_OPTIONS_BAD;
     }
     plain_options(&parser);
-    return KB_OPTIONS_RUN;
+    return max_memory_check(&parser) == 0 ? KB_OPTIONS_RUN : KB_OPTIONS_BAD;
 }
 
 void kb_options_apply_log(const struct kb_options *options)

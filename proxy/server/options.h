@@ -35,7 +35,8 @@ struct kb_options {
     struct kb_str socket_path; /* "@envoy_domain_socket" */
     enum kb_mode mode;
     enum kb_log_level log_level;
-    uint32_t concurrency; /* 1 to KB_WORKERS_MAX */
+    struct kb_str max_memory; /* --max-memory, was checked */
+    uint32_t concurrency;     /* 1 to KB_WORKERS_MAX */
     uint32_t base_id;
     uint32_t restart_epoch;
     uint32_t socket_mode;
@@ -86,6 +87,13 @@ void kb_options_print_brief_usage(FILE *out, const char *program);
 /* "SHA/VERSION/Clean/RELEASE/OpenSSL": commit, version, state of the checkout, build type, TLS
  * library. */
 const char *kb_version_text(void);
+
+/* The ceiling in bytes; 0: there is none. */
+uint64_t kb_options_max_memory(const struct kb_options *options);
+
+/* The memory limit of this process's cgroup (v1 or v2), or of one above it, with the files under
+ * `root` ("" for the real ones); 0: none. `used` (may be NULL): what is taken of it. */
+uint64_t kb_memory_cgroup_limit(const char *root, uint64_t *used);
 
 /* How many workers suit this process: CPUs of the machine, of its affinity mask, and of the CPU
  * limit of its cgroup (v1 or v2, whole CPUs), whichever is least, at least 1.

@@ -331,7 +331,12 @@ static void server_build(struct kb_server *server)
     kb_log_file_init(&server->context);
     kb_lifecycle_init(&server->lifecycle, &server->context, &lifecycle_ops, server);
     server->stats = kb_server_stats_create(&server->context, &server->lifecycle, message);
+    server->context.files = kb_file_watcher_create(&server->main.loop);
     runtime_log(server);
+    kb_diag_push(diag, "overload_manager");
+    server->overload = kb_overload_create(&server->context, message->overload_manager,
+                                          kb_options_max_memory(server->options), diag);
+    kb_diag_pop(diag);
     kb_diag_push(diag, "layered_runtime");
     server->context.runtime = kb_runtime_create(message->layered_runtime, &server->context, diag);
     kb_diag_pop(diag);
@@ -339,7 +344,6 @@ static void server_build(struct kb_server *server)
     KB_LOG(CONFIG, INFO, "loading tracing configuration");
     kb_init_manager_init(&server->init);
     server->context.init = &server->init;
-    server->context.files = kb_file_watcher_create(&server->main.loop);
     server->context.xds = kb_xds_glue_create(&server->context, message, server->bootstrap.node,
                                              server->options, &server->unsupported, diag);
     secrets_build(server, message->static_resources);
@@ -538,6 +542,7 @@ static void server_run(struct kb_server *server)
     }
     server->watchdog = kb_watchdog_create(&server->context, server->bootstrap.message->watchdogs);
     kb_server_stats_start(server->stats);
+    kb_overload_start(server->overload);
     /* Reading the configuration took much memory that is free now. */
     kb_mem_trim();
     KB_LOG(MAIN, INFO, "starting main dispatch loop");
@@ -555,6 +560,7 @@ static void server_dispose(struct kb_server *server)
     struct kb_server_context *context = &server->context;
 
     kb_watchdog_destroy(server->watchdog);
+    kb_overload_destroy(server->overload);
     if (server->admin_listener != NULL) {
         kb_listener_unref(server->admin_listener);
     }

@@ -11,6 +11,7 @@
 #include "proxy/server/cds_api.h"
 #include "proxy/server/lds_api.h"
 #include "proxy/server/lifecycle.h"
+#include "proxy/server/overload.h"
 #include "proxy/server/runtime.h"
 #include "proxy/server/server_stats.h"
 #include "proxy/server/unsupported.h"
@@ -31,6 +32,7 @@ struct kb_server {
     struct kb_listener *admin_listener; /* until the listener manager has it */
     struct kb_server_stats *stats;
     struct kb_watchdog *watchdog;
+    struct kb_overload *overload;
     struct kb_init_manager init; /* what the workers wait for */
     struct kb_cds_api *cds;      /* NULL: no cds_config */
     struct kb_lds_api *lds;

@@ -21,8 +21,7 @@ struct kb_server_stats {
     struct kb_server_context *server;
     const struct kb_lifecycle *lifecycle;
     struct kb_stat_group *group;
-    struct kb_stat_group *async_client; /* shown from the start, as in Envoy */
-    struct kb_stat_group *overload;
+    struct kb_stat_group *async_client;  /* shown from the start, as in Envoy */
     struct kb_stat_group *held;          /* "kobune.": of the process */
     struct kb_stat_group **workers_held; /* "kobune.worker_0." and so on, then the main thread's */
     struct kb_timer flush;
@@ -228,12 +227,7 @@ kb_server_stats_create(struct kb_server_context *server, const struct kb_lifecyc
     kb_stat_group_set_provider(stats->group, provide, stats);
     stats->async_client = kb_stat_group_create(server->stats, KB_STR("http.async-client."),
                                                &kb_stat_schema_async_client);
-    stats->overload =
-        kb_stat_group_create(server->stats, KB_STR("overload."), &kb_stat_schema_overload);
     held_create(stats);
-    kb_stat_named_create(server->stats,
-                         KB_STR("envoy.overload_actions.reset_high_memory_stream.count"),
-                         KB_STAT_COUNTER);
     kb_timer_init(&stats->flush, flush);
     return stats;
 }
@@ -247,7 +241,6 @@ void kb_server_stats_destroy(struct kb_server_stats *stats)
     kb_stat_group_set_provider(stats->group, NULL, NULL);
     kb_stat_group_destroy(stats->group);
     kb_stat_group_destroy(stats->async_client);
-    kb_stat_group_destroy(stats->overload);
     held_destroy(stats);
     KB_OBJ_CLEAR(stats);
     free(stats);

@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The connection manager under an overload manager: requests that are refused before anything is
+ * made for them, timers that run shorter, and connections and streams that have to go. */
+#include "proxy/http/hcm_overload.h"
+
+#include "proxy/http/hcm_internal.h"
+
+bool kb_stream_overloaded(struct kb_stream *stream)
+{
+    const struct kb_overload_state *overload = stream->hcm->config->overload;
+    struct kb_worker *worker = stream->hcm->worker;
+
+    if (stream->recreated ||
+        (!kb_overload_shed(overload, KB_OVERLOAD_SHED_HCM_DECODE_HEADERS, worker) &&
+         !kb_overload_draw(overload, KB_OVERLOAD_STOP_ACCEPTING_REQUESTS, worker))) {
+        return false;
+    }
+    kb_stat_inc(stream->hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_OVERLOAD_CLOSE);
+    stream->without_filters = true;
+    kb_stream_send_local_reply(stream, 503, KB_STR("envoy overloaded"), KB_STR("overload"), NULL,
+                               NULL);
+    return true;
+}
+
+/* ---- timers ---- */
+
+uint64_t kb_stream_idle_deadline(const struct kb_stream *stream)
+{
+    const struct kb_overload_state *overload = stream->hcm->config->overload;
+
+    if (!kb_overload_any(overload)) {
+        return stream->idle_deadline_ms;
+    }
+    return stream->idle_deadline_ms - stream->idle_timeout_ms +
+           kb_overload_timeout_slow(overload,
+                                    stream->flushing != NULL ? KB_OVERLOAD_TIMER_STREAM_FLUSH
+                                                             : KB_OVERLOAD_TIMER_STREAM_IDLE,
+                                    stream->idle_timeout_ms);
+}
+
+static void timer_move(struct kb_loop *loop, struct kb_timer *timer, uint64_t deadline_ms)
+{
+    uint64_t now_ms = kb_loop_now_ms(loop);
+
+    if (kb_timer_armed(timer)) {
+        kb_loop_timer_arm(loop, timer, deadline_ms > now_ms ? deadline_ms - now_ms : 0);
+    }
+}
+
+static void connection_timers_scale(struct kb_hcm *hcm)
+{
+    const struct kb_hcm_config *config = hcm->config;
+    struct kb_loop *loop = &hcm->worker->loop;
+
+    timer_move(loop, &hcm->idle_timer,
+               hcm->idle_since_ms + kb_overload_timeout(config->overload,
+                                                        KB_OVERLOAD_TIMER_CONNECTION_IDLE,
+                                                        config->idle_timeout_ms));
+    timer_move(loop, &hcm->duration_timer,
+               hcm->conn->info.start_ns / 1000000 +
+                   kb_overload_timeout(config->overload, KB_OVERLOAD_TIMER_CONNECTION_MAX,
+                                       config->max_connection_duration_ms));
+    KB_LIST_FOREACH (link, &hcm->streams) {
+        struct kb_stream *stream = KB_LIST_ENTRY(link, struct kb_stream, link);
+
+        if (stream->headers_decoded && stream->idle_timeout_ms > 0) {
+            timer_move(loop, &stream->headers_timer, kb_stream_idle_deadline(stream));
+        }
+    }
+}
+
+void kb_http_worker_timers_scale(struct kb_worker *worker)
+{
+    KB_LIST_FOREACH (link, &kb_http_worker_get(worker)->hcms) {
+        connection_timers_scale(KB_LIST_ENTRY(link, struct kb_hcm, link));
+    }
+}
+
+/* ---- letting go ---- */
+
+void kb_http_worker_close_idle(struct kb_worker *worker)
+{
+    KB_LIST_FOREACH (link, &kb_http_worker_get(worker)->hcms) {
+        struct kb_hcm *hcm = KB_LIST_ENTRY(link, struct kb_hcm, link);
+
+        if (hcm->stream_count == 0 && hcm->codec_made && !hcm->closed &&
+            hcm->config->overload != &kb_overload_never) {
+            kb_hcm_close_when_idle(hcm);
+        }
+    }
+}
+
+static size_t bytes_held(const struct kb_stream *stream)
+{
+    size_t bytes = stream->decode_buffer.len;
+
+    if (stream->hcm->h2 == NULL) {
+        return bytes + stream->hcm->conn->out.len + stream->hcm->conn->in.len;
+    }
+    if (stream->encoder != NULL || stream->flushing != NULL) {
+        bytes +=
+            kb_h2_server_stream_held(stream->encoder != NULL ? stream->encoder : stream->flushing);
+    }
+    return bytes;
+}
+
+unsigned kb_http_worker_reset_large(struct kb_worker *worker, size_t bytes, unsigned max)
+{
+    unsigned count = 0;
+
+    KB_LIST_FOREACH (link, &kb_http_worker_get(worker)->hcms) {
+        struct kb_hcm *hcm = KB_LIST_ENTRY(link, struct kb_hcm, link);
+
+        if (hcm->closed || hcm->config->overload == &kb_overload_never) {
+            continue;
+        }
+        KB_LIST_FOREACH (at, &hcm->streams) {
+            struct kb_stream *stream = KB_LIST_ENTRY(at, struct kb_stream, link);
+
+            if (!stream->ended && bytes_held(stream) >= bytes) {
+                if (count == max) {
+                    return count;
+                }
+                count++;
+                stream->info.response_code_details = KB_STR("overload_manager_reset");
+                kb_stream_reset(stream);
+                if (hcm->closed) {
+                    break;
+                }
+            }
+        }
+    }
+    return count;
+}
