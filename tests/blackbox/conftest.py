@@ -76,7 +76,7 @@ class Rig:
             conn.close()
         if self.proxy.process.poll() is None:
             try:
-                wait_until(self.at_rest, "rest of all connections", 15)
+                wait_until(self.at_rest, "rest of all connections")
             except AssertionError as error:
                 raise AssertionError(f"{error}: {self.proxy.active()}") from error
             self.proxy.stop()

@@ -18,6 +18,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (  # noq
 from tests.harness import Proxy
 from tests.harness.certs import Authority
 from tests.harness.control_plane import LISTENER, ROUTE, ControlPlane
+from tests.harness.patience import DEADLINE_S
 from tests.harness.ports import Port
 
 ANY = "type.googleapis.com/envoy.extensions."
@@ -93,12 +94,12 @@ class Mesh:
 
     def get(self, conn=None, host="h.test"):
         """Status and body of one GET."""
-        with conn or socket.create_connection(("127.0.0.1", self.port.number), 10) as sock:
+        with conn or socket.create_connection(("127.0.0.1", self.port.number), DEADLINE_S) as sock:
             return self.ask(sock, host)
 
     @staticmethod
     def ask(sock, host="h.test"):
-        sock.settimeout(10)
+        sock.settimeout(DEADLINE_S)
         sock.sendall(f"GET / HTTP/1.1\r\nhost: {host}\r\n\r\n".encode())
         data = b""
         while b"\r\n\r\n" not in data:
@@ -109,7 +110,7 @@ class Mesh:
             body += sock.recv(65536)
         return int(head.split()[1]), body.decode()
 
-    def wait(self, what, test, deadline=20):
+    def wait(self, what, test, deadline=DEADLINE_S):
         end = time.monotonic() + deadline
         while not test():
             assert time.monotonic() < end, f"never: {what}; nacks: {self.plane.nacks}"
@@ -135,7 +136,7 @@ def mesh(binary):
 def test_routes_change_under_a_connection(mesh, api):
     proxy = mesh.proxy(api=api)
     mesh.wait("first routes", lambda: mesh.plane.acks.count(ROUTE) >= 1)
-    with socket.create_connection(("127.0.0.1", mesh.port.number), 10) as sock:
+    with socket.create_connection(("127.0.0.1", mesh.port.number), DEADLINE_S) as sock:
         assert mesh.ask(sock) == (200, "one")
         mesh.plane.put(ROUTE, routes("two"))
         mesh.wait("second routes", lambda: mesh.plane.acks.count(ROUTE) >= 2)
@@ -199,7 +200,7 @@ def test_the_last_configuration_outlives_the_control_plane(mesh):
     assert mesh.get() == (200, "one")
     mesh.plane.put(ROUTE, routes("two"))
     mesh.plane.restart()
-    mesh.wait("what changed meanwhile", lambda: mesh.get() == (200, "two"), 40)
+    mesh.wait("what changed meanwhile", lambda: mesh.get() == (200, "two"))
     assert len(mesh.plane.metadata) == 2 and set(mesh.plane.nodes) == {"nid"}
     proxy.stop()
 
@@ -218,7 +219,7 @@ def test_a_restart_serves_from_the_cache(mesh, tmp_path):
     assert "is served from" in second.stderr()
     mesh.plane.put(ROUTE, routes("fresh"))
     mesh.plane.restart()
-    mesh.wait("the control plane again", lambda: mesh.get() == (200, "fresh"), 40)
+    mesh.wait("the control plane again", lambda: mesh.get() == (200, "fresh"))
     assert "kobune_config_cache" not in json.loads(second.admin("/server_info")[1])
     second.stop()
 
@@ -233,7 +234,7 @@ def test_what_is_gone_when_the_control_plane_is_back_goes(mesh, tmp_path):
     assert mesh.get() == (200, "one")
     mesh.plane.put(LISTENER, gone=["main"])
     mesh.plane.restart()
-    second.wait_stat("listener_manager.listener_removed", 1, 40)
+    second.wait_stat("listener_manager.listener_removed", 1)
     second.stop()
 
 
@@ -242,6 +243,7 @@ def test_a_broken_cache_is_ignored(mesh, tmp_path, damage):
     cache = ("--config-cache", str(tmp_path))
     file = tmp_path / "kobune-config-cache"
     first = mesh.proxy(*cache)
+    mesh.wait("first routes", lambda: mesh.plane.acks.count(ROUTE) == 1)
     assert mesh.get() == (200, "one")
     first.stop()
     held = bytearray(file.read_bytes())

@@ -7,6 +7,8 @@ import threading
 import grpc
 import pytest
 
+from tests.harness.patience import DEADLINE_S
+
 OPTIONS = [("grpc.max_receive_message_length", 64 << 20), ("grpc.max_send_message_length", 64 << 20)]
 
 
@@ -34,7 +36,7 @@ class Service(grpc.GenericRpcHandler):
     def wait(self, request, context):
         context.add_callback(self.cancelled.set)
         self.begun.set()
-        self.cancelled.wait(20)
+        self.cancelled.wait(DEADLINE_S)
         return b""
 
     def big(self, request, context):
@@ -73,14 +75,14 @@ def grpc_rig(rig):
 def test_unary(grpc_rig):
     call = grpc_rig.channel.unary_unary("/s/Echo")
     for size in (0, 1, 1000, 70_000, 3_000_000):
-        answer, context = call.with_call(b"x" * size, timeout=20)
+        answer, context = call.with_call(b"x" * size, timeout=DEADLINE_S)
         assert answer == b"x" * size
         assert ("x-said", str(size)) in [tuple(m) for m in context.trailing_metadata()]
 
 
 def test_many_at_once(grpc_rig):
     call = grpc_rig.channel.unary_unary("/s/Echo")
-    futures = [call.future(str(i).encode() * 500, timeout=30) for i in range(300)]
+    futures = [call.future(str(i).encode() * 500, timeout=DEADLINE_S) for i in range(300)]
     assert [f.result() for f in futures] == [str(i).encode() * 500 for i in range(300)]
     assert grpc_rig.proxy.stats("^cluster.g.upstream_cx_total$")["cluster.g.upstream_cx_total"] == 1
 
@@ -89,24 +91,24 @@ def test_statuses(grpc_rig):
     for method, code, text in (("/s/Fail", grpc.StatusCode.FAILED_PRECONDITION, "not now, later: ü"),
                                ("/s/Nobody", grpc.StatusCode.UNIMPLEMENTED, None)):
         with pytest.raises(grpc.RpcError) as error:
-            grpc_rig.channel.unary_unary(method)(b"", timeout=20)
+            grpc_rig.channel.unary_unary(method)(b"", timeout=DEADLINE_S)
         assert error.value.code() == code
         assert text is None or error.value.details() == text
 
 
 def test_streams(grpc_rig):
-    chunks = list(grpc_rig.channel.unary_stream("/s/Big")(b"50", timeout=30))
+    chunks = list(grpc_rig.channel.unary_stream("/s/Big")(b"50", timeout=DEADLINE_S))
     assert [len(c) for c in chunks] == [100_000] * 50
     assert chunks[7] == b"\x07" * 100_000
     parts = (b"y" * 50_000 for _ in range(60))
-    assert grpc_rig.channel.stream_unary("/s/Sum")(parts, timeout=30) == b"3000000"
+    assert grpc_rig.channel.stream_unary("/s/Sum")(parts, timeout=DEADLINE_S) == b"3000000"
     words = [f"word {i}".encode() for i in range(200)]
-    said = list(grpc_rig.channel.stream_stream("/s/Chat")(iter(words), timeout=30))
+    said = list(grpc_rig.channel.stream_stream("/s/Chat")(iter(words), timeout=DEADLINE_S))
     assert said == [w[::-1] for w in words]
 
 
 def test_a_client_that_gives_up_is_heard_of(grpc_rig):
     call = grpc_rig.channel.unary_unary("/s/Wait").future(b"", timeout=60)
-    assert grpc_rig.service.begun.wait(20)
+    assert grpc_rig.service.begun.wait(DEADLINE_S)
     call.cancel()
-    assert grpc_rig.service.cancelled.wait(20)
+    assert grpc_rig.service.cancelled.wait(DEADLINE_S)

@@ -137,7 +137,7 @@ def prometheus(one, name):
         page = page.decode() if isinstance(page, bytes) else page
         return {line.rsplit(" ", 1)[0]: line.rsplit(" ", 1)[1] for line in page.splitlines()
                 if line.startswith(name + "{")}
-    one.proxy.wait_for(f"metric {name}", lines, 15)
+    one.proxy.wait_for(f"metric {name}", lines)
     return lines()
 
 
@@ -211,7 +211,7 @@ def test_unknown_peers_and_no_service(rig):
                                          "listener": {"traffic_direction": "INBOUND"}}}})
     one.get("/a")
     one.get("/a", name="inbound")
-    one.proxy.wait_for("both", lambda: len(reported(one, "istio_requests_total")) == 2, 15)
+    one.proxy.wait_for("both", lambda: len(reported(one, "istio_requests_total")) == 2)
     out = reported(one, "istio_requests_total")
     source, destination = out["source"][0], out["destination"][0]
     assert (source["destination_workload"], source["destination_canonical_revision"]) == ("unknown", "latest")

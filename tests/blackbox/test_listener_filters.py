@@ -9,6 +9,7 @@ import pytest
 
 from tests.harness import certs
 from tests.harness.config import http_filter_chain
+from tests.harness.patience import DEADLINE_S
 
 FILTERS = "type.googleapis.com/envoy.extensions.filters.listener."
 TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
@@ -61,7 +62,7 @@ def body(received):
 
 
 def plain(port, *pieces):
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+    with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for piece in pieces:
             sock.sendall(piece)
@@ -85,7 +86,7 @@ def tls(port, name, before=b"", pieces=1):
     context.check_hostname = False
     came, gone = ssl.MemoryBIO(), ssl.MemoryBIO()
     session = context.wrap_bio(came, gone, server_hostname=name)
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+    with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         pending = [before]
 
@@ -144,9 +145,9 @@ def test_what_a_proxy_says_is_consumed(mixed):
 def test_who_says_nothing_is_closed_in_time(rig):
     one = rig({"listeners": {"main": {"routes": answering("x"), "listener": {
         "listener_filters": [TLS_INSPECTOR], "listener_filters_timeout": "0.2s"}}}})
-    with socket.create_connection(("127.0.0.1", one.port()), timeout=10) as sock:
+    with socket.create_connection(("127.0.0.1", one.port()), timeout=DEADLINE_S) as sock:
         assert sock.recv(1) == b""
-    with socket.create_connection(("127.0.0.1", one.port()), timeout=10) as sock:
+    with socket.create_connection(("127.0.0.1", one.port()), timeout=DEADLINE_S) as sock:
         sock.sendall(b"\x16\x03")
         with pytest.raises(ConnectionResetError):
             sock.recv(1)
@@ -158,7 +159,7 @@ def test_who_says_nothing_may_go_on(rig):
     one = rig({"listeners": {"main": {"routes": answering("x"), "listener": {
         "listener_filters": [TLS_INSPECTOR], "listener_filters_timeout": "0.1s",
         "continue_on_listener_filters_timeout": True}}}})
-    with socket.create_connection(("127.0.0.1", one.port()), timeout=10) as sock:
+    with socket.create_connection(("127.0.0.1", one.port()), timeout=DEADLINE_S) as sock:
         sock.sendall(REQUEST[:3])
         one.proxy.wait_stat("listener.main.downstream_pre_cx_timeout", 1)
         sock.sendall(REQUEST[3:])
@@ -207,7 +208,7 @@ def test_no_chain_is_logged(rig):
             "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
             "path": "{dir}/listener.log", "log_format": {"text_format_source": {
                 "inline_string": "%RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%\n"}}}}]}}}})
-    with socket.create_connection(("127.0.0.1", one.port()), timeout=10) as sock:
+    with socket.create_connection(("127.0.0.1", one.port()), timeout=DEADLINE_S) as sock:
         assert sock.recv(1) == b""
     one.proxy.wait_stat("listener.main.no_filter_chain_match", 1)
     log = one.proxy.dir / "listener.log"

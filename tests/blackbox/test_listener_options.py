@@ -5,13 +5,15 @@ import socket
 
 import pytest
 
+from tests.harness.patience import DEADLINE_S
+
 
 def runtime(**values):
     return {"layered_runtime": {"layers": [{"name": "static", "static_layer": values}]}}
 
 
 def connect(port):
-    sock = socket.create_connection(("127.0.0.1", port), timeout=10)
+    sock = socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S)
     return sock
 
 
@@ -62,6 +64,6 @@ def test_sockets_as_configured(rig):
                             "state": "STATE_LISTENING"}]}}}})
     lines = one.proxy.admin("/listeners")[1].decode().splitlines()
     assert lines[0] == f"main::127.0.0.1:{one.port()}" and lines[1].startswith("main::127.0.0.9:")
-    with socket.create_connection(("127.0.0.9", int(lines[1].rsplit(":", 1)[1])), timeout=10) as sock:
+    with socket.create_connection(("127.0.0.9", int(lines[1].rsplit(":", 1)[1])), timeout=DEADLINE_S) as sock:
         sock.sendall(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
         assert sock.recv(4096).startswith(b"HTTP/1.1 200")

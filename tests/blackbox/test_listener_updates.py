@@ -9,6 +9,7 @@ import socket
 import pytest
 
 from tests.harness import Proxy
+from tests.harness.patience import DEADLINE_S
 
 TYPE = "type.googleapis.com/envoy."
 HCM = TYPE + "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
@@ -38,7 +39,7 @@ class Client:
     """A connection that is kept."""
 
     def __init__(self, port, source=HERE):
-        self.sock = socket.create_connection(("127.0.0.1", port), timeout=20, source_address=(source, 0))
+        self.sock = socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S, source_address=(source, 0))
 
     def ask(self):
         """The body of an answer; empty: the connection has ended."""
@@ -91,6 +92,10 @@ class Rig:
         lines = self.proxy.admin("/listeners")[1].decode().splitlines()
         return next(int(line.rsplit(":", 1)[1]) for line in lines if line.startswith(name + "::"))
 
+    def wait_answer(self, text, port):
+        """The workers have taken what the main thread counts as done."""
+        self.proxy.wait_for(text, lambda: Client(port).ask() == text)
+
     def wait(self, **stats):
         for name, value in stats.items():
             self.proxy.wait_stat("listener_manager." + name, value)
@@ -119,6 +124,7 @@ def test_unchanged_chains_keep_their_connections(start):
     rig.push(listener(a="A2"))
     rig.wait(listener_in_place_updated=1, listener_modified=1)
     assert rig.port() == port
+    rig.wait_answer("A2", port)
     new = Client(port)
     assert new.ask() == "A2"
     assert old.ended()
@@ -137,6 +143,7 @@ def test_changed_chains_serve_while_they_drain(start):
     assert old.ask() == "A1"
     rig.push(listener(a="A3", b="B3"))
     rig.wait(listener_in_place_updated=2, total_filter_chains_draining=3)
+    rig.wait_answer("A3", port)
     assert (old.ask(), Client(port).ask(), Client(port, THERE).ask()) == ("A1", "A3", "B3")
 
 
@@ -148,6 +155,7 @@ def test_another_listener_takes_over_the_sockets(start):
     rig.push(listener(a="A2", per_connection_buffer_limit_bytes=4096))
     rig.wait(listener_modified=1, listener_in_place_updated=0)
     assert rig.port() == port
+    rig.wait_answer("A2", port)
     assert Client(port).ask() == "A2"
     assert old.ended()
     rig.wait(total_listeners_draining=0)

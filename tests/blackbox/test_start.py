@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from tests.harness import Layout, Proxy, bootstrap
+from tests.harness.patience import DEADLINE_S
 
 RESOLVER = "type.googleapis.com/envoy.extensions.network.dns_resolver.cares.v3."
 
@@ -51,7 +52,7 @@ def test_nobody_is_served_before_dns_has_answered(binary):
     try:
         proxy.start()
         proxy.wait_admin()
-        assert dns.asked.wait(10)
+        assert dns.asked.wait(DEADLINE_S)
         assert proxy.admin("/ready") == (503, b"PRE_INITIALIZING\n")
         assert json.loads(proxy.admin("/server_info")[1])["state"] == "PRE_INITIALIZING"
         assert proxy.stats("listeners_active|workers_started") == {

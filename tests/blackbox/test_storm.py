@@ -103,8 +103,8 @@ def test_storm(rig):
         now = gauges(one.proxy)
         return all(now.get(name, 0) == before.get(name, 0) for name in now.keys() | before.keys())
     try:
-        one.proxy.wait_for("the gauges of before", rest, 20)
-        one.proxy.wait_for("the descriptors of before", lambda: descriptors(one.proxy) <= open_before, 20)
+        one.proxy.wait_for("the gauges of before", rest)
+        one.proxy.wait_for("the descriptors of before", lambda: descriptors(one.proxy) <= open_before)
     except AssertionError as error:
         now = gauges(one.proxy)
         left = {name: value for name, value in now.items() if value != before.get(name, 0)}

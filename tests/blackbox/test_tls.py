@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from tests.harness import certs
+from tests.harness.patience import DEADLINE_S
 from tests.harness.upstream import wait_until
 
 TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3."
@@ -62,7 +63,7 @@ class Client:
     """A TLS client on blocking sockets."""
 
     def __init__(self, port, context=None, name="server.test", session=None):
-        raw = socket.create_connection(("127.0.0.1", port), timeout=10)
+        raw = socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S)
         self.sock = (context or client_context()).wrap_socket(raw, server_hostname=name,
                                                               session=session)
 
@@ -122,6 +123,7 @@ def test_mutual_tls(mutual, version):
 def test_who_is_not_let_in(mutual, cert, version):
     refused(mutual.port(), client_context(cert, version))
     fault = "fail_verify_no_cert" if cert is None else "fail_verify_error"
+    mutual.proxy.wait_stat(f"listener.main.ssl.{fault}", 1)
     stats = mutual.proxy.stats(r"\.ssl\.(fail|handshake|connection_error)")
     assert {k.rsplit(".", 1)[1]: v for k, v in stats.items() if v} == {fault: 1}
     assert not mutual.up.take_seen()
@@ -176,7 +178,7 @@ def test_pins_that_fit(rig):
 
 
 def test_plain_text_is_not_let_in(mutual):
-    with socket.create_connection(("127.0.0.1", mutual.port()), timeout=10) as sock:
+    with socket.create_connection(("127.0.0.1", mutual.port()), timeout=DEADLINE_S) as sock:
         sock.sendall(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
         assert sock.recv(100)[:1] in (b"", b"\x15")
     mutual.proxy.wait_stat(f"listener.main.ssl.connection_error", 1)
@@ -186,7 +188,7 @@ def test_handshake_in_single_bytes(mutual):
     """Records cut anywhere, in both directions, in both halves of the handshake."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = client_context().wrap_bio(incoming, outgoing, server_hostname="server.test")
-    sock = socket.create_connection(("127.0.0.1", mutual.port()), timeout=10)
+    sock = socket.create_connection(("127.0.0.1", mutual.port()), timeout=DEADLINE_S)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def flush():
@@ -213,7 +215,7 @@ def test_handshake_in_single_bytes(mutual):
 def test_first_request_in_the_same_packet_as_the_end_of_the_handshake(mutual):
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = client_context().wrap_bio(incoming, outgoing, server_hostname="server.test")
-    sock = socket.create_connection(("127.0.0.1", mutual.port()), timeout=10)
+    sock = socket.create_connection(("127.0.0.1", mutual.port()), timeout=DEADLINE_S)
     while True:
         try:
             tls.do_handshake()
@@ -301,7 +303,7 @@ def test_close_notify_comes_before_the_end(mutual):
 def test_handshake_that_never_comes_is_ended(rig):
     one = rig({"listeners": {"main": listener(downstream(),
                                               transport_socket_connect_timeout="0.1s")}})
-    with socket.create_connection(("127.0.0.1", one.port()), timeout=10) as sock:
+    with socket.create_connection(("127.0.0.1", one.port()), timeout=DEADLINE_S) as sock:
         assert sock.recv(1) == b""
     one.proxy.wait_stat("listener.main.downstream_cx_transport_socket_connect_timeout", 1)
 
@@ -566,14 +568,16 @@ def test_certs_are_shown_and_keys_are_not(rig):
                 "certificate_chain": {"filename": f"{folder}/server.pem"},
                 "private_key": {"inline_string": key}}],
                 "validation_context": roots()}}})}})
+    before = datetime.datetime.utcnow()
     page = json.loads(one.proxy.admin("/certs")[1])
+    after = datetime.datetime.utcnow()
     entry = page["certificates"][0]
     assert [c["path"] for c in entry["ca_cert"]] == [f"{folder}/ca.pem"]
     assert entry["cert_chain"][0]["serial_number"] == "1001"
     end = entry["cert_chain"][0]["expiration_time"]
     assert end == "2049-12-31T23:59:59Z"
-    left = datetime.datetime.fromisoformat(end[:-1]) - datetime.datetime.utcnow()
-    assert entry["cert_chain"][0]["days_until_expiration"] == str(left.days)
+    left = {str((datetime.datetime.fromisoformat(end[:-1]) - now).days) for now in (before, after)}
+    assert entry["cert_chain"][0]["days_until_expiration"] in left
     assert {"uri": "spiffe://td/ns/x/sa/srv"} in entry["cert_chain"][0]["subject_alt_names"]
     dump = one.proxy.admin("/config_dump")[1].decode()
     assert "[redacted]" in dump

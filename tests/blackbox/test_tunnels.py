@@ -70,7 +70,7 @@ def test_bytes_arrive_unchanged_both_ways(rig, kind):
         conn = tunnel(one, kind)
         sender = threading.Thread(target=conn.send, args=(body,), daemon=True)
         sender.start()
-        assert conn.wait_bytes(size, 60), (size, len(conn.received))
+        assert conn.wait_bytes(size), (size, len(conn.received))
         sender.join(60)
         assert hashlib.sha256(conn.received).digest() == hashlib.sha256(body).digest(), size
         conn.close()
@@ -93,7 +93,7 @@ def test_memory_is_bounded_when_neither_end_reads(rig, kind, memory_measured):
     one.proxy.wait_stat("cluster.up.upstream_flow_control_paused_reading_total", lambda n: n > 0)
     held = rss_kib(one.proxy.process.pid) - before
     assert held < 8 * KIB, f"{held} KiB more with one tunnel"
-    assert conn.wait_bytes(size, 60), len(conn.received)
+    assert conn.wait_bytes(size), len(conn.received)
     sender.join(60)
     assert len(conn.received) == size and set(conn.received) == set(b"y")
 

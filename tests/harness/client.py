@@ -7,6 +7,8 @@ import socket
 import struct
 import time
 
+from .patience import DEADLINE_S
+
 
 def head_end(buf, at):
     """Index after the empty line that ends the head starting at `at`, or -1."""
@@ -98,7 +100,7 @@ class Connection:
                 break
             self.sock.close()
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.sock.settimeout(10)
+        self.sock.settimeout(DEADLINE_S)
         self.received = b""
         self.parsed = 0
         self.done = 0
@@ -154,7 +156,7 @@ class Connection:
                 self.done += 1
         return True
 
-    def wait_responses(self, total, deadline=5.0):
+    def wait_responses(self, total, deadline=DEADLINE_S):
         """Collect until `total` final responses are complete, the peer ends, or the deadline."""
         end = time.monotonic() + deadline
         while True:
@@ -164,14 +166,14 @@ class Connection:
             if not self._collect(end - time.monotonic()) and time.monotonic() >= end:
                 return False
 
-    def wait_bytes(self, total, deadline=5.0):
+    def wait_bytes(self, total, deadline=DEADLINE_S):
         end = time.monotonic() + deadline
         while len(self.received) < total and self.state == "open":
             if not self._collect(end - time.monotonic()) and time.monotonic() >= end:
                 return False
         return len(self.received) >= total
 
-    def wait_end(self, deadline=5.0):
+    def wait_end(self, deadline=DEADLINE_S):
         """Collect until the peer closes or resets; the state after at most `deadline`."""
         end = time.monotonic() + deadline
         while self.state == "open":

@@ -13,6 +13,8 @@ from hyperframe.frame import (ContinuationFrame, DataFrame, Frame, GoAwayFrame, 
                               PingFrame, PriorityFrame, RstStreamFrame, SettingsFrame,
                               WindowUpdateFrame)
 
+from .patience import DEADLINE_S
+
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 WIDE = 2**31 - 1
 SETTINGS = {1: "HEADER_TABLE_SIZE", 2: "ENABLE_PUSH", 3: "MAX_CONCURRENT_STREAMS",
@@ -199,7 +201,7 @@ class H2:
         words = [f"{SETTINGS.get(k, k)}={v}" for k, v in frame.settings.items()]
         self.event(0, " ".join(["SETTINGS", *words]))
 
-    def wait(self, condition, deadline=6.0):
+    def wait(self, condition, deadline=DEADLINE_S):
         """Collect until the condition holds, the peer ends, or the deadline; does it hold?"""
         end = time.monotonic() + deadline
         while True:
@@ -210,7 +212,7 @@ class H2:
                 return False
             self.conn._collect(end - time.monotonic())
 
-    def wait_done(self, count, deadline=6.0):
+    def wait_done(self, count, deadline=DEADLINE_S):
         """Until so many streams ended or were reset."""
         return self.wait(lambda: sum(s.done for s in self.streams.values()) >= count, deadline)
 

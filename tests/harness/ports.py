@@ -10,12 +10,13 @@ import socket
 
 
 class Port:
-    """A reserved TCP port of 127.0.0.1; always five digits, so that lengths do not vary."""
+    """A reserved TCP port of 127.0.0.1; always five digits, so that lengths do not vary. With SO_REUSEADDR
+    it is for a subject that binds without SO_REUSEPORT."""
 
-    def __init__(self):
+    def __init__(self, option=socket.SO_REUSEPORT):
         while True:
             self.sock = socket.socket()
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            self.sock.setsockopt(socket.SOL_SOCKET, option, 1)
             self.sock.bind(("127.0.0.1", 0))
             self.number = self.sock.getsockname()[1]
             if self.number > 9999:

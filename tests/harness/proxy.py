@@ -15,6 +15,7 @@ from pathlib import Path
 import yaml
 
 from .namespaces import SIDECAR_GROUP
+from .patience import DEADLINE_S
 
 ROOT = Path(__file__).resolve().parents[2]
 REPORTS = re.compile(r"AddressSanitizer|LeakSanitizer|ThreadSanitizer|UndefinedBehaviorSanitizer"
@@ -77,7 +78,7 @@ def sanitizer_env():
     return env
 
 
-def run_once(binary, args, timeout=30, cwd=None):
+def run_once(binary, args, timeout=2 * DEADLINE_S, cwd=None):
     """Run the binary to its end (--version, --mode validate ...) and return the finished run."""
     return subprocess.run([str(binary), *args], capture_output=True, text=True, timeout=timeout,
                           errors="replace", env=sanitizer_env(), cwd=cwd, stdin=subprocess.DEVNULL)
@@ -142,7 +143,7 @@ class Proxy:
         self.kill()
         raise ProxyDied(f"{self.binary}: {what} (exit code {code}); end of its stderr:\n{tail}")
 
-    def wait_for(self, what, test, deadline=10.0):
+    def wait_for(self, what, test, deadline=DEADLINE_S):
         """Poll `test` until it returns something true; the subject has to stay alive."""
         end = time.monotonic() + deadline
         pause = 0.002
@@ -157,7 +158,7 @@ class Proxy:
             time.sleep(pause)
             pause = min(pause * 1.5, 0.05)
 
-    def wait_admin(self, deadline=30.0):
+    def wait_admin(self, deadline=DEADLINE_S):
         """The admin port answers; the listeners may not yet."""
         def address():
             try:
@@ -168,7 +169,7 @@ class Proxy:
             return int(match.group(1)) if match else None
         self.admin_port = self.wait_for("admin address file", address, deadline)
 
-    def wait_ready(self, deadline=30.0):
+    def wait_ready(self, deadline=DEADLINE_S):
         self.wait_admin(deadline)
 
         def live():
@@ -186,7 +187,7 @@ class Proxy:
     def _ask_admin(self, path, method):
         for attempt in (1, 2):
             if self._admin is None:
-                self._admin = http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=20)
+                self._admin = http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=DEADLINE_S)
             try:
                 self._admin.request(method, path)
                 reply = self._admin.getresponse()
@@ -210,7 +211,7 @@ class Proxy:
                 found[name] = int(value)
         return found
 
-    def wait_stat(self, name, value, deadline=10.0):
+    def wait_stat(self, name, value, deadline=DEADLINE_S):
         """Wait until the counter or gauge has exactly this value (a callable may judge it)."""
         judge = value if callable(value) else (lambda got: got == value)
         self.wait_for(f"{name} = {value}",
@@ -232,7 +233,7 @@ class Proxy:
     def signal(self, number):
         os.kill(self.process.pid, number)
 
-    def wait_exit(self, deadline=20.0):
+    def wait_exit(self, deadline=DEADLINE_S):
         try:
             return self.process.wait(deadline)
         except subprocess.TimeoutExpired:

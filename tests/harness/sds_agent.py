@@ -12,6 +12,8 @@ from envoy.service.discovery.v3 import discovery_pb2
 from envoy.service.secret.v3 import sds_pb2_grpc
 from google.protobuf import any_pb2
 
+from .patience import DEADLINE_S
+
 TYPE_URL = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
 
 
@@ -115,7 +117,7 @@ class SdsAgent(sds_pb2_grpc.SecretDiscoveryServiceServicer):
             self.changed.notify_all()
         return set(request.resource_names) - set(names)
 
-    def wait(self, test, what, deadline=15.0):
+    def wait(self, test, what, deadline=DEADLINE_S):
         with self.changed:
             assert self.changed.wait_for(test, deadline), \
                 f"{what} did not come; asked {self.asked}, answered {self.answers}"

@@ -23,6 +23,7 @@ import time
 
 from . import certs
 from .client import Connection
+from .patience import DEADLINE_S
 
 KEYS = {"sni", "alpn", "version", "ciphers", "curve", "cert", "resume", "keep", "tickets", "before",
         "pieces", "cut"}
@@ -88,7 +89,7 @@ class TlsConnection(Connection):
             self.incoming, self.outgoing, server_hostname=spec.get("sni", "server.test"),
             session=contexts.sessions[spec["resume"]] if "resume" in spec else None)
 
-    def handshake(self, deadline=5.0):
+    def handshake(self, deadline=DEADLINE_S):
         """To its end, or to the peer's. TLS 1.3: ours; the server may still refuse us."""
         if self.begun:
             return

@@ -22,6 +22,7 @@ import threading
 import time
 
 from . import certs
+from .patience import DEADLINE_S
 from .tls_client import VERSIONS
 
 class Behaviour:
@@ -320,13 +321,13 @@ class Upstream:
             out, self.seen = self.seen, []
             return out
 
-    def wait(self, what, test, deadline=10.0):
+    def wait(self, what, test, deadline=DEADLINE_S):
         with self.lock:
             if not self.lock.wait_for(test, deadline):
                 raise AssertionError(f"upstream {self.name}: no {what} within {deadline} s; seen "
                                      f"{len(self.seen)} requests on {self.accepted} connections")
 
-    def wait_seen(self, n, deadline=10.0):
+    def wait_seen(self, n, deadline=DEADLINE_S):
         self.wait(f"request number {n}", lambda: len(self.seen) >= n, deadline)
 
     def live_count(self):
@@ -547,7 +548,7 @@ class Upstream:
             self._record(number, got + f"<{end}>".encode())
 
 
-def wait_until(test, what, deadline=10.0):
+def wait_until(test, what, deadline=DEADLINE_S):
     """Wait for a state in this process, with a deadline."""
     end = time.monotonic() + deadline
     while not test():

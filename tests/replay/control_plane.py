@@ -27,6 +27,8 @@ from envoy.service.endpoint.v3 import eds_pb2_grpc
 from envoy.service.secret.v3 import sds_pb2_grpc
 from google.protobuf import any_pb2, json_format
 
+from tests.harness.patience import DEADLINE_S
+
 PREFIX = "type.googleapis.com/"
 TYPES = {
     "CDS": cluster_pb2.Cluster,
@@ -175,7 +177,7 @@ class ControlPlane(ads_pb2_grpc.AggregatedDiscoveryServiceServicer,
         self.out.put(message)
         return message.nonce
 
-    def wait(self, test, what="a request", deadline=15.0):
+    def wait(self, test, what="a request", deadline=DEADLINE_S):
         """The first request that was not seen yet and fits; those before it are seen from now on."""
         end = time.monotonic() + deadline
         with self.changed:
@@ -188,7 +190,7 @@ class ControlPlane(ads_pb2_grpc.AggregatedDiscoveryServiceServicer,
                 assert left > 0, f"{what} did not come; unseen: {self.requests[self.seen:]}"
                 self.changed.wait(left)
 
-    def find(self, test, what="a request", start=0, deadline=15.0):
+    def find(self, test, what="a request", start=0, deadline=DEADLINE_S):
         """The number of the first request from `start` that fits; nothing becomes seen."""
         end = time.monotonic() + deadline
         with self.changed:
@@ -204,7 +206,7 @@ class ControlPlane(ads_pb2_grpc.AggregatedDiscoveryServiceServicer,
         """The answer to a response."""
         return self.wait(lambda r: r.nonce == nonce, f"the answer to {nonce}")
 
-    def wait_streams(self, count, deadline=40.0):
+    def wait_streams(self, count, deadline=DEADLINE_S):
         with self.changed:
             assert self.changed.wait_for(lambda: self.streams >= count, deadline), "no new stream"
 

@@ -4,10 +4,12 @@ test passes with the real Envoy too."""
 
 import http.client
 import json
+import socket
 
 import pytest
 
 from tests.harness.ports import Port
+from tests.harness.patience import DEADLINE_S
 from tests.replay.control_plane import cluster, listener, routes, static_cluster
 from tests.replay.test_subscriptions import Script
 
@@ -26,12 +28,12 @@ def direct(body):
 
 def get(port):
     """(status, body), or None where nobody listens."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE_S)
     try:
         connection.request("GET", "/")
         reply = connection.getresponse()
         return reply.status, reply.read().decode()
-    except (ConnectionRefusedError, ConnectionResetError):
+    except ConnectionError:
         return None
     finally:
         connection.close()
@@ -167,8 +169,7 @@ def test_the_pages_show_what_is_awaited_and_what_was_refused(plane, under, delta
 
 
 def test_a_listener_that_shares_its_socket_goes_and_comes(plane, under, delta):
-    held = Port()
-    held.release()  # nobody else may have it bound
+    held = Port(socket.SO_REUSEADDR)
     one = listener("l1", held.number, inline=direct("one"), enable_reuse_port=False)
     proxy = under(delta)
     script = Listeners(plane, delta)
@@ -182,3 +183,4 @@ def test_a_listener_that_shares_its_socket_goes_and_comes(plane, under, delta):
         proxy.wait_for("the port", lambda: get(held.number) == (200, "one"))
     plane.answer(script.send(removed=["l1"]))
     proxy.wait_for("its end", lambda: get(held.number) is None)
+    held.release()

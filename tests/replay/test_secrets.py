@@ -12,6 +12,7 @@ import pytest
 from tests.harness import Proxy
 from tests.harness.certs import Authority
 from tests.harness.ports import Port
+from tests.harness.patience import DEADLINE_S
 from tests.harness.sds_agent import SdsAgent, authorities, certificate
 from tests.replay.control_plane import PREFIX, bootstrap, listener
 from tests.replay.test_listeners import direct
@@ -103,7 +104,7 @@ class Connection:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         context.load_cert_chain(*identities.peer)
-        self.sock = context.wrap_socket(socket.create_connection(("127.0.0.1", port), timeout=10))
+        self.sock = context.wrap_socket(socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S))
         der = self.sock.getpeercert(True)
         self.shown = next(i for i, (chain, _) in enumerate(identities.pairs)
                           if ssl.PEM_cert_to_DER_cert(chain) == der)
@@ -227,7 +228,7 @@ def test_an_agent_that_is_away_is_not_missed(agent, identities, proxy, port):
     Connection(port, identities).close()
     agent.start()
     asked = len(agent.asked)
-    agent.wait(lambda: len(agent.asked) >= asked + 2, "both streams again", 40)
+    agent.wait(lambda: len(agent.asked) >= asked + 2, "both streams again")
     version = agent.put(identities.certificate(2))
     agent.wait_taken("default", version)
     proxy.wait_for("the new certificate", lambda: Connection(port, identities).shown == 2)
