@@ -21,7 +21,6 @@ from tests.harness.h2_client import H2, raw_frame
 
 from . import normal
 
-DEADLINE_S = 6.0
 FRAMES = {"get", "request", "fields", "data", "trailers", "rst", "ping", "settings", "goaway",
           "window", "priority", "frame", "hex"}
 
@@ -68,7 +67,9 @@ class H2Steps:
             self.client(step["open"])
         elif "done" in step:
             self.client().send()
-            self.client().wait_done(step["done"], DEADLINE_S)
+            client = self.client()
+            self.steps.wait(self.steps.current, client.conn,
+                            lambda seconds: client.wait_done(step["done"], seconds))
         elif "wait" in step:
             self.client().send()
             self.wait_line(self.client(), step["wait"])
@@ -83,10 +84,9 @@ class H2Steps:
             (verb, arg), = step.items()
             getattr(self.steps, "do_" + verb)(arg)
 
-    @staticmethod
-    def wait_line(client, text):
-        client.wait(lambda: any(str(event).startswith(text) for _, event in client.events),
-                    DEADLINE_S)
+    def wait_line(self, client, text):
+        self.steps.wait(self.steps.current, client.conn, lambda seconds: client.wait(
+            lambda: any(str(event).startswith(text) for _, event in client.events), seconds))
 
     def frames(self, client, step):
         if {"get", "request", "fields"} & set(step):

@@ -4,21 +4,23 @@
 import json
 import re
 import socket
+import time
 
 from tests.harness import certs, proxy_header
 from tests.harness import proxy as harness_proxy
 from tests.harness.client import Connection, methods_of, unchunk
 from tests.harness.config import Layout, needs_certificates
+from tests.harness.patience import DEADLINE_S
 from tests.harness.proxy import Proxy, ProxyDied, run_once
 from tests.harness.tls_client import Contexts, TlsConnection
 from tests.harness.upstream import wait_until
 
 from . import h2_steps, normal, views
-from .casefile import filled
+from .casefile import allowed, filled
+from .due import Due
 
 QUIET_S = 0.12  # an open connection on which nothing comes for so long counts as open
 RECORD_QUIET_S = 0.4
-DEADLINE_S = 6.0
 
 COUNTED = r"^(http|cluster|listener|tcp)\."
 UNCOUNTED = re.compile(
@@ -45,7 +47,7 @@ class Run:
     def __init__(self, case, binary, hints=None):
         self.case = case
         self.binary = binary
-        self.hints = {h["name"]: h for h in (hints or {}).get("exchanges", [])}
+        self.due = Due(hints, allowed(case))
         self.exchanges = case.exchanges
         self.steps_class = Steps
         self.trace = None  # a list: collects the counters after each exchange
@@ -87,7 +89,7 @@ class Run:
             self.results.append(self.exchange(exchange))
             if self.trace is not None:
                 self.trace.append((exchange.name, self.stats()))
-        result["stats"] = self.stats()
+        result["stats"] = self.stats_at_rest()
         self.proxy.stop()
 
     def begin(self):
@@ -141,6 +143,7 @@ class Run:
         result.update(steps.shown)
         self.finish_exchange(result, exchange)
         self.rest(result, exchange)
+        self.wait_upstream(exchange)
         self.proxy.check_alive("during " + exchange.name)
         result["upstream"] = self.upstream_view(exchange)
         return {k: v for k, v in result.items() if v or k in ("name", "client")}
@@ -151,7 +154,7 @@ class Run:
     def rest(self, result, exchange):
         """Wait until nothing of the exchange is left in the subject and upstreams agree."""
         try:
-            wait_until(self.at_rest, "rest", 8.0)
+            wait_until(self.at_rest, "rest")
         except OSError as error:
             self.proxy.check_alive(f"during {exchange.name} ({error})", 0.5)
             result["left_over"] = str(error)
@@ -166,6 +169,16 @@ class Run:
         pool = sum(v for k, v in active.items() if k.endswith("upstream_cx_active"))
         busy = [k for k in active if not k.endswith("upstream_cx_active")]
         return not busy and pool == sum(u.live_count() for u in self.layout.upstreams.values())
+
+    def wait_upstream(self, exchange):
+        """Wait until the upstreams have seen what they see in the record: a reset, for instance,
+        may still be on its way when nothing is left in the subject."""
+        due, upstreams = self.due.count(exchange, "upstream"), self.layout.upstreams.values()
+        try:
+            wait_until(lambda: sum(len(u.seen) for u in upstreams) >= due, "requests",
+                       self.due.patience(exchange))
+        except AssertionError:
+            self.due.failed = True
 
     def client_view(self, exchange, conn):
         raw = conn.received
@@ -214,6 +227,17 @@ class Run:
         drop = re.compile(self.case.spec.get("stats_drop") or r"(?!)")
         return {self.names.put(k): v for k, v in sorted(self.proxy.stats(pattern).items())
                 if v and not self.uncounted.search(k) and not drop.search(k)}
+
+    def stats_at_rest(self):
+        """The counters when they stand still; those that are as recorded do already."""
+        last = self.stats()
+        while last != self.due.stats:
+            time.sleep(self.quiet)
+            now = self.stats()
+            if now == last:
+                break
+            last = now
+        return last
 
     def logs(self):
         """Give each line of the access log to the exchange whose connection wrote it."""
@@ -274,24 +298,29 @@ class Steps:
 
     def finish(self, key, conn):
         """How does the connection stand in the end?"""
-        hint = self.hint(key)
+        after = self.run.due.client(self.exchange, key).get("after")
         if conn.sock.fileno() < 0:
             conn.state = "we closed"
         elif conn.state == "refused":
             pass
-        elif hint.get("after") in ("eof", "rst"):
-            conn.wait_end(DEADLINE_S)
-        elif hint.get("after") == "open":
+        elif after in ("eof", "rst") or not after and conn.announces_close():
+            conn.wait_end(self.run.due.patience(self.exchange))
+            self.run.due.failed |= bool(after) and conn.state == "open"
+        elif not after or self.run.due.may_differ(self.exchange):
             conn.settle(self.run.quiet)
-        elif conn.announces_close():
-            conn.wait_end(DEADLINE_S)
         else:
-            conn.settle(self.run.quiet)
+            self.wait(key, conn, lambda quiet: conn.settle(quiet) != "open")
 
-    def hint(self, key):
-        """What the reference says of this connection."""
-        hint = self.run.hints.get(self.exchange.name) or {}
-        return hint["clients"].get(key, {}) if "clients" in hint else hint
+    def wait(self, key, conn, attempt):
+        """attempt(seconds) until it succeeds, the peer ends, or this client has all of the record."""
+        recorded = self.run.due.client(self.exchange, key)
+
+        def over():
+            if conn.state != "open":
+                return True
+            return recorded.get("after") not in ("eof", "rst") and "client" in recorded and \
+                self.run.client_view(self.exchange, conn)["client"] == recorded["client"]
+        return self.run.due.wait(self.exchange, attempt, self.run.quiet, over)
 
     def conn(self):
         if self.current is None:
@@ -320,14 +349,15 @@ class Steps:
         """With TLS 1.3 the server's word on us comes behind our part: if one came, wait for it."""
         if not isinstance(conn, TlsConnection) or conn.begun:
             return
-        conn.handshake(DEADLINE_S)
-        hint = self.hint(self.current)
+        patience = self.run.due.patience(self.exchange)
+        conn.handshake(patience)
+        recorded = self.run.due.client(self.exchange, self.current)
         if conn.tls.get("version") != "TLSv1.3":
             return
-        if not self.run.hints:
+        if not self.run.due.there:
             conn.settle(self.run.quiet)
-        elif hint.get("tls", {}).get("alert"):
-            conn.wait_end(DEADLINE_S)
+        elif recorded.get("tls", {}).get("alert"):
+            conn.wait_end(patience)
 
     def do_raw(self, text):
         conn = self.conn()
@@ -362,13 +392,16 @@ class Steps:
     def do_response(self, n):
         self.due[self.current] += int(n)
         if n:
-            self.conn().wait_responses(self.due[self.current], DEADLINE_S)
+            conn, due = self.conn(), self.due[self.current]
+            self.wait(self.current, conn, lambda seconds: conn.wait_responses(due, seconds))
 
     def do_bytes(self, n):
-        self.conn().wait_bytes(n, DEADLINE_S)
+        conn = self.conn()
+        self.wait(self.current, conn, lambda seconds: conn.wait_bytes(n, seconds))
 
     def do_end(self, _):
-        self.conn().wait_end(DEADLINE_S)
+        conn = self.conn()
+        self.wait(self.current, conn, lambda seconds: conn.wait_end(seconds) != "open")
 
     def do_half_close(self, _):
         self.conn().half_close()

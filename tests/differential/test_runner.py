@@ -4,9 +4,11 @@
 import pytest
 
 from tests.harness.client import Connection, chunked_end, methods_of, response_end, unchunk
+from tests.harness.patience import DEADLINE_S
 from tests.harness.upstream import Upstream
 
 from . import casefile, golden, normal
+from .due import SHORT_S, Due
 
 NAMES = normal.Names({"up": 40001})
 
@@ -87,7 +89,7 @@ def test_the_client_sees_how_a_connection_ends(what, state):
     conn = Connection(upstream.number)
     conn.send(b"GET / HTTP/1.1\r\n\r\n", ["GET"])
     conn.wait_responses(1)
-    assert conn.settle(0.05) == state
+    assert (conn.settle(0.05) if state == "open" else conn.wait_end()) == state
     conn.close()
     upstream.stop()
 
@@ -101,3 +103,17 @@ def test_short_forms():
     assert casefile.filled("<<h#: 1*2>>") == "h0: 1\r\nh1: 1"
     assert [e.name for e in casefile.expand({"get": "/<<n>>", "each": {"n": [1, 2]}}, "x")] == \
         ["GET /1", "GET /2"]
+
+
+def test_what_the_record_has_is_waited_for():
+    exchange = casefile.expand({"get": "/"}, "x")[0]
+    record = {"exchanges": [{"name": exchange.name, "client": ["a"], "after": "open"}], "stats": {}}
+    due = Due(record, {})
+    tries = []
+    assert due.wait(exchange, lambda seconds: tries.append(seconds) or len(tries) == 3, 0.01, lambda: False)
+    assert not due.wait(exchange, lambda seconds: False, 0.01, lambda: True) and not due.failed
+    assert due.patience(exchange) == DEADLINE_S
+    due.failed = True
+    assert due.patience(exchange) == SHORT_S
+    assert Due(record, {exchange.name: ["known"]}).patience(exchange) == SHORT_S
+    assert not Due(None, {}).there and not Due({"exchanges": []}, {}).there

@@ -12,6 +12,7 @@ from envoy.service.discovery.v3 import discovery_pb2
 from tests.harness import certs
 from tests.harness.client import Connection
 from tests.harness.config import Layout
+from tests.harness.patience import DEADLINE_S
 from tests.replay.control_plane import SHORT, URLS, ControlPlane, resource
 
 from . import normal, runner, views, xds_case
@@ -22,7 +23,6 @@ COUNTED = (r"^(cluster_manager|listener_manager|control_plane|sds|extension_conf
            r"|listener\.[^.]+\.server_ssl_socket_factory)")
 UNCOUNTED = re.compile(r"_time(_ms)?$|\.worker_\d+\.|^cluster\.xds\.|\.warming_state$"
                        r"|config_reload_time_ms$|update_duration")
-DEADLINE_S = 15.0
 TEXT_MAX = 240  # of a refusal
 DUMPED = re.compile(r"\s*goo\.gle/debug\w+.*", re.S)
 CONSTRAINT = re.compile(r"ValidationError\.\w+: ((?:(?!ValidationError).)*?)\)?\n?$", re.S)
@@ -35,7 +35,7 @@ class XdsRun(runner.Run):
     counted, uncounted = COUNTED, UNCOUNTED
 
     def __init__(self, case, binary, hints=None, protocol="delta"):
-        super().__init__(case, binary, hints)
+        super().__init__(case, binary, recorded_over(protocol, hints))
         self.protocol = protocol
         self.delta = protocol == "delta"
         self.spec = case.spec["control_plane"]
@@ -77,11 +77,10 @@ class XdsRun(runner.Run):
 
     def finish_exchange(self, result, exchange):
         """What the control plane heard during the exchange, when no more comes."""
-        hint = self.hints.get(exchange.name) or {}
-        due = self.heard + len(hint.get("heard", ()))
+        due = self.heard + self.due.count(exchange, "heard")
         plane = self.plane
         with plane.changed:
-            plane.changed.wait_for(lambda: len(plane.requests) >= due, DEADLINE_S)
+            plane.changed.wait_for(lambda: len(plane.requests) >= due, self.due.patience(exchange))
             while True:
                 count = len(plane.requests)
                 if not plane.changed.wait_for(lambda: len(plane.requests) > count, self.quiet):
@@ -222,7 +221,7 @@ class XdsSteps(runner.Steps):
             if self.seen[-1:] != [line]:
                 self.seen.append(line)
             return body.decode().strip() == word
-        self.run.proxy.wait_for(f"{word} at /ready", look, 40)
+        self.run.proxy.wait_for(f"{word} at /ready", look)
 
     def do_port(self, arg):
         """NAME: notes whether it is open; {NAME: open or refused}: waits for that."""
@@ -320,6 +319,14 @@ def shown_certificate(port):
     except (OSError, ssl.SSLError) as error:
         return type(error).__name__
     return certs.name_of(der)
+
+
+def recorded_over(protocol, record):
+    """The part of a case's record that is about one protocol."""
+    prefix = protocol + ": "
+    return record and {
+        "exchanges": [e for e in record["exchanges"] if e["name"].startswith(prefix)],
+        "stats": {k.removeprefix(prefix): v for k, v in record["stats"].items() if k.startswith(prefix)}}
 
 
 def run(case, binary, hints=None):
