@@ -7,9 +7,9 @@ import sys
 from tests.harness.proxy import ROOT, sanitizer_env, subject_path
 
 
-def test_handson_goes_as_described():
+def test_front_proxy_goes_as_described():
     done = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / "handson" / "run.py"), "--proxy", str(subject_path())],
+        [sys.executable, str(ROOT / "examples" / "front_proxy" / "run.py"), "--proxy", str(subject_path())],
         capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL, env=sanitizer_env(),
     )
     assert done.returncode == 0, done.stdout + done.stderr

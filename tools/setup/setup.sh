@@ -201,6 +201,31 @@ setup_h2spec()
     rm -rf "$tools/go"
 }
 
+# Debian's Prometheus for the demo, unpacked and not installed: an installed one would be a service of
+# this machine. Without it the demo says so and asks the proxies alone.
+setup_prometheus()
+{
+    local got=$ROOT/build/tools/prometheus
+    if command -v prometheus >/dev/null || [ -x "$got/usr/bin/prometheus" ]; then
+        return 0
+    fi
+    if ! command -v apt-get >/dev/null; then
+        say "prometheus: no apt here to get it with; step 10 of the demo asks the proxies alone"
+        return 0
+    fi
+    say "prometheus: unpacking Debian's package into build/tools/prometheus (it is not installed)"
+    rm -rf "$got.new"
+    mkdir -p "$got.new"
+    if run_logged "apt-get download prometheus" sh -c 'cd "$1" && apt-get download -q prometheus' sh "$got.new" &&
+        run_logged "unpack prometheus" sh -c 'dpkg-deb -x "$1"/prometheus_*.deb "$1" && rm "$1"/*.deb' sh "$got.new"; then
+        mv "$got.new" "$got"
+    else
+        rm -rf "$got.new"
+        say "prometheus: could not be had (without network: install the package prometheus by other means)." \
+            "Step 10 of the demo asks the proxies alone."
+    fi
+}
+
 # setup GROUP...: everything that a command with these package groups needs.
 setup()
 {

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""The hands-on demo: an app, the proxy in front of it, and what one sees from outside.
+"""An app, the proxy in front of it, and what one sees from outside.
 
 Every step says what it does, does it, shows what came back and checks it; the first one that is not as
 described ends the demo with exit code 1. `--keep` leaves everything running to play with.
@@ -123,7 +123,7 @@ class Demo:
             app = self.start(name, [sys.executable, str(HERE / "app.py"), name, str(self.ports[name])])
             self.wait(name, lambda name=name: self.request(name, "/", quiet=True)[0] == 200, app)
             self.show(f"{name} listens on 127.0.0.1:{self.ports[name]}")
-        self.say(f"{self.name} in front of them", "The configuration is an ordinary Envoy v3 file: examples/handson/proxy.yaml.")
+        self.say(f"{self.name} in front of them", "The configuration is an ordinary Envoy v3 file: examples/front_proxy/proxy.yaml.")
         text = (HERE / "proxy.yaml").read_text()
         for name, port in PORTS.items():
             text = text.replace(f"port_value: {port} ", f"port_value: {self.ports[name]} ")
@@ -134,7 +134,7 @@ class Demo:
         argv = [self.proxy, "-c", str(config), "--concurrency", "2", "-l", "warning", "--file-flush-interval-msec", "100"]
         if self.name == "envoy":
             argv.append("--disable-hot-restart")
-        print(colour("32", f"   $ {self.name} -c examples/handson/proxy.yaml --concurrency 2 -l warning"))
+        print(colour("32", f"   $ {self.name} -c examples/front_proxy/proxy.yaml --concurrency 2 -l warning"))
         began = time.monotonic()
         self.server = self.start("proxy", argv)
         self.wait("/ready", lambda: self.request("admin", "/ready", quiet=True)[0] == 200, self.server)
@@ -239,15 +239,15 @@ class Demo:
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="./dev demo", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="examples/front_proxy/run.py", description=__doc__.split("\n")[0])
     parser.add_argument("--keep", action="store_true", help="leave everything running until Ctrl-C")
     parser.add_argument("--proxy", required=True, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if not os.access(options.proxy, os.X_OK):
-        sys.exit(f"demo: no program at {options.proxy}")
+        sys.exit(f"front_proxy: no program at {options.proxy}")
     name = "envoy" if pathlib.Path(options.proxy).name == "envoy" else "kobune"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    with tempfile.TemporaryDirectory(prefix="kobune-demo-") as folder:
+    with tempfile.TemporaryDirectory(prefix="kobune-front-proxy-") as folder:
         demo = Demo(options.proxy, name, pathlib.Path(folder))
         try:
             demo.run()
@@ -256,11 +256,11 @@ def main():
             if demo.server.poll() is None:
                 demo.end()
         except Failed as reason:
-            print(f"\ndemo: step {demo.step} is not as described: expected {reason}")
+            print(f"\nfront_proxy: step {demo.step} is not as described: expected {reason}")
             return 1
         finally:
             demo.kill()
-    print("\ndemo: every step went as described")
+    print("\nfront_proxy: every step went as described")
     return 0
 
 
