@@ -168,19 +168,20 @@ class Pod:
         return sum(have), len(have)
 
     def stop(self, process_name, number=signal.SIGTERM, wait_seconds=5):
-        """End `app` or `proxy`; gives its exit status, None if it had none."""
+        """End `app` or `proxy`, by this signal or, with None, one that it has got already; gives its
+        exit status, None if the pod had none."""
         process = getattr(self, process_name)
         if process is None:
             return None
         setattr(self, process_name, None)
-        with contextlib.suppress(ProcessLookupError):
+        if number is not None:
             process.send_signal(number)
         try:
             return process.wait(wait_seconds)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-            return f"did not end within {wait_seconds} s of {signal.Signals(number).name}"
+            return f"no end within {wait_seconds} s of its signal"
 
 
 class Place:
@@ -262,10 +263,10 @@ class Place:
                 if getattr(pod, name) is not None:
                     getattr(pod, name).send_signal(signal.SIGTERM)
         for pod in self.pods.values():
-            status = pod.stop("proxy", wait_seconds=10)
+            status = pod.stop("proxy", None, wait_seconds=10)
             if status not in (None, 0):
                 odd.append(f"{pod.name}: its proxy ended with {status}")
-            pod.stop("app")
+            pod.stop("app", None)
         return odd
 
 

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hands-on's steps, and that nothing of it is left, whatever ends it. Needs root, ip and
+iptables; skipped with what is missing."""
+
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+
+import pytest
+
+from tests.harness import namespaces
+from tests.harness.proxy import ROOT, sanitizer_env, subject_path
+from tests.harness.upstream import wait_until
+
+pytestmark = pytest.mark.skipif(namespaces.missing() is not None, reason=f"pods: {namespaces.missing()}")
+
+
+@pytest.fixture
+def place():
+    """A folder for temporary files that other users may pass through, as the sidecars' one does."""
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="kobune-test-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def command(place, *arguments):
+    return [sys.executable, "-m", "examples.handson", "--proxy", str(subject_path()),
+            "--report", str(place / "report.html"), *arguments]
+
+
+def environment(place):
+    return {**sanitizer_env(), "TMPDIR": str(place), "PYTHONPATH": str(ROOT)}
+
+
+def demo(place, *arguments, timeout=200):
+    return subprocess.run(command(place, *arguments), capture_output=True, text=True, timeout=timeout, cwd=ROOT,
+                          stdin=subprocess.DEVNULL, env=environment(place))
+
+
+def left(place):
+    """What is there of demos in `place`: run directories, and processes that were told of them."""
+    found = [str(path) for path in place.glob("kobune-demo-*")]
+    for path in pathlib.Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if f"TMPDIR={place}".encode() in path.read_bytes().split(b"\0"):
+                found.append(path.with_name("cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:
+            pass
+    return found
+
+
+def links():
+    return set(os.listdir("/sys/class/net"))
+
+
+def test_steps_go_as_described(place):
+    before = links()
+    done = demo(place, "--step", "1,2,3,4,5,6,7")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "every step went as described" in done.stdout
+    assert not done.stderr, done.stderr
+    report = (place / "report.html").read_text(encoding="utf-8")
+    assert "7 of 7 steps went as described" in report
+    assert left(place) == []
+    assert links() <= before
+
+
+def test_unknown_step_is_named(place):
+    done = demo(place, "--step", "99")
+    assert done.returncode == 2
+    assert "there is no step 99" in done.stderr
+
+
+def started(place, *arguments):
+    """A demo that is kept running, once it says so."""
+    log = place / "log"
+    with open(log, "wb") as out:
+        process = subprocess.Popen(command(place, "--keep", *arguments), stdout=out, stderr=subprocess.STDOUT,
+                                   stdin=subprocess.DEVNULL, cwd=ROOT, env=environment(place), start_new_session=True)
+    return process, log
+
+
+def test_killed_in_the_middle_and_nothing_is_left(place):
+    before = links()
+    process, log = started(place, "--step", "1,5")
+    wait_until(lambda: "weights 50/50" in log.read_text() or process.poll() is not None, "the middle of step 5", 60)
+    assert process.poll() is None, log.read_text()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    wait_until(lambda: all(one.startswith(str(place)) for one in left(place)), "the end of every process", 10)
+    assert len(left(place)) == 1  # the run directory
+    done = demo(place, "--clean")
+    assert "removed what a killed demo left" in done.stdout
+    assert left(place) == []
+    assert links() <= before
+
+
+def test_kept_demo_ends_by_a_signal(place):
+    process, log = started(place, "--step", "3")
+    wait_until(lambda: "Ctrl-C ends everything" in log.read_text() or process.poll() is not None, "a demo that is kept", 60)
+    assert process.poll() is None, log.read_text()
+    got = subprocess.run(command(place, "--in", "client", "curl", "-s", "http://handson:8080/colour"), cwd=ROOT,
+                         capture_output=True, text=True, timeout=30, env=environment(place))
+    if shutil.which("curl"):
+        assert '"colour": "blue"' in got.stdout, got
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0, log.read_text()
+    assert left(place) == []
