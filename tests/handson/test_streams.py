@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The streams of the control plane, as a proxy hears them: what is told when, and what is not."""
 
+import signal
 import subprocess
 
 import pytest
@@ -233,6 +234,14 @@ def test_secrets(served):
     done = subprocess.run(["openssl", "verify", "-CAfile", served.folder / "root.pem", served.folder / "shown.pem"],
                           capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_rotation_at_a_signal(served):
+    with Sotw(sds(served), secrets=True) as stream:
+        stream.subscribe("SDS", "default")
+        before = stream.take("SDS")["default"]
+        served.process.send_signal(signal.SIGUSR1)
+        assert stream.take("SDS")["default"] != before
 
 
 def test_rotation(place):

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""python -m examples.handson.control_plane --config DIR --run DIR [--rotate SECONDS]"""
+"""python -m examples.handson.control_plane --config DIR --run DIR [--rotate SECONDS]
+
+SIGUSR1: new certificates for all pods, now."""
 
 import argparse
 import asyncio
@@ -29,7 +31,9 @@ def arguments():
 
 async def serve(said):
     said.run.mkdir(parents=True, exist_ok=True)
-    plane = asyncio.create_task(ControlPlane(said.config, said.run, said.rotate, said.plain).run())
+    control = ControlPlane(said.config, said.run, said.rotate, said.plain)
+    plane = asyncio.create_task(control.run())
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, control.rotate_now)
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, plane.cancel)
     try:

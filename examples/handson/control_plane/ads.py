@@ -109,8 +109,10 @@ class Stream:
                 await self._subscribed(changed & new[EDS].keys())
                 self._forget(changed & old.get(CDS, {}).keys())  # they warm again, and wait for their endpoints
             if kind == LDS:
+                await self._answered(CDS)
                 self.state = {**union, LDS: new[LDS]}
-            await self._tell(kind)
+            # a proxy holds back its answer about clusters until they are warm, and that takes their endpoints
+            await self._tell(kind, wait=kind != CDS)
         self.state = {kind: dict(new.get(kind, {})) for kind in self.order}
         await self._tell(CDS)
         for kind in (EDS, RDS):  # their parents are gone, the proxy drops them by itself
@@ -128,12 +130,17 @@ class Stream:
         for name in names if watch else ():
             watch.sent.pop(name, None)
 
-    async def _tell(self, kind):
+    async def _tell(self, kind, wait=True):
         watch = self.watches.get(kind)
         if watch is None:
             return
-        await self._until(lambda: watch.answered, PATIENCE)
-        if self._send(kind, watch):
+        await self._answered(kind)
+        if self._send(kind, watch) and wait:
+            await self._answered(kind)
+
+    async def _answered(self, kind):
+        watch = self.watches.get(kind)
+        if watch is not None:
             await self._until(lambda: watch.answered, PATIENCE)
 
     async def _until(self, test, seconds):

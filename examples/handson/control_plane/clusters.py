@@ -87,7 +87,7 @@ def _passthrough(name, **more):
 
 
 def _service_metadata(service, rule=None, subset=None):
-    istio = {"services": [{"host": service.host, "name": service.host, "namespace": service.namespace}]}
+    istio = {"services": [{"host": service.host, "name": service.name, "namespace": service.namespace}]}
     if rule:
         istio["config"] = rule_path(rule)
     if subset:

@@ -2,6 +2,7 @@
 """The control plane as a whole: reads what changed, makes the pods' resources, serves each pod at its own sockets."""
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
@@ -80,7 +81,7 @@ class ControlPlane:
         self.pods, self.nacks, self.pod_errors = {}, [], []
         self.generation = 0
         self.mesh = Mesh([], [])
-        self._said, self._noted = set(), asyncio.Event()
+        self._said, self._noted, self._rotate_now = set(), asyncio.Event(), asyncio.Event()
 
     async def run(self):
         await self.authority.open()
@@ -157,9 +158,15 @@ class ControlPlane:
         except Exception:  # one pod's trouble is not another's; it keeps what it has
             say(f"{server.folder.name}: no resources could be made\n{traceback.format_exc()}")
 
+    def rotate_now(self):
+        """New certificates for all pods, without waiting for their time."""
+        self._rotate_now.set()
+
     async def _rotate(self):
         while True:
-            await asyncio.sleep(self.rotate)
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._rotate_now.wait(), self.rotate)
+            self._rotate_now.clear()
             for server in list(self.pods.values()):
                 if server.pod.kind != "none":
                     await server.renew()
