@@ -179,17 +179,23 @@ struct kb_str kb_addr_ip_text(const struct kb_addr *addr, char *out)
 
 struct kb_str kb_addr_text(const struct kb_addr *addr, char *out)
 {
-    char ip[KB_ADDR_TEXT_MAX];
-    struct kb_str text;
-    int n;
+    bool bracketed = addr->len > 0 && addr->sa.sa_family == AF_INET6;
+    size_t n;
 
     if (!kb_addr_is_ip(addr)) {
         return kb_addr_ip_text(addr, out);
     }
-    text = kb_addr_ip_text(addr, ip);
-    n = snprintf(out, KB_ADDR_TEXT_MAX, addr->sa.sa_family == AF_INET6 ? "[%.*s]:%u" : "%.*s:%u",
-                 KB_STR_ARG(text), kb_addr_port(addr));
-    return kb_str_make(out, (size_t)n);
+    if (bracketed) {
+        *out = '[';
+    }
+    n = kb_addr_ip_text(addr, out + bracketed).len + bracketed;
+    if (bracketed) {
+        out[n++] = ']';
+    }
+    out[n++] = ':';
+    n += kb_u64_to_str(kb_addr_port(addr), out + n);
+    out[n] = '\0';
+    return kb_str_make(out, n);
 }
 
 int kb_cidr_init(struct kb_cidr *cidr, struct kb_str ip, uint32_t prefix_len)

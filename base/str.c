@@ -166,15 +166,19 @@ int kb_str_to_double(struct kb_str s, double *out)
 
 size_t kb_u64_to_str(uint64_t v, char *out)
 {
-    char tmp[20];
-    size_t n = 0;
+    size_t n = 1;
 
-    do {
-        tmp[n++] = (char)('0' + v % 10);
+    if (v < 100) {
+        *out = (char)('0' + (v < 10 ? v : v / 10));
+        out[v >= 10] = (char)('0' + v % 10);
+        return v < 10 ? 1 : 2;
+    }
+    for (uint64_t rest = v; rest >= 10; rest /= 10) {
+        n++;
+    }
+    for (size_t i = n; i > 0; i--) {
+        out[i - 1] = (char)('0' + v % 10);
         v /= 10;
-    } while (v != 0);
-    for (size_t i = 0; i < n; i++) {
-        out[i] = tmp[n - 1 - i];
     }
     return n;
 }

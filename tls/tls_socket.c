@@ -102,6 +102,15 @@ static int handshake(struct kb_tls_socket *socket)
 
 /* ---- reading ---- */
 
+/* OpenSSL reads its reasons of a failure from the thread's queue, so nothing old may stand there.
+ * It hardly ever does, and to look is much cheaper than to clear. */
+static void errors_none(void)
+{
+    if (KB_UNLIKELY(ERR_peek_error() != 0)) {
+        ERR_clear_error();
+    }
+}
+
 /* Everything that the records received so far hold. */
 static int plain_read(struct kb_tls_socket *socket)
 {
@@ -112,11 +121,15 @@ static int plain_read(struct kb_tls_socket *socket)
         char *at = kb_buf_read_room(&conn->in, &room);
         int rc;
 
-        ERR_clear_error();
+        errors_none();
         rc = SSL_read_ex(socket->ssl, at, room, &n);
         if (rc == 1) {
             kb_buf_commit(&conn->in, n);
             conn->bytes_received += n;
+            if (socket->bio.input.len == 0 && SSL_pending(socket->ssl) == 0) {
+                kb_buf_trim(&conn->in);
+                return 0; /* asked again, OpenSSL would take room only to give it back */
+            }
             continue;
         }
         kb_buf_trim(&conn->in);
@@ -241,7 +254,7 @@ static int plain_seal(struct kb_tls_socket *socket)
         struct kb_str piece = piece_next(socket);
         size_t n = 0;
 
-        ERR_clear_error();
+        errors_none();
         if (SSL_write_ex(socket->ssl, piece.p, piece.len, &n) != 1) {
             return fail(socket);
         }

@@ -311,24 +311,30 @@ bool kb_format_make_server_name(struct kb_format_command *command, struct kb_str
     return true;
 }
 
+KB_INLINE bool is_host_char(char c)
+{
+    return kb_ascii_is_alpha(c) || kb_ascii_is_digit(c) || c == '-' || c == '.';
+}
+
 /* The name of the TLS client hello comes from the peer: what no host name has becomes '_'. */
 static struct kb_str server_name(struct kb_format_source *source)
 {
     const struct kb_connection_info *connection = source->info->connection;
-    struct kb_str copy;
+    struct kb_str name = connection != NULL ? connection->requested_server_name : KB_STR_NULL;
+    size_t good = 0;
+    char *copy;
 
-    if (connection == NULL || connection->requested_server_name.len == 0) {
-        return KB_STR_NULL;
+    while (good < name.len && is_host_char(name.p[good])) {
+        good++;
     }
-    copy = kb_str_dup(source->arena, connection->requested_server_name);
-    for (size_t i = 0; i < copy.len; i++) {
-        char c = kb_ascii_lower(copy.p[i]);
-
-        if (!((c >= 'a' && c <= 'z') || kb_ascii_is_digit(c) || c == '-' || c == '.')) {
-            ((char *)(uintptr_t)copy.p)[i] = '_';
-        }
+    if (KB_LIKELY(good == name.len)) {
+        return name.len > 0 ? name : KB_STR_NULL;
     }
-    return copy;
+    copy = kb_arena_alloc(source->arena, name.len, 1);
+    for (size_t i = 0; i < name.len; i++) {
+        copy[i] = is_host_char(name.p[i]) ? name.p[i] : '_';
+    }
+    return kb_str_make(copy, name.len);
 }
 
 static struct kb_str request_host(const struct kb_formatter_input *input, unsigned which)

@@ -24,13 +24,24 @@ struct kb_runtime_ops {
 /* First member of the implementation's struct. */
 struct kb_runtime {
     const struct kb_runtime_ops *ops;
-    bool has_keys; /* false: every question gets its default; relaxed */
+    /* Of the keys that are set: bit n stands for those that begin with letter n of the alphabet,
+     * bit 0 for the rest. Nothing set: every question gets its default. Relaxed. */
+    uint32_t first_letters;
 };
 
-/* Whether any key is set at all: callers that would have to compose a key ask this first. */
-KB_INLINE bool kb_runtime_has_keys(const struct kb_runtime *runtime)
+/* The bit of first_letters for this key. */
+KB_INLINE uint32_t kb_runtime_letter(struct kb_str key)
 {
-    return runtime != NULL && __atomic_load_n(&runtime->has_keys, __ATOMIC_RELAXED);
+    return key.len > 0 && key.p[0] >= 'a' && key.p[0] <= 'z' ? 1u << (key.p[0] - 'a' + 1) : 1u;
+}
+
+/* Whether `key`, or one that begins with it, may be set: false for most keys that are asked for in
+ * each request, without a look at the snapshot. Callers that would have to compose a key ask with
+ * its beginning first. */
+KB_INLINE bool kb_runtime_may_have(const struct kb_runtime *runtime, struct kb_str key)
+{
+    return runtime != NULL && (__atomic_load_n(&runtime->first_letters, __ATOMIC_RELAXED) &
+                               kb_runtime_letter(key)) != 0;
 }
 
 /* Envoy Runtime::Snapshot::featureEnabled with a FractionalPercent. `runtime` may be NULL and `key`
@@ -38,7 +49,7 @@ KB_INLINE bool kb_runtime_has_keys(const struct kb_runtime *runtime)
 KB_INLINE bool kb_runtime_feature_enabled(const struct kb_runtime *runtime, struct kb_str key,
                                           uint32_t numerator, uint32_t denominator, uint64_t random)
 {
-    if (!kb_runtime_has_keys(runtime) || key.len == 0) {
+    if (!kb_runtime_may_have(runtime, key) || key.len == 0) {
         return random % denominator < numerator;
     }
     return runtime->ops->feature_enabled(runtime, key, numerator, denominator, random);
@@ -48,14 +59,14 @@ KB_INLINE bool kb_runtime_feature_enabled(const struct kb_runtime *runtime, stru
 KB_INLINE uint64_t kb_runtime_get_u64(const struct kb_runtime *runtime, struct kb_str key,
                                       uint64_t absent)
 {
-    return kb_runtime_has_keys(runtime) ? runtime->ops->get_u64(runtime, key, absent) : absent;
+    return kb_runtime_may_have(runtime, key) ? runtime->ops->get_u64(runtime, key, absent) : absent;
 }
 
 /* Envoy Runtime::Snapshot::getDouble. `runtime` may be NULL and `key` empty: the default. */
 KB_INLINE double kb_runtime_get_double(const struct kb_runtime *runtime, struct kb_str key,
                                        double absent)
 {
-    return kb_runtime_has_keys(runtime) && key.len > 0
+    return kb_runtime_may_have(runtime, key) && key.len > 0
                ? runtime->ops->get_double(runtime, key, absent)
                : absent;
 }

@@ -4,6 +4,9 @@
 #include "proxy/http/h1_head.h"
 
 #include <endian.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 #define ONES       UINT64_C(0x0101010101010101)
 #define HIGHS      (ONES * 0x80)
@@ -72,6 +75,18 @@ static const char *target_end(const char *p, const char *end)
 /* End of the run of characters that a field value may have, TAB apart. */
 static const char *value_end(const char *p, const char *end)
 {
+#ifdef __SSE2__
+    for (; end - p >= 16; p += 16) {
+        __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)p);
+        __m128i control = _mm_cmpeq_epi8(_mm_min_epu8(bytes, _mm_set1_epi8(0x1f)), bytes);
+        int stop =
+            _mm_movemask_epi8(_mm_or_si128(control, _mm_cmpeq_epi8(bytes, _mm_set1_epi8(0x7f))));
+
+        if (stop != 0) {
+            return p + __builtin_ctz((unsigned)stop);
+        }
+    }
+#endif
     for (; end - p >= 8; p += 8) {
         uint64_t word = word_load(p);
         uint64_t stop = bytes_below(word, 0x20) | bytes_below(word ^ ALL(0x7f), 1);
@@ -204,6 +219,26 @@ static struct kb_str field_name(char *p, const char *end)
 {
     struct kb_str name = {p, 0};
 
+#ifdef __SSE2__
+    for (; end - p >= 16; p += 16) {
+        __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)p);
+        __m128i low = _mm_cmpeq_epi8(_mm_min_epu8(bytes, _mm_set1_epi8(0x20)), bytes);
+        unsigned stop = (unsigned)_mm_movemask_epi8(
+            _mm_or_si128(low, _mm_cmpeq_epi8(bytes, _mm_set1_epi8(':'))));
+        unsigned upper = (unsigned)_mm_movemask_epi8(
+            _mm_and_si128(_mm_cmpgt_epi8(bytes, _mm_set1_epi8('A' - 1)),
+                          _mm_cmplt_epi8(bytes, _mm_set1_epi8('Z' + 1))));
+
+        for (upper &= (stop & -stop) - 1; upper != 0; upper &= upper - 1) {
+            p[__builtin_ctz(upper)] |= 0x20;
+        }
+        if (stop != 0) {
+            p += __builtin_ctz(stop);
+            name.len = *p == ':' ? (size_t)(p - name.p) : 0;
+            return name;
+        }
+    }
+#endif
     for (; end - p >= 8; p += 8) {
         uint64_t word = word_load(p);
         uint64_t stop = bytes_below(word ^ ALL(':'), 1) | bytes_below(word, 0x21);

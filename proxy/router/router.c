@@ -338,7 +338,7 @@ static bool maintenance(struct kb_router *router)
     char key[256];
     int n;
 
-    if (KB_LIKELY(!kb_runtime_has_keys(runtime))) {
+    if (KB_LIKELY(!kb_runtime_may_have(runtime, KB_STR("upstream.maintenance_mode")))) {
         return false;
     }
     n = snprintf(key, sizeof(key), "upstream.maintenance_mode.%.*s",

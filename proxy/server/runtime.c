@@ -447,7 +447,12 @@ static void layers_check(struct runtime *runtime, struct kb_diag *diag)
 
 static void runtime_keys_note(struct runtime *runtime)
 {
-    __atomic_store_n(&runtime->api.has_keys, runtime->current->count > 0, __ATOMIC_RELAXED);
+    uint32_t letters = 0;
+
+    for (size_t i = 0; i < runtime->current->count; i++) {
+        letters |= kb_runtime_letter(runtime->current->sorted[i]->key);
+    }
+    __atomic_store_n(&runtime->api.first_letters, letters, __ATOMIC_RELAXED);
 }
 
 struct kb_runtime *kb_runtime_create(const Envoy__Config__Bootstrap__V3__LayeredRuntime *message,

@@ -96,6 +96,7 @@ struct kb_workload_cache {
     struct kb_map map;                 /* id -> entry */
     struct kb_list entries;            /* the oldest first */
     const struct kb_workload *unnamed; /* the last that came without an id */
+    const void *last;                  /* entry, NULL: peers come many times in a row */
 };
 
 #define KB_WORKLOAD_CACHE_MAX 500

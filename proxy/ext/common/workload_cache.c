@@ -25,6 +25,7 @@ void kb_workload_cache_init(struct kb_workload_cache *cache)
     kb_map_init(&cache->map);
     kb_list_init(&cache->entries);
     cache->unnamed = NULL;
+    cache->last = NULL;
 }
 
 static void oldest_drop(struct kb_workload_cache *cache)
@@ -32,6 +33,7 @@ static void oldest_drop(struct kb_workload_cache *cache)
     struct entry *entry = KB_LIST_ENTRY(kb_list_pop_front(&cache->entries), struct entry, link);
 
     kb_map_remove(&cache->map, entry_id(entry));
+    cache->last = NULL;
     kb_workload_unref(entry->workload);
     free(entry);
 }
@@ -68,10 +70,14 @@ const struct kb_workload *kb_workload_cache_read(struct kb_workload_cache *cache
                                                  const struct kb_workload_labels *labels)
 {
     bool named = id.len > 0 && id.len <= ID_MAX;
-    const struct entry *known = named ? kb_map_get(&cache->map, id) : NULL;
+    const struct entry *known = cache->last;
     const struct kb_workload *workload;
 
-    if (known != NULL) {
+    if (named && (known == NULL || !kb_str_eq(id, entry_id(known)))) {
+        known = kb_map_get(&cache->map, id);
+    }
+    if (named && known != NULL) {
+        cache->last = known;
         return known->workload;
     }
     workload = kb_workload_from_base64(text, labels);

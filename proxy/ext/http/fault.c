@@ -59,7 +59,8 @@ static struct kb_fault_percent percent_by_header(struct kb_fault_percent percent
 /* "fault.http.<downstream cluster>.<rest>", or empty. */
 static struct kb_str cluster_key(const struct fault_filter *filter, const char *rest)
 {
-    if (filter->downstream_cluster.p == NULL || !kb_runtime_has_keys(filter->settings->runtime)) {
+    if (filter->downstream_cluster.p == NULL ||
+        !kb_runtime_may_have(filter->settings->runtime, KB_STR("fault.http"))) {
         return KB_STR("");
     }
     return kb_str_printf(kb_stream_arena(filter->stream), "fault.http.%.*s.%s",

@@ -226,7 +226,7 @@ static uint64_t number(const struct kb_runtime *runtime, struct kb_str key, uint
 static void test_runtime_overrides(void **state)
 {
     static const struct kb_runtime_ops ops = {.feature_enabled = feature, .get_u64 = number};
-    struct kb_runtime runtime = {.ops = &ops, .has_keys = true};
+    struct kb_runtime runtime = {.ops = &ops, .first_letters = UINT32_MAX};
     struct rig *r = *state;
 
     filtered(r, "{\"runtime_filter\":{\"runtime_key\":\"always\"}}", false);

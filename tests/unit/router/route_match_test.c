@@ -165,7 +165,7 @@ static void test_runtime_fraction(void **state)
 {
     struct route_fixture *fixture = *state;
     const struct kb_runtime_ops ops = {.feature_enabled = feature_enabled, .get_u64 = get_u64};
-    struct kb_runtime runtime = {.ops = &ops, .has_keys = true};
+    struct kb_runtime runtime = {.ops = &ops, .first_letters = UINT32_MAX};
     static const struct match_case cases[] = {{"GET /zero h", "rest"},
                                               {"GET /eight h", "eight"},
                                               {"GET /seven h", "rest"},
@@ -324,7 +324,7 @@ static void test_clusters(void **state)
 {
     struct route_fixture *fixture = *state;
     const struct kb_runtime_ops ops = {.feature_enabled = feature_enabled, .get_u64 = get_u64};
-    struct kb_runtime runtime = {.ops = &ops, .has_keys = true};
+    struct kb_runtime runtime = {.ops = &ops, .first_letters = UINT32_MAX};
 
     fixture->server.runtime = &runtime;
     route_table_ok(

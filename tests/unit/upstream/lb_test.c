@@ -168,7 +168,7 @@ static double two_for_k(const struct kb_runtime *runtime, struct kb_str key, dou
 static void runtime_may_bend_it(void **state)
 {
     static const struct kb_runtime_ops ops = {.get_double = two_for_k};
-    struct kb_runtime runtime = {.ops = &ops, .has_keys = true};
+    struct kb_runtime runtime = {.ops = &ops, .first_letters = UINT32_MAX};
     struct upstream *up = *state;
 
     up->server.runtime = &runtime;
