@@ -308,6 +308,7 @@ KB_OBJ_MAGIC(kb_cluster_local, 0x434c4f43);
 
 /* What a load balancer may look at. */
 struct kb_retry_priorities;
+struct kb_metadata_criteria;
 
 struct kb_lb_request {
     const struct kb_header_map *headers; /* NULL for TCP */
@@ -324,6 +325,7 @@ struct kb_lb_request {
     uint32_t max_attempts;
     /* Retries: which priorities are left; see proxy/upstream/retry_priorities.h. NULL: all. */
     struct kb_retry_priorities *priorities;
+    const struct kb_metadata_criteria *metadata; /* what hosts' metadata shall be; NULL: anything */
 };
 
 /* This worker's view of the cluster of that name, or NULL. On the worker. Hold it across events

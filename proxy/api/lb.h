@@ -7,6 +7,7 @@
 #include "proxy/api/cluster.h"
 #include "proxy/api/factory_context.h"
 
+struct kb_cluster_impl;
 struct kb_priority_set;
 
 /* The head of every configuration: what the hosts must be prepared for. */
@@ -37,6 +38,11 @@ struct kb_lb_ops {
     int (*config_create)(const void *message, struct kb_factory_context *factory,
                          struct kb_diag *diag, struct kb_lb_config **config);
     void (*config_destroy)(struct kb_lb_config *config);
+    /* Before workers know `set`, the hosts of the cluster from now on: makes what they share of it.
+     * `before`: the set that it replaces; NULL: the first. `set` NULL: the cluster goes. Main
+     * thread. NULL: nothing to make. */
+    void (*hosts_prepare)(struct kb_cluster_impl *cluster, struct kb_priority_set *set,
+                          const struct kb_priority_set *before);
     /* One worker's balancer over these hosts; `config` and `local` outlive it. `set` is borrowed
      * until hosts_changed or destroy. */
     struct kb_lb *(*create)(struct kb_cluster_local *local, const struct kb_lb_config *config,

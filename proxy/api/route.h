@@ -9,6 +9,7 @@
 
 struct kb_route_config; /* a whole table */
 struct kb_header_mutations;
+struct kb_metadata_criteria;
 struct kb_retry_policy;
 
 enum kb_route_kind {
@@ -98,8 +99,9 @@ struct kb_route_policies {
     bool hedge_on_per_try_timeout;
     bool max_grpc_timeout_set; /* the deprecated fields */
     uint64_t max_grpc_timeout_ms;
-    uint64_t grpc_timeout_offset_ms;        /* of max_grpc_timeout; 0: none */
-    uint64_t grpc_timeout_header_offset_ms; /* of grpc_timeout_header_max; 0: none */
+    uint64_t grpc_timeout_offset_ms;                   /* of max_grpc_timeout; 0: none */
+    uint64_t grpc_timeout_header_offset_ms;            /* of grpc_timeout_header_max; 0: none */
+    const struct kb_metadata_criteria *metadata_match; /* NULL: none; see kb_route_metadata_match */
 };
 
 /* The operation that a route is, as tracing names it. */
@@ -191,6 +193,10 @@ int kb_route_choose_cluster(const struct kb_route *route, const struct kb_header
  * hash, otherwise `random`. */
 uint64_t kb_route_cluster_random(const struct kb_route *route, const struct kb_header_map *headers,
                                  const struct kb_stream_info *info, uint64_t random);
+
+/* metadata_match for hosts of the chosen cluster; NULL: none. For routes with policies. */
+const struct kb_metadata_criteria *kb_route_metadata_match(const struct kb_route *route,
+                                                           const void *choice);
 
 /* Changes the request before it is forwarded: header mutations in Envoy's order, path and host
  * rewrites with x-envoy-original-path/-host and x-forwarded-host. `suppress`: no

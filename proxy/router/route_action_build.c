@@ -406,5 +406,5 @@ void kb_route_build_action(struct kb_route_build *build,
         route->retry = kb_route_build_retry(build, message->retry_policy);
         kb_diag_pop(build->match.diag);
     }
-    route->policies = kb_route_build_policies(build, message, defaults);
+    route->policies = kb_route_build_policies(build, message, defaults, entry);
 }

@@ -75,7 +75,7 @@ void kb_route_build_direct(struct kb_route_build *build,
 const struct kb_route_policies *
 kb_route_build_policies(struct kb_route_build *build,
                         const Envoy__Config__Route__V3__RouteAction *message,
-                        const struct kb_vhost_defaults *defaults);
+                        const struct kb_vhost_defaults *defaults, struct kb_route_entry *entry);
 /* *count may become 0; NULL then. */
 const struct kb_mirror_policy *
 kb_route_build_mirrors(struct kb_route_build *build,

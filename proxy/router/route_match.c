@@ -280,6 +280,15 @@ int kb_route_choose_cluster(const struct kb_route *route, const struct kb_header
     return 0;
 }
 
+const struct kb_metadata_criteria *kb_route_metadata_match(const struct kb_route *route,
+                                                           const void *choice)
+{
+    const struct kb_weighted_choice *picked = choice;
+
+    return picked != NULL && picked->metadata_match != NULL ? picked->metadata_match
+                                                            : route->policies->metadata_match;
+}
+
 uint64_t kb_route_cluster_random(const struct kb_route *route, const struct kb_header_map *headers,
                                  const struct kb_stream_info *info, uint64_t random)
 {

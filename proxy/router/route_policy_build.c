@@ -7,6 +7,7 @@
 #include "envoy/config/core/v3/extension.pb-c.h"
 #include "envoy/extensions/internal_redirect/allow_listed_routes/v3/allow_listed_routes_config.pb-c.h"
 #include "proto/any.h"
+#include "proxy/api/metadata_criteria.h"
 #include "proxy/router/header_mutation_list.h"
 
 #define PREDICATES "envoy.extensions.internal_redirect."
@@ -210,6 +211,44 @@ internal_redirect_of(struct kb_route_build *build,
     return policy;
 }
 
+static bool metadata_wanted(const Envoy__Config__Route__V3__RouteAction *message)
+{
+    const Envoy__Config__Route__V3__WeightedCluster *weighted =
+        (int)message->cluster_specifier_case ==
+                ENVOY__CONFIG__ROUTE__V3__ROUTE_ACTION__CLUSTER_SPECIFIER_WEIGHTED_CLUSTERS
+            ? message->weighted_clusters
+            : NULL;
+
+    for (size_t i = 0; weighted != NULL && i < weighted->n_clusters; i++) {
+        if (weighted->clusters[i]->metadata_match != NULL) {
+            return true;
+        }
+    }
+    return message->metadata_match != NULL;
+}
+
+/* What the hosts' metadata shall be, by the route and by its weighted clusters. */
+static void metadata_build(struct kb_route_build *build,
+                           const Envoy__Config__Route__V3__RouteAction *message,
+                           struct kb_route_entry *entry, struct kb_route_policies *policies)
+{
+    policies->metadata_match =
+        kb_metadata_criteria_read(NULL, message->metadata_match, build->match.arena);
+    if (entry->cluster_kind != KB_CLUSTER_WEIGHTED || entry->weighted == NULL) {
+        return;
+    }
+    for (size_t i = 0; i < entry->weighted->count; i++) {
+        struct kb_weighted_choice *choice = &entry->weighted->choices[i];
+        const struct kb_metadata_criteria *own = kb_metadata_criteria_read(
+            policies->metadata_match, message->weighted_clusters->clusters[i]->metadata_match,
+            build->match.arena);
+
+        if (own != policies->metadata_match) {
+            choice->metadata_match = own;
+        }
+    }
+}
+
 static bool policies_wanted(const struct kb_route_build *build,
                             const Envoy__Config__Route__V3__RouteAction *message,
                             const struct kb_vhost_defaults *defaults)
@@ -220,13 +259,14 @@ static bool policies_wanted(const struct kb_route_build *build,
            (int)message->internal_redirect_action != 0 || message->hedge_policy != NULL ||
            defaults->hedge_on_per_try_timeout || message->max_grpc_timeout != NULL ||
            (message->max_stream_duration != NULL &&
-            message->max_stream_duration->grpc_timeout_header_offset != NULL);
+            message->max_stream_duration->grpc_timeout_header_offset != NULL) ||
+           metadata_wanted(message);
 }
 
 const struct kb_route_policies *
 kb_route_build_policies(struct kb_route_build *build,
                         const Envoy__Config__Route__V3__RouteAction *message,
-                        const struct kb_vhost_defaults *defaults)
+                        const struct kb_vhost_defaults *defaults, struct kb_route_entry *entry)
 {
     struct kb_route_policies *policies;
 
@@ -247,6 +287,7 @@ kb_route_build_policies(struct kb_route_build *build,
         policies->mirror_count = defaults->mirror_count;
     }
     policies->internal_redirect = internal_redirect_of(build, message);
+    metadata_build(build, message, entry, policies);
     policies->hedge_on_per_try_timeout = message->hedge_policy != NULL
                                              ? message->hedge_policy->hedge_on_per_try_timeout
                                              : defaults->hedge_on_per_try_timeout;

@@ -98,6 +98,8 @@ struct kb_weighted_choice {
     const struct kb_header_mutations *request;
     const struct kb_header_mutations *response;
     const struct kb_filter_configs *filters;
+    const struct kb_metadata_criteria
+        *metadata_match; /* laid over the route's; NULL: the route's */
 };
 
 struct kb_weighted_clusters {

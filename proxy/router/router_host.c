@@ -167,9 +167,12 @@ struct kb_host *kb_router_host_choose(struct kb_router *router)
     };
     struct kb_host *host;
 
-    if (KB_UNLIKELY(router->route->policies != NULL) && router->route->policies->hash != NULL) {
-        lb.hash = request_hash;
-        lb.hash_arg = router;
+    if (KB_UNLIKELY(router->route->policies != NULL)) {
+        lb.metadata = kb_route_metadata_match(router->route, router->choice);
+        if (router->route->policies->hash != NULL) {
+            lb.hash = request_hash;
+            lb.hash_arg = router;
+        }
     }
     if (KB_UNLIKELY(router->cluster->cluster->auto_sni ||
                     router->cluster->cluster->auto_san_validation) &&

@@ -200,6 +200,7 @@ int kb_cluster_impl_create(const Envoy__Config__Cluster__V3__Cluster *message,
     struct kb_cluster_impl *cluster =
         impl_new(name, shown, metadata, manager, factory->server->worker_count);
     struct kb_str prefix = stat_prefix_make(shown, factory->arena);
+    struct kb_factory_context lb_factory = *factory;
     uint32_t errors = diag->error_count;
 
     cluster->api.connect_timeout_ms = kb_config_duration_ms(
@@ -219,7 +220,8 @@ int kb_cluster_impl_create(const Envoy__Config__Cluster__V3__Cluster *message,
     kb_cluster_http_check(&cluster->api, diag);
     policy_read(message, &cluster->policy, diag);
     kb_outlier_config_read(message->outlier_detection, cluster, diag);
-    kb_cluster_lb_read(message, cluster, provided, factory, diag);
+    lb_factory.stat_prefix = kb_str_dup(factory->arena, prefix).p;
+    kb_cluster_lb_read(message, cluster, provided, &lb_factory, diag);
     if (diag->error_count != errors) {
         kb_cluster_impl_unref(cluster);
         return KB_ECONFIG;

@@ -6,6 +6,7 @@
 #include "envoy/extensions/load_balancing_policies/random/v3/random.pb-c.h"
 #include "envoy/extensions/load_balancing_policies/ring_hash/v3/ring_hash.pb-c.h"
 #include "envoy/extensions/load_balancing_policies/round_robin/v3/round_robin.pb-c.h"
+#include "envoy/extensions/load_balancing_policies/subset/v3/subset.pb-c.h"
 
 #include "proto/any.h"
 #include "proxy/api/extension.h"
@@ -33,6 +34,13 @@ typedef Envoy__Extensions__LoadBalancingPolicies__Common__V3__SlowStartConfig Sl
 typedef Envoy__Config__Cluster__V3__Cluster__SlowStartConfig OldSlowStartConfig;
 typedef Envoy__Extensions__LoadBalancingPolicies__Common__V3__LocalityLbConfig__LocalityWeightedLbConfig
     LocalityWeightedLbConfig;
+
+typedef Envoy__Extensions__LoadBalancingPolicies__Subset__V3__Subset Subset;
+typedef Envoy__Extensions__LoadBalancingPolicies__Subset__V3__Subset__LbSubsetSelector Selector;
+typedef Envoy__Config__Cluster__V3__Cluster__LbSubsetConfig__LbSubsetSelector OldSelector;
+typedef Envoy__Config__Cluster__V3__LoadBalancingPolicy LoadBalancingPolicy;
+typedef Envoy__Config__Cluster__V3__LoadBalancingPolicy__Policy LoadBalancingPolicy__Policy;
+typedef Envoy__Config__Core__V3__TypedExtensionConfig TypedExtensionConfig;
 
 #define NEW(arena, lower, type) ((type *)(void *)kb_pb_new(&lower##__descriptor, (arena)))
 
@@ -198,6 +206,81 @@ static void *legacy_message(const Cluster *cluster, struct kb_arena *arena, cons
     }
 }
 
+static bool has_subsets(const Cluster *message)
+{
+    return message->lb_subset_config != NULL && message->lb_subset_config->n_subset_selectors > 0;
+}
+
+/* False after a report. */
+static bool subsets_check(const Cluster *message, struct kb_diag *diag)
+{
+    uint32_t errors = diag->error_count;
+
+    kb_diag_push(diag, "lb_subset_config");
+    if (message->lb_policy == ENVOY__CONFIG__CLUSTER__V3__CLUSTER__LB_POLICY__CLUSTER_PROVIDED) {
+        kb_diag_error(
+            diag, "cluster: LB policy CLUSTER_PROVIDED cannot be combined with lb_subset_config");
+    } else if (message->lb_subset_config->locality_weight_aware &&
+               (message->common_lb_config == NULL ||
+                message->common_lb_config->locality_config_specifier_case !=
+                    COMMON_LOCALITY(LOCALITY_WEIGHTED_LB_CONFIG))) {
+        kb_diag_error(diag,
+                      "Locality weight aware subset LB requires that a locality_weighted_lb_config "
+                      "be set in %s",
+                      message->name);
+    }
+    kb_diag_pop(diag);
+    return diag->error_count == errors;
+}
+
+/* lb_subset_config around the message of lb_policy. The enums have the same numbers. */
+static void *subset_message(const Envoy__Config__Cluster__V3__Cluster__LbSubsetConfig *old,
+                            const void *inner, struct kb_arena *arena)
+{
+    Subset *out =
+        NEW(arena, envoy__extensions__load_balancing_policies__subset__v3__subset, Subset);
+    LoadBalancingPolicy *policy =
+        NEW(arena, envoy__config__cluster__v3__load_balancing_policy, LoadBalancingPolicy);
+    LoadBalancingPolicy__Policy *one =
+        NEW(arena, envoy__config__cluster__v3__load_balancing_policy__policy,
+            LoadBalancingPolicy__Policy);
+    TypedExtensionConfig *typed =
+        NEW(arena, envoy__config__core__v3__typed_extension_config, TypedExtensionConfig);
+
+    out->fallback_policy = (int)old->fallback_policy;
+    out->default_subset = old->default_subset;
+    out->n_subset_selectors = old->n_subset_selectors;
+    out->subset_selectors = kb_arena_calloc(arena, old->n_subset_selectors * sizeof(Selector *));
+    for (size_t i = 0; i < old->n_subset_selectors; i++) {
+        const OldSelector *from = old->subset_selectors[i];
+        Selector *to =
+            NEW(arena,
+                envoy__extensions__load_balancing_policies__subset__v3__subset__lb_subset_selector,
+                Selector);
+
+        to->n_keys = from->n_keys;
+        to->keys = from->keys;
+        to->single_host_per_subset = from->single_host_per_subset;
+        to->fallback_policy = (int)from->fallback_policy;
+        to->n_fallback_keys_subset = from->n_fallback_keys_subset;
+        to->fallback_keys_subset = from->fallback_keys_subset;
+        out->subset_selectors[i] = to;
+    }
+    out->locality_weight_aware = old->locality_weight_aware;
+    out->scale_locality_weight = old->scale_locality_weight;
+    out->panic_mode_any = old->panic_mode_any;
+    out->list_as_any = old->list_as_any;
+    out->metadata_fallback_policy = (int)old->metadata_fallback_policy;
+    typed->typed_config = NEW(arena, google__protobuf__any, Google__Protobuf__Any);
+    kb_any_pack(inner, arena, typed->typed_config);
+    one->typed_extension_config = typed;
+    policy->n_policies = 1;
+    policy->policies = kb_arena_calloc(arena, sizeof(one));
+    policy->policies[0] = one;
+    out->subset_lb_policy = policy;
+    return out;
+}
+
 static void legacy_refuse(const Cluster *message, struct kb_diag *diag)
 {
     kb_diag_push(diag, "lb_policy");
@@ -340,7 +423,9 @@ static void provided_read(const Cluster *message, struct kb_cluster_impl *cluste
                                                                        : "of that number");
         kb_diag_pop(diag);
     }
-    config_create(cluster, provided, message, factory, diag);
+    if (!has_subsets(message) || subsets_check(message, diag)) {
+        config_create(cluster, provided, message, factory, diag);
+    }
 }
 
 void kb_cluster_lb_read(const Envoy__Config__Cluster__V3__Cluster *message,
@@ -357,22 +442,17 @@ void kb_cluster_lb_read(const Envoy__Config__Cluster__V3__Cluster *message,
         return;
     }
     if (message->load_balancing_policy != NULL) {
+        if (message->lb_subset_config != NULL) {
+            kb_diag_error(diag, "cluster: load_balancing_policy cannot be combined with "
+                                "lb_subset_config");
+            return;
+        }
         kb_diag_push(diag, "load_balancing_policy");
         policy_read(message, cluster, factory, diag);
         kb_diag_pop(diag);
         return;
     }
-    if (message->lb_subset_config != NULL) {
-        kb_diag_push(diag, "lb_subset_config");
-        if (message->lb_policy ==
-            ENVOY__CONFIG__CLUSTER__V3__CLUSTER__LB_POLICY__CLUSTER_PROVIDED) {
-            kb_diag_error(
-                diag,
-                "cluster: LB policy CLUSTER_PROVIDED cannot be combined with lb_subset_config");
-        } else {
-            kb_diag_error(diag, "load balancing by subset is not implemented yet");
-        }
-        kb_diag_pop(diag);
+    if (has_subsets(message) && !subsets_check(message, diag)) {
         return;
     }
     legacy = legacy_message(message, factory->arena, &type_url);
@@ -380,7 +460,15 @@ void kb_cluster_lb_read(const Envoy__Config__Cluster__V3__Cluster *message,
         legacy_refuse(message, diag);
         return;
     }
+    if (has_subsets(message)) {
+        legacy = subset_message(message->lb_subset_config, legacy, factory->arena);
+        type_url = POLICIES "subset.v3.Subset";
+        kb_diag_push(diag, "lb_subset_config");
+    }
     extension = kb_extension_find(KB_EXT_LB, kb_str_from_cstr(type_url), KB_STR(""));
     KB_ASSERT(extension != NULL);
     config_create(cluster, extension->ops, legacy, factory, diag);
+    if (has_subsets(message)) {
+        kb_diag_pop(diag);
+    }
 }

@@ -26,6 +26,9 @@ void kb_cluster_entry_free(struct kb_cluster_entry *entry)
     kb_init_manager_dispose(&entry->init);
     kb_outlier_detector_destroy(entry->outlier);
     if (entry->set != NULL) {
+        if (entry->cluster->lb->hosts_prepare != NULL) {
+            entry->cluster->lb->hosts_prepare(entry->cluster, NULL, entry->set);
+        }
         kb_priority_set_unref(entry->set);
     }
     if (entry->published != NULL) {
@@ -497,6 +500,16 @@ static uint32_t priorities_changed(const struct kb_priority_set *before,
     return changed;
 }
 
+/* The set replaces `before`, or is the first: what its load balancers share is made. */
+static void lb_prepare(const struct kb_cluster_entry *entry, const struct kb_priority_set *before)
+{
+    const struct kb_lb_ops *lb = entry->cluster->lb;
+
+    if (lb->hosts_prepare != NULL) {
+        lb->hosts_prepare(entry->cluster, entry->set, before);
+    }
+}
+
 /* Where hosts start slowly: when each was first seen healthy. */
 static void slow_start_note(const struct kb_cluster_entry *entry)
 {
@@ -529,6 +542,7 @@ void kb_cluster_entry_set_hosts(struct kb_cluster_entry *entry, const struct kb_
     entry->set =
         kb_priority_set_create(entry->cluster, groups, group_count, &entry->cluster->policy);
     slow_start_note(entry);
+    lb_prepare(entry, before);
     entry->counts.membership_change += priorities_changed(before, entry->set);
     if (entry->outlier != NULL) {
         kb_outlier_detector_hosts_changed(entry->outlier, entry->set);
@@ -551,6 +565,7 @@ void kb_cluster_entry_refresh_hosts(struct kb_cluster_entry *entry)
     }
     entry->set = kb_priority_set_refresh(before, &entry->cluster->policy);
     slow_start_note(entry);
+    lb_prepare(entry, before);
     kb_priority_set_unref(before);
     if (entry->initialized && !entry->removed) {
         kb_stat_inc(entry->manager->stats, KB_STAT_CLUSTER_MANAGER_CLUSTER_UPDATED);

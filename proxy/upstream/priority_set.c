@@ -8,6 +8,7 @@
 #include "base/mem.h"
 #include "proxy/upstream/cluster.h"
 #include "proxy/upstream/host.h"
+#include "proxy/upstream/subset_table.h"
 
 /* Room for the lists of hosts; lists are cut off its front. */
 struct list_space {
@@ -357,6 +358,10 @@ static void tables_free(struct kb_priority_set *set)
 {
     struct kb_hash_table **tables = set->lb_tables;
 
+    if (set->has_subsets) {
+        kb_subset_table_destroy(set->subsets);
+        return;
+    }
     for (uint32_t p = 0; tables != NULL && p < set->count; p++) {
         if (tables[p] != NULL) {
             set->lb_table_destroy(tables[p]);

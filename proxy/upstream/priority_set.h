@@ -11,6 +11,8 @@
 #define KB_PANIC_THRESHOLD_DEFAULT  50
 
 struct kb_cluster_impl;
+struct kb_hash_table;
+struct kb_subset_table;
 
 struct kb_host_list {
     struct kb_host **hosts;
@@ -50,10 +52,15 @@ struct kb_priority_set {
     uint32_t excluded_count;
     uint32_t overprovisioning_factor; /* 140: percent */
     uint32_t drop_overload_ppm;
-    /* Of consistent load balancers, by priority; made by workers (atomic), freed with the set. */
-    struct kb_hash_table **lb_tables;
+    union {
+        /* Of consistent load balancers, by priority; made by workers (atomic), freed with the set.
+         */
+        struct kb_hash_table **lb_tables;
+        struct kb_subset_table *subsets; /* made before workers know the set, freed with it */
+    };
     void (*lb_table_destroy)(struct kb_hash_table *table);
     uint32_t count;
+    bool has_subsets;
     struct kb_host_set sets[]; /* by priority; [0] is always there */
 };
 KB_OBJ_MAGIC(kb_priority_set, 0x50525345);

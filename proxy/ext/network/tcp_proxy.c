@@ -19,8 +19,9 @@ struct tcp_proxy {
     struct kb_request_encoder *up; /* NULL: none */
     struct kb_pool_waiter *waiter;
     struct kb_stat_block *stats;
-    struct kb_cluster_local *cluster; /* holds a reference */
-    struct kb_host_local *host_local; /* of `up`; holds a reference */
+    struct kb_cluster_local *cluster;                  /* holds a reference */
+    struct kb_host_local *host_local;                  /* of `up`; holds a reference */
+    const struct kb_metadata_criteria *metadata_match; /* NULL: none */
     struct kb_stream_info info;
     struct kb_arena arena;
     struct kb_timer idle_timer;
@@ -407,7 +408,7 @@ static const struct kb_response_decoder_ops decoder_ops = {
 
 static void connect_attempt(struct tcp_proxy *proxy)
 {
-    struct kb_lb_request request = {.info = &proxy->info};
+    struct kb_lb_request request = {.info = &proxy->info, .metadata = proxy->metadata_match};
     struct kb_host *host;
 
     if (proxy->attempts >= proxy->config->max_connect_attempts) {
@@ -447,6 +448,7 @@ static enum kb_network_filter_status tcp_proxy_on_new_connection(void *filter)
     if (proxy->config->log_interval_ms > 0) {
         kb_loop_timer_arm(loop_of(proxy), &proxy->log_timer, proxy->config->log_interval_ms);
     }
+    proxy->metadata_match = cluster->metadata_match;
     proxy->cluster = kb_cluster_local_get(proxy->worker, cluster->slot);
     if (proxy->cluster == NULL) {
         kb_stat_inc(proxy->stats, KB_STAT_TCP_DOWNSTREAM_CX_NO_ROUTE);

@@ -4,6 +4,7 @@
 
 #include "proxy/api/access_logger.h"
 #include "proxy/api/codec.h"
+#include "proxy/api/metadata_criteria.h"
 #include "proxy/api/network_filter.h"
 #include "proxy/router/header_mutation.h"
 
@@ -11,6 +12,7 @@ struct kb_tcp_proxy_cluster {
     struct kb_str name;
     uint32_t slot;
     uint32_t weight;
+    const struct kb_metadata_criteria *metadata_match; /* NULL: none */
 };
 
 /* tunneling_config: the head of the request that carries the bytes. Lives in the configuration's

@@ -18,32 +18,39 @@ static void unsupported(struct kb_diag *diag, const char *field, const char *why
     kb_diag_pop(diag);
 }
 
-static void cluster_add(struct kb_tcp_proxy_config *config, const char *name, uint32_t weight)
+static void cluster_add(struct kb_tcp_proxy_config *config, const char *name, uint32_t weight,
+                        const struct kb_metadata_criteria *metadata_match)
 {
     struct kb_tcp_proxy_cluster *cluster = &config->clusters[config->cluster_count++];
 
     cluster->name = kb_str_dup(&config->arena, kb_wkt_str(name));
     cluster->slot = kb_cluster_slot(config->server->clusters, cluster->name);
     cluster->weight = weight;
+    cluster->metadata_match = metadata_match;
     config->total_weight += weight;
 }
 
 static void clusters_create(struct kb_tcp_proxy_config *config, const tcp_proxy_message *m,
                             struct kb_diag *diag)
 {
+    const struct kb_metadata_criteria *metadata_match =
+        kb_metadata_criteria_read(NULL, m->metadata_match, &config->arena);
     size_t count = 1;
 
     switch ((int)m->cluster_specifier_case) {
     case ENVOY__EXTENSIONS__FILTERS__NETWORK__TCP_PROXY__V3__TCP_PROXY__CLUSTER_SPECIFIER_CLUSTER:
         config->clusters = kb_arena_calloc(&config->arena, sizeof(*config->clusters));
-        cluster_add(config, m->cluster, 1);
+        cluster_add(config, m->cluster, 1, metadata_match);
         break;
     case ENVOY__EXTENSIONS__FILTERS__NETWORK__TCP_PROXY__V3__TCP_PROXY__CLUSTER_SPECIFIER_WEIGHTED_CLUSTERS:
         count = m->weighted_clusters->n_clusters;
         config->clusters = kb_arena_calloc(&config->arena, (count + 1) * sizeof(*config->clusters));
         for (size_t i = 0; i < count; i++) {
             cluster_add(config, m->weighted_clusters->clusters[i]->name,
-                        m->weighted_clusters->clusters[i]->weight);
+                        m->weighted_clusters->clusters[i]->weight,
+                        kb_metadata_criteria_read(metadata_match,
+                                                  m->weighted_clusters->clusters[i]->metadata_match,
+                                                  &config->arena));
         }
         break;
     default:
@@ -55,9 +62,6 @@ static void unsupported_check(const tcp_proxy_message *m, struct kb_diag *diag)
 {
     if (m->on_demand != NULL) {
         unsupported(diag, "on_demand", "on-demand cluster discovery is not supported");
-    }
-    if (m->metadata_match != NULL) {
-        unsupported(diag, "metadata_match", "subset load balancing is not supported yet");
     }
 }
 
