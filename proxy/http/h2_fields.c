@@ -17,13 +17,19 @@ static void fields_init(struct kb_h2_fields *fields, const struct kb_header_map 
             : kb_arena_alloc(headers->arena, room * sizeof(*fields->items), sizeof(void *));
 }
 
-static void field_add(struct kb_h2_fields *fields, struct kb_str name, struct kb_str value)
+static void flagged_add(struct kb_h2_fields *fields, struct kb_str name, struct kb_str value,
+                        uint8_t flags)
 {
     fields->items[fields->count++] = (nghttp2_nv){.name = (uint8_t *)(uintptr_t)name.p,
                                                   .value = (uint8_t *)(uintptr_t)value.p,
                                                   .namelen = name.len,
                                                   .valuelen = value.len,
-                                                  .flags = NGHTTP2_NV_FLAG_NONE};
+                                                  .flags = flags};
+}
+
+static void field_add(struct kb_h2_fields *fields, struct kb_str name, struct kb_str value)
+{
+    flagged_add(fields, name, value, NGHTTP2_NV_FLAG_NONE);
 }
 
 static void pseudo_add(struct kb_h2_fields *fields, struct kb_str name, struct kb_str value)
@@ -33,7 +39,9 @@ static void pseudo_add(struct kb_h2_fields *fields, struct kb_str name, struct k
     }
 }
 
-static bool connection_specific(const struct kb_header *header)
+/* Values that never come again are kept out of the peer's table (RFC 7541 section 6.2.3): they
+ * would push out what does, and nghttp2 compares with every value that it holds of a name. */
+static void header_add(struct kb_h2_fields *fields, const struct kb_header *header)
 {
     switch ((int)header->id) {
     case KB_HDR_CONNECTION:
@@ -41,9 +49,14 @@ static bool connection_specific(const struct kb_header *header)
     case KB_HDR_PROXY_CONNECTION:
     case KB_HDR_TRANSFER_ENCODING:
     case KB_HDR_UPGRADE:
-        return true;
+        return; /* speak of one HTTP/1 connection */
+    case KB_HDR_GRPC_TIMEOUT:
+    case KB_HDR_X_CLIENT_TRACE_ID:
+    case KB_HDR_X_REQUEST_ID:
+        flagged_add(fields, header->name, header->value, NGHTTP2_NV_FLAG_NO_INDEX);
+        return;
     default:
-        return false;
+        field_add(fields, header->name, header->value);
     }
 }
 
@@ -51,9 +64,7 @@ static void headers_add(struct kb_h2_fields *fields, const struct kb_header_map 
 {
     KB_HEADER_FOREACH(header, headers)
     {
-        if (KB_LIKELY(!connection_specific(header))) {
-            field_add(fields, header->name, header->value);
-        }
+        header_add(fields, header);
     }
 }
 
