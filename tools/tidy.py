@@ -35,6 +35,7 @@ def rooms():
         "proxy/api": {"base", "proto"},
         "tls": {"base", "proto", "proxy/api"},
         "xds": {"base", "proto"},
+        "iptables": set(),
     }
     seen = {"base", "proto", "proxy/api"}
     for name in CORE:
