@@ -97,10 +97,12 @@ class Network:
         self.hub.run("ip", "link", "add", port, "type", "veth", "peer", "name", "eth0",
                      "netns", f"/proc/self/fd/{member.fd}", pass_fds=(member.fd,))
         self.hub.run("ip", "link", "set", port, "master", "bridge", "up")
-        member.run("ip", "address", "add", f"{address}/16", "dev", "eth0")
+        family = ["-6"] if ":" in address else []
+        whole = [f"{address}/64", "nodad"] if family else [f"{address}/16"]
+        member.run("ip", "address", "add", whole[0], "dev", "eth0", *whole[1:])
         member.run("ip", "link", "set", "eth0", "up")
         # what is routed nowhere else goes somewhere, as the addresses of services do
-        member.run("ip", "route", "add", "default", "dev", "eth0")
+        member.run("ip", *family, "route", "add", "default", "dev", "eth0")
         return member
 
     def close(self):

@@ -3,7 +3,9 @@
 sidecar. The namespaces themselves are those of the hands-on (examples/handson/namespaces.py)."""
 
 import functools
+import os
 import shutil
+from pathlib import Path
 
 from examples.handson import namespaces
 from examples.handson.namespaces import Namespace, run  # noqa: F401 (for the tests)
@@ -11,22 +13,23 @@ from examples.handson.namespaces import Namespace, run  # noqa: F401 (for the te
 SIDECAR_GROUP = 1337  # what it sends is not captured; a group, since the binary may be anyone's
 OUTBOUND_PORT = 15001
 INBOUND_PORT = 15006
-LEAVES_FROM = "127.0.0.6"
+LEAVES_FROM = "127.0.0.6"  # the sidecar's connections to its own application
 
-# Each line is one rule of the table nat. Connections to a pod come by PREROUTING, those of its own
-# by OUTPUT; the last line of each chain captures what no line before let pass.
-RULES = f"""
--N INBOUND
--N OUTBOUND
--A PREROUTING -p tcp -j INBOUND
--A OUTPUT -p tcp -j OUTBOUND
--A INBOUND -p tcp -j REDIRECT --to-ports {INBOUND_PORT}
--A OUTBOUND -o lo -s {LEAVES_FROM}/32 -j RETURN
--A OUTBOUND -o lo ! -d 127.0.0.1/32 -m owner --gid-owner {SIDECAR_GROUP} -p tcp -j REDIRECT --to-ports {INBOUND_PORT}
--A OUTBOUND -m owner --gid-owner {SIDECAR_GROUP} -j RETURN
--A OUTBOUND -o lo -j RETURN
--A OUTBOUND -p tcp -j REDIRECT --to-ports {OUTBOUND_PORT}
-"""
+# As Istio's init container has it, but that the sidecar is told by its group alone: its binary may be
+# anyone's, and as user 1337 could not be read.
+CAPTURE = ["-p", str(OUTBOUND_PORT), "-z", str(INBOUND_PORT), "-u", ",", "-g", str(SIDECAR_GROUP), "-m", "REDIRECT",
+           "-i", "*", "-x", "", "-b", "*", "--log_output_level", "warn"]
+
+
+def iptables_path():
+    """kobune-iptables: that beside KOBUNE_BIN, or the one just built; None if there is none."""
+    given = os.environ.get("KOBUNE_BIN", "")
+    folders = [Path(given).parent] if "/" in given else []
+    root = Path(__file__).resolve().parents[2] / "build"
+    for folder in folders + [root / "asan", root / "release"]:
+        if (folder / "kobune-iptables").exists():
+            return folder / "kobune-iptables"
+    return None
 
 
 class Network(namespaces.Network):
@@ -35,8 +38,8 @@ class Network(namespaces.Network):
     def pod(self, address, captured=True):
         """A namespace with this address; `captured`: its traffic goes to the sidecar's ports."""
         pod = self.member(address)
-        for rule in RULES.strip().splitlines() if captured else ():
-            pod.run("iptables", "-t", "nat", *rule.split())
+        if captured:
+            pod.run(str(iptables_path()), *CAPTURE)
         return pod
 
 
@@ -46,6 +49,8 @@ def missing():
     for tool in ("ip", "iptables"):
         if shutil.which(tool) is None:
             return f"{tool} is not installed"
+    if iptables_path() is None:
+        return "no kobune-iptables: ./dev build"
     try:
         network = Network()
     except OSError as error:
