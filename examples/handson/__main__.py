@@ -11,7 +11,7 @@ import time
 
 from . import doors, rundir, sandbox
 from .plane import CHECKOUT, ControlPlane, PlaneFailed
-from .pods import ADMIN_PORT, CommandFailed, Place, Pod, wait_until
+from .pods import ADMIN_PORT, CommandFailed, Place, Pod, PodFailed, wait_until
 from .story import STEPS
 from .story.teller import GATEWAY_PORT, PUBLIC_HOST, Teller, table
 
@@ -171,7 +171,7 @@ class Demo:
         except KeyboardInterrupt:
             print("\n== ended by a signal: everything is taken down", flush=True)
             return 0 if self.chosen.keep else 130
-        except (CommandFailed, PlaneFailed, TimeoutError) as error:
+        except (CommandFailed, PlaneFailed, PodFailed, TimeoutError) as error:
             print(f"demo: {error}", file=sys.stderr)
             return 1
         finally:

@@ -7,7 +7,7 @@ It reads commands from its standard input, a line each, and answers with one lin
   count    what came since the last count: {"sent", "statuses": {"200": n}, "colours": {"blue": n},
            "failures": {text: n}, "again": n, "milliseconds": [p50, p99, max], "seconds"}
   path P   from now on this path
-The end of its input ends it.
+The end of its input ends it, once the requests under way have their answers.
 
 A kept connection that the server closes just as a request leaves on it is no failed request: the
 request had no answer's first byte, and is sent again on a new connection, once, as RFC 9110, section
@@ -58,6 +58,7 @@ class Load:
         self.rate, self.connections = arguments.rate, arguments.connections
         self.counts = Counts()
         self.next = time.monotonic()
+        self.ending = False
 
     async def turn(self):
         """Wait for this request's time in the row; being late is made up for only a little."""
@@ -121,7 +122,7 @@ class Load:
 
     async def worker(self):
         kept = None
-        while True:
+        while not self.ending:
             await self.turn()
             try:
                 kept = await asyncio.wait_for(self.one(kept), TIMEOUT_SECONDS)
@@ -142,8 +143,8 @@ class Load:
     async def run(self):
         workers = [asyncio.create_task(self.worker()) for _ in range(self.connections)]
         await self.commands()
-        for one in workers:
-            one.cancel()
+        self.ending = True
+        await asyncio.gather(*workers)
 
 
 def main():

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The control plane as a process of the demo: started, told of changes, killed and started again."""
 
-import contextlib
 import json
 import pathlib
 import shutil
@@ -10,7 +9,7 @@ import subprocess
 import sys
 import time
 
-from .pods import write_atomically
+from .pods import last_lines, write_atomically
 
 CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
 BASE = CHECKOUT / "examples" / "handson" / "config"
@@ -61,10 +60,8 @@ class ControlPlane:
                 raise PlaneFailed(f"{what}: not so after {seconds} s; the control plane said last:\n{self.last_words()}")
             time.sleep(0.03)
 
-    def last_words(self, lines=8):
-        with contextlib.suppress(OSError):
-            return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
-        return ""
+    def last_words(self):
+        return last_lines(self.log)
 
     def wait_synced(self, generation=0):
         """Until every pod with a proxy has acknowledged what belongs to this generation."""

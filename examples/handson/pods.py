@@ -75,6 +75,17 @@ def documents(folder):
                 yield one
 
 
+def last_lines(path, lines=8):
+    """The end of a log, as far as there is one."""
+    with contextlib.suppress(OSError):
+        return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+    return ""
+
+
+class PodFailed(Exception):
+    """A program of a pod ended by itself; the text says which, and its last words."""
+
+
 class Answer:
     """What an HTTP request brought: status, headers (lower case), body; `error` where no answer came."""
 
@@ -157,9 +168,19 @@ class Pod:
     def admin(self, path, method="GET"):
         return self.request("127.0.0.1", ADMIN_PORT, path, method=method).body
 
+    def alive(self):
+        """PodFailed when one of the pod's programs has ended by itself."""
+        for what in ("app", "proxy"):
+            process = getattr(self, what)
+            if process is not None and process.poll() is not None:
+                said = last_lines(self.folder / f"{what}.log")
+                raise PodFailed(f"{self.name}: its {what} ended with {process.returncode}; "
+                                + (f"it said last:\n{said}" if said else "it said nothing"))
+
     def containers(self):
         """What runs ready of what the pod consists of, as (ready, all)."""
         have = []
+        self.alive()
         if self.kind != "router":
             have.append(self.app is not None and self.request("127.0.0.1", APP_PORT, "/healthz").status == 200)
         if self.kind != "plain":

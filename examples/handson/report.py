@@ -12,13 +12,14 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto
 h1 { margin-bottom: 0; } h2 { margin-top: 2.2rem; } small, .why { opacity: .75; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .25rem .7rem .25rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-td.n, th.n { text-align: right; }
+td.n, th.n { text-align: right; white-space: nowrap; }
 .good { color: var(--good); font-weight: 600; } .bad { color: var(--bad); font-weight: 600; }
 code, pre { font: 12.5px/1.45 ui-monospace, monospace; } pre { overflow-x: auto; background: var(--soft); padding: .7rem; }
 details { border: 1px solid var(--line); border-radius: 6px; padding: .5rem .9rem; margin: .6rem 0; }
 summary { cursor: pointer; font-weight: 600; } li { overflow-wrap: anywhere; }
 svg { width: 100%; height: auto; } svg text { font: 13px system-ui, sans-serif; fill: currentColor; }
-svg .small { font-size: 11.5px; opacity: .85; } svg .box { fill: var(--soft); stroke: var(--line); }
+svg .small { font-size: 11.5px; }
+svg .rate { font-size: 11.5px; paint-order: stroke; stroke: Canvas; stroke-width: 5px; stroke-linejoin: round; } svg .box { fill: var(--soft); stroke: var(--line); }
 svg .edge { fill: none; stroke: currentColor; } svg .told { stroke: currentColor; opacity: .35; stroke-dasharray: 4 4; }
 """
 
@@ -37,7 +38,7 @@ def box(pod):
     x, y = PLACES[pod["name"]]
     inside = {"sidecar": "app + sidecar", "router": "gateway", "plain": "app, no sidecar"}[pod["kind"]]
     if pod["name"] == "prometheus":
-        inside = "scrapes every proxy at :15090"
+        inside = "scrapes :15090"
     mark = SHADES.get(pod["name"])
     stripe = f'<rect x="{x}" y="{y}" width="7" height="{HEIGHT}" rx="3" fill="{mark}"/>' if mark else ""
     return (f'<g class="pod" data-pod="{text(pod["name"])}"><rect class="box" x="{x}" y="{y}" width="{WIDTH}" '
@@ -46,17 +47,19 @@ def box(pod):
             f'<text class="small" x="{x + 16}" y="{y + 64}">{text(pod["ip"])} · {text(pod["ready"])} ready</text></g>')
 
 
-def line(a, b, label="", width=1.5, kind="edge", at=0.5):
+def line(a, b, label="", width=1.5, at=0.5):
+    """An edge and its label, which are drawn apart: no line is over a label."""
     ax, ay = PLACES[a][0] + WIDTH, PLACES[a][1] + HEIGHT / 2
     bx, by = PLACES[b][0], PLACES[b][1] + HEIGHT / 2
-    lx, ly = ax + (bx - ax) * at, ay + (by - ay) * at - 7
-    return (f'<path class="{kind}" data-edge="{a} {b}" d="M{ax} {ay} L{bx} {by}" stroke-width="{width:.1f}" marker-end="url(#end)"/>'
-            f'<text class="small" x="{lx}" y="{ly}" text-anchor="middle">{text(label)}</text>')
+    lx, ly = ax + (bx - ax) * at, ay + (by - ay) * at - (6 if ay == by else -4)
+    return (f'<path class="edge" data-edge="{a} {b}" d="M{ax} {ay} L{bx - 3} {by}" stroke-width="{width:.1f}" '
+            'marker-end="url(#end)"/>',
+            f'<text class="rate" x="{lx}" y="{ly}" text-anchor="middle">{text(label)}</text>' if label else "")
 
 
 def topology(pods, edges, seconds):
-    parts = ['<svg viewBox="0 0 840 350" role="img" aria-label="topology"><defs><marker id="end" viewBox="0 0 8 8" refX="8" '
-             'refY="4" markerWidth="7" markerHeight="7" orient="auto"><path d="M0 0 L8 4 L0 8 z" fill="currentColor"/>'
+    parts = ['<svg viewBox="0 0 840 350" role="img" aria-label="topology"><defs><marker id="end" viewBox="0 0 8 8" refX="6" '
+             'refY="4" markerWidth="9" markerHeight="9" markerUnits="userSpaceOnUse" orient="auto"><path d="M0 0 L8 4 L0 8 z" fill="currentColor"/>'
              '</marker></defs>']
     parts.append('<text class="small" x="460" y="20" text-anchor="middle">control plane: configuration and certificates '
                  'for every proxy</text>')
@@ -65,12 +68,14 @@ def topology(pods, edges, seconds):
             x, y = PLACES[pod["name"]]
             parts.append(f'<line class="told" x1="460" y1="26" x2="{x + WIDTH / 2}" y2="{y}"/>')
     parts += [box(pod) for pod in pods if pod["name"] in PLACES]
-    parts.append(line("outside", "istio-ingressgateway"))
-    for number, ((source, destination), edge) in enumerate(sorted(edges.items())):
+    drawn = [line("outside", "istio-ingressgateway", "plain")]
+    for (source, destination), edge in sorted(edges.items()):
         if source in PLACES and destination in PLACES:
+            level = PLACES[source][1] == PLACES[destination][1]
             mark = " · mTLS" if edge.mutual else ""
-            parts.append(line(source, destination, f"{edge.requests / seconds:.1f}/s{mark}",
-                              1.2 + min(edge.requests / 600, 5), at=0.3 if number % 2 else 0.55))
+            drawn.append(line(source, destination, f"{edge.requests / seconds:.1f}/s{mark}",
+                              1.2 + min(edge.requests / 1200, 2.5), at=0.5 if level else 0.3))
+    parts += [path for path, _ in drawn] + [label for _, label in drawn]
     return "".join(parts) + "</svg>"
 
 

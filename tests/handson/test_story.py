@@ -60,14 +60,31 @@ def links():
 
 def test_steps_go_as_described(place):
     before = links()
-    done = demo(place, "--step", "1,2,3,4,5,6,7")
+    done = demo(place, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "every step went as described" in done.stdout
     assert not done.stderr, done.stderr
     report = (place / "report.html").read_text(encoding="utf-8")
-    assert "7 of 7 steps went as described" in report
+    assert "10 of 10 steps went as described" in report
     assert left(place) == []
     assert links() <= before
+
+
+def test_proxy_that_ends_is_named(place):
+    """A program that is no proxy takes its place: no step after the first is tried, and it is said."""
+    done = subprocess.run([*command(place), "--proxy", shutil.which("false")], capture_output=True, text=True, timeout=60,
+                          cwd=ROOT, env=environment(place))
+    assert done.returncode == 1
+    assert "client: its proxy ended with 1" in done.stdout
+    assert done.stdout.count("not run, since") == 9
+    assert left(place) == []
+
+
+def test_missing_tools_are_named(place):
+    done = subprocess.run(command(place), capture_output=True, text=True, timeout=60, cwd=ROOT,
+                          env={**environment(place), "PATH": str(place)})
+    assert done.returncode == 2
+    assert "apt-get install iproute2 iptables" in done.stderr
 
 
 def test_unknown_step_is_named(place):

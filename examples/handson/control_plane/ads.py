@@ -45,6 +45,10 @@ class Stream:
 
     async def run(self, requests):
         """The responses, until the proxy ends the stream or `out` gets None."""
+        if not self.service.snapshot:  # nothing known yet is not the same as nothing there
+            await self.service.begun.wait()
+            self.state = {kind: dict(self.service.snapshot.get(kind, {})) for kind in self.order}
+            self.wake.set()
         tasks = [asyncio.create_task(self._read(requests)), asyncio.create_task(self._follow())]
         self.service.streams.add(self)
         self.service.changed()
@@ -242,7 +246,7 @@ class Service:
     """What the streams of a pod share: the present snapshot and who hears of refusals."""
 
     def __init__(self, on_refused=lambda kind, message: None, on_change=lambda: None):
-        self.snapshot, self.generation, self.streams = {}, 0, set()
+        self.snapshot, self.generation, self.streams, self.begun = {}, 0, set(), asyncio.Event()
         self.on_refused, self.changed = on_refused, on_change
 
     def refused(self, kind, message):
@@ -250,6 +254,7 @@ class Service:
 
     def update(self, snapshot, generation):
         self.snapshot, self.generation = snapshot, generation
+        self.begun.set()
         for stream in self.streams:
             stream.wake.set()
 

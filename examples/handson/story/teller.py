@@ -59,8 +59,12 @@ class Load:
         return json.loads(line)
 
     def stop(self):
-        self.process.kill()
-        self.process.communicate()
+        """End it, with every request answered where that is soon."""
+        try:
+            self.process.communicate(timeout=5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.communicate()
 
 
 class Teller:
@@ -71,6 +75,7 @@ class Teller:
         self.changes = plane.CHANGES
         self.results = []
         self.evidence, self.loads, self.running = [], [], []
+        self.broken = None  # why no further step can go well
 
     def pod(self, name):
         return self.place.pods[name]
@@ -132,9 +137,13 @@ class Teller:
         print("\n" + colour("1", f"{step.number}. {step.title}"), flush=True)
         self.evidence, self.loads = [], []
         began, good = time.monotonic(), True
+        if self.broken:
+            self.results.append(Result(step, False, 0, [(False, "not run, since " + self.broken.splitlines()[0])], []))
+            print("   not run", flush=True)
+            return False
         try:
             step.run(self)
-        except (Failed, plane.PlaneFailed, TimeoutError, pods.CommandFailed) as error:
+        except (Failed, plane.PlaneFailed, pods.PodFailed, TimeoutError, pods.CommandFailed) as error:
             good = False
             if not self.evidence or self.evidence[-1][0]:
                 self.evidence.append((False, str(error)))
@@ -151,15 +160,19 @@ class Teller:
     def end_step(self, good):
         """The next step finds everything as this one did."""
         for one in self.running:
-            one.stop()
+            if one.process.poll() is None:
+                one.stop()
         self.running = []
         try:
             for pod in self.place.pods.values():
-                if pod.kind != "router" and (pod.app is None or pod.app.poll() is not None):
+                pod.alive()
+                if pod.kind != "router" and pod.app is None:
                     pod.start_app()
             if self.plane.process.poll() is not None:
                 self.plane.start()
             self.plane.restore()
+        except pods.PodFailed as error:
+            self.broken = str(error)
         except (plane.PlaneFailed, TimeoutError) as error:
             if good:
                 self.evidence.append((False, f"afterwards: {error}"))
