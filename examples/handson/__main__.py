@@ -11,7 +11,8 @@ import time
 
 from . import doors, rundir, sandbox
 from .plane import CHECKOUT, ControlPlane, PlaneFailed
-from .pods import ADMIN_PORT, CommandFailed, Place, Pod, PodFailed, wait_until
+from .namespaces import CommandFailed
+from .pods import ADMIN_PORT, Place, Pod, PodFailed, wait_until
 from .story import STEPS
 from .story.teller import GATEWAY_PORT, PUBLIC_HOST, Teller, table
 
@@ -48,10 +49,18 @@ def complain(text):
     return 2
 
 
+def iptables_beside(binary):
+    """The program that makes a pod's rules: of the proxy's build, or of any; None without one."""
+    folders = [binary.parent, CHECKOUT / "build" / "release", CHECKOUT / "build" / "asan"]
+    return next((one / "kobune-iptables" for one in folders if (one / "kobune-iptables").exists()), None)
+
+
 def missing(binary):
     """What this machine lacks, as text for its user; None when there is all of it."""
     if not binary.exists():
         return f"there is no {binary}: build it with ./dev build, or name another with --proxy"
+    if iptables_beside(binary) is None:
+        return f"there is no kobune-iptables beside {binary} or in build/: build it with ./dev build"
     packages = {"ip": "iproute2", "iptables": "iptables", "iptables-restore": "iptables"}
     absent = sorted({package for tool, package in packages.items() if shutil.which(tool) is None})
     if absent:
@@ -80,7 +89,7 @@ class Demo:
 
     def build(self):
         print("== pods: network namespaces on one bridge, apps, Istio's rules, sidecars", flush=True)
-        self.place = Place(self.folder, self.binary)
+        self.place = Place(self.folder, self.binary, iptables_beside(self.binary))
         self.plane = ControlPlane(self.place, ROTATE_SECONDS)
         self.place.deploy(self.plane.config)
         self.place.add(Pod(self.place, "prometheus", "outside", "plain"))

@@ -19,7 +19,7 @@ import time
 import yaml
 
 from .bootstrap import ADMIN_PORT, METRICS_PORT, READY_PORT, bootstrap
-from .namespaces import CommandFailed, Network
+from .namespaces import Network
 
 HERE = pathlib.Path(__file__).resolve().parent
 SIDECAR_UID = 1337
@@ -27,34 +27,9 @@ HUB_ADDRESS = "10.10.0.1"
 FIRST_HOST = 2
 APP_PORT = 8080
 
-# What kobune-iptables programs with INTERCEPTION, for a tree in which it was not built.
-RULES = """*nat
-:ISTIO_INBOUND - [0:0]
-:ISTIO_IN_REDIRECT - [0:0]
-:ISTIO_OUTPUT - [0:0]
-:ISTIO_REDIRECT - [0:0]
--A PREROUTING -p tcp -j ISTIO_INBOUND
--A OUTPUT -j ISTIO_OUTPUT
--A ISTIO_INBOUND -p tcp --dport 15008 -j RETURN
--A ISTIO_INBOUND -p tcp --dport 15090 -j RETURN
--A ISTIO_INBOUND -p tcp --dport 15021 -j RETURN
--A ISTIO_INBOUND -p tcp --dport 15020 -j RETURN
--A ISTIO_INBOUND -p tcp -j ISTIO_IN_REDIRECT
--A ISTIO_IN_REDIRECT -p tcp -j REDIRECT --to-ports 15006
--A ISTIO_OUTPUT -o lo -s 127.0.0.6/32 -j RETURN
--A ISTIO_OUTPUT -o lo ! -d 127.0.0.1/32 -p tcp ! --dport 15008 -m owner --uid-owner 1337 -j ISTIO_IN_REDIRECT
--A ISTIO_OUTPUT -o lo -m owner ! --uid-owner 1337 -j RETURN
--A ISTIO_OUTPUT -m owner --uid-owner 1337 -j RETURN
--A ISTIO_OUTPUT -o lo ! -d 127.0.0.1/32 -p tcp ! --dport 15008 -m owner --gid-owner 1337 -j ISTIO_IN_REDIRECT
--A ISTIO_OUTPUT -o lo -m owner ! --gid-owner 1337 -j RETURN
--A ISTIO_OUTPUT -m owner --gid-owner 1337 -j RETURN
--A ISTIO_OUTPUT -d 127.0.0.1/32 -j RETURN
--A ISTIO_OUTPUT -j ISTIO_REDIRECT
--A ISTIO_REDIRECT -p tcp -j REDIRECT --to-ports 15001
-COMMIT
-"""
+# as Istio's init container is called
 INTERCEPTION = ["-p", "15001", "-z", "15006", "-u", str(SIDECAR_UID), "-m", "REDIRECT", "-i", "*", "-x", "",
-                "-b", "*", "-d", "15090,15021,15020"]
+                "-b", "*", "-d", "15090,15021,15020", "--log_output_level", "warn"]
 PROXY_ARGUMENTS = ["--drain-time-s", "45", "--drain-strategy", "immediate", "--local-address-ip-version", "v4",
                    "--file-flush-interval-msec", "200", "--disable-hot-restart", "--allow-unknown-static-fields",
                    "-l", "warning", "--component-log-level", "misc:error", "--skip-deprecated-logs",
@@ -131,14 +106,7 @@ class Pod:
 
     def capture(self):
         """Istio's rules: what the app sends and gets goes through the proxy."""
-        tool = self.place.iptables
-        if tool:
-            self.net.run(str(tool), *INTERCEPTION)
-            return
-        with self.net:
-            done = subprocess.run(["iptables-restore", "--noflush"], input=RULES, capture_output=True, text=True)
-        if done.returncode != 0:
-            raise CommandFailed(f"iptables-restore in {self.name}: {done.stderr.strip()}")
+        self.net.run(str(self.place.iptables), *INTERCEPTION)
 
     def start_app(self):
         self.app = self.spawn([sys.executable, "-S", "-E", str(HERE / "app.py"), "--name", self.name,
@@ -208,11 +176,8 @@ class Pod:
 class Place:
     """The network with all its pods, in a folder."""
 
-    def __init__(self, folder, binary):
-        self.folder = pathlib.Path(folder)
-        self.iptables = pathlib.Path(binary).parent / "kobune-iptables"
-        if not self.iptables.exists():
-            self.iptables = None
+    def __init__(self, folder, binary, iptables):
+        self.folder, self.iptables = pathlib.Path(folder), iptables
         # uid 1337 may not reach where the binary was built; the run directory it may
         self.binary = self.folder / "kobune"
         shutil.copy2(pathlib.Path(binary).resolve(), self.binary)

@@ -8,7 +8,7 @@ import sys
 import time
 import traceback
 
-from .. import plane, pods
+from .. import namespaces, plane, pods
 
 SERVICE, SERVICE_PORT, SERVICE_NAME = "10.96.0.10", 8080, "handson:8080"
 GATEWAY_PORT, PUBLIC_HOST = 8080, "app.example.com"
@@ -143,7 +143,7 @@ class Teller:
             return False
         try:
             step.run(self)
-        except (Failed, plane.PlaneFailed, pods.PodFailed, TimeoutError, pods.CommandFailed) as error:
+        except (Failed, plane.PlaneFailed, pods.PodFailed, TimeoutError, namespaces.CommandFailed) as error:
             good = False
             if not self.evidence or self.evidence[-1][0]:
                 self.evidence.append((False, str(error)))
