@@ -9,14 +9,14 @@ import signal
 import sys
 import time
 
-from . import doors, rundir, sandbox
+from . import doors, prometheus, rundir, sandbox
 from .plane import CHECKOUT, ControlPlane, PlaneFailed
 from .namespaces import CommandFailed
 from .pods import ADMIN_PORT, Place, Pod, PodFailed, wait_until
 from .story import STEPS
 from .story.teller import GATEWAY_PORT, PUBLIC_HOST, Teller, table
 
-PROMETHEUS_PORT = 9090
+PROMETHEUS_PORT, METRICS_STEP = 9090, 10
 ROTATE_SECONDS = 60
 SERVICES = [("10.96.0.10", "handson"), ("10.96.0.2", "istio-ingressgateway")]
 
@@ -99,6 +99,17 @@ class Demo:
             wait_until(lambda pod=pod: self.alive() and (pod.folder / "XDS").exists() and (pod.folder / "SDS").exists(),
                        f"the control plane's sockets for {pod.name}")
             pod.start_proxy()
+        self.watch()
+
+    def watch(self):
+        """A Prometheus in a pod of its own, where there is a program for it."""
+        binary = prometheus.find()
+        if binary is None or not (self.chosen.keep or METRICS_STEP in self.chosen.steps):
+            return
+        pod = self.place.pods["prometheus"]
+        self.prometheus = prometheus.Prometheus(binary, pod.folder, self.place.metrics_targets(),
+                                                f"{pod.ip}:{PROMETHEUS_PORT}", spawn=pod.spawn, namespace=pod.net)
+        self.prometheus.start()
 
     def alive(self):
         if self.plane.process.poll() is not None:

@@ -1,12 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Step 10: what the proxies count, and what a Prometheus, Kiali and the dashboards make of it."""
 
-import json
-
 from .. import metrics
 from ..pods import wait_until
 
-PROMETHEUS_PORT = 9090
 WANTED = {  # labels of istio_requests_total as the app's own sidecar must have them
     "reporter": "destination", "source_workload": "client", "source_workload_namespace": "default",
     "source_principal": "spiffe://cluster.local/ns/default/sa/client", "source_app": "client",
@@ -48,38 +45,19 @@ def own_metrics(teller):
                  ", ".join(f"{a} → {b}: {one.requests}" for (a, b), one in sorted(edges.items())))
 
 
-def start_prometheus(teller):
-    """A Prometheus in its own pod that scrapes every proxy; None where there is no program for it."""
-    try:
-        from .. import prometheus
-    except ImportError:
-        return None
-    binary = prometheus.find()
-    if binary is None:
-        return None
-    demo = teller.demo
-    if demo.prometheus is None:
-        pod = teller.pod("prometheus")
-        demo.prometheus = prometheus.Prometheus(
-            binary, pod.folder, targets=teller.place.metrics_targets(), spawn=pod.spawn, namespace=pod.net,
-            address=f"{pod.ip}:{PROMETHEUS_PORT}")
-        demo.prometheus.start()
-    demo.prometheus.wait_ready()
-    return demo.prometheus
-
-
 def counted(teller):
-    server = start_prometheus(teller)
     own_metrics(teller)
+    server = teller.demo.prometheus
     if server is None:
         teller.note("no program prometheus on this machine: Kiali's and the dashboards' queries were not asked "
                     "(./dev demo unpacks Debian's when it has network)")
         return
-    load = teller.load(rate=80)
-    answers = server.check()
-    load.stop()
-    teller.facts["queries"] = [(title, query, bool(good), str(evidence)) for title, query, good, evidence in answers]
-    for title, query, good, evidence in answers:
+    server.wait_ready()
+    load = teller.load(rate=60)
+    queries = teller.facts["queries"] = []
+    for title, query, good, evidence in server.check():
+        queries.append((title, query, good, evidence))
         if not good:
-            teller.note(f"{title}: {query}")
-        teller.check(good, title, evidence if isinstance(evidence, str) else json.dumps(evidence))
+            teller.note(query)
+        teller.check(good, title, evidence)
+    load.stop()
