@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 
-from . import doors, prometheus, rundir, sandbox
+from . import doors, prometheus, report, rundir, sandbox
 from .plane import CHECKOUT, ControlPlane, PlaneFailed
 from .namespaces import CommandFailed
 from .pods import ADMIN_PORT, Place, Pod, PodFailed, wait_until
@@ -203,10 +203,10 @@ def url(listener):
 
 
 def write_report(demo, teller):
-    from . import report
     path = pathlib.Path(demo.chosen.report or CHECKOUT / "build" / "demo" / "report.html")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(report.page(demo, teller), encoding="utf-8")
+    path.with_suffix(".svg").write_text(report.picture(demo, teller), encoding="utf-8")
     return path
 
 

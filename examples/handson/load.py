@@ -3,10 +3,9 @@
 """A steady load from inside a pod: so many requests a second over a few connections that are kept.
 
 usage: load.py ADDRESS PORT [--host HOST] [--path PATH] [--rate N] [--connections N] [--header NAME:VALUE]
-It reads commands from its standard input, a line each, and answers with one line of JSON:
-  count    what came since the last count: {"sent", "statuses": {"200": n}, "colours": {"blue": n},
+It reads commands from its standard input, a line each, and answers with a line of JSON:
+  count    of the requests that were begun since the last count, once all of them have ended: {"sent", "statuses": {"200": n}, "colours": {"blue": n},
            "failures": {text: n}, "again": n, "milliseconds": [p50, p99, max], "seconds"}
-  path P   from now on this path
 The end of its input ends it, once the requests under way have their answers.
 
 A kept connection that the server closes just as a request leaves on it is no failed request: the
@@ -33,21 +32,38 @@ class Broken(Exception):
 
 
 class Counts:
+    """Requests that were begun in one stretch of time."""
+
     def __init__(self):
-        self.began = time.monotonic()
+        self.began = self.ended = time.monotonic()
+        self.under_way = 0
+        self.at_rest = asyncio.Event()
         self.statuses = collections.Counter()
         self.colours = collections.Counter()
         self.failures = collections.Counter()
         self.again = 0
         self.milliseconds = []
 
-    def text(self):
+    def begin(self):
+        self.under_way += 1
+        self.at_rest.clear()
+
+    def end(self):
+        self.under_way -= 1
+        if self.under_way == 0:
+            self.at_rest.set()
+
+    async def text(self):
+        """The stretch ends now; what it counted, when its last request has ended."""
+        self.ended = time.monotonic()
+        if self.under_way:
+            await self.at_rest.wait()
         times = sorted(self.milliseconds) or [0.0]
         shown = [times[len(times) // 2], times[min(len(times) - 1, len(times) * 99 // 100)], times[-1]]
         return json.dumps({
             "sent": sum(self.statuses.values()) + sum(self.failures.values()), "statuses": self.statuses,
             "colours": self.colours, "failures": self.failures, "again": self.again,
-            "milliseconds": [round(one, 2) for one in shown], "seconds": round(time.monotonic() - self.began, 3)})
+            "milliseconds": [round(one, 2) for one in shown], "seconds": round(self.ended - self.began, 3)})
 
 
 class Load:
@@ -90,8 +106,8 @@ class Load:
         except (OSError, asyncio.IncompleteReadError, ValueError, IndexError) as error:
             raise Broken(f"{type(error).__name__}: {error}", not got) from error
 
-    async def one(self, kept):
-        """One counted request, on the kept connection if there is one; gives the connection to keep."""
+    async def one(self, kept, counts):
+        """One request, on the kept connection if there is one; gives the connection to keep."""
         began = time.monotonic()
         while True:
             fresh = kept is None
@@ -103,18 +119,18 @@ class Load:
                 kept[1].close()
                 kept = None
                 if error.clean and not fresh:
-                    self.counts.again += 1
+                    counts.again += 1
                     continue
-                self.counts.failures[str(error)] += 1
+                counts.failures[str(error)] += 1
                 return None
             except OSError as error:
-                self.counts.failures[f"cannot connect: {error}"] += 1
+                counts.failures[f"cannot connect: {error}"] += 1
                 await asyncio.sleep(0.05)
                 return None
-            self.counts.statuses[str(status)] += 1
+            counts.statuses[str(status)] += 1
             if colour:
-                self.counts.colours[colour] += 1
-            self.counts.milliseconds.append((time.monotonic() - began) * 1000)
+                counts.colours[colour] += 1
+            counts.milliseconds.append((time.monotonic() - began) * 1000)
             if not keep:
                 kept[1].close()
                 kept = None
@@ -124,11 +140,15 @@ class Load:
         kept = None
         while not self.ending:
             await self.turn()
+            counts = self.counts
+            counts.begin()
             try:
-                kept = await asyncio.wait_for(self.one(kept), TIMEOUT_SECONDS)
+                kept = await asyncio.wait_for(self.one(kept, counts), TIMEOUT_SECONDS)
             except asyncio.TimeoutError:
-                self.counts.failures[f"no answer within {TIMEOUT_SECONDS} s"] += 1
+                counts.failures[f"no answer within {TIMEOUT_SECONDS} s"] += 1
                 kept = None
+            finally:
+                counts.end()
 
     async def commands(self):
         reader = asyncio.StreamReader()
@@ -136,9 +156,7 @@ class Load:
         while line := (await reader.readline()).decode().strip():
             if line == "count":
                 done, self.counts = self.counts, Counts()
-                print(done.text(), flush=True)
-            elif line.startswith("path "):
-                self.path = line[5:]
+                print(await done.text(), flush=True)
 
     async def run(self):
         workers = [asyncio.create_task(self.worker()) for _ in range(self.connections)]

@@ -79,6 +79,37 @@ def topology(pods, edges, seconds):
     return "".join(parts) + "</svg>"
 
 
+PICTURE_STYLE = """
+text { font: 13px system-ui, sans-serif; fill: #222; } .small { font-size: 11.5px; } .title { font-weight: 600; }
+.rate { font-size: 11.5px; paint-order: stroke; stroke: #fff; stroke-width: 5px; stroke-linejoin: round; }
+.box { fill: #f2f2f2; stroke: #bbb; } .edge { fill: none; stroke: #222; } .good { fill: #1f8a4c; } .bad { fill: #c0392b; }
+.told { stroke: #999; stroke-dasharray: 4 4; }
+"""
+
+
+def picture(demo, teller):
+    """Topology and result of each step as one SVG file that stands alone."""
+    seconds = max(time.monotonic() - demo.began, 1)
+    inner = topology(pods_of(demo, teller), metrics.edges(demo.place), seconds).replace("currentColor", "#222")
+    rows, half = [], (len(teller.results) + 1) // 2
+    for number, one in enumerate(teller.results):
+        x, y = (20 if number < half else 440), 385 + 24 * (number % half)
+        mark, kind = ("✓", "good") if one.good else ("✗", "bad")
+        rows.append(f'<text x="{x}" y="{y}"><tspan class="{kind}">{mark}</tspan> {one.step.number}. {text(one.step.title)}'
+                    f'<tspan class="small" dx="8">{len(one.evidence)} checks, {one.seconds:.1f} s</tspan></text>')
+    height = 385 + 24 * half
+    start = inner.index(">") + 1
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 840 {height}" width="840" height="{height}">'
+            f'<style>{PICTURE_STYLE}</style><rect width="840" height="{height}" fill="#fff"/>'
+            + inner[start:].removesuffix("</svg>") + "".join(rows) + "</svg>\n")
+
+
+def pods_of(demo, teller):
+    return teller.facts.get("pods") or [
+        {"name": pod.name, "namespace": pod.namespace, "ip": pod.ip, "kind": pod.kind, "ready": "{}/{}".format(*pod.containers())}
+        for pod in demo.place.pods.values()]
+
+
 def edge_table(edges, seconds):
     rows = ['<table id="edges"><tr><th>from</th><th>to</th><th class="n">requests</th><th class="n">a second</th>'
             '<th class="n">p50</th><th class="n">p99</th><th>answers</th><th>mTLS</th></tr>']
@@ -130,9 +161,7 @@ def page(demo, teller):
     """The whole page. The proxies still run: they are asked what they counted."""
     seconds = max(time.monotonic() - demo.began, 1)
     edges = metrics.edges(demo.place)
-    pods = teller.facts.get("pods") or [
-        {"name": pod.name, "namespace": pod.namespace, "ip": pod.ip, "kind": pod.kind, "ready": "{}/{}".format(*pod.containers())}
-        for pod in demo.place.pods.values()]
+    pods = pods_of(demo, teller)
     good = sum(one.good for one in teller.results)
     verdict = "good" if good == len(teller.results) else "bad"
     rules = teller.facts.get("rules")

@@ -111,6 +111,12 @@ class Teller:
         self.running.append(one)
         return one
 
+    def gateway_load(self, **options):
+        """A load from outside the mesh, through the gateway; it ends with the step at the latest."""
+        one = Load(self.pod("outside"), self.pod("istio-ingressgateway").ip, GATEWAY_PORT, PUBLIC_HOST, **options)
+        self.running.append(one)
+        return one
+
     def counted(self, load, title, at_least=150, seconds=15):
         """Wait for so many more answers, then say and keep what came."""
         total = None
@@ -201,6 +207,8 @@ def shown(counts):
     if counts["colours"]:
         parts.append(", ".join(f"{n} {name}" for name, n in sorted(counts["colours"].items())))
     parts += [f"{n} × {text}" for text, n in counts["failures"].items()]
+    if counts["again"]:
+        parts.append(f"{counts['again']} sent again on a new connection")
     parts.append("p50 {:.1f} ms, p99 {:.1f} ms, max {:.1f} ms".format(*counts["milliseconds"]))
     return "; ".join(parts)
 

@@ -18,19 +18,22 @@ def share(counts, name):
 
 
 def weights_follow(teller):
-    load = teller.load(rate=220)
+    load, outside = teller.load(rate=220), teller.gateway_load(rate=40)
     for title, change, green, slack in (("100/0", None, 0, 0), ("50/50", "routing-half.yaml", 0.5, SHARE_SLACK),
                                         ("0/100", "routing-green.yaml", 1, 0)):
         if change:
             teller.plane.apply(change, "routing.yaml")
-            between = load.count()  # some of these left before the new weights were known
+            between = load.count()  # some of these began before the new weights were known
             teller.undisturbed(between, f"while the weights became {title}")
         counts = teller.counted(load, f"weights {title}", SHARE_REQUESTS if slack else 150)
         teller.check(abs(share(counts, "green") - green) <= slack, f"weights {title}: the share of green is {green:.0%}",
                      f"{share(counts, 'green'):.1%}")
         teller.undisturbed(counts, f"with {title}")
-    page = teller.gateway_get("/colour")
-    teller.check(page.headers.get("x-colour") == "green", "the gateway follows the same VirtualService", page)
+        entered = outside.count()
+        teller.keep(f"through the gateway, until {title}", entered)
+        teller.undisturbed(entered, "that came through the gateway")
+    entered = teller.counted(outside, "through the gateway, 0/100", 20)
+    teller.check(set(entered["colours"]) == {"green"}, "the gateway follows the same VirtualService", entered["colours"])
     match_and_rewrite(teller)
 
 
