@@ -20,7 +20,8 @@ struct kb_network_filter_ops {
     int (*config_create)(const void *message, struct kb_factory_context *factory,
                          struct kb_diag *diag, void **config);
     void (*config_destroy)(void *config);
-    /* A filter of one connection; its memory is its own. The connection outlives it. */
+    /* A filter of one connection; its memory is its own. The connection outlives it. NULL: it has
+     * no configuration, and the connection ends. */
     void *(*create)(void *config, struct kb_conn *conn);
     enum kb_network_filter_status (*on_new_connection)(void *filter);
     enum kb_network_filter_status (*on_data)(void *filter, struct kb_buf *in, bool end_stream);

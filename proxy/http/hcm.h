@@ -39,7 +39,7 @@ struct kb_hcm_filter {
     struct kb_str name;
     uint32_t name_id; /* kb_filter_name_id */
     bool disabled;
-    struct kb_http_filter_provider *provider; /* config_discovery: gives ops and config; or NULL */
+    struct kb_filter_provider *provider; /* config_discovery: gives ops and config; or NULL */
 };
 
 /* The last is terminal. */

@@ -104,7 +104,7 @@ static void chain_dispose(struct kb_hcm_filter_chain *chain)
 {
     for (size_t i = 0; i < chain->count; i++) {
         if (chain->filters[i].provider != NULL) {
-            kb_http_filter_provider_destroy(chain->filters[i].provider);
+            kb_filter_provider_destroy(chain->filters[i].provider);
         } else if (chain->filters[i].ops->config_destroy != NULL &&
                    chain->filters[i].config != NULL) {
             /* No config: it was refused, and so is the whole. */
@@ -352,8 +352,8 @@ static void discovery_apply(struct chain_build *build, const HCM(HttpFilter) * m
     filter->name_id = kb_filter_name_id(filter->name);
     filter->disabled = m->disabled;
     kb_diag_push(build->diag, "config_discovery");
-    filter->provider = kb_http_filter_provider_create(m->config_discovery, filter->name, last,
-                                                      build->factory, build->diag);
+    filter->provider = kb_filter_provider_create(&kb_http_filter_discovery, m->config_discovery,
+                                                 filter->name, last, build->factory, build->diag);
     kb_diag_pop(build->diag);
     if (filter->provider != NULL) {
         build->chain->count++;

@@ -104,8 +104,7 @@ const void *kb_stream_route_config(struct kb_stream *stream, const void *self)
 static KB_NOINLINE struct kb_hcm_filter filter_discovered(struct kb_stream *stream,
                                                           const struct kb_hcm_filter *filter)
 {
-    struct kb_http_filter_config *config =
-        kb_http_filter_provider_get(filter->provider, stream->hcm->worker);
+    struct kb_filter_config *config = kb_filter_provider_get(filter->provider, stream->hcm->worker);
     struct kb_hcm_filter found = *filter;
     struct kb_filter_hold *hold;
 

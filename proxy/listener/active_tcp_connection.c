@@ -151,12 +151,17 @@ static void connection_destroy(struct kb_deferred *deferred)
 
 static void chain_missing(struct kb_listener_worker *lw, struct kb_conn *conn);
 
-static void filters_create(struct active_connection *active)
+/* False: nobody would ever answer. */
+static bool filters_create(struct active_connection *active)
 {
     struct kb_filter_chain *chain = active->chain;
 
     for (size_t i = 0; i < chain->filter_count; i++) {
         active->filters[i] = chain->filters[i].ops->create(chain->filters[i].config, active->conn);
+        if (KB_UNLIKELY(active->filters[i] == NULL)) {
+            kb_stat_inc(active->lw->stats, KB_STAT_LISTENER_NETWORK_EXTENSION_CONFIG_MISSING);
+            return false;
+        }
         active->filter_count = i + 1;
     }
     active->conn->early_uncounted = active->conn->early_input && active->conn->in.len > 0;
@@ -164,12 +169,14 @@ static void filters_create(struct active_connection *active)
     if (KB_UNLIKELY(active->conn->early_uncounted) && !active->closed) {
         kb_conn_early_input_count(active->conn);
     }
+    return chain->filter_count > 0;
 }
 
 void kb_active_connection_begin(struct kb_listener_worker *lw, struct kb_conn *conn)
 {
     struct kb_filter_chain *chain = kb_filter_chain_find(lw->listener, &conn->info, conn->sniffed);
     struct active_connection *active;
+    bool complete;
 
     conn->info.listener_name = lw->active->name;
     conn->info.listener_metadata = lw->active->metadata;
@@ -200,9 +207,9 @@ void kb_active_connection_begin(struct kb_listener_worker *lw, struct kb_conn *c
     kb_stat_inc(lw->worker_stats, KB_STAT_LISTENER_WORKER_DOWNSTREAM_CX_TOTAL);
     kb_stat_gauge_add(lw->stats, KB_STAT_LISTENER_DOWNSTREAM_CX_ACTIVE, 1);
     kb_stat_gauge_add(lw->worker_stats, KB_STAT_LISTENER_WORKER_DOWNSTREAM_CX_ACTIVE, 1);
-    filters_create(active);
+    complete = filters_create(active);
     kb_conn_start(conn);
-    if (KB_UNLIKELY(chain->filter_count == 0)) { /* nobody would ever answer */
+    if (KB_UNLIKELY(!complete)) {
         kb_conn_close(conn, KB_CONN_NO_FLUSH);
     }
 }

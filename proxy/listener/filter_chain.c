@@ -11,6 +11,7 @@
 #include "proto/wkt.h"
 #include "proxy/api/extension.h"
 #include "proxy/listener/listener_internal.h"
+#include "proxy/listener/network_filter_discovery.h"
 
 /* ---- network filters ---- */
 
@@ -69,11 +70,14 @@ static void filter_create(struct kb_filter_chain *chain, struct kb_factory_conte
     const struct kb_extension *extension;
     const ProtobufCMessage *message;
 
+    entry->name = kb_str_dup(&chain->arena, kb_wkt_str(m->name));
     if (m->config_type_case == ENVOY__CONFIG__LISTENER__V3__FILTER__CONFIG_TYPE_CONFIG_DISCOVERY) {
-        kb_diag_error(diag,
-                      "config_discovery of the network filter '%s' is not supported: give its "
-                      "configuration as typed_config",
-                      m->name);
+        kb_diag_push(diag, "config_discovery");
+        entry->ops = &kb_network_filter_discovered;
+        entry->config = kb_filter_provider_create(&kb_network_filter_discovery, m->config_discovery,
+                                                  entry->name, last, factory, diag);
+        chain->filter_count += entry->config != NULL ? 1 : 0;
+        kb_diag_pop(diag);
         return;
     }
     kb_arena_init(&scratch, NULL);
@@ -89,7 +93,6 @@ static void filter_create(struct kb_filter_chain *chain, struct kb_factory_conte
         return;
     }
     entry->ops = extension->ops;
-    entry->name = kb_str_dup(&chain->arena, kb_wkt_str(m->name));
     terminal_check(entry->ops, m, last, diag);
     message = filter_message(m, type, &scratch, diag);
     if (message != NULL) {
