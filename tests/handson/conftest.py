@@ -117,6 +117,14 @@ class Place:
             shutil.rmtree(self.folder)
 
 
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A fixture may ask whether its test went well."""
+    report = (yield).get_result()
+    if report.when == "call":
+        item.went_well = report.passed
+
+
 @pytest.fixture
 def place():
     made = Place()

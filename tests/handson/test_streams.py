@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from tests.handson.client import Delta, Sotw
+from tests.handson.client import Delta, Sotw, unpacked
 from tests.handson.conftest import SERVICES
 
 WEB, STORE = "outbound|80||web.shop.svc.cluster.local", "outbound|9000||store.default.svc.cluster.local"
@@ -126,13 +126,14 @@ def test_a_new_cluster_is_there_before_the_route_to_it(served):
         opened(stream)
         settled(served)
         served.write("rule.yaml", RULE + "---" + ROUTE % ", subset: blue")
-        told, _ = stream.take("CDS")
-        assert set(told) == {blue, WEB}  # the other one's metadata names the rule
+        clusters = stream.next("CDS")
+        assert set(unpacked(clusters)) == {blue, WEB}  # the other one's metadata names the rule
+        told, _ = stream.take("EDS")
+        assert set(told) == {WEB}  # a cluster that was changed waits for its endpoints again
         stream.subscribe("EDS", blue)
         told, _ = stream.take("EDS")
         assert addresses(told[blue]) == ["10.10.0.11:8080"]
-        told, _ = stream.take("EDS")
-        assert set(told) == {WEB}  # a cluster that was changed waits for its endpoints again
+        stream.accept(clusters)  # now they are warm
         told, _ = stream.take("RDS")
         assert told["80"].virtual_hosts[0].routes[0].route.cluster == blue
         settled(served)

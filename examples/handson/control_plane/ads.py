@@ -105,47 +105,40 @@ class Stream:
 
     async def _change(self, new):
         old = self.state
-        changed = {name for name, cluster in new.get(CDS, {}).items() if old.get(CDS, {}).get(name) != cluster}
-        union = {kind: {**old.get(kind, {}), **new.get(kind, {})} for kind in self.order}
-        self.state = {**union, LDS: old.get(LDS, {}), RDS: old.get(RDS, {})} if CDS in self.order else new
-        for kind in self.order:
-            if kind == EDS:
-                await self._subscribed(changed & new[EDS].keys())
-                self._forget(changed & old.get(CDS, {}).keys())  # they warm again, and wait for their endpoints
-            if kind == LDS:
-                await self._answered(CDS)
-                self.state = {**union, LDS: new[LDS]}
-            # a proxy holds back its answer about clusters until they are warm, and that takes their endpoints
-            await self._tell(kind, wait=kind != CDS)
-        self.state = {kind: dict(new.get(kind, {})) for kind in self.order}
+        if CDS not in self.order:  # secrets stand alone
+            self.state = new
+            await self._tell(*self.order)
+            return
+        changed = {name for name, cluster in new[CDS].items() if old.get(CDS, {}).get(name, cluster) != cluster}
+        union = {kind: {**old.get(kind, {}), **new[kind]} for kind in self.order}
+        self.state = {**union, LDS: old.get(LDS, {}), RDS: old.get(RDS, {})}
+        self._forget(changed)
+        # A proxy answers for clusters when they are warm, and for that it waits for their endpoints.
+        await self._tell(CDS, EDS)
+        self.state = {**union, LDS: new[LDS]}
+        await self._tell(LDS)
+        await self._tell(RDS)
+        self.state = {kind: dict(new[kind]) for kind in self.order}
         await self._tell(CDS)
         for kind in (EDS, RDS):  # their parents are gone, the proxy drops them by itself
             watch = self.watches.get(kind)
             for name in [n for n in watch.sent if n not in self.state[kind]] if watch else []:
                 del watch.sent[name]
 
-    async def _subscribed(self, names):
-        watch = self.watches.get(EDS)
-        if watch is not None:
-            await self._until(lambda: watch.wildcard or names <= watch.names, 1.0)
-
     def _forget(self, names):
+        """The endpoints of clusters that changed are told again, though they are the same."""
         watch = self.watches.get(EDS)
         for name in names if watch else ():
             watch.sent.pop(name, None)
 
-    async def _tell(self, kind, wait=True):
-        watch = self.watches.get(kind)
-        if watch is None:
-            return
-        await self._answered(kind)
-        if self._send(kind, watch) and wait:
-            await self._answered(kind)
-
-    async def _answered(self, kind):
-        watch = self.watches.get(kind)
-        if watch is not None:
-            await self._until(lambda: watch.answered, PATIENCE)
+    async def _tell(self, *kinds):
+        """Sends what changed, then waits for the answers."""
+        watches = [self.watches[kind] for kind in kinds if kind in self.watches]
+        await self._until(lambda: all(watch.answered for watch in watches), PATIENCE)
+        for kind in kinds:
+            if kind in self.watches:
+                self._send(kind, self.watches[kind])
+        await self._until(lambda: all(watch.answered for watch in watches), PATIENCE)
 
     async def _until(self, test, seconds):
         end = asyncio.get_running_loop().time() + seconds
