@@ -19,7 +19,7 @@ import socketserver
 import time
 
 PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>hands-on</title><style>
+<html lang="en"><head><meta charset="utf-8"><title>hands-on</title><link rel="icon" href="data:,"><style>
 body {{ margin: 0; font: 1.1rem/1.5 system-ui, sans-serif; color: #fff; background: {shade}; transition: background .3s; }}
 main {{ max-width: 46rem; margin: 8vh auto; padding: 0 1rem; }}
 h1 {{ font-size: 3.4rem; margin: 0; }}
@@ -33,7 +33,7 @@ td:nth-child(n+2) {{ text-align: right; font-variant-numeric: tabular-nums; }}
 <div id="last"></div>
 <table id="shares"></table>
 <script>
-const shade = {{ blue: "#1f5fbf", green: "#1f8a4c", grey: "#555" }}, last = [];
+const shade = {{ blue: "#1f5fbf", green: "#187640", grey: "#555" }}, last = [];
 function show() {{
   const box = document.getElementById("last");
   box.replaceChildren(...last.map(one => {{
@@ -71,7 +71,7 @@ setInterval(ask, 250);
 ask();
 </script></main></body></html>
 """
-SHADES = {"blue": "#1f5fbf", "green": "#1f8a4c"}
+SHADES = {"blue": "#1f5fbf", "green": "#187640"}
 
 
 class App(http.server.BaseHTTPRequestHandler):

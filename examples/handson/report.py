@@ -7,7 +7,7 @@ import time
 from . import metrics
 
 STYLE = """
-:root { color-scheme: light dark; --line: #8886; --soft: #8882; --good: #1f8a4c; --bad: #c0392b; }
+:root { color-scheme: light dark; --line: #8886; --soft: #8882; --good: #187640; --bad: #c0392b; }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { margin-bottom: 0; } h2 { margin-top: 2.2rem; } small, .why { opacity: .75; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
@@ -27,7 +27,7 @@ svg .edge { fill: none; stroke: currentColor; } svg .told { stroke: currentColor
 PLACES = {"outside": (10, 70), "istio-ingressgateway": (270, 70), "client": (270, 250),
           "handson-blue": (640, 70), "handson-green": (640, 250), "prometheus": (10, 250)}
 WIDTH, HEIGHT = 190, 84
-SHADES = {"handson-blue": "#1f5fbf", "handson-green": "#1f8a4c"}
+SHADES = {"handson-blue": "#1f5fbf", "handson-green": "#187640"}
 
 
 def text(value):
@@ -82,7 +82,7 @@ def topology(pods, edges, seconds):
 PICTURE_STYLE = """
 text { font: 13px system-ui, sans-serif; fill: #222; } .small { font-size: 11.5px; } .title { font-weight: 600; }
 .rate { font-size: 11.5px; paint-order: stroke; stroke: #fff; stroke-width: 5px; stroke-linejoin: round; }
-.box { fill: #f2f2f2; stroke: #bbb; } .edge { fill: none; stroke: #222; } .good { fill: #1f8a4c; } .bad { fill: #c0392b; }
+.box { fill: #f2f2f2; stroke: #bbb; } .edge { fill: none; stroke: #222; } .good { fill: #187640; } .bad { fill: #c0392b; }
 .told { stroke: #999; stroke-dasharray: 4 4; }
 """
 
@@ -166,7 +166,7 @@ def page(demo, teller):
     verdict = "good" if good == len(teller.results) else "bad"
     rules = teller.facts.get("rules")
     return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Kobune: the hands-on's report</title><style>{STYLE}</style></head><body>
+<html lang="en"><head><meta charset="utf-8"><title>Kobune: the hands-on's report</title><link rel="icon" href="data:,"><style>{STYLE}</style></head><body>
 <h1>The hands-on</h1>
 <p>{time.strftime("%Y-%m-%d %H:%M")}, {seconds:.0f} s:
 <span class="{verdict}" id="verdict">{good} of {len(teller.results)} steps went as described</span></p>

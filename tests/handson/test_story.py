@@ -3,17 +3,16 @@
 iptables; skipped with what is missing."""
 
 import os
-import pathlib
 import shutil
 import signal
 import subprocess
-import sys
-import tempfile
 
 import pytest
 
+from tests.handson import demo as demo_of
+from tests.handson.demo import command, demo, environment, left, started
 from tests.harness import namespaces
-from tests.harness.proxy import ROOT, sanitizer_env, subject_path
+from tests.harness.proxy import ROOT
 from tests.harness.upstream import wait_until
 
 pytestmark = pytest.mark.skipif(namespaces.missing() is not None, reason=f"pods: {namespaces.missing()}")
@@ -21,37 +20,8 @@ pytestmark = pytest.mark.skipif(namespaces.missing() is not None, reason=f"pods:
 
 @pytest.fixture
 def place():
-    """A folder for temporary files that other users may pass through, as the sidecars' one does."""
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="kobune-test-"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def command(place, *arguments):
-    return [sys.executable, "-m", "examples.handson", "--proxy", str(subject_path()),
-            "--report", str(place / "report.html"), *arguments]
-
-
-def environment(place):
-    return {**sanitizer_env(), "TMPDIR": str(place), "PYTHONPATH": str(ROOT)}
-
-
-def demo(place, *arguments, timeout=200):
-    return subprocess.run(command(place, *arguments), capture_output=True, text=True, timeout=timeout, cwd=ROOT,
-                          stdin=subprocess.DEVNULL, env=environment(place))
-
-
-def left(place):
-    """What is there of demos in `place`: run directories, and processes that were told of them."""
-    found = [str(path) for path in place.glob("kobune-demo-*")]
-    for path in pathlib.Path("/proc").glob("[0-9]*/environ"):
-        try:
-            if f"TMPDIR={place}".encode() in path.read_bytes().split(b"\0"):
-                found.append(path.with_name("cmdline").read_bytes().replace(b"\0", b" ").decode())
-        except OSError:
-            pass
-    return found
+    with demo_of.place() as folder:
+        yield folder
 
 
 def links():
@@ -91,15 +61,6 @@ def test_unknown_step_is_named(place):
     done = demo(place, "--step", "99")
     assert done.returncode == 2
     assert "there is no step 99" in done.stderr
-
-
-def started(place, *arguments):
-    """A demo that is kept running, once it says so."""
-    log = place / "log"
-    with open(log, "wb") as out:
-        process = subprocess.Popen(command(place, "--keep", *arguments), stdout=out, stderr=subprocess.STDOUT,
-                                   stdin=subprocess.DEVNULL, cwd=ROOT, env=environment(place), start_new_session=True)
-    return process, log
 
 
 def test_killed_in_the_middle_and_nothing_is_left(place):
