@@ -10,6 +10,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "proto/loader.h"
 #include "proto/pb_json.h"
 #include "xds/xds_sotw.h"
 
@@ -104,13 +105,16 @@ static ProtobufCMessage *response_parse(const char *path, struct kb_str text, bo
     return kb_pb_json_parse(RESPONSE_TYPE, name, text, unknown, arena, diag);
 }
 
-static void refused_log(struct kb_xds_fs *fs, const char *what, struct kb_diag *diag)
+/* What is wrong with the file, and what of it has no effect. */
+static void diag_log(struct kb_xds_fs *fs, const char *what, struct kb_diag *diag)
 {
     for (const struct kb_diag_entry *entry = diag->first; entry != NULL; entry = entry->next) {
         struct kb_str text = kb_diag_format(diag, entry);
+        bool placed = entry->file.len > 0;
 
-        KB_LOG(CONFIG, WARNING, "Filesystem config update %s: in %s: %.*s", what, fs->path,
-               KB_STR_ARG(text));
+        KB_LOG(CONFIG, WARNING, "Filesystem config update%s%s: %s%s%.*s",
+               entry->level == KB_DIAG_ERROR ? " " : "", entry->level == KB_DIAG_ERROR ? what : "",
+               placed ? "" : fs->path, placed ? "" : ": ", KB_STR_ARG(text));
     }
 }
 
@@ -123,7 +127,7 @@ static void failure_tell(struct kb_xds_fs *fs, enum kb_xds_failure failure, stru
     kb_arena_init(&arena, NULL);
     kb_xds_push_end(fs->sotw.pushes, push, KB_STR(""), kb_xds_error_text(diag, &arena));
     kb_arena_dispose(&arena);
-    refused_log(fs, failure == KB_XDS_FAILURE_UNREADABLE ? "failure" : "rejected", diag);
+    diag_log(fs, failure == KB_XDS_FAILURE_UNREADABLE ? "failure" : "rejected", diag);
     if (!fs->destroyed) {
         fs->callbacks->on_failure(fs->arg, failure);
     }
@@ -134,6 +138,25 @@ static bool is_empty_for(const struct kb_xds_fs *fs,
                          const Envoy__Service__Discovery__V3__DiscoveryResponse *response)
 {
     return response->n_resources == 0 && fs->name[0] != '\0';
+}
+
+/* Delivers; mistakes are told with their line, for which the file is read once more. */
+static void response_deliver(struct kb_xds_fs *fs,
+                             const Envoy__Service__Discovery__V3__DiscoveryResponse *response,
+                             struct kb_arena *arena, struct kb_diag *diag)
+{
+    struct kb_config_source source = {.path = kb_str_from_cstr(fs->path)};
+
+    kb_diag_set_locate(diag, kb_config_locate, &source);
+    (void)kb_xds_sotw_response(&fs->sotw, response, 0, arena, diag);
+    if (fs->delivered) {
+        diag_log(fs, "rejected", diag);
+    } else {
+        kb_diag_error(diag, "the file has no resource '%s'", fs->name);
+        failure_tell(fs, KB_XDS_FAILURE_REJECTED, diag);
+    }
+    kb_diag_set_locate(diag, NULL, NULL);
+    kb_config_source_dispose(&source);
 }
 
 /* Reads and delivers; what goes wrong before somebody was called is told here. */
@@ -169,11 +192,7 @@ static void fs_read(struct kb_xds_fs *fs, struct kb_arena *arena, struct kb_diag
         failure_tell(fs, KB_XDS_FAILURE_REJECTED, diag);
         return;
     }
-    (void)kb_xds_sotw_response(&fs->sotw, response, 0, arena, diag);
-    if (!fs->delivered) {
-        kb_diag_error(diag, "the file has no resource '%s'", fs->name);
-        failure_tell(fs, KB_XDS_FAILURE_REJECTED, diag);
-    }
+    response_deliver(fs, response, arena, diag);
 }
 
 static void fs_free(struct kb_xds_fs *fs)
@@ -217,6 +236,7 @@ struct kb_xds_fs *kb_xds_fs_create(const struct kb_xds_fs_options *options, stru
     kb_xds_sotw_init(&fs->sotw, options->type);
     fs->sotw.pushes = options->pushes;
     fs->sotw.way = "file";
+    fs->sotw.owner_tells = true;
     fs->watch = kb_xds_watches_add(&fs->sotw.watches, options->name, &fs_callbacks, fs);
     fs->callbacks = options->callbacks;
     fs->arg = options->arg;

@@ -209,8 +209,10 @@ bool kb_xds_sotw_response(struct kb_xds_sotw *sotw,
     sotw->error = NULL;
     if (kb_diag_result(diag) != 0) {
         refused = kb_xds_error_text(diag, arena);
-        KB_LOG(CONFIG, WARNING, "gRPC config for %s rejected: %.*s", response->type_url,
-               KB_STR_ARG(refused));
+        if (!sotw->owner_tells) {
+            KB_LOG(CONFIG, WARNING, "gRPC config for %s rejected: %.*s", response->type_url,
+                   KB_STR_ARG(refused));
+        }
         sotw->error = kb_str_to_cstr(refused);
         kb_xds_watches_fail(&sotw->watches, KB_XDS_FAILURE_REJECTED);
     } else if (decoded) {

@@ -11,6 +11,7 @@ struct kb_xds_sotw {
     struct kb_xds_watches watches;
     struct kb_xds_push_log *pushes; /* where responses are noted; NULL: nowhere */
     const char *way;                /* how: "sotw", or "file" */
+    bool owner_tells;               /* the owner says in the log what is wrong with a response */
     char *version;                  /* accepted last; NULL: none */
     char *nonce;                    /* of the last response on this stream; NULL: none */
     char *error;                    /* what was wrong with it, until it is said; NULL: nothing */
