@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""The app of the example: a small HTTP/1.1 server that says who it is and what it saw.
+"""The app of the examples: a small HTTP/1.1 server that says who it is and what it saw.
 
 usage: app.py NAME PORT
   /flaky   503 to a first attempt, 200 to a second (for the retry; the proxy counts attempts in a header)
@@ -13,6 +13,7 @@ import sys
 
 class App(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # head and body leave together
     name = "app"
 
     def do_GET(self):
@@ -20,7 +21,7 @@ class App(http.server.BaseHTTPRequestHandler):
         if self.path.startswith("/flaky") and self.headers.get("x-envoy-attempt-count") == "1":
             status = 503
         lines = [f"{self.name}: {self.command} {self.path}"]
-        for header in ("x-envoy-attempt-count", "x-forwarded-proto", "x-demo", "x-request-id"):
+        for header in ("x-envoy-attempt-count", "x-forwarded-proto", "x-forwarded-client-cert", "x-demo", "x-request-id"):
             if header in self.headers:
                 lines.append(f"  {header}: {self.headers[header]}")
         body = ("\n".join(lines) + "\n").encode()

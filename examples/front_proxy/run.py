@@ -6,109 +6,21 @@ Every step says what it does, does it, shows what came back and checks it; the f
 described ends the demo with exit code 1. `--keep` leaves everything running to play with.
 """
 
-import argparse
-import http.client
-import os
 import pathlib
 import re
-import signal
-import socket
 import subprocess
 import sys
-import tempfile
-import time
 
 HERE = pathlib.Path(__file__).resolve().parent
-PORTS = {"listener": 10000, "admin": 9901, "app-1": 8001, "app-2": 8002, "nobody": 8003}
-WAIT_SECONDS = 20
+sys.path.insert(0, str(HERE.parents[1]))
+from examples.steps import Steps, main  # noqa: E402 (found from anywhere)
 
 
-class Failed(Exception):
-    pass
+class FrontProxy(Steps):
+    name = "front_proxy"
+    ports = {"listener": 10000, "admin": 9901, "app-1": 8001, "app-2": 8002, "nobody": 8003}
 
-
-def colour(code, text):
-    return f"\033[{code}m{text}\033[0m" if sys.stdout.isatty() else text
-
-
-class Demo:
-    def __init__(self, proxy, name, folder):
-        self.proxy, self.name, self.folder = proxy, name, folder
-        self.processes = []
-        self.step = 0
-        self.ports = self.choose_ports()
-
-    @staticmethod
-    def choose_ports():
-        """The ports of proxy.yaml where they are free, others where not."""
-        chosen, held = {}, []
-        for name, wanted in PORTS.items():
-            s = socket.socket()
-            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                s.bind(("127.0.0.1", wanted))
-            except OSError:
-                s.bind(("127.0.0.1", 0))
-            held.append(s)
-            chosen[name] = s.getsockname()[1]
-        for s in held:
-            s.close()
-        return chosen
-
-    def say(self, title, text=""):
-        self.step += 1
-        print("\n" + colour("1", f"{self.step}. {title}"))
-        if text:
-            print(text)
-
-    def show(self, text, limit=14):
-        lines = text.rstrip("\n").split("\n")
-        for line in lines[:limit]:
-            print(colour("36", "   | " + line))
-        if len(lines) > limit:
-            print(colour("36", f"   | ... {len(lines) - limit} more lines"))
-
-    def expect(self, condition, what):
-        if not condition:
-            raise Failed(what)
-
-    def start(self, name, argv):
-        log = self.folder / f"{name}.log"
-        with open(log, "wb") as out:
-            process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT)
-        process.log = log
-        self.processes.append(process)
-        return process
-
-    def wait(self, what, condition, process):
-        """Until condition() is true; OSError counts as not yet."""
-        limit = time.monotonic() + WAIT_SECONDS
-        while time.monotonic() < limit:
-            if process.poll() is not None:
-                raise Failed(f"it ended with {process.returncode}:\n{process.log.read_text(errors='replace')}")
-            try:
-                if condition():
-                    return
-            except (OSError, http.client.HTTPException):
-                pass
-            time.sleep(0.01)
-        raise Failed(f"{what}: not so after {WAIT_SECONDS} s")
-
-    def request(self, where, path, method="GET", quiet=False):
-        """(status, headers, body); shown as the curl command that does the same."""
-        port = self.ports[where]
-        if not quiet:
-            post = "-X POST " if method == "POST" else ""
-            print(colour("32", f"   $ curl -si {post}http://127.0.0.1:{port}{path}"))
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-        try:
-            connection.request(method, path)
-            answer = connection.getresponse()
-            return answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read().decode()
-        finally:
-            connection.close()
-
-    def run(self):
+    def run(self, keep):
         self.start_all()
         self.requests()
         self.retry()
@@ -116,29 +28,20 @@ class Demo:
         self.admin()
         self.metrics()
         self.mistake()
+        if keep:
+            self.keep(f"http://127.0.0.1:{self.ports['listener']}, its admin http://127.0.0.1:{self.ports['admin']}", self.server)
+        else:
+            self.say("The end", "POST /quitquitquit asks the proxy to go.")
+            self.end_proxy("proxy", "admin")
 
     def start_all(self):
         self.say("Two copies of a small app", "They say who they are and what they saw (app.py).")
         for name in ("app-1", "app-2"):
-            app = self.start(name, [sys.executable, str(HERE / "app.py"), name, str(self.ports[name])])
-            self.wait(name, lambda name=name: self.request(name, "/", quiet=True)[0] == 200, app)
-            self.show(f"{name} listens on 127.0.0.1:{self.ports[name]}")
-        self.say(f"{self.name} in front of them", "The configuration is an ordinary Envoy v3 file: examples/front_proxy/proxy.yaml.")
-        text = (HERE / "proxy.yaml").read_text()
-        for name, port in PORTS.items():
-            text = text.replace(f"port_value: {port} ", f"port_value: {self.ports[name]} ")
-            if self.ports[name] != port:
-                print(f"   (port {port} is taken here: {self.ports[name]} stands in for it)")
+            self.start_app(name)
+        self.say(f"{self.program} in front of them", "The configuration is an ordinary Envoy v3 file: examples/front_proxy/proxy.yaml.")
         config = self.folder / "proxy.yaml"
-        config.write_text(text)
-        argv = [self.proxy, "-c", str(config), "--concurrency", "2", "-l", "warning", "--file-flush-interval-msec", "100"]
-        if self.name == "envoy":
-            argv.append("--disable-hot-restart")
-        print(colour("32", f"   $ {self.name} -c examples/front_proxy/proxy.yaml --concurrency 2 -l warning"))
-        began = time.monotonic()
-        self.server = self.start("proxy", argv)
-        self.wait("/ready", lambda: self.request("admin", "/ready", quiet=True)[0] == 200, self.server)
-        self.show(f"ready after {(time.monotonic() - began) * 1000:.0f} ms, as GET /ready of its admin says")
+        config.write_text(self.with_ports((HERE / "proxy.yaml").read_text()))
+        self.server = self.start_proxy("proxy", config, "admin", shown="examples/front_proxy/proxy.yaml")
 
     def requests(self):
         self.say("Requests go to both copies in turn", "/app is rewritten to /; the proxy adds x-request-id, x-forwarded-proto and x-demo.")
@@ -203,66 +106,12 @@ class Demo:
         self.say("A mistake in the configuration", "One letter missing: 'prefix_rewrit'. --mode validate says so; nothing is started.")
         broken = self.folder / "broken.yaml"
         broken.write_text((self.folder / "proxy.yaml").read_text().replace("cluster: app, prefix_rewrite:", "cluster: app, prefix_rewrit:"))
-        print(colour("32", f"   $ {self.name} --mode validate -c broken.yaml; echo $?"))
+        self.command(f"{self.program} --mode validate -c broken.yaml; echo $?")
         done = subprocess.run([self.proxy, "--mode", "validate", "-c", str(broken)], capture_output=True, text=True, check=False)
         output = (done.stdout + done.stderr).replace(str(broken), "broken.yaml")
-        self.show("\n".join(line for line in output.split("\n") if "prefix_rewrit" in line or self.name != "envoy") + f"\n{done.returncode}", 10)
+        self.show("\n".join(line for line in output.split("\n") if "prefix_rewrit" in line or self.program != "envoy") + f"\n{done.returncode}", 10)
         self.expect(done.returncode == 1 and "prefix_rewrit" in output, f"exit code 1 and the field's name, got {done.returncode}")
-
-    def keep(self):
-        self.say("Everything keeps running", f"proxy 127.0.0.1:{self.ports['listener']}, admin 127.0.0.1:{self.ports['admin']}; Ctrl-C ends it.")
-        try:
-            self.server.wait()
-        except KeyboardInterrupt:
-            print()
-
-    def end(self):
-        """The proxy through its admin, as one would in a pod; then the apps."""
-        self.say("The end", "POST /quitquitquit asks the proxy to go.")
-        status, _, body = self.request("admin", "/quitquitquit", method="POST")
-        self.show(body)
-        self.expect(status == 200, f"200, got {status}")
-        code = self.server.wait(WAIT_SECONDS)
-        self.show(f"the proxy ended with {code}")
-        self.expect(code == 0, f"exit code 0, got {code}")
-
-    def kill(self):
-        for process in self.processes:
-            if process.poll() is None:
-                process.terminate()
-        for process in self.processes:
-            try:
-                process.wait(5)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def main():
-    parser = argparse.ArgumentParser(prog="examples/front_proxy/run.py", description=__doc__.split("\n")[0])
-    parser.add_argument("--keep", action="store_true", help="leave everything running until Ctrl-C")
-    parser.add_argument("--proxy", required=True, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if not os.access(options.proxy, os.X_OK):
-        sys.exit(f"front_proxy: no program at {options.proxy}")
-    name = "envoy" if pathlib.Path(options.proxy).name == "envoy" else "kobune"
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    with tempfile.TemporaryDirectory(prefix="kobune-front-proxy-") as folder:
-        demo = Demo(options.proxy, name, pathlib.Path(folder))
-        try:
-            demo.run()
-            if options.keep:
-                demo.keep()
-            if demo.server.poll() is None:
-                demo.end()
-        except Failed as reason:
-            print(f"\nfront_proxy: step {demo.step} is not as described: expected {reason}")
-            return 1
-        finally:
-            demo.kill()
-    print("\nfront_proxy: every step went as described")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(FrontProxy, __doc__))
