@@ -36,11 +36,10 @@ static bool buckets_read(const struct kb_admin_query *query, struct kb_stats_par
     static const struct {
         const char *name;
         enum kb_stats_buckets buckets;
-    } names[] = {{"cumulative", KB_STATS_BUCKETS_CUMULATIVE},
-                 {"disjoint", KB_STATS_BUCKETS_DISJOINT},
-                 {"detailed", KB_STATS_BUCKETS_DETAILED},
-                 {"summary", KB_STATS_BUCKETS_SUMMARY},
-                 {"none", KB_STATS_BUCKETS_SUMMARY}};
+    } names[] = {
+        {"cumulative", KB_STATS_BUCKETS_CUMULATIVE}, {"disjoint", KB_STATS_BUCKETS_DISJOINT},
+        {"detailed", KB_STATS_BUCKETS_DETAILED},     {"summary", KB_STATS_BUCKETS_SUMMARY},
+        {"none", KB_STATS_BUCKETS_SUMMARY},          {"prometheusnative", KB_STATS_BUCKETS_NATIVE}};
     struct kb_str value = kb_admin_query_get(query, KB_STR("histogram_buckets"));
 
     if (value.len == 0) {
@@ -160,6 +159,16 @@ static void stats_answer(struct kb_admin_request *request, struct kb_admin_respo
     }
     if (prometheus) {
         params.format = KB_STATS_PROMETHEUS;
+    }
+    if (params.buckets == KB_STATS_BUCKETS_NATIVE) {
+        kb_regex_destroy(filter);
+        kb_admin_answer(
+            response, 400,
+            params.format == KB_STATS_PROMETHEUS
+                ? KB_STR("unsupported prometheusnative histogram type when not using "
+                         "protobuf exposition format")
+                : KB_STR("Invalid histogram_buckets type for non prometheus stats type"));
+        return;
     }
     if (params.format == KB_STATS_PROMETHEUS && (params.buckets == KB_STATS_BUCKETS_DETAILED ||
                                                  params.buckets == KB_STATS_BUCKETS_DISJOINT)) {

@@ -291,6 +291,7 @@ static struct kb_hcm_config *hcm_config_create(struct kb_server_context *server,
     config->h1.allow_absolute_url = false;
     config->idle_timeout_ms = 0;
     config->stream_idle_timeout_ms = 0;
+    config->delayed_close_ms = 0;
     config->never_drains = true;
     kb_stat_group_hide_for_admin(config->http_stats);
     kb_stat_group_hide_for_admin(config->listener_stats);

@@ -395,22 +395,28 @@ static uint64_t group_sum(const struct kb_stat_group *group, unsigned id)
     return sum;
 }
 
-uint64_t kb_stat_group_value(const struct kb_stat_group *group, unsigned id)
+/* Without base. */
+static uint64_t group_total(const struct kb_stat_group *group, unsigned id)
 {
     uint64_t value;
 
-    KB_ASSERT(id < kb_stat_schema_cells(group->schema));
     if (group->provide != NULL && group->provide(group->provide_arg, id, &value)) {
         return value;
     }
-    if (!kb_stat_group_has_blocks(group)) {
-        return 0;
-    }
-    value = group_sum(group, id);
+    return kb_stat_group_has_blocks(group) ? group_sum(group, id) : 0;
+}
+
+uint64_t kb_stat_group_value(const struct kb_stat_group *group, unsigned id)
+{
+    uint64_t value;
+    uint64_t base = 0;
+
+    KB_ASSERT(id < kb_stat_schema_cells(group->schema));
+    value = group_total(group, id);
     if (group->totals != NULL && group->totals->bases != NULL) {
-        value -= group->totals->bases[id];
+        base = group->totals->bases[id];
     }
-    return value;
+    return value >= base ? value - base : value; /* a new provider counts from 0 */
 }
 
 bool kb_stat_group_used(const struct kb_stat_group *group, unsigned id)
@@ -529,13 +535,14 @@ static void group_reset(struct kb_stat_group *group)
 {
     unsigned cells = kb_stat_schema_cells(group->schema);
 
-    if (!kb_stat_group_has_blocks(group)) {
+    if (!kb_stat_group_has_blocks(group) && group->provide == NULL) {
         return;
     }
     for (unsigned id = 0; id < cells; id++) {
         uint64_t sum;
 
-        if (group->schema->defs[id].kind != KB_STAT_COUNTER || (sum = group_sum(group, id)) == 0) {
+        if (group->schema->defs[id].kind != KB_STAT_COUNTER ||
+            (sum = group_total(group, id)) == 0) {
             continue;
         }
         if (kb_stat_group_totals(group)->bases == NULL) {

@@ -22,6 +22,7 @@ enum kb_stats_buckets {
     KB_STATS_BUCKETS_CUMULATIVE,
     KB_STATS_BUCKETS_DISJOINT,
     KB_STATS_BUCKETS_DETAILED,
+    KB_STATS_BUCKETS_NATIVE, /* of Prometheus: in its protobuf output only */
 };
 
 struct kb_stats_params {

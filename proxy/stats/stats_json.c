@@ -105,6 +105,7 @@ static void histogram_add(struct kb_json_out *out, const struct kb_stat_store *s
         view->histogram != NULL ? view->histogram : &kb_stats_no_samples;
 
     switch (buckets) {
+    case KB_STATS_BUCKETS_NATIVE: /* does not come here */
     case KB_STATS_BUCKETS_SUMMARY:
         kb_json_out_add(out, KB_STR(",\"values\":"));
         quantiles_add(out, total);

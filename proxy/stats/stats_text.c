@@ -93,6 +93,7 @@ static void histogram_add(struct kb_json_out *out, const struct kb_stat_store *s
         return;
     }
     switch (buckets) {
+    case KB_STATS_BUCKETS_NATIVE: /* does not come here */
     case KB_STATS_BUCKETS_SUMMARY:
         kb_json_out_add(out, KB_STR(": "));
         quantiles_add(out, view->histogram);

@@ -245,6 +245,29 @@ static bool provide(void *arg, unsigned id, uint64_t *number)
     return true;
 }
 
+static bool provide_changes(void *arg, unsigned id, uint64_t *number)
+{
+    *number = *(uint64_t *)arg;
+    return id == KB_STAT_CLUSTER_MEMBERSHIP_CHANGE || id == KB_STAT_CLUSTER_MEMBERSHIP_TOTAL;
+}
+
+static void test_reset_reaches_counters_of_providers(void **state)
+{
+    struct kb_stat_group *group = cluster(*state, "cluster.a.");
+    uint64_t changes = 5;
+
+    kb_stat_group_set_provider(group, provide_changes, &changes);
+    kb_stat_store_reset_counters(*state);
+    assert_int_equal(value(*state, "cluster.a.membership_change"), 0);
+    assert_int_equal(value(*state, "cluster.a.membership_total"), 5);
+    changes = 7;
+    assert_int_equal(value(*state, "cluster.a.membership_change"), 2);
+    changes = 1; /* a new owner of the name */
+    assert_int_equal(value(*state, "cluster.a.membership_change"), 1);
+    kb_stat_group_set_provider(group, NULL, &changes);
+    kb_stat_group_destroy(group);
+}
+
 static void test_provider_is_asked_when_somebody_looks(void **state)
 {
     struct kb_stat_group *group =
@@ -452,6 +475,7 @@ int main(void)
         TEST(test_zero_gauge_that_was_set_is_used),
         TEST(test_histogram_shows_after_flush_and_interval_passes),
         TEST(test_provider_is_asked_when_somebody_looks),
+        TEST(test_reset_reaches_counters_of_providers),
         TEST(test_admin_groups_have_fewer_members),
         TEST(test_order_over_nested_prefixes),
         TEST(test_prometheus_has_every_statistic_once),
