@@ -206,8 +206,10 @@ class Prometheus:
         return {one["labels"]["pod"]: one["lastError"] for one in targets if one["health"] != "unknown"}
 
     def check(self, subject=None):
-        """Yields (title, query, whether there was data, evidence), each when it is known."""
-        subject = subject or Subject()
+        """[(title, query, whether there was data, evidence)]. There has to be traffic meanwhile."""
+        return list(self._answers(subject or Subject()))
+
+    def _answers(self, subject):
         self._until(None, lambda: list(self.scraped().values()) == [""] * len(self.targets))
         scraped = self.scraped()
         yield ("every proxy is scraped", "up", scraped == dict.fromkeys(self.targets, ""),

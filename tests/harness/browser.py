@@ -115,6 +115,7 @@ class Page:
             {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]})
         self.call("Emulation.setDeviceMetricsOverride", {
             "width": width, "height": height, "deviceScaleFactor": 1, "mobile": False})
+        self.call("Page.bringToFront")
         self.call("Page.navigate", {"url": url})
         self.wait("document.readyState === 'complete' && location.href !== 'about:blank'")
 
