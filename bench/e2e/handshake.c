@@ -51,6 +51,7 @@ static SSL_CTX *context_create(void)
     SSL_CTX *context = SSL_CTX_new(TLS_client_method());
 
     if (context == NULL || !SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION) ||
+        SSL_CTX_set_ciphersuites(context, SUITES) != 1 ||
         SSL_CTX_use_certificate_chain_file(context, opt.certificate) != 1 ||
         SSL_CTX_use_PrivateKey_file(context, opt.key, SSL_FILETYPE_PEM) != 1 ||
         SSL_CTX_load_verify_locations(context, opt.ca, NULL) != 1) {

@@ -430,7 +430,7 @@ static struct kb_str without_port(struct kb_str host)
 
 static struct kb_str host_name(const struct kb_host *host)
 {
-    return host->hostname.len > 0 ? host->hostname : host->addr_text;
+    return host->hostname_len > 0 ? kb_host_hostname(host) : kb_host_addr_text(host);
 }
 
 /* A host counts as attempted when there was a connection to it. */
@@ -465,11 +465,11 @@ static void value_upstream(const struct kb_upstream_info *upstream, int param,
     struct kb_str attempted = upstream->hosts_attempted;
 
     if (attempted.len == 0 && host_was_attempted(upstream)) {
-        attempted = upstream->host->addr_text;
+        attempted = kb_host_addr_text(upstream->host);
     }
     switch (param) {
     case KB_FORMAT_UPSTREAM_HOST:
-        kb_format_value_filled(value, upstream->host->addr_text);
+        kb_format_value_filled(value, kb_host_addr_text(upstream->host));
         return;
     case KB_FORMAT_UPSTREAM_HOST_NAME:
         kb_format_value_filled(value, host_name(upstream->host));

@@ -127,7 +127,7 @@ static Envoy__Config__Endpoint__V3__LbEndpoint *endpoint_message(const struct kb
     ProtobufCMessage *metadata;
 
     endpoint->address = kb_admin_address(&addr, arena);
-    endpoint->hostname = kb_admin_text(host->hostname, arena);
+    endpoint->hostname = kb_admin_text(kb_host_hostname(host), arena);
     endpoint->health_check_config =
         NEW(Envoy__Config__Endpoint__V3__Endpoint__HealthCheckConfig,
             envoy__config__endpoint__v3__endpoint__health_check_config, arena);

@@ -40,8 +40,8 @@ static void host_read(struct kb_admin_host *out, const struct kb_host *host)
 {
     *out = (struct kb_admin_host){
         .addr = kb_host_addr(host),
-        .addr_text = host->addr_text,
-        .hostname = host->hostname,
+        .addr_text = kb_host_addr_text(host),
+        .hostname = kb_host_hostname(host),
         .region = host->locality->region,
         .zone = host->locality->zone,
         .sub_zone = host->locality->sub_zone,

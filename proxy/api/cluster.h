@@ -73,7 +73,8 @@ struct kb_cluster {
     struct kb_cluster_istio istio;
     struct kb_upstream_filter_chain *filters; /* of TCP connections; NULL: none */
     struct kb_stat_group *stats;
-    struct kb_stat_group *http1_stats; /* "cluster.x.http1."; shown from the first connection on */
+    struct kb_stat_group *http1_stats; /* "cluster.x.http1."; main makes it, for all to see, at the
+                                          first connection: no one counts in it */
     struct kb_stat_group
         *http2_stats; /* "cluster.x.http2.", likewise; NULL: http2 is not enabled */
     uint64_t connect_timeout_ms;
@@ -230,8 +231,6 @@ struct kb_host {
     struct kb_locality *locality;    /* never NULL */
     struct kb_shared_text *metadata; /* changing; kb_host_metadata */
     struct kb_outlier_host *outlier; /* NULL: not watched for outliers */
-    struct kb_str addr_text;         /* "127.0.0.1:80" */
-    struct kb_str hostname;          /* endpoint hostname or DNS name; may be empty */
     uint32_t zone_variant;           /* kb_stat_zone_key of the node's zone and this one; 0: one
                                         of them is unknown */
     uint32_t weight;                 /* changing */
@@ -239,8 +238,10 @@ struct kb_host {
     uint16_t local_count;
     uint16_t socket;  /* changing: which transport socket of the cluster; 0: the cluster's own */
     uint8_t priority; /* changing */
-    uint8_t addr_len; /* of the address, which stands in front of the texts; kb_host_addr */
     bool canary;      /* changing */
+    /* Behind the locals: the address, and its two texts. */
+    uint8_t addr_len, addr_text_len;
+    uint32_t hostname_len;
     /* changing; the low bits of when it was first seen healthy, where hosts start slowly; 0: not
      * yet, 1: long ago */
     uint32_t healthy_since_ms;
@@ -263,6 +264,21 @@ void kb_cluster_disconnected(struct kb_stat_block *stats, bool by_peer, bool act
 
 /* Where it is reached. */
 struct kb_addr kb_host_addr(const struct kb_host *host);
+
+/* "127.0.0.1:80" */
+KB_INLINE struct kb_str kb_host_addr_text(const struct kb_host *host)
+{
+    return kb_str_make((const char *)&host->locals[host->local_count] + host->addr_len,
+                       host->addr_text_len);
+}
+
+/* The endpoint's hostname or its DNS name; may be empty. */
+KB_INLINE struct kb_str kb_host_hostname(const struct kb_host *host)
+{
+    return kb_str_make((const char *)&host->locals[host->local_count] + host->addr_len +
+                           host->addr_text_len,
+                       host->hostname_len);
+}
 
 /* Packed envoy.config.core.v3.Metadata; empty when there is none. Borrowed until the present event
  * ends. */

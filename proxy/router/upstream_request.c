@@ -245,8 +245,8 @@ static void on_ready(void *owner, struct kb_request_encoder *encoder, struct kb_
     }
     /* Before anything is sent: the connection may stop the client again at once. */
     on_below_low(upstream);
-    if (KB_UNLIKELY(router->route->auto_host_rewrite && host->hostname.len > 0)) {
-        kb_route_rewrite_host(router->route, router->request, host->hostname,
+    if (KB_UNLIKELY(router->route->auto_host_rewrite && host->hostname_len > 0)) {
+        kb_route_rewrite_host(router->route, router->request, kb_host_hostname(host),
                               router->config->suppress_envoy_headers);
     }
     kb_request_encoder_headers(encoder, router->request, head_only);

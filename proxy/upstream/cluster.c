@@ -230,10 +230,6 @@ int kb_cluster_impl_create(const Envoy__Config__Cluster__V3__Cluster *message,
                                       kb_cluster_manager_local_slot(manager) != UINT32_MAX;
     cluster->api.stats =
         kb_stat_group_create(factory->server->stats, prefix, &kb_stat_schema_cluster);
-    cluster->api.http1_stats = kb_stat_group_create(
-        factory->server->stats, kb_str_printf(factory->arena, "%.*shttp1.", KB_STR_ARG(prefix)),
-        &kb_stat_schema_http1);
-    kb_stat_group_set_from_first_block(cluster->api.http1_stats);
     if (cluster->api.http2.enabled) {
         cluster->api.http2_stats = kb_stat_group_create(
             factory->server->stats, kb_str_printf(factory->arena, "%.*shttp2.", KB_STR_ARG(prefix)),
@@ -249,6 +245,37 @@ int kb_cluster_impl_create(const Envoy__Config__Cluster__V3__Cluster *message,
 void kb_cluster_impl_ref(struct kb_cluster_impl *cluster)
 {
     __atomic_fetch_add(&cluster->refs, 1, __ATOMIC_RELAXED);
+}
+
+/* On the main thread. */
+static void http1_seen(void *arg)
+{
+    struct kb_cluster_impl *cluster = kb_cluster_impl_of(KB_CAST(arg, kb_cluster));
+    struct kb_stat_store *stats = kb_cluster_manager_server(cluster->manager)->stats;
+    struct kb_arena scratch;
+
+    if (cluster->api.http1_stats == NULL) {
+        kb_arena_init(&scratch, NULL);
+        cluster->api.http1_stats = kb_stat_group_create(
+            stats,
+            kb_str_printf(&scratch, "%.*shttp1.",
+                          KB_STR_ARG(stat_prefix_make(cluster->api.observability_name, &scratch))),
+            &kb_stat_schema_http1);
+        kb_arena_dispose(&scratch);
+    }
+    kb_cluster_impl_unref(cluster);
+}
+
+void kb_cluster_http1_seen(const struct kb_cluster *cluster)
+{
+    struct kb_cluster_impl *impl = kb_cluster_impl_of(cluster);
+
+    if (__atomic_load_n(&impl->http1_seen, __ATOMIC_RELAXED) ||
+        __atomic_exchange_n(&impl->http1_seen, true, __ATOMIC_RELAXED)) {
+        return;
+    }
+    kb_cluster_impl_ref(impl);
+    kb_loop_post(kb_cluster_manager_loop(impl->manager), http1_seen, &impl->api);
 }
 
 static void impl_free_posted(void *arg)

@@ -22,6 +22,7 @@ struct kb_cluster_impl {
     struct kb_cluster api; /* first */
     uint32_t refs;         /* atomic: the manager, hosts, priority sets and workers' views */
     uint32_t worker_count;
+    bool http1_seen; /* atomic: kb_cluster_http1_seen was here */
     struct kb_cluster_manager *manager;
     const struct kb_lb_ops *lb;
     struct kb_lb_config *lb_config; /* NULL until read */
@@ -49,6 +50,10 @@ int kb_cluster_impl_create(const Envoy__Config__Cluster__V3__Cluster *message,
                            const struct kb_lb_ops *provided, struct kb_cluster_manager *manager,
                            struct kb_factory_context *factory, struct kb_diag *diag,
                            struct kb_cluster_impl **out) KB_MUST_USE;
+
+/* There is a connection that speaks HTTP/1: has main show the cluster's "http1." from now on. Any
+ * thread. */
+void kb_cluster_http1_seen(const struct kb_cluster *cluster);
 
 /* Any thread. */
 void kb_cluster_impl_ref(struct kb_cluster_impl *cluster);

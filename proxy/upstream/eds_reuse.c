@@ -24,7 +24,7 @@ static struct kb_host *host_again(struct kb_cluster_entry *entry, const struct k
 {
     struct kb_host_params params = {
         .addr = kb_host_addr(host),
-        .hostname = host->hostname,
+        .hostname = kb_host_hostname(host),
         .region = host->locality->region,
         .zone = host->locality->zone,
         .sub_zone = host->locality->sub_zone,

@@ -92,7 +92,7 @@ static void known_fill(struct eds_apply *apply)
         for (uint32_t i = 0; i < set->sets[p].all.count; i++) {
             struct kb_host *host = set->sets[p].all.hosts[i];
 
-            (void)kb_map_put(&apply->known, host->addr_text, host);
+            (void)kb_map_put(&apply->known, kb_host_addr_text(host), host);
         }
     }
 }
@@ -161,7 +161,7 @@ static bool endpoint_apply(struct eds_apply *apply, const struct kb_host_params 
     apply->max_weight = KB_MAX(apply->max_weight, params->weight);
     host = kb_map_get(&apply->known, address);
     if (host != NULL && kb_host_same_locality(host, params) &&
-        kb_str_eq(host->hostname, params->hostname)) {
+        kb_str_eq(kb_host_hostname(host), params->hostname)) {
         apply->kept++;
         host_update(apply, kb_host_ref(host), params);
     } else {
@@ -173,7 +173,7 @@ static bool endpoint_apply(struct eds_apply *apply, const struct kb_host_params 
     }
     kb_cluster_entry_count_match(apply->entry, host);
     apply->hosts[apply->count++] = host;
-    (void)kb_map_put(&apply->taken, host->addr_text, host);
+    (void)kb_map_put(&apply->taken, kb_host_addr_text(host), host);
     return true;
 }
 

@@ -4,6 +4,7 @@
 #include "proxy/upstream/h1_client.h"
 
 #include "base/log.h"
+#include "proxy/upstream/cluster.h"
 
 /* Informational answers before one final answer; more is no conversation any more. */
 #define INFORMATIONAL_BYTES_MAX (1024 * 1024)
@@ -34,8 +35,7 @@ static void client_init(struct kb_pool_client *base, const struct kb_h1_settings
 
 static void client_count(struct kb_pool_client *base)
 {
-    (void)kb_stat_group_block(kb_conn_pool_cluster(base)->http1_stats,
-                              kb_conn_pool_worker(base)->index);
+    kb_cluster_http1_seen(kb_conn_pool_cluster(base));
     kb_stat_inc(kb_conn_pool_stats(base), KB_STAT_CLUSTER_UPSTREAM_CX_HTTP1_TOTAL);
 }
 

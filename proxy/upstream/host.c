@@ -142,8 +142,8 @@ struct kb_host *kb_host_create(struct kb_cluster_impl *cluster, const struct kb_
     at = (char *)&host->locals[worker_count + 1];
     host->addr_len = (uint8_t)addr.len;
     (void)text_put(&at, addr);
-    host->addr_text = text_put(&at, text);
-    host->hostname = text_put(&at, params->hostname);
+    host->addr_text_len = (uint8_t)text_put(&at, text).len;
+    host->hostname_len = (uint32_t)text_put(&at, params->hostname).len;
     host->locality = locality_of(params, cluster);
     host->zone_variant = host->locality->zone_variant;
     host->metadata = metadata_of(params);

@@ -76,7 +76,7 @@ static void hosts_add(struct kb_hash_hosts *out, const struct kb_host_list *list
         added->host = host;
         added->key = metadata_key(host, arena);
         if (added->key.len == 0) {
-            added->key = use_hostname ? host->hostname : host->addr_text;
+            added->key = use_hostname ? kb_host_hostname(host) : kb_host_addr_text(host);
         }
         added->weight = kb_host_weight(host) * share / sum;
         out->min_weight = fmin(out->min_weight, added->weight);

@@ -391,7 +391,8 @@ static void event_log(void *arg, const struct kb_outlier_host *state, enum kb_ou
                               &arena, "%.*s", KB_STR_ARG(detector->entry->cluster->api.name))
                               .p;
     event->upstream_url =
-        (char *)(uintptr_t)kb_str_printf(&arena, "%.*s", KB_STR_ARG(state->host->addr_text)).p;
+        (char *)(uintptr_t)kb_str_printf(&arena, "%.*s", KB_STR_ARG(kb_host_addr_text(state->host)))
+            .p;
     event->num_ejections = state->ejections;
     event->enforced = enforced;
     kb_cluster_manager_log_outlier(manager, &event->base);

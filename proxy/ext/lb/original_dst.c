@@ -240,7 +240,7 @@ static struct kb_host *host_create(struct original_dst_lb *lb, const struct kb_a
     memcpy(name + len, text.p, text.len);
     params.hostname = kb_str_make(name, len + text.len);
     host = kb_host_create(cluster, &params, cluster->worker_count);
-    KB_LOG(UPSTREAM, DEBUG, "Created host %.*s", KB_STR_ARG(host->hostname));
+    KB_LOG(UPSTREAM, DEBUG, "Created host %.*s", KB_STR_ARG(kb_host_hostname(host)));
     kb_vec_push(&lb->fresh, host);
     (void)kb_map_put(&lb->hosts, kb_host_addr_bytes(host), host);
     kb_loop_post(kb_cluster_manager_loop(cluster->manager), host_posted, kb_host_ref(host));

@@ -258,9 +258,9 @@ static void host_attempted(struct tcp_proxy *proxy, const struct kb_host *host)
     if (host != NULL) {
         info->hosts_attempted =
             info->hosts_attempted.len == 0
-                ? host->addr_text
+                ? kb_host_addr_text(host)
                 : kb_str_printf(&proxy->arena, "%.*s,%.*s", KB_STR_ARG(info->hosts_attempted),
-                                KB_STR_ARG(host->addr_text));
+                                KB_STR_ARG(kb_host_addr_text(host)));
     }
 }
 

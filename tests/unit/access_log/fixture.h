@@ -17,7 +17,7 @@ struct fixture {
     struct kb_diag diag;
     struct kb_header_map request, response, trailers;
     struct kb_cluster cluster;
-    struct kb_host host;
+    struct kb_host *host;
     struct kb_connection_info connection;
     struct kb_stream_info info;
     struct kb_formatter_input input;
@@ -58,13 +58,30 @@ static inline void fixture_addresses(struct fixture *f)
     assert_int_equal(kb_addr_from_ip(&f->info.upstream.remote, KB_STR("127.0.0.1"), 21401), 0);
 }
 
+/* The upstream's host; `hostname` may be empty. */
+static inline void fixture_host(struct fixture *f, struct kb_str hostname)
+{
+    struct kb_str addr = KB_STR("127.0.0.1:21401");
+    char *texts;
+
+    f->host = kb_arena_calloc(&f->arena, sizeof(*f->host) + addr.len + hostname.len);
+    KB_OBJ_SET(f->host, kb_host);
+    f->host->addr_text_len = (uint8_t)addr.len;
+    f->host->hostname_len = (uint32_t)hostname.len;
+    texts = (char *)f->host->locals;
+    memcpy(texts, addr.p, addr.len);
+    if (hostname.len > 0) {
+        memcpy(texts + addr.len, hostname.p, hostname.len);
+    }
+    f->info.upstream.host = f->host;
+}
+
 static inline void fixture_upstream(struct fixture *f)
 {
     struct kb_upstream_info *u = &f->info.upstream;
 
     f->cluster.name = KB_STR("up");
-    f->host.addr_text = KB_STR("127.0.0.1:21401");
-    u->host = &f->host;
+    fixture_host(f, KB_STR(""));
     u->cluster = &f->cluster;
     u->connection_id = 2;
     u->protocol = KB_PROTOCOL_HTTP11;

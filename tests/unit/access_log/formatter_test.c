@@ -221,7 +221,7 @@ static void test_upstream_names(void **state)
                    "127.0.0.1:21401 127.0.0.1");
     fixture_expect(&f, "%UPSTREAM_CONNECTION_IDS_ATTEMPTED% %UPSTREAM_DETECTED_CLOSE_TYPE%",
                    "2 Normal");
-    f.host.hostname = KB_STR("hn:99");
+    fixture_host(&f, KB_STR("hn:99"));
     fixture_expect(&f, "%UPSTREAM_HOST_NAME% %UPSTREAM_HOST_NAME_WITHOUT_PORT%", "hn:99 hn");
     fixture_expect(&f,
                    "%UPSTREAM_HOST_NAMES_ATTEMPTED% %UPSTREAM_HOST_NAMES_ATTEMPTED_WITHOUT_PORT%",

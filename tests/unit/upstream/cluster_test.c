@@ -254,7 +254,7 @@ static void hosts_are_read(void **state)
     all = &entry->set->sets[0].all;
     assert_int_equal(entry->set->count, 2);
     assert_int_equal(all->count, 3);
-    assert_true(kb_str_eq(all->hosts[0]->addr_text, KB_STR("[::1]:81")));
+    assert_true(kb_str_eq(kb_host_addr_text(all->hosts[0]), KB_STR("[::1]:81")));
     assert_true(kb_str_eq(all->hosts[0]->locality->region, KB_STR("r")));
     assert_true(kb_str_eq(all->hosts[0]->locality->zone, KB_STR("z")));
     assert_true(kb_str_eq(all->hosts[0]->locality->sub_zone, KB_STR("s")));
@@ -269,8 +269,8 @@ static void hosts_are_read(void **state)
     assert_true(all->hosts[2]->canary);
     assert_true(kb_host_metadata(all->hosts[2]).len > 0);
     all = &entry->set->sets[1].all;
-    assert_true(kb_str_eq(all->hosts[0]->addr_text, KB_STR("/tmp/x")));
-    assert_true(kb_str_eq(all->hosts[0]->hostname, KB_STR("h")));
+    assert_true(kb_str_eq(kb_host_addr_text(all->hosts[0]), KB_STR("/tmp/x")));
+    assert_true(kb_str_eq(kb_host_hostname(all->hosts[0]), KB_STR("h")));
     assert_true(kb_str_eq(kb_host_health_text(all->hosts[0], text), KB_STR("healthy")));
     upstream_start(up);
     assert_int_equal(stat_value(up, "cluster.p.membership_total"), 4);

@@ -80,8 +80,8 @@ static void strict_has_a_host_for_each_address(void **state)
     assert_true(up->initialized);
     assert_int_equal(hosts(up)->count, 2);
     host = hosts(up)->hosts[1];
-    assert_true(kb_str_eq(host->addr_text, KB_STR("10.0.0.2:90")));
-    assert_true(kb_str_eq(host->hostname, KB_STR("four.test")));
+    assert_true(kb_str_eq(kb_host_addr_text(host), KB_STR("10.0.0.2:90")));
+    assert_true(kb_str_eq(kb_host_hostname(host), KB_STR("four.test")));
     assert_true(kb_str_eq(host->locality->zone, KB_STR("z")));
     assert_int_equal(host->weight, 4);
     assert_true(host->cluster->auto_host_rewrite_capable);
@@ -130,7 +130,7 @@ static void logical_has_the_first_address_only(void **state)
                   "'dns_refresh_rate':'0.01s','dns_lookup_family':'ALL',");
     wait_for(up, "cluster.c.update_success", 3);
     assert_int_equal(hosts(up)->count, 1);
-    assert_true(kb_str_eq(hosts(up)->hosts[0]->addr_text, KB_STR("10.0.0.9:90")));
+    assert_true(kb_str_eq(kb_host_addr_text(hosts(up)->hosts[0]), KB_STR("10.0.0.9:90")));
     assert_int_equal(STAT("default.total_match_count"), STAT("update_success"));
     assert_int_equal(STAT("update_no_rebuild"), STAT("update_success") - 1);
     assert_int_equal(STAT("max_host_weight"), 0);
