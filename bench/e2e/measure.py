@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 import signal
+import socket
 import struct
 import subprocess
 import time
@@ -128,6 +129,58 @@ def cpu_per_h2_request(process, requests):
         "cpu_us": (after - before) / 1000 / requests, "rps": float(re.search(r"([\d.]+) req/s", done.stdout).group(1)),
         "pss_kib": memory_kib(process.pid)["pss"],
     }
+
+
+def cpu_per_grpc_call(process, work, calls):
+    """h2load's unary calls on 8 connections, 16 at a time on each, over both processes of a chain."""
+    request = work / "grpc-request"
+    request.write_bytes(subjects.grpc_frame(64))
+    argv = [
+        subjects.need("h2load"), "-n", str(calls), "-c", "8", "-m", "16", "-d", str(request), "-H", "content-type: application/grpc",
+        "-H", "te: trailers", f"http://127.0.0.1:{process.listen}/bench.Echo/Call",
+    ]
+    before = [cpu_ns(pid) for pid in process.pids]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, preexec_fn=subjects.pin(subjects.LOAD_CORE))
+    a, b = ((cpu_ns(pid) - start) / 1000 / calls for pid, start in zip(process.pids, before))
+    if f" {calls} 2xx" not in done.stdout:
+        raise RuntimeError(f"h2load: not every call was answered with 200: {(done.stdout + done.stderr).strip()[-400:]}")
+    return {
+        "cpu_us": a + b, "cpu_a_us": a, "cpu_b_us": b, "rps": float(re.search(r"([\d.]+) req/s", done.stdout).group(1)),
+        "pss_kib": sum(memory_kib(pid)["pss"] for pid in process.pids),
+    }
+
+
+def exchange(port, path="/"):
+    """A connection on which the first bytes of an answer have come."""
+    client = socket.create_connection(("127.0.0.1", port))
+    client.sendall(f"GET {path} HTTP/1.1\r\nhost: app.bench.local\r\n\r\n".encode())
+    if not client.recv(4096).startswith(b"HTTP/1.1 200"):
+        raise RuntimeError("a connection was not answered with 200")
+    return client
+
+
+def settled_kib(pids):
+    """Their RSS, when it does not grow any more."""
+    before, now = None, [memory_kib(pid)["rss"] for pid in pids]
+    limit = time.monotonic() + 30
+    while now != before and time.monotonic() < limit:
+        time.sleep(0.5)
+        before, now = now, [memory_kib(pid)["rss"] for pid in pids]
+    return now
+
+
+def kept_kib(process, count):
+    """Memory for each of `count` connections that had an answer (or the beginning of one) and are kept open, of each
+    process behind the port."""
+    clients = [exchange(process.listen)]
+    try:
+        before = settled_kib(process.pids)
+        clients += [exchange(process.listen) for _ in range(count)]
+        after = settled_kib(process.pids)
+    finally:
+        for client in clients:
+            client.close()
+    return [(b - a) / count for a, b in zip(before, after)]
 
 
 def cpu_per_handshake(binary, process, certificates, count, resume):

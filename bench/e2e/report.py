@@ -13,11 +13,13 @@ TITLES = {
     "chain": "two sidecars, mutual TLS between them, 32 connections, closed loop",
     "mesh": "the same with a mesh's filters and access logs",
     "h2": "HTTP/2 in clear text, 8 connections with 16 streams, closed loop",
+    "grpc": "unary gRPC calls over two sidecars, HTTP/2 over mutual TLS, 8 connections with 16 streams",
+    "bulk": "bodies of 1 MiB over two sidecars with mutual TLS, 8 connections, closed loop",
     "start": "at start: one listener, one cluster, two workers",
     "clusters_1000": "with 1,000 static clusters",
     "clusters_5000": "with 5,000 static clusters",
 }
-LOADS = ["plain", "bursts", "rate", "tcp", "chain", "mesh", "h2"]
+LOADS = ["plain", "bursts", "rate", "tcp", "chain", "mesh", "h2", "grpc", "bulk"]
 MIB = 1024
 ZERO_HEAP_CALLS = 0.001  # a request; what a timer does once a second is not a request's
 
@@ -71,6 +73,10 @@ def goals(results):
     peers = [found for peer in ("nghttpx", "haproxy") if (found := ratio(results, "h2", "kobune", peer, "cpu_us")) is not None]
     rows.append(goal("CPU a request, HTTP/2, x nghttpx or HAProxy, whichever is better", 1, max(peers, default=None)))
     rows.append(goal("CPU a request, HTTP/2, x Envoy", 0.24, ratio(results, "h2", "kobune", "envoy", "cpu_us")))
+    rows.append(goal("CPU a gRPC call, two sidecars with mutual TLS, x Envoy", 0.4, ratio(results, "grpc", "kobune", "envoy", "cpu_us")))
+    rows.append(goal("CPU a body of 1 MiB, two sidecars with mutual TLS, x HAProxy", 0.9, ratio(results, "bulk", "kobune", "haproxy", "cpu_us")))
+    slow = [median(results, "slow", "kobune", key) for key in ("slow_a_kib", "slow_b_kib")]
+    rows.append(goal("memory of a slow reader at a hop, KiB", 256, None if None in slow else max(slow), "{:.0f}"))
     rows.append(goal("CPU a full mTLS handshake, x nginx", 0.9, ratio(results, "handshake", "kobune", "nginx", "full_us")))
     full, resumed = (median(results, "handshake", "kobune", key) for key in ("full_us", "resumed_us"))
     rows.append(goal("CPU a resumed handshake, x full", 0.35, resumed / full if full else None))
@@ -142,6 +148,16 @@ def tls_table(results):
     return table(head, rows) if rows else ""
 
 
+def kept_table(results):
+    rows = [
+        [title(results, name), *(cell(median(results, scenario, name, key), form) for scenario, key, form in (
+            ("idle", "idle_plain_kib", "{:.2f}"), ("slow", "slow_a_kib", "{:.0f}"), ("slow", "slow_b_kib", "{:.0f}")))]
+        for name in ORDER if name in {*names(results, "idle"), *names(results, "slow")}
+    ]
+    head = ["memory of connections", "KiB/idle connection (10,000)", "KiB/slow reader, its sidecar", "the hop behind"]
+    return table(head, rows) if rows else ""
+
+
 def memory_table(results):
     rows = []
     for scenario in ("start", "clusters_1000", "clusters_5000"):
@@ -198,7 +214,7 @@ def markdown(results):
         out.append("**A quick run: it shows that everything works; its figures are not to be quoted.**\n")
     out.append(table(["goal (Kobune)", "at most", "measured", ""], [[g["what"], g["most"], g["value"], g["verdict"]] for g in goals(results)]))
     out += [load_table(results, s) for s in LOADS if names(results, s)]
-    out += [t for t in (tls_table(results), memory_table(results), eds_table(results), calls_table(results)) if t]
+    out += [t for t in (tls_table(results), kept_table(results), memory_table(results), eds_table(results), calls_table(results)) if t]
     for name in ("kobune", "envoy"):
         size = median(results, "size", name, "stripped_bytes")
         if size is not None:

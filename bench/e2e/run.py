@@ -13,6 +13,7 @@ import json
 import os
 import pathlib
 import platform
+import resource
 import subprocess
 import sys
 import tempfile
@@ -29,7 +30,9 @@ BUILT = ROOT / "build" / "bench"
 WARMUP_SECONDS = 0.3
 ROUNDS_A_START = 5
 STARTS_MAX = 5
-SCENARIOS = ["plain", "bursts", "rate", "tcp", "chain", "mesh", "h2", "handshake", "idle_tls", "start", "clusters", "eds", "calls", "size"]
+IDLE_CONNECTIONS = 10000
+SLOW_READERS = 64
+SCENARIOS = ["plain", "bursts", "rate", "tcp", "chain", "mesh", "h2", "grpc", "bulk", "handshake", "idle", "idle_tls", "slow", "start", "clusters", "eds", "calls", "size"]
 
 
 def options():
@@ -167,6 +170,8 @@ class Bench:
     def start(self, subject, kind):
         if kind in ("tls", "mesh"):
             return subjects.Chain(subject, kind, self.work, self.backend.port)
+        if kind == "grpc":
+            return subjects.Chain(subject, kind, self.work, self.backend.port_h2)
         return subject.start(kind, self.work, self.backend.port_h2 if kind == "h2" else self.backend.port)
 
     def who_is_plain(self):
@@ -202,6 +207,15 @@ class Bench:
         who = [s for s in self.subjects if s.name not in ("floor", "nginx")]
         self.standing("h2", "h2", who, lambda process: measure.cpu_per_h2_request(process, requests))
 
+    def run_grpc(self):
+        calls = int(10000 * self.chosen.seconds)
+        who = [s for s in self.who_speaks_tls() if s.name in ("haproxy", "envoy", "kobune")]
+        self.standing("grpc", "grpc", who, lambda process: measure.cpu_per_grpc_call(process, self.work, calls))
+
+    def run_bulk(self):
+        """The figure is for a body of 1 MiB."""
+        self.load_scenario("bulk", "tls", self.who_speaks_tls(), connections=8, path="/large")
+
     def run_handshake(self):
         count = 200 if self.chosen.quick else 1000
 
@@ -217,6 +231,35 @@ class Bench:
                 process.end()
 
         self.each_round("handshake", self.who_speaks_tls(), one, min(self.chosen.rounds, STARTS_MAX))
+
+    def run_idle(self):
+        count = 1000 if self.chosen.quick else IDLE_CONNECTIONS
+
+        def one(subject):
+            process = subject.start("http", self.work, self.backend.port)
+            try:
+                return {"idle_plain_kib": measure.kept_kib(process, count)[0]}
+            finally:
+                process.end()
+
+        self.each_round("idle", [s for s in self.who_is_plain() if s.name != "floor"], one, rounds=1)
+
+    def run_slow(self):
+        """Clients that take the first bytes of an answer without end, and no more."""
+
+        def one(subject):
+            endless = subjects.Endless()
+            try:
+                process = subjects.Chain(subject, "tls", self.work, endless.port, answers=False)
+                try:
+                    a, b = measure.kept_kib(process, SLOW_READERS)
+                    return {"slow_a_kib": a, "slow_b_kib": b}
+                finally:
+                    process.end()
+            finally:
+                endless.end()
+
+        self.each_round("slow", self.who_speaks_tls(), one, rounds=1)
 
     def run_idle_tls(self):
         def one(subject):
@@ -345,7 +388,8 @@ def brief(sample):
         "malloc": "malloc {:.4f}", "calloc": "calloc {:.4f}", "realloc": "realloc {:.4f}", "free": "free {:.4f} a request",
         "connections_32": "{:.2f} system calls a request at 32 connections", "connections_1": "{:.2f} at one",
         "stripped_bytes": "{} bytes", "full_us": "{:.0f} us a full handshake", "resumed_us": "{:.0f} us a resumed one",
-        "idle_kib": "{:.1f} KiB an idle connection", "eds_cluster_kib": "{:.2f} KiB an EDS cluster",
+        "idle_kib": "{:.1f} KiB an idle connection", "idle_plain_kib": "{:.2f} KiB an idle connection",
+        "slow_a_kib": "{:.0f} KiB a slow reader", "slow_b_kib": "{:.0f} at the hop behind", "eds_cluster_kib": "{:.2f} KiB an EDS cluster",
         "endpoint_bytes": "{:.0f} bytes an endpoint", "change_main_us": "a change: {:.0f} us of the main thread",
         "change_worker_us": "{:.0f} us of a worker", "p99_changing_us": "p99 {} us with changes",
     }
@@ -370,6 +414,8 @@ def main():
     chosen = options()
     print("== bench: " + ("quick, " if chosen.quick else "") + f"{chosen.rounds} rounds of {chosen.seconds:g} s", flush=True)
     tools = compile_tools()
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with tempfile.TemporaryDirectory(prefix="kobune-bench-") as folder:
         results = Bench(chosen, tools, pathlib.Path(folder)).run()
     now = datetime.datetime.now(datetime.timezone.utc)

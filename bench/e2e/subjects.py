@@ -8,12 +8,14 @@ import re
 import shutil
 import socket
 import string
+import struct
 import subprocess
+import threading
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 LOAD_CORE, PROXY_CORE = 0, 1
-NOT_HTTP1 = ("tls-in", "mesh-in", "h2")  # no HTTP/1.1 request in clear text is answered there
+NOT_HTTP1 = ("tls-in", "mesh-in", "h2", "grpc-in", "grpc-out")  # no HTTP/1.1 request in clear text is answered there
 NGINX_MODULES = "/usr/lib/nginx/modules"
 READY_SECONDS_MAX = 60
 
@@ -131,10 +133,10 @@ class Chain:
     """Two sidecars of one subject: plain text -> A -> mutual TLS -> B -> plain text. Looks like one process. Their files are
     `kind`-in and `kind`-out."""
 
-    def __init__(self, subject, kind, work, upstream):
+    def __init__(self, subject, kind, work, upstream, answers=True):
         self.b = subject.start(f"{kind}-in", work, upstream)
         try:
-            self.a = subject.start(f"{kind}-out", work, self.b.listen)
+            self.a = subject.start(f"{kind}-out", work, self.b.listen, answers=answers)
         except Exception:
             self.b.end()
             raise
@@ -149,9 +151,55 @@ class Chain:
         self.b.end()
 
 
+def grpc_frame(size):
+    """A message of gRPC with its five bytes in front."""
+    return struct.pack(">BI", 0, size) + b"m" * size
+
+
+class Endless:
+    """An upstream whose answers never end: chunks for as long as somebody takes them."""
+
+    def __init__(self):
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self.port = self.listener.getsockname()[1]
+        self.open = []
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        try:
+            while True:
+                client, _ = self.listener.accept()
+                self.open.append(client)
+                threading.Thread(target=self.answer, args=(client,), daemon=True).start()
+        except OSError:
+            return  # end()
+
+    @staticmethod
+    def answer(client):
+        chunk = b"10000\r\n" + b"x" * 65536 + b"\r\n"
+        try:
+            if client.recv(65536):
+                client.sendall(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+            while True:
+                client.sendall(chunk)
+        except OSError:
+            return  # the proxy or end() closed it
+
+    def end(self):
+        for one in [self.listener, *self.open]:
+            try:
+                one.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+            one.close()
+
+
 class Backend:
     def __init__(self, work):
         self.port, self.port_h2 = free_port(), free_port()
+        work.chmod(0o711)  # nginx reads what it serves as another user
+        (work / "large").write_bytes(b"x" * 1048576)
+        (work / "message").write_bytes(grpc_frame(64))
         conf = render(
             "backend.conf", work / "backend.conf", dir=work, upstream=self.port, upstream_h2=self.port_h2, body="x" * 1024
         )
@@ -191,9 +239,9 @@ class Subject:
     def argv(self, kind, work, values):
         raise NotImplementedError
 
-    def start(self, kind, work, upstream, workers=1, core=PROXY_CORE, env=None, more_clusters="", probe=True, **more):
+    def start(self, kind, work, upstream, workers=1, core=PROXY_CORE, env=None, more_clusters="", probe=True, answers=True, **more):
         """Ready means: /ready of its admin, else its first proxied answer. Without `probe`, a subject that has an
-        admin is left with no request proxied yet."""
+        admin is left with no request proxied yet. Without `answers` (the upstream's never end) it listens, no more."""
         values = {
             "dir": work, "listen": free_port(), "admin": free_port(), "upstream": upstream, "workers": workers,
             "nginx_modules": NGINX_MODULES, "more_clusters": more_clusters, **more,
@@ -204,9 +252,9 @@ class Subject:
         try:
             if self.has_admin:
                 process.ready_ms = process.wait_ready(process.admin, "/ready")
-                if probe and kind not in NOT_HTTP1:
+                if probe and answers and kind not in NOT_HTTP1:
                     process.wait_ready(process.listen)
-            elif kind in NOT_HTTP1:
+            elif kind in NOT_HTTP1 or not answers:
                 process.wait_listening(process.listen)
             else:
                 process.ready_ms = process.wait_ready(process.listen)
