@@ -74,6 +74,7 @@ struct kb_xds_glue *kb_xds_glue_create(struct kb_server_context *server,
     kb_xds_push_log_init(&glue->pushes);
     glue->unknown_fields_refused = options->reject_unknown_dynamic_fields;
     glue->unknown_fields_ignored = options->ignore_unknown_dynamic_fields;
+    glue->deprecated_fields_quiet = options->skip_deprecated_logs;
     glue->server_group =
         kb_stat_group_create(server->stats, KB_STR("server."), &kb_stat_schema_server);
     if (options->config_cache.len > 0) {

@@ -25,6 +25,7 @@ struct kb_xds_glue {
     bool stopped;                  /* the process ends */
     bool unknown_fields_refused;
     bool unknown_fields_ignored;
+    bool deprecated_fields_quiet;
 };
 KB_OBJ_MAGIC(kb_xds_glue, 0x58474c55);
 

@@ -49,16 +49,18 @@ static void stream_warned(void *arg, struct kb_diag *diag)
         bool deprecated = kb_str_find(entry->text, KB_STR("deprecated")) >= 0;
         struct kb_str text;
 
-        if (entry->level != KB_DIAG_WARNING || (!deprecated && glue->unknown_fields_ignored)) {
+        if (entry->level != KB_DIAG_WARNING ||
+            (deprecated ? glue->deprecated_fields_quiet : glue->unknown_fields_ignored)) {
             continue;
         }
         text = kb_diag_format(diag, entry);
-        KB_LOG(CONFIG, WARNING, "%s field: %.*s", deprecated ? "Deprecated" : "Unknown",
-               KB_STR_ARG(text));
-        if (!deprecated) {
-            kb_stat_inc(kb_stat_group_block(glue->server_group, glue->server->main->index),
-                        KB_STAT_SERVER_DYNAMIC_UNKNOWN_FIELDS);
+        if (deprecated) {
+            KB_LOG(MISC, WARNING, "Deprecated field: %.*s", KB_STR_ARG(text));
+            continue;
         }
+        KB_LOG(CONFIG, WARNING, "Unknown field: %.*s", KB_STR_ARG(text));
+        kb_stat_inc(kb_stat_group_block(glue->server_group, glue->server->main->index),
+                    KB_STAT_SERVER_DYNAMIC_UNKNOWN_FIELDS);
     }
 }
 

@@ -156,6 +156,19 @@ def test_routes_change_under_a_connection(mesh, api):
     proxy.stop()
 
 
+@pytest.mark.parametrize("args", [(), ("--skip-deprecated-logs",), ("--component-log-level", "misc:error")])
+def test_deprecated_fields_are_said_unless_told_not_to(mesh, args):
+    old = routes("one")
+    old.virtual_hosts[0].routes[0].ClearField("direct_response")
+    old.virtual_hosts[0].routes[0].route.cluster = "xds"
+    old.virtual_hosts[0].routes[0].route.max_grpc_timeout.FromSeconds(1)
+    mesh.plane.put(ROUTE, old)
+    proxy = mesh.proxy(*args)
+    mesh.wait("routes", lambda: mesh.plane.acks.count(ROUTE) == 1)
+    assert ("RouteAction.max_grpc_timeout" in proxy.stderr()) == (not args)
+    proxy.stop()
+
+
 def test_messages_of_many_megabytes(mesh):
     mesh.plane.put(ROUTE, routes("large", padding=10_000_000))
     proxy = mesh.proxy()
