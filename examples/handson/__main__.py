@@ -2,6 +2,7 @@
 """`./dev demo`: the ten steps of the hands-on, each shown and checked."""
 
 import argparse
+import contextlib
 import os
 import pathlib
 import shutil
@@ -166,16 +167,21 @@ class Demo:
               f"{time.monotonic() - self.began:.0f} s; the report: {report}", flush=True)
         if self.chosen.keep:
             self.open_doors()
-            signal.pause()
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.pause()
         return 0 if good else 1
 
     def end(self):
+        """Ends every program in order; gives False when one did not end as it should."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         if self.prometheus:
             self.prometheus.stop()
         if self.plane:
             self.plane.stop()
-        for line in self.place.stop() if self.place else ():
+        odd = self.place.stop() if self.place else []
+        for line in odd:
             print(f"demo: {line}", file=sys.stderr)
+        return not odd
 
     def run(self):
         """In the sandbox, as its first process."""
@@ -187,15 +193,14 @@ class Demo:
         os.environ["XTABLES_LOCKFILE"] = str(self.folder / "xtables.lock")
         try:
             self.build()
-            return self.finish(self.tell())
+            status = self.finish(self.tell())
         except KeyboardInterrupt:
             print("\n== ended by a signal: everything is taken down", flush=True)
-            return 0 if self.chosen.keep else 130
+            status = 130
         except (CommandFailed, PlaneFailed, PodFailed, TimeoutError) as error:
             print(f"demo: {error}", file=sys.stderr)
-            return 1
-        finally:
-            self.end()
+            status = 1
+        return status if self.end() else status or 1
 
 
 def url(listener):
@@ -211,6 +216,8 @@ def write_report(demo, teller):
 
 
 def main(argv):
+    # where ip and iptables are; not on the path of an ordinary user of Debian
+    os.environ["PATH"] = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
     chosen = arguments_of(argv)
     if chosen.list:
         print("\n".join(f"{step.number:>2}  {step.title}\n    {step.why}" for step in STEPS))

@@ -2,6 +2,7 @@
 """Parts of the hands-on by themselves: what its load counts, what it reads of metrics, its run directory."""
 
 import json
+import pathlib
 import socket
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import threading
 
 import pytest
 
+from examples.handson import __main__ as handson
 from examples.handson import metrics, rundir, sandbox
 from tests.harness.proxy import ROOT
 
@@ -137,3 +139,9 @@ def test_what_an_ordinary_user_lacks(tmp_path, monkeypatch):
     monkeypatch.setattr(sandbox, "_subordinate", lambda *_: None)
     with pytest.raises(sandbox.Unable, match="usermod --add-subuids"):
         sandbox.rootless_maps()
+
+
+def test_missing_programs_are_named(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda tool: None)
+    assert "apt-get install iproute2 iptables" in handson.missing(pathlib.Path(sys.executable))
+    assert "build it with ./dev build" in handson.missing(pathlib.Path("/nowhere/kobune"))

@@ -216,7 +216,8 @@ setup_prometheus()
     say "prometheus: unpacking Debian's package into build/tools/prometheus (it is not installed)"
     rm -rf "$got.new"
     mkdir -p "$got.new"
-    if run_logged "apt-get download prometheus" sh -c 'cd "$1" && apt-get download -q prometheus' sh "$got.new" &&
+    if run_logged "apt-get download prometheus" sh -c 'cd "$1" && { apt-get download -q prometheus ||
+        { [ "$(id -u)" -eq 0 ] && apt-get update -q && apt-get download -q prometheus; }; }' sh "$got.new" &&
         run_logged "unpack prometheus" sh -c 'dpkg-deb -x "$1"/prometheus_*.deb "$1" && rm "$1"/*.deb' sh "$got.new"; then
         mv "$got.new" "$got"
     else

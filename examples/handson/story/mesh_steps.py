@@ -54,6 +54,9 @@ def mutual_tls(teller):
     for key, who, identity in (("By", "the app's", IDENTITY.format("default", "handson")),
                                ("URI", "the caller's", IDENTITY.format("default", "client"))):
         teller.check(f"{key}={identity}" in certificate.replace('"', ""), f"{who} identity is in it", f"{key}={identity}")
+    for pod in teller.place.mesh():
+        said = pod.admin("/kobune/unsupported").strip()
+        teller.check(said == "every field of the configuration is implemented", f"{pod.name}: {said}")
     teller.check(answer.headers.get("server") == "envoy", "the client's own sidecar answered its app", "server: envoy")
 
 

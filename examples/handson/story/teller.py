@@ -174,6 +174,8 @@ class Teller:
                 pod.alive()
                 if pod.kind != "router" and pod.app is None:
                     pod.start_app()
+                if not good:
+                    pod.tell()
             if self.plane.process.poll() is not None:
                 self.plane.start()
             self.plane.restore()

@@ -84,6 +84,10 @@ def retries_of(teller):
     return total
 
 
+def pod_of(status, pod):
+    return next(one for one in status["pods"] if one["name"] == pod.name)
+
+
 def backend_killed(teller):
     teller.plane.apply("routing-retries.yaml", "routing.yaml")
     load, green = teller.load(), teller.pod("handson-green")
@@ -100,8 +104,16 @@ def backend_killed(teller):
     teller.check(set(counts["statuses"]) == {"200"} and lost == 0, "every request that could be saved was",
                  f"{counts['statuses'].get('200', 0)} × 200" + (f", {cut} cut in the middle of an answer" if cut else ""))
     teller.check(retried > 0, "the client's sidecar tried these again at the other pod", f"{retried} retries")
+    green.tell(ready=False)
+    teller.plane.wait(lambda status: not pod_of(status, green)["ready"], "green is known as not ready")
+    teller.plane.wait_synced()
+    load.count()
+    before = retries_of(teller)
+    teller.undisturbed(teller.counted(load, "green's pod is told as not ready", 60), "of those")
+    teller.check(retries_of(teller) == before, "nobody tries it any more", f"{retries_of(teller) - before} retries")
     green.start_app()
     wait_until(lambda: green.containers() == (2, 2), "green's app again")
+    green.tell()
     wait_until(lambda: load.count()["colours"].get("green"), "green answers again", 10)
     teller.note("green's app is started again, and answers")
     load.stop()
