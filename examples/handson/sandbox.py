@@ -7,6 +7,7 @@ kernel ends everything that was started in it; with the last process the network
 with them the bridge, the addresses and the rules. The host's network is never touched."""
 
 import ctypes
+import errno
 import os
 import pwd
 import shutil
@@ -105,9 +106,11 @@ def _said(error):
         hint = ("\nThis kernel does not let an ordinary user make namespaces "
                 "(kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns,\n"
                 "user.max_user_namespaces). Allow it there, or run the demo as root.")
-    elif getattr(error, "errno", 0) == 1:
+    elif getattr(error, "errno", 0) == errno.EPERM:
         hint = ("\nBeing root is not enough here: the capability CAP_SYS_ADMIN is missing, as in most containers.\n"
                 "Run it on the machine itself, or in a container with --privileged.")
+    elif getattr(error, "errno", 0) == errno.EINVAL:
+        hint = ("\nIn a chroot, / has to be a mount point: mount --bind FOLDER FOLDER before the chroot into it.")
     print(f"demo: no namespaces on this machine: {error}{hint}", file=sys.stderr)
 
 

@@ -71,6 +71,16 @@ def test_killed_in_the_middle_and_nothing_is_left(place):
     assert links() <= before
 
 
+def test_ctrl_c_in_the_middle_and_nothing_is_left(place):
+    process, log = started(place, "--step", "1,5")
+    wait_until(lambda: "weights 50/50" in log.read_text() or process.poll() is not None, "the middle of step 5", 60)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    assert process.wait(30) == 130, log.read_text()
+    assert "everything is taken down" in log.read_text()
+    assert "Traceback" not in log.read_text()
+    assert left(place) == []
+
+
 def test_kept_demo_ends_by_a_signal(place):
     process, log = started(place, "--step", "3")
     wait_until(lambda: "Ctrl-C ends everything" in log.read_text() or process.poll() is not None, "a demo that is kept", 60)
