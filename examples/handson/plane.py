@@ -14,7 +14,7 @@ from .pods import last_lines, write_atomically
 CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
 BASE = CHECKOUT / "examples" / "handson" / "config"
 CHANGES = CHECKOUT / "examples" / "handson" / "changes"
-SYNC_SECONDS = 15
+SYNC_SECONDS = 30
 
 
 class PlaneFailed(Exception):

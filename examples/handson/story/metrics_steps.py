@@ -29,7 +29,7 @@ def own_metrics(teller):
     teller.gateway_get("/colour")
     blue, client = teller.pod("handson-blue"), teller.pod("client")
     found = wait_until(lambda: matching(metrics.of_pod(teller.place, blue), "istio_requests_total", WANTED),
-                       f"istio_requests_total of handson-blue with {WANTED}", 10)
+                       f"istio_requests_total of handson-blue with {WANTED}", 30)
     labels, value = found[0]
     teller.note("istio_requests_total{" + ", ".join(f'{key}="{labels[key]}"' for key in WANTED) + f"}} {value:.0f}")
     teller.check(len(found) == 1, "handson-blue counts the client's requests: workloads, identities, code, mTLS",

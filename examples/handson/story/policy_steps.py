@@ -13,7 +13,7 @@ def authorization(teller):
                        (teller.changes / "authorization-deny.yaml").read_text(encoding="utf-8"))
     teller.plane.wait_synced()
     denied = wait_until(lambda: (lambda one: one if one.status == 403 else None)(teller.client_get("/headers")),
-                        "403 for the client", 10)
+                        "403 for the client", 30)
     teller.check(denied.body == "RBAC: access denied", "spiffe://cluster.local/ns/default/sa/client at /headers", denied)
     other = teller.client_get("/colour")
     teller.check(other.status == 200, "the same identity at another path", other)
@@ -22,7 +22,7 @@ def authorization(teller):
     teller.plane.restore()
     # the connection between the sidecars is drained: its last answer is still by the old policy
     back = wait_until(lambda: (lambda one: one if one.status == 200 else None)(teller.client_get("/headers")),
-                      "200 for the client again", 10)
+                      "200 for the client again", 30)
     teller.check(back.status == 200, "the policy is gone: the client reads /headers again", back.status)
 
 
@@ -60,7 +60,7 @@ def rotation(teller):
         new = serials(teller)
         teller.note(f"rotation {turn}: " + ", ".join(f"{name} {old[name][-6:]} → {new[name][-6:]}" for name in sorted(new)))
         now = wait_until(lambda: (lambda one: one if one not in (None, shown) else None)(shown_to_the_app(teller)),
-                         "a connection with the new certificate", 10)
+                         "a connection with the new certificate", 30)
         teller.check(now != shown, "the app is shown the client's new certificate", f"Hash={shown[:12]}… → {now[:12]}…")
         teller.undisturbed(teller.counted(load, f"rotation {turn}", 150),
                            "while every certificate of the mesh was replaced")
