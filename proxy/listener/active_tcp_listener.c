@@ -89,7 +89,8 @@ static bool over_limit(struct kb_listener_worker *lw)
     if (kb_overload_any(&listener->server->overload) && overload_rejects(lw)) {
         return true;
     }
-    if (KB_LIKELY(!kb_runtime_may_have(runtime, listener->connection_limit_key))) {
+    if (KB_LIKELY(!kb_runtime_may_have(runtime, listener->connection_limit_key) &&
+                  !kb_runtime_may_have(runtime, KB_STR("overload.")))) {
         return false;
     }
     if (connections_of(lw->active) >=
