@@ -139,6 +139,12 @@ setup_venv()
     if [ -x "$VENV/bin/python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$want" ]; then
         return 0
     fi
+    if [ -L "$VENV" ]; then # another checkout's: to make it anew would pull it away under whoever uses it
+        [ -x "$VENV/bin/python" ] || die ".venv is a link to $(readlink "$VENV"), where there is no bin/python" \
+            "set that one up where it belongs, or remove the link, then run ./dev again"
+        say "python: .venv is a link to $(readlink "$VENV"): taken as it is, though not of this requirements.txt"
+        return 0
+    fi
     say "python: $("$python" -V 2>&1) and the pinned packages of requirements.txt, into .venv"
     rm -f "$stamp"
     "$python" -m venv --clear "$VENV" >/dev/null 2>&1 ||
