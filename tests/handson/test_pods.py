@@ -2,6 +2,8 @@
 """Real proxies told by the control plane: everything is accepted, and requests go where the YAML says."""
 
 import json
+import signal
+import threading
 
 import pytest
 
@@ -156,6 +158,74 @@ def test_destination_rules(mesh):
     change(mesh, "rule.yaml", RULE % json.dumps({"tls": {"mode": "DISABLE"}}))
     status, _ = mesh.ask("client", WEB, 80, host=HOST)
     assert status == 503  # plain where only the mesh's TLS is let in
+
+
+class Load:
+    """Requests of the client, one after the other, until the end; `failed` are those that were not answered with 200."""
+
+    def __init__(self, mesh):
+        self.count, self.failed, self.over = 0, [], threading.Event()
+
+        def run():
+            while not self.over.is_set():
+                answer = mesh.ask("client", WEB, 80, host=HOST)
+                self.count += 1
+                if answer[0] != 200:
+                    self.failed.append(answer)
+        self.thread = threading.Thread(target=run)
+
+    def some_more(self, n=20):
+        start = self.count
+        wait_until(lambda: self.count >= start + n, f"{n} requests")
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.thread.join()
+
+
+def test_no_request_fails_while_things_change(mesh):
+    both = RULE % "{}" + "---\n" + virtual_service([{"route": [to("blue", weight=50), to("green", weight=50)]}])
+    with Load(mesh) as load:
+        for name, text in (
+                ("mode.yaml", MODE % "PERMISSIVE"), ("mode.yaml", MODE % "STRICT"),
+                ("routes.yaml", both),  # subsets, and routes to them, at once
+                ("routes.yaml", RULE % json.dumps({"loadBalancer": {"simple": "RANDOM"}}) + "---\n" + virtual_service(
+                    [{"route": [to("blue")]}])),
+                ("routes.yaml", ""), ("policy.yaml", policy(action="DENY", rules=[
+                    {"to": [{"operation": {"paths": ["/no"]}}]}])), ("policy.yaml", "")):
+            load.some_more()
+            change(mesh, name, text)
+        mesh.place.process.send_signal(signal.SIGUSR1)
+        load.some_more()
+        mesh.place.kill()
+        load.some_more()
+        mesh.place.start()
+        mesh.settled()
+        load.some_more()
+    assert load.failed == []
+
+
+def test_what_the_proxies_show(mesh):
+    for name, proxy in mesh.proxies.items():
+        dump = json.loads(proxy.admin("/config_dump?include_eds")[1])
+        found = {one["@type"].rpartition(".")[2]: one for one in dump["configs"]}
+        listeners = found["ListenersConfigDump"].get("dynamic_listeners", [])
+        names = {one["name"] for one in listeners if "active_state" in one}
+        assert not any("error_state" in one or "warming_state" in one for one in listeners), listeners
+        assert names == ({"0.0.0.0_8080"} if name == "gateway" else {
+            "virtualInbound", "virtualOutbound", "0.0.0.0_80", "10.96.0.20_9000"}), name
+        clusters = found["ClustersConfigDump"]
+        assert not clusters.get("dynamic_warming_clusters")
+        assert "outbound|80||" + HOST in {one["cluster"]["name"] for one in clusters["dynamic_active_clusters"]}
+        routes = {one["route_config"]["name"] for one in found["RoutesConfigDump"]["dynamic_route_configs"]}
+        assert routes == ({"http.8080"} if name == "gateway" else {"80"})
+        secrets = {one["name"] for one in found["SecretsConfigDump"].get("dynamic_active_secrets", [])}
+        assert secrets == {"default", "ROOTCA"}
+        assert proxy.stats("update_rejected") == {} or not any(proxy.stats("update_rejected").values())
 
 
 def policy(**spec):

@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The streams of the control plane, as a proxy hears them: what is told when, and what is not."""
 
+import asyncio
 import signal
 import subprocess
 
 import pytest
+from envoy.service.discovery.v3 import discovery_pb2
+from google.protobuf import any_pb2
 
+from examples.handson.control_plane import ads, resources
+from examples.handson.control_plane.resources import Resource
 from tests.handson.client import Delta, Sotw, unpacked
 from tests.handson.conftest import SERVICES
 
@@ -137,6 +142,47 @@ def test_a_new_cluster_is_there_before_the_route_to_it(served):
         told, _ = stream.take("RDS")
         assert told["80"].virtual_hosts[0].routes[0].route.cluster == blue
         settled(served)
+
+
+def test_nobody_waits_for_the_other(monkeypatch):
+    """A proxy answers for a changed cluster when it has its endpoints: they have to come without that answer. Routes
+    have to wait for it. Patience without end would show either."""
+    monkeypatch.setattr(ads, "PATIENCE", 1e6)
+
+    def version(n):
+        return {kind: {"one": Resource("one", f"{n}", any_pb2.Any(type_url=kind))} for kind in resources.ORDER}
+
+    async def story():
+        service, requests, heard = ads.Ads(), asyncio.Queue(), []
+        service.update(version(1), 1)
+
+        async def said():
+            while True:
+                yield await requests.get()
+
+        def say(kind, **fields):
+            requests.put_nowait(discovery_pb2.DeltaDiscoveryRequest(type_url=kind, **fields))
+
+        async def listen(kind, answered=True):
+            response = await asyncio.wait_for(anext(responses), 15)
+            heard.append((resources.SHORT[response.type_url], response.resources[0].version))
+            assert response.type_url == kind, heard
+            if answered:
+                say(kind, response_nonce=response.nonce)
+            return response
+        responses = ads.DeltaStream(service).run(said())
+        for kind in resources.ORDER:
+            say(kind, resource_names_subscribe=[] if kind in ads.WILDCARD else ["one"])
+            await listen(kind)
+        service.update(version(2), 2)
+        clusters = await listen(resources.CDS, answered=False)
+        await listen(resources.EDS)
+        assert service.told() == 1
+        say(resources.CDS, response_nonce=clusters.nonce)
+        await listen(resources.LDS)
+        await listen(resources.RDS)
+        await responses.aclose()
+    asyncio.run(story())
 
 
 def test_asked_again_and_no_longer(served):
