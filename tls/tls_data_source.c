@@ -2,12 +2,9 @@
 /* Files, variables and inline texts that hold certificates and keys. */
 #include "tls/tls_data_source.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
+#include "base/file.h"
 #include "proto/wkt.h"
 
 #define SOURCE(name) ENVOY__CONFIG__CORE__V3__DATA_SOURCE__SPECIFIER_##name
@@ -15,41 +12,19 @@
 static int file_read(const char *path, struct kb_arena *arena, struct kb_str *out,
                      struct kb_diag *diag)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    struct stat info;
-    size_t len = 0;
-    char *bytes;
+    int rc = kb_file_read(path, KB_TLS_DATA_SOURCE_MAX, arena, out);
 
-    if (fd < 0 || fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
+    if (rc == KB_ELIMIT) {
+        kb_diag_error(diag, "file %s size is %zu bytes; maximum is %u", path, out->len,
+                      KB_TLS_DATA_SOURCE_MAX);
+    } else if (rc != 0) {
         kb_diag_error(diag, "Invalid path: %s", path);
-        if (fd >= 0) {
-            close(fd);
-        }
-        return KB_ECONFIG;
-    }
-    if ((uint64_t)info.st_size > KB_TLS_DATA_SOURCE_MAX) {
-        kb_diag_error(diag, "file %s size is %lld bytes; maximum is %u", path,
-                      (long long)info.st_size, KB_TLS_DATA_SOURCE_MAX);
-        close(fd);
-        return KB_ECONFIG;
-    }
-    bytes = kb_arena_alloc(arena, (size_t)info.st_size + 1, 1);
-    while (len < (size_t)info.st_size) {
-        ssize_t n = read(fd, bytes + len, (size_t)info.st_size - len);
-
-        if (n <= 0) {
-            break;
-        }
-        len += (size_t)n;
-    }
-    close(fd);
-    bytes[len] = '\0';
-    if (len == 0) {
+    } else if (out->len == 0) {
         kb_diag_error(diag, "file %s is empty", path);
-        return KB_ECONFIG;
+    } else {
+        return 0;
     }
-    *out = kb_str_make(bytes, len);
-    return 0;
+    return KB_ECONFIG;
 }
 
 int kb_tls_data_source_read(const Envoy__Config__Core__V3__DataSource *source,

@@ -3,11 +3,9 @@
  */
 #include "xds/xds_fs.h"
 
-#include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 
+#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "proto/loader.h"
@@ -53,29 +51,6 @@ static void fs_failure(void *arg, enum kb_xds_failure failure)
 }
 
 static const struct kb_xds_watch_callbacks fs_callbacks = {fs_update, fs_failure};
-
-/* The whole file in the arena; false with errno. */
-static bool file_read(const char *path, struct kb_arena *arena, struct kb_str *out)
-{
-    FILE *file = fopen(path, "re");
-    struct stat stat;
-    size_t n;
-    char *bytes;
-
-    if (file == NULL) {
-        return false;
-    }
-    if (fstat(fileno(file), &stat) != 0 || stat.st_size > (off_t)KB_XDS_FILE_MAX) {
-        errno = errno != 0 ? errno : EFBIG;
-        fclose(file);
-        return false;
-    }
-    bytes = kb_arena_alloc(arena, (size_t)stat.st_size + 1, 1);
-    n = fread(bytes, 1, (size_t)stat.st_size, file);
-    fclose(file);
-    *out = kb_str_make(bytes, n);
-    return true;
-}
 
 static ProtobufCMessage *response_parse(const char *path, struct kb_str text, bool refuse_unknown,
                                         struct kb_arena *arena, struct kb_diag *diag)
@@ -165,10 +140,11 @@ static void fs_read(struct kb_xds_fs *fs, struct kb_arena *arena, struct kb_diag
     Envoy__Service__Discovery__V3__DiscoveryResponse *response;
     ProtobufCMessage *message;
     struct kb_str text;
+    int rc = kb_file_read(fs->path, KB_XDS_FILE_MAX, arena, &text);
 
-    if (!file_read(fs->path, arena, &text)) {
+    if (rc != 0) {
         KB_LOG(CONFIG, WARNING, "Filesystem config update failure: unable to read file: %s: %s",
-               fs->path, strerror(errno));
+               fs->path, kb_file_error_text(rc));
         fs->callbacks->on_failure(fs->arg, KB_XDS_FAILURE_UNREADABLE);
         return;
     }

@@ -3,10 +3,9 @@
  * of extensions. */
 #include "proxy/access_log/log_format.h"
 
-#include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 
+#include "base/file.h"
 #include "base/mem.h"
 #include "envoy/config/core/v3/base.pb-c.h"
 #include "envoy/config/core/v3/substitution_format_string.pb-c.h"
@@ -49,26 +48,15 @@ bool kb_log_format_init_default(struct kb_log_format *format, struct kb_arena *a
 /* The whole file in the arena; p NULL after an error. */
 static struct kb_str text_file_read(const char *path, struct kb_arena *arena, struct kb_diag *diag)
 {
-    FILE *file = fopen(path, "re");
-    struct kb_str text = KB_STR_NULL;
-    char *bytes;
-    size_t len;
+    struct kb_str text;
+    int rc = kb_file_read(path, TEXT_FILE_MAX, arena, &text);
 
-    if (file == NULL) {
-        kb_diag_error(diag, "Invalid path: %s: %s", path, strerror(errno));
+    if (rc == 0) {
         return text;
     }
-    bytes = kb_malloc(TEXT_FILE_MAX + 1);
-    len = fread(bytes, 1, TEXT_FILE_MAX + 1, file);
-    if (ferror(file) != 0 || len > TEXT_FILE_MAX) {
-        kb_diag_error(diag, "Invalid path: %s: %s", path,
-                      len > TEXT_FILE_MAX ? "larger than 1 MiB" : strerror(errno));
-    } else {
-        text = kb_str_dup(arena, kb_str_make(bytes, len));
-    }
-    free(bytes);
-    fclose(file);
-    return text;
+    kb_diag_error(diag, "Invalid path: %s: %s", path,
+                  rc == KB_ELIMIT ? "larger than 1 MiB" : kb_file_error_text(rc));
+    return KB_STR_NULL;
 }
 
 /* p NULL after an error. */

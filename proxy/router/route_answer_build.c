@@ -2,12 +2,9 @@
 /* Redirects and direct responses from their messages. */
 #include "proxy/router/route_build.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
+#include "base/file.h"
 #include "envoy/config/core/v3/base.pb-c.h"
 #include "envoy/config/core/v3/substitution_format_string.pb-c.h"
 #include "envoy/type/matcher/v3/regex.pb-c.h"
@@ -90,50 +87,26 @@ static bool body_size_check(struct kb_route_build *build, size_t size)
     return true;
 }
 
-static struct kb_str file_read(struct kb_route_build *build, const char *name, int fd, size_t size)
-{
-    char *text = kb_arena_alloc(build->match.arena, size + 1, 1);
-    size_t have = 0;
-
-    while (have < size) {
-        ssize_t n = read(fd, text + have, size - have);
-
-        if (n < 0 && errno == EINTR) {
-            continue;
-        }
-        if (n < 0) {
-            kb_route_build_error(build, "unable to read file: %s", name);
-            return KB_STR("");
-        }
-        if (n == 0) {
-            break;
-        }
-        have += (size_t)n;
-    }
-    return kb_str_make(text, have);
-}
-
 static struct kb_str file_body(struct kb_route_build *build, const char *name)
 {
-    struct kb_str body = KB_STR("");
-    struct stat info;
-    int fd = open(name, O_RDONLY | O_CLOEXEC);
+    size_t max = build->body_max < SIZE_MAX ? (size_t)build->body_max : SIZE_MAX;
+    struct kb_str body;
 
-    if (fd < 0 || fstat(fd, &info) != 0) {
-        kb_route_build_error(
-            build, errno == ENOENT ? "file %s does not exist" : "unable to read file: %s", name);
-    } else if (!S_ISREG(info.st_mode)) {
+    switch (kb_file_read(name, max, build->match.arena, &body)) {
+    case 0:
+        return body;
+    case KB_ENOTFOUND:
+        kb_route_build_error(build, "file %s does not exist", name);
+        break;
+    case KB_ELIMIT:
+        kb_route_build_error(build, "file %s size is %zu bytes; maximum is %zu", name, body.len,
+                             max);
+        break;
+    default:
         kb_route_build_error(build, "unable to read file: %s", name);
-    } else if ((uint64_t)info.st_size > build->body_max) {
-        kb_route_build_error(build, "file %s size is %lld bytes; maximum is %llu", name,
-                             (long long)info.st_size, (unsigned long long)build->body_max);
-    } else {
-        body = file_read(build, name, fd, (size_t)info.st_size);
+        break;
     }
-    if (fd >= 0) {
-        close(fd);
-    }
-    return body;
+    return KB_STR("");
 }
 
 /* The text of a DataSource, at most as large as a body may be. */

@@ -9,10 +9,10 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
 
+#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "proto/pb.h"
@@ -286,23 +286,6 @@ static const char *image_parse(struct kb_config_cache *cache, const char *image,
     return NULL;
 }
 
-static bool all_read(int fd, char *bytes, size_t len)
-{
-    while (len > 0) {
-        ssize_t n = read(fd, bytes, len);
-
-        if (n < 0 && errno == EINTR) {
-            continue;
-        }
-        if (n <= 0) {
-            return false;
-        }
-        bytes += n;
-        len -= (size_t)n;
-    }
-    return true;
-}
-
 static void entries_clear(struct kb_config_cache *cache)
 {
     while (!kb_list_empty(&cache->entries)) {
@@ -312,32 +295,19 @@ static void entries_clear(struct kb_config_cache *cache)
 
 static void file_read(struct kb_config_cache *cache)
 {
-    const char *why = "it cannot be read";
-    int fd = open(cache->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    char *image = NULL;
-    struct stat st;
+    const char *why;
+    struct kb_arena arena;
+    struct kb_str image;
+    int rc;
 
-    if (fd < 0 && errno == ENOENT) {
-        return;
-    }
-    if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode)) {
-        size_t len = (size_t)st.st_size;
-
-        if (len > KB_CONFIG_CACHE_MAX_BYTES + 65536) {
-            why = "it is larger than any that is written";
-        } else {
-            image = kb_malloc(len + 1);
-            why = all_read(fd, image, len) ? image_parse(cache, image, len) : why;
-        }
-    }
-    if (fd >= 0) {
-        close(fd);
-    }
-    free(image);
-    if (why != NULL) {
+    kb_arena_init(&arena, NULL);
+    rc = kb_file_read(cache->path, KB_CONFIG_CACHE_MAX_BYTES + 65536, &arena, &image);
+    why = rc == 0 ? image_parse(cache, image.p, image.len) : kb_file_error_text(rc);
+    if (why != NULL && rc != KB_ENOTFOUND) {
         entries_clear(cache);
         KB_LOG(CONFIG, WARNING, "config cache: '%s' is ignored: %s", cache->path, why);
     }
+    kb_arena_dispose(&arena);
 }
 
 /* ---- interface ---- */

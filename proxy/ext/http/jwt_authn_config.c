@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* JwtAuthentication messages to providers, rules and requirements. What could let somebody in when
  * it was left out refuses the configuration. */
-#include <stdio.h>
 #include <stdlib.h>
 
+#include "base/file.h"
 #include "base/log.h"
 #include "envoy/config/core/v3/base.pb-c.h"
 #include "envoy/config/route/v3/route.pb-c.h"
@@ -77,18 +77,15 @@ static struct kb_str *audiences_dup(struct kb_arena *arena, char *const *texts, 
 
 static struct kb_str file_read(struct build *build, const char *path)
 {
-    FILE *file = fopen(path, "rb");
-    char *bytes;
-    size_t n;
+    struct kb_str text;
+    int rc = kb_file_read(path, JWKS_FILE_MAX, build->arena, &text);
 
-    if (file == NULL) {
-        kb_diag_error(build->diag, "unable to read file: %s", path);
-        return KB_STR("");
+    if (rc == 0) {
+        return text;
     }
-    bytes = kb_arena_alloc(build->arena, JWKS_FILE_MAX, 1);
-    n = fread(bytes, 1, JWKS_FILE_MAX, file);
-    fclose(file);
-    return kb_str_make(bytes, n);
+    kb_diag_error(build->diag, "unable to read file: %s: %s", path,
+                  rc == KB_ELIMIT ? "larger than 1 MiB" : kb_file_error_text(rc));
+    return KB_STR("");
 }
 
 static void jwks_read(struct build *build, const JWT(JwtProvider) * m,

@@ -3,9 +3,9 @@
  */
 #include "proxy/api/local_reply.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
+#include "base/file.h"
 #include "base/mem.h"
 #include "envoy/extensions/filters/network/http_connection_manager/v3/http_connection_manager.pb-c.h"
 #include "proto/wkt.h"
@@ -60,18 +60,15 @@ static void format_create(struct body_format *format, const format_message *m,
 
 static struct kb_str file_read(const char *path, struct kb_arena *arena, struct kb_diag *diag)
 {
-    FILE *file = fopen(path, "rb");
-    char *bytes;
-    size_t n;
+    struct kb_str text;
+    int rc = kb_file_read(path, BODY_FILE_MAX, arena, &text);
 
-    if (file == NULL) {
-        kb_diag_error(diag, "unable to read file: %s", path);
-        return KB_STR_NULL;
+    if (rc == 0) {
+        return text;
     }
-    bytes = kb_arena_alloc(arena, BODY_FILE_MAX, 1);
-    n = fread(bytes, 1, BODY_FILE_MAX, file);
-    fclose(file);
-    return kb_str_make(bytes, n);
+    kb_diag_error(diag, "unable to read file: %s: %s", path,
+                  rc == KB_ELIMIT ? "larger than 1 MiB" : kb_file_error_text(rc));
+    return KB_STR_NULL;
 }
 
 static struct kb_str body_create(const Envoy__Config__Core__V3__DataSource *m,
