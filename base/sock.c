@@ -113,7 +113,26 @@ int kb_sock_accept(int listen_fd, int *fd, struct kb_addr *remote)
     return 0;
 }
 
-int kb_sock_connect(const struct kb_addr *addr, const struct kb_addr *source, int *fd)
+/* A socket that may be bound to an address of another machine. */
+static int foreign_allow(int fd, const struct kb_sock_foreign_source *source)
+{
+    bool v4 = source->addr.sa.sa_family == AF_INET;
+    int rc = v4 ? set_int(fd, IPPROTO_IP, IP_TRANSPARENT, 1)
+                : set_int(fd, IPPROTO_IPV6, IPV6_TRANSPARENT, 1);
+
+    if (rc == 0 && source->mark != 0) {
+        rc = set_int(fd, SOL_SOCKET, SO_MARK, (int)source->mark);
+    }
+    if (rc != 0) {
+        return last_error();
+    }
+    /* the port is chosen when it is known to whom */
+    set_int(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1);
+    return 0;
+}
+
+static int connect_from(const struct kb_addr *addr, const struct kb_addr *source,
+                        const struct kb_sock_foreign_source *foreign, int *fd)
 {
     int rc = 0;
 
@@ -124,7 +143,12 @@ int kb_sock_connect(const struct kb_addr *addr, const struct kb_addr *source, in
     if (kb_addr_is_ip(addr)) {
         set_int(*fd, IPPROTO_TCP, TCP_NODELAY, 1);
     }
-    if (source != NULL && source->len > 0 && bind(*fd, &source->sa, source->len) != 0) {
+    if (KB_UNLIKELY(foreign != NULL)) {
+        rc = foreign_allow(*fd, foreign);
+    }
+    if (rc != 0) {
+        /* not without its address */
+    } else if (source != NULL && source->len > 0 && bind(*fd, &source->sa, source->len) != 0) {
         rc = last_error();
     } else if (connect(*fd, &addr->sa, addr->len) != 0) {
         rc = last_error();
@@ -137,6 +161,17 @@ int kb_sock_connect(const struct kb_addr *addr, const struct kb_addr *source, in
         errno = keep;
     }
     return rc;
+}
+
+int kb_sock_connect(const struct kb_addr *addr, const struct kb_addr *source, int *fd)
+{
+    return connect_from(addr, source, NULL, fd);
+}
+
+int kb_sock_connect_foreign(const struct kb_addr *addr, const struct kb_sock_foreign_source *source,
+                            int *fd)
+{
+    return connect_from(addr, &source->addr, source, fd);
 }
 
 int kb_sock_connect_result(int fd, int *errno_value)

@@ -35,6 +35,15 @@ int kb_sock_accept(int listen_fd, int *fd, struct kb_addr *remote) KB_MUST_USE;
 /* Starts to connect, from `source` when not NULL. 0: connected already; KB_EAGAIN: wait for
  * writability; else failed, no descriptor is left. */
 int kb_sock_connect(const struct kb_addr *addr, const struct kb_addr *source, int *fd) KB_MUST_USE;
+/* An address that need not be one of this machine's: what connects from there is told apart by its
+ * mark (0: none), for the routing of the answers. Needs CAP_NET_ADMIN. */
+struct kb_sock_foreign_source {
+    struct kb_addr addr;
+    uint32_t mark;
+};
+/* As kb_sock_connect, from there. */
+int kb_sock_connect_foreign(const struct kb_addr *addr, const struct kb_sock_foreign_source *source,
+                            int *fd) KB_MUST_USE;
 /* After writability: 0 when connected, else why not; later the error that the socket has met.
  * *errno_value gets the system's code. */
 int kb_sock_connect_result(int fd, int *errno_value) KB_MUST_USE;

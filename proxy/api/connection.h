@@ -11,6 +11,8 @@
 
 struct kb_conn;
 struct kb_sniffed;
+struct kb_sock_foreign_source;
+struct kb_transport_socket_options;
 
 enum kb_conn_event {
     KB_CONN_CONNECTED,    /* upstream: ready for data; transport handshake done */
@@ -76,6 +78,9 @@ struct kb_conn {
     const struct kb_transport_socket_ops *transport;
     void *transport_state;
     struct kb_sniffed *sniffed; /* see listener_filter.h; freed with the connection, mostly NULL */
+    /* What a listener filter wants of upstream connections made for this one; freed with it, mostly
+     * NULL. */
+    struct kb_transport_socket_options *upstream_options;
     struct kb_connection_info info;
     struct kb_stream_info *stream_info; /* of the filter to which the whole connection is one
                                            stream (tcp_proxy); NULL: none */
@@ -139,6 +144,11 @@ struct kb_conn *kb_conn_create_accepted(struct kb_worker *worker, int fd,
 struct kb_conn *kb_conn_create_connecting(struct kb_worker *worker, const struct kb_addr *addr,
                                           const struct kb_addr *source, uint64_t timeout_ms,
                                           size_t buffer_limit);
+/* The same from an address of another machine. */
+struct kb_conn *kb_conn_create_connecting_foreign(struct kb_worker *worker,
+                                                  const struct kb_addr *addr,
+                                                  const struct kb_sock_foreign_source *source,
+                                                  uint64_t timeout_ms, size_t buffer_limit);
 
 /* Sets who hears of it; before the first event. */
 void kb_conn_set_owner(struct kb_conn *conn, const struct kb_conn_callbacks *callbacks,

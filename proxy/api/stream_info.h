@@ -45,7 +45,7 @@ struct kb_connection_info {
     uint64_t start_ns;
     uint32_t requests; /* streams so far */
     bool tls;
-    bool peer_reset; /* it ended by the peer's RST */
+    bool peer_reset;            /* it ended by the peer's RST */
     bool scheme_match_upstream; /* scheme_header_transformation.match_upstream */
 };
 
@@ -105,8 +105,8 @@ struct kb_stream_info {
     const struct kb_route *route;                 /* NULL: none */
     struct kb_filter_state_item *filter_state;    /* filter_state.h; NULL: nothing */
     struct kb_dynamic_metadata *dynamic_metadata; /* dynamic_metadata.h; NULL: nothing */
-    /* What filters want of the upstream connection; lives as long as their configuration. NULL:
-     * nothing. */
+    /* What filters want of the upstream connection; lives as long as their configuration, or the
+     * stream, or the downstream connection. NULL: nothing. */
     const struct kb_transport_socket_options *transport_options;
     struct kb_str route_name;
     struct kb_str virtual_cluster_name;

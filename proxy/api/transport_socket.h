@@ -15,6 +15,7 @@ struct kb_transport_socket_options {
     size_t alpn_count;
     const struct kb_str *verify_sans; /* auto_san_validation; any must match; NULL: as configured */
     size_t verify_san_count;
+    const struct kb_sock_foreign_source *source; /* connects from there; NULL: as configured */
 };
 
 struct kb_transport_socket_factory_ops {

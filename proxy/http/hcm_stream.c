@@ -29,6 +29,7 @@ static void info_init(struct kb_stream_info *info, struct kb_hcm *hcm)
     info->start_ns = kb_loop_now_ns(loop);
     info->wall_start_ns = kb_loop_wall_ns(loop);
     info->remote = hcm->conn->info.remote;
+    info->transport_options = hcm->conn->upstream_options;
     info->protocol = KB_PROTOCOL_HTTP11;
 }
 

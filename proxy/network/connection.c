@@ -93,13 +93,12 @@ struct kb_conn *kb_conn_create_accepted(struct kb_worker *worker, int fd,
     return conn;
 }
 
-struct kb_conn *kb_conn_create_connecting(struct kb_worker *worker, const struct kb_addr *addr,
-                                          const struct kb_addr *source, uint64_t timeout_ms,
-                                          size_t buffer_limit)
+/* `rc` and `fd` are what the start of connecting gave. */
+static struct kb_conn *connecting_create(struct kb_worker *worker, const struct kb_addr *addr,
+                                         uint64_t timeout_ms, size_t buffer_limit, int rc, int fd)
 {
+    int cause = errno;
     struct kb_conn *conn = conn_new(worker, buffer_limit);
-    int fd = -1;
-    int rc = kb_sock_connect(addr, source, &fd);
 
     conn->info.direct_remote = *addr;
     conn->info.remote = *addr;
@@ -111,7 +110,7 @@ struct kb_conn *kb_conn_create_connecting(struct kb_worker *worker, const struct
             close(fd);
         }
     } else {
-        conn->connect_errno = errno;
+        conn->connect_errno = cause;
     }
     if (rc != 0) {
         /* The failure is told by the timer, never from within this call. */
@@ -126,6 +125,27 @@ struct kb_conn *kb_conn_create_connecting(struct kb_worker *worker, const struct
         kb_loop_timer_arm(&worker->loop, &conn->timer, timeout_ms);
     }
     return conn;
+}
+
+struct kb_conn *kb_conn_create_connecting(struct kb_worker *worker, const struct kb_addr *addr,
+                                          const struct kb_addr *source, uint64_t timeout_ms,
+                                          size_t buffer_limit)
+{
+    int fd = -1;
+    int rc = kb_sock_connect(addr, source, &fd);
+
+    return connecting_create(worker, addr, timeout_ms, buffer_limit, rc, fd);
+}
+
+struct kb_conn *kb_conn_create_connecting_foreign(struct kb_worker *worker,
+                                                  const struct kb_addr *addr,
+                                                  const struct kb_sock_foreign_source *source,
+                                                  uint64_t timeout_ms, size_t buffer_limit)
+{
+    int fd = -1;
+    int rc = kb_sock_connect_foreign(addr, source, &fd);
+
+    return connecting_create(worker, addr, timeout_ms, buffer_limit, rc, fd);
 }
 
 void kb_conn_set_owner(struct kb_conn *conn, const struct kb_conn_callbacks *callbacks, void *owner)

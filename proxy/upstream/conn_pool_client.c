@@ -94,8 +94,12 @@ static void client_create(struct kb_conn_pool *pool)
     client->ops = pool->client_ops;
     client->ops->init(client, &pool->settings);
     client->conn =
-        kb_conn_create_connecting(local->worker, &addr, source, cluster->connect_timeout_ms,
-                                  cluster->per_connection_buffer_limit_bytes);
+        KB_UNLIKELY(kb_conn_pool_is_of_source(pool))
+            ? kb_conn_create_connecting_foreign(local->worker, &addr, pool->options->source,
+                                                cluster->connect_timeout_ms,
+                                                cluster->per_connection_buffer_limit_bytes)
+            : kb_conn_create_connecting(local->worker, &addr, source, cluster->connect_timeout_ms,
+                                        cluster->per_connection_buffer_limit_bytes);
     kb_conn_set_owner(client->conn, client->ops->conn_callbacks, client);
     transport_create(client);
     if (pool->kind != KB_POOL_TCP && client->conn->in.high > 0) {

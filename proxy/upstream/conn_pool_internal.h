@@ -3,6 +3,7 @@
  * conn_pool_client.c the connections in them. */
 #pragma once
 
+#include "proxy/api/transport_socket.h"
 #include "proxy/upstream/conn_pool.h"
 #include "proxy/upstream/pool_client.h"
 
@@ -46,6 +47,12 @@ KB_OBJ_MAGIC(kb_conn_pool, 0x434e504c);
 KB_INLINE struct kb_loop *kb_conn_pool_loop(struct kb_conn_pool *pool)
 {
     return &pool->local->worker->loop;
+}
+
+/* Of one client's address: it goes with its last connection, or clients could make any number. */
+KB_INLINE bool kb_conn_pool_is_of_source(const struct kb_conn_pool *pool)
+{
+    return pool->options != NULL && pool->options->source != NULL;
 }
 
 /* Takes no more requests for now. */

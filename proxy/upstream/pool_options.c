@@ -2,6 +2,8 @@
 /* Transport socket options tell pools of the same host apart. */
 #include "proxy/upstream/pool_options.h"
 
+#include "base/sock.h"
+
 static bool texts_equal(const struct kb_str *a, size_t a_count, const struct kb_str *b,
                         size_t b_count)
 {
@@ -13,12 +15,20 @@ static bool texts_equal(const struct kb_str *a, size_t a_count, const struct kb_
     return a_count == b_count;
 }
 
+static bool sources_equal(const struct kb_sock_foreign_source *a,
+                          const struct kb_sock_foreign_source *b)
+{
+    return a == b ||
+           (a != NULL && b != NULL && a->mark == b->mark && kb_addr_eq(&a->addr, &b->addr));
+}
+
 bool kb_pool_options_equal(const struct kb_transport_socket_options *a,
                            const struct kb_transport_socket_options *b)
 {
     return a != NULL && b != NULL && kb_str_eq(a->server_name, b->server_name) &&
            texts_equal(a->alpn, a->alpn_count, b->alpn, b->alpn_count) &&
-           texts_equal(a->verify_sans, a->verify_san_count, b->verify_sans, b->verify_san_count);
+           texts_equal(a->verify_sans, a->verify_san_count, b->verify_sans, b->verify_san_count) &&
+           sources_equal(a->source, b->source);
 }
 
 static const struct kb_str *texts_copy(const struct kb_str *texts, size_t count,
@@ -39,6 +49,12 @@ kb_pool_options_copy(const struct kb_transport_socket_options *options, struct k
         KB_ARENA_NEW(arena, struct kb_transport_socket_options);
 
     *copy = *options;
+    if (options->source != NULL) {
+        struct kb_sock_foreign_source *source = KB_ARENA_NEW(arena, struct kb_sock_foreign_source);
+
+        *source = *options->source;
+        copy->source = source;
+    }
     copy->server_name = kb_str_dup(arena, options->server_name);
     copy->alpn =
         options->alpn == NULL ? NULL : texts_copy(options->alpn, options->alpn_count, arena);

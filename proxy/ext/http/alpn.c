@@ -113,7 +113,15 @@ static enum kb_filter_headers_status decode_headers(void *arg, struct kb_header_
     options = &filter->config
                    ->options[kb_cluster_speaks_http2(cluster, info->protocol) ? UPSTREAM_HTTP2
                                                                               : UPSTREAM_HTTP11];
-    if (options->alpn_count > 0) {
+    if (options->alpn_count > 0 && info->transport_options != NULL) {
+        struct kb_transport_socket_options *both =
+            KB_ARENA_NEW(kb_stream_arena(filter->stream), struct kb_transport_socket_options);
+
+        *both = *info->transport_options;
+        both->alpn = options->alpn;
+        both->alpn_count = options->alpn_count;
+        info->transport_options = both;
+    } else if (options->alpn_count > 0) {
         info->transport_options = options;
     }
     return KB_FILTER_HEADERS_CONTINUE;

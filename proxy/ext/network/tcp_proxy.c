@@ -78,6 +78,7 @@ static void *tcp_proxy_create(void *arg, struct kb_conn *conn)
     proxy->info.start_ns = kb_loop_now_ns(loop_of(proxy));
     proxy->info.wall_start_ns = kb_loop_wall_ns(loop_of(proxy));
     proxy->info.remote = conn->info.remote;
+    proxy->info.transport_options = conn->upstream_options;
     conn->half_close_enabled = true;
     /* How long a client may take nothing of what is left for it when the host has closed. */
     conn->delayed_close_ms = config->idle_timeout_ms;
