@@ -128,6 +128,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     Envoy__Config__Core__V3__Node node = ENVOY__CONFIG__CORE__V3__NODE__INIT;
     struct kb_xds_watch *watches[KB_XDS_TYPE_COUNT * 2];
     struct kb_xds_mux_options options;
+    struct kb_xds_push_log pushes;
     struct kb_xds_mux *mux;
     size_t count = 0;
 
@@ -149,6 +150,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     options.delta = (data[0] & 1) != 0;
     options.unknown_fields_refused = (data[0] & 2) != 0;
     options.node = &node;
+    options.pushes = &pushes;
+    kb_xds_push_log_init(&pushes);
     options.observer = &observer;
     mux = kb_xds_mux_create(&options);
     kb_xds_mux_start(mux);
@@ -165,5 +168,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         kb_xds_mux_unwatch(mux, watches[i]);
     }
     kb_xds_mux_destroy(mux);
+    kb_xds_push_log_dispose(&pushes);
     return 0;
 }
