@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Socket calls that fail, every n-th of a kind, in two proxies in one process with HTTP/2 and
+mutual TLS between them. What the kernel may do at any time must not be seen by anybody; what breaks a
+connection may cost the requests on it, and nothing else."""
+
+import http.client
+import http.server
+import random
+import threading
+
+import pytest
+
+from tests.harness.faults import Faults, compiled
+from tests.harness.patience import DEADLINE_S
+
+SIZES = [0, 1, 17, 1000, 16_384, 16_385, 60_000]
+UNSEEN = [("accept_EINTR", 2), ("accept_ECONNABORTED", 2), ("accept_EMFILE", 2), ("accept_EMFILE", 3)] + [
+    (f"{call}_{what}", n) for call in ("recv", "send") for what in ("EAGAIN", "EINTR", "one_byte")
+    for n in (3, 5, 11)]
+BREAKING = [(kind, n) for kind in ("socket_EMFILE", "connect_ECONNREFUSED", "connect_EADDRNOTAVAIL",
+                                   "recv_ECONNRESET", "send_EPIPE") for n in (1, 2, 3, 10, 37)]
+
+
+class Echo(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+class EchoServer(http.server.ThreadingHTTPServer):
+    request_queue_size = 128
+    daemon_threads = True
+
+    def handle_error(self, request, client_address):
+        pass  # a proxy may break off
+
+
+def spec(port):
+    app = {"load_assignment": {"cluster_name": "app", "endpoints": [{"lb_endpoints": [{
+        "endpoint": {"address": {"socket_address": {"address": "127.0.0.1",
+                                                    "port_value": port}}}}]}]}}
+    return {"clusters": {"app": app, "next": {
+                "endpoints": ["second"], "http2": {},
+                "tls": {"cert": "client", "ca": "ca", "alpn": ["h2"]}}},
+            "listeners": {"main": {"routes": ["/ -> next"]},
+                          "second": {"routes": ["/ -> app"],
+                                     "tls": {"ca": "ca", "require": True, "alpn": ["h2"]}}}}
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    library = compiled(tmp_path_factory.mktemp("faults"))
+    if library is None:
+        pytest.skip("no C compiler: cc, gcc or $CC")
+    return library
+
+
+@pytest.fixture
+def faulty(rig, library, tmp_path, monkeypatch):
+    server = EchoServer(("127.0.0.1", 0), Echo)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    faults = Faults(tmp_path)
+    with monkeypatch.context() as environment:
+        environment.setenv("LD_PRELOAD", str(library))
+        environment.setenv("KB_FAULTS_FILE", str(faults.file))
+        environment.setenv("ASAN_OPTIONS", "verify_asan_link_order=0:detect_leaks=1:exitcode=99")
+        one = rig(spec(server.server_address[1]))
+    one.faults = faults
+    # connections between the listeners, and to the application, stay
+    one.at_rest = lambda: not [k for k in one.proxy.active() if not k.endswith("cx_active")]
+    yield one
+    server.shutdown()
+    server.server_close()
+
+
+def exchange(connection, body):
+    connection.request("POST", "/", body)
+    answer = connection.getresponse()
+    return answer.status, answer.read()
+
+
+def talk(one, requests, seed):
+    """Outcomes of requests on some connections: ok, a status, or the name of an exception."""
+    rng = random.Random(seed)
+    outcomes, connection = [], None
+    for _ in range(requests):
+        if connection is None or rng.randrange(6) == 0:
+            connection = http.client.HTTPConnection("127.0.0.1", one.port(), timeout=DEADLINE_S)
+        body = rng.randbytes(rng.choice(SIZES))
+        try:
+            status, back = exchange(connection, body)
+        except (http.client.HTTPException, ConnectionError) as error:
+            outcomes.append(type(error).__name__)
+            connection = None
+            continue
+        outcomes.append(status if status != 200 else "ok" if back == body else "another body")
+    return outcomes
+
+
+@pytest.mark.parametrize("kind,every", UNSEEN)
+def test_nobody_sees(faulty, kind, every):
+    faulty.faults.set(**{kind: every})
+    outcomes = talk(faulty, 40, every)
+    faulty.faults.set()
+    assert outcomes == ["ok"] * 40
+    assert faulty.faults.made()[kind.replace("_", " ")] > 0
+
+
+@pytest.mark.parametrize("kind,every", BREAKING)
+def test_costs_the_requests_on_it(faulty, kind, every):
+    assert talk(faulty, 5, 1) == ["ok"] * 5
+    faulty.faults.set(**{kind: every})
+    outcomes = talk(faulty, 60, every)
+    faulty.faults.set()
+    assert set(outcomes) <= {"ok", 502, 503, "RemoteDisconnected", "IncompleteRead",
+                             "ConnectionResetError", "BrokenPipeError"}
+    assert talk(faulty, 20, 2) == ["ok"] * 20
+
+
+def test_all_of_them(faulty):
+    faulty.faults.set(accept_ECONNABORTED=5, accept_EMFILE=7, socket_EMFILE=6, connect_ECONNREFUSED=5,
+                      recv_EAGAIN=7, recv_EINTR=5, recv_ECONNRESET=61, recv_one_byte=3,
+                      send_EAGAIN=5, send_EINTR=7, send_EPIPE=67, send_one_byte=3)
+    outcomes = talk(faulty, 200, 3)
+    faulty.faults.set()
+    assert "another body" not in outcomes
+    assert talk(faulty, 20, 4) == ["ok"] * 20
