@@ -67,12 +67,26 @@ enum kb_transport_write {
 };
 extern const struct kb_transport_socket_ops kb_transport_socket_raw;
 
+/* So much waits to be written at most, unless the configured limit is larger than the default one:
+ * more would only be memory. */
+#define KB_CONN_OUT_BYTES_MAX       (128 * 1024)
+#define KB_CONN_LIMIT_BYTES_DEFAULT (1024 * 1024)
+
+/* High watermark of what waits to be written, for a per_connection_buffer_limit_bytes. */
+KB_INLINE size_t kb_conn_out_high(size_t limit)
+{
+    return limit <= KB_CONN_LIMIT_BYTES_DEFAULT ? KB_MIN(limit, (size_t)KB_CONN_OUT_BYTES_MAX)
+                                                : limit;
+}
+
 struct kb_conn {
     KB_OBJ;
     struct kb_io io;
     struct kb_worker *worker;
     struct kb_buf in;
     struct kb_buf out;
+    size_t buffer_limit; /* per_connection_buffer_limit_bytes; 0: none. out has a lower bound of its
+                            own */
     const struct kb_conn_callbacks *callbacks;
     void *owner;
     const struct kb_transport_socket_ops *transport;

@@ -27,6 +27,10 @@ struct kb_dynamic_metadata {
  * arena NULL. */
 void kb_dynamic_metadata_merge(struct kb_dynamic_metadata **metadata, struct kb_arena *arena,
                                struct kb_str name, const Google__Protobuf__Struct *value);
+/* Likewise, but structs under the same key are merged and lists appended, as Envoy's
+ * StructUtil::update. */
+void kb_dynamic_metadata_update(struct kb_dynamic_metadata **metadata, struct kb_arena *arena,
+                                struct kb_str name, const Google__Protobuf__Struct *value);
 /* The same of one key; the texts are copied. */
 void kb_dynamic_metadata_set_text(struct kb_dynamic_metadata **metadata, struct kb_arena *arena,
                                   struct kb_str name, struct kb_str key, struct kb_str text);

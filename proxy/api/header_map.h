@@ -22,6 +22,8 @@ struct kb_header {
     struct kb_str name; /* len 0: removed, skip */
     struct kb_str value;
     uint16_t id;
+    uint16_t joined_high; /* with joined_low the address of a value with room behind it, or 0 */
+    uint32_t joined_low;
 };
 
 struct kb_header_map {

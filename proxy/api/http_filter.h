@@ -134,6 +134,8 @@ void kb_stream_read_disable(struct kb_stream *stream, bool disable);
 /* Bytes that this stream may buffer (per_connection_buffer_limit_bytes or the route's limit); 0:
  * none. */
 size_t kb_stream_buffer_limit(struct kb_stream *stream);
+/* Another limit of what is held of the request's body while a filter stops it. */
+void kb_stream_set_decoder_limit(struct kb_stream *stream, size_t bytes);
 /* True when the whole request was received. */
 bool kb_stream_request_complete(struct kb_stream *stream);
 /* True once response headers were encoded: a local reply is not possible any more. */

@@ -29,7 +29,7 @@ struct kb_h2_server_settings {
 };
 
 /* What waits to be sent: high watermark of one stream, and of all. */
-#define KB_H2_STREAM_OUT_BYTES  (128u * 1024)
+#define KB_H2_STREAM_OUT_BYTES  (64u * 1024)
 #define KB_H2_SESSION_OUT_BYTES (1024u * 1024)
 
 /* A new stream's other half. */

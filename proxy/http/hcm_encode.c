@@ -73,7 +73,12 @@ bool kb_stream_is_grpc(struct kb_stream *stream)
 
 size_t kb_stream_buffer_limit(struct kb_stream *stream)
 {
-    return stream->hcm->conn->out.high;
+    return stream->hcm->conn->buffer_limit;
+}
+
+void kb_stream_set_decoder_limit(struct kb_stream *stream, size_t bytes)
+{
+    stream->decode_buffer.high = bytes;
 }
 
 void kb_stream_read_disable(struct kb_stream *stream, bool disable)
@@ -291,6 +296,13 @@ void kb_stream_data_send(struct kb_stream *stream, struct kb_buf *data, bool end
 void kb_stream_trailers_send(struct kb_stream *stream, struct kb_header_map *trailers)
 {
     stream->response_trailers = trailers;
+    if (KB_UNLIKELY(trailers->live == 0) && stream->hcm->h2 != NULL) {
+        struct kb_buf nothing; /* a filter took them all */
+
+        kb_buf_init(&nothing, &stream->hcm->worker->slices, 0);
+        kb_stream_data_send(stream, &nothing, true);
+        return;
+    }
     stream->encoder_ops->encode_trailers(stream->encoder, trailers);
     local_completed(stream);
 }

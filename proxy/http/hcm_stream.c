@@ -46,7 +46,7 @@ void kb_stream_init(struct kb_stream *stream, struct kb_hcm *hcm,
     kb_arena_init(&stream->arena, &hcm->worker->arena_blocks);
     kb_header_map_init(&stream->request, &stream->arena);
     info_init(&stream->info, hcm);
-    kb_buf_init(&stream->decode_buffer, &hcm->worker->slices, hcm->conn->out.high);
+    kb_buf_init(&stream->decode_buffer, &hcm->worker->slices, hcm->conn->buffer_limit);
     kb_timer_init(&stream->headers_timer, idle_timer_fired);
     kb_timer_init(&stream->request_timer, request_timer_fired);
     kb_timer_init(&stream->duration_timer, duration_timer_fired);

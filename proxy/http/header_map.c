@@ -169,6 +169,8 @@ KB_INLINE void item_append(struct kb_header_map *map, struct kb_str name, enum k
     item->name = name;
     item->value = value;
     item->id = (uint16_t)id;
+    item->joined_high = 0;
+    item->joined_low = 0;
     map->live++;
     if (id != KB_HDR_NONE) {
         if (map->first[id] == 0) {
@@ -191,6 +193,24 @@ void kb_header_map_add_id(struct kb_header_map *map, enum kb_header_id id, struc
     item_append(map, names[id], id, value);
 }
 
+/* The room of a joined value of this length: a power of two, so that many repetitions of many
+ * headers are copied a few times only, and take four times their bytes at most. */
+static size_t joined_room(size_t len)
+{
+    size_t room = 64;
+
+    while (room < len) {
+        room *= 2;
+    }
+    return room;
+}
+
+/* Whether the value still is what item_join made: who sets another one does not say so. */
+static bool item_joined(const struct kb_header *item)
+{
+    return (uintptr_t)item->value.p == ((uintptr_t)item->joined_high << 32 | item->joined_low);
+}
+
 static void item_join(struct kb_header_map *map, struct kb_header *item, struct kb_str value)
 {
     size_t len = item->value.len + 1 + value.len;
@@ -203,18 +223,15 @@ static void item_join(struct kb_header_map *map, struct kb_header *item, struct 
         item->value = value;
         return;
     }
-    if (item->value.p + item->value.len == map->arena->at &&
-        (size_t)(map->arena->end - map->arena->at) > value.len) {
-        /* Joined just before: goes on where it ends, so that many repetitions are not copied again
-         * and again. */
-        text = kb_arena_alloc(map->arena, value.len + 1, 1);
-        text[0] = ',';
-        memcpy(text + 1, value.p, value.len);
-        item->value.len = len;
-        return;
+    if (item_joined(item) && joined_room(item->value.len) >= len) {
+        /* Joined before: goes on where it ends. */
+        text = (char *)(uintptr_t)item->value.p;
+    } else {
+        text = kb_arena_alloc(map->arena, joined_room(len), 1);
+        memcpy(text, item->value.p, item->value.len);
+        item->joined_low = (uint32_t)(uintptr_t)text;
+        item->joined_high = (uint16_t)((uintptr_t)text >> 32);
     }
-    text = kb_arena_alloc(map->arena, len, 1);
-    memcpy(text, item->value.p, item->value.len);
     text[item->value.len] = ',';
     memcpy(text + item->value.len + 1, value.p, value.len);
     item->value = kb_str_make(text, len);

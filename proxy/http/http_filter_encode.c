@@ -23,7 +23,8 @@ bool kb_http_filter_encodes(const struct kb_http_filter_ops *ops)
 void kb_stream_encoding_create(struct kb_stream *stream)
 {
     stream->encoding = KB_ARENA_NEW(&stream->arena, struct kb_stream_encoding);
-    kb_buf_init(&stream->encoding->held, &stream->hcm->worker->slices, stream->hcm->conn->out.high);
+    kb_buf_init(&stream->encoding->held, &stream->hcm->worker->slices,
+                stream->hcm->conn->buffer_limit);
 }
 
 void kb_stream_encoding_dispose(struct kb_stream *stream)

@@ -86,7 +86,8 @@ static void socket_close(struct active_socket *active)
 static void conn_limits_set(struct kb_conn *conn, const struct kb_listener *listener)
 {
     conn->in.high = listener->buffer_limit;
-    conn->out.high = listener->buffer_limit;
+    conn->buffer_limit = listener->buffer_limit;
+    conn->out.high = kb_conn_out_high(conn->buffer_limit);
 }
 
 static void socket_finish(struct active_socket *active)

@@ -60,7 +60,8 @@ static struct kb_conn *conn_new(struct kb_worker *worker, size_t buffer_limit)
     KB_OBJ_SET(conn, kb_conn);
     conn->worker = worker;
     kb_buf_init(&conn->in, &worker->slices, buffer_limit);
-    kb_buf_init(&conn->out, &worker->slices, buffer_limit);
+    conn->buffer_limit = buffer_limit;
+    kb_buf_init(&conn->out, &worker->slices, kb_conn_out_high(buffer_limit));
     conn->transport = &kb_transport_socket_raw;
     conn->info.id = next_connection_id();
     conn->info.start_ns = kb_loop_now_ns(&worker->loop);

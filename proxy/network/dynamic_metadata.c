@@ -105,6 +105,64 @@ void kb_dynamic_metadata_merge(struct kb_dynamic_metadata **metadata, struct kb_
     }
 }
 
+static void struct_update(Google__Protobuf__Struct *into, const Google__Protobuf__Struct *from,
+                          struct kb_arena *arena);
+
+/* Both are the arena's; `from` is taken. */
+static void list_append(Google__Protobuf__ListValue *into, Google__Protobuf__ListValue *from,
+                        struct kb_arena *arena)
+{
+    Google__Protobuf__Value **grown =
+        kb_arena_alloc(arena, (into->n_values + from->n_values) * sizeof(*grown), sizeof(void *));
+
+    if (into->n_values > 0) {
+        memcpy(grown, into->values, into->n_values * sizeof(*grown));
+    }
+    if (from->n_values > 0) {
+        memcpy(grown + into->n_values, from->values, from->n_values * sizeof(*grown));
+    }
+    into->values = grown;
+    into->n_values += from->n_values;
+}
+
+static void value_update(struct_entry *old, Google__Protobuf__Value *value, struct kb_arena *arena)
+{
+    if (old->value->kind_case != value->kind_case) {
+        old->value = value;
+    } else if (value->kind_case == GOOGLE__PROTOBUF__VALUE__KIND_STRUCT_VALUE) {
+        struct_update(old->value->struct_value, value->struct_value, arena);
+    } else if (value->kind_case == GOOGLE__PROTOBUF__VALUE__KIND_LIST_VALUE) {
+        list_append(old->value->list_value, value->list_value, arena);
+    } else {
+        old->value = value;
+    }
+}
+
+/* The depth is that of a configuration, which the parser bounds. */
+static void struct_update(Google__Protobuf__Struct *into, const Google__Protobuf__Struct *from,
+                          struct kb_arena *arena)
+{
+    entries_grow(into, from->n_fields, arena);
+    for (size_t i = 0; i < from->n_fields; i++) {
+        struct_entry *old = entry_find(into, from->fields[i]->key);
+
+        if (old != NULL) {
+            value_update(old, from->fields[i]->value, arena);
+        } else {
+            into->fields[into->n_fields++] = from->fields[i];
+        }
+    }
+}
+
+void kb_dynamic_metadata_update(struct kb_dynamic_metadata **metadata, struct kb_arena *arena,
+                                struct kb_str name, const Google__Protobuf__Struct *value)
+{
+    struct kb_dynamic_metadata_item *item = item_get(metadata, arena, name);
+    struct kb_arena *kept = (*metadata)->arena;
+
+    struct_update(item->value, (const void *)kb_pb_copy(&value->base, kept), kept);
+}
+
 static void one_set(struct kb_dynamic_metadata **metadata, struct kb_arena *arena,
                     struct kb_str name, struct kb_str key, Google__Protobuf__Value *value)
 {

@@ -4,6 +4,8 @@
 #include "proxy/server/bootstrap.h"
 
 #include "base/log.h"
+#include "envoy/config/core/v3/extension.pb-c.h"
+#include "proto/any.h"
 #include "proto/pb_json.h"
 #include "proxy/api/extension.h"
 
@@ -225,6 +227,25 @@ static void sinks_check(const Envoy__Config__Bootstrap__V3__Bootstrap *message,
     }
 }
 
+/* Extensions of the process: one that says that listeners inside of the process are allowed has
+ * nothing to do by itself. */
+static void extensions_check(const Envoy__Config__Bootstrap__V3__Bootstrap *message,
+                             struct kb_diag *diag)
+{
+    for (size_t i = 0; i < message->n_bootstrap_extensions; i++) {
+        struct kb_str type =
+            kb_any_inner_name(message->bootstrap_extensions[i]->typed_config, &diag->arena);
+
+        if (!kb_str_eq(type, KB_STR("envoy.extensions.bootstrap.internal_listener.v3."
+                                    "InternalListener"))) {
+            kb_diag_push_index(diag, "bootstrap_extensions", i);
+            kb_diag_warning(diag, "'%s' is not implemented, and has no effect",
+                            message->bootstrap_extensions[i]->name);
+            kb_diag_pop(diag);
+        }
+    }
+}
+
 void kb_bootstrap_check(const struct kb_bootstrap *bootstrap, const struct kb_options *options,
                         struct kb_diag *diag)
 {
@@ -232,6 +253,7 @@ void kb_bootstrap_check(const struct kb_bootstrap *bootstrap, const struct kb_op
     dynamic_resources_check(bootstrap, diag);
     process_settings_check(bootstrap->message, diag);
     sinks_check(bootstrap->message, diag);
+    extensions_check(bootstrap->message, diag);
 }
 
 void kb_bootstrap_apply_log_config(const struct kb_bootstrap *bootstrap,

@@ -4,12 +4,14 @@
  * megamiss time. */
 #include "proxy/server/watchdog.h"
 
+#include <execinfo.h>
 #include <stdlib.h>
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "proxy/api/stats.h"
+#include "proxy/server/thread_stack.h"
 
 #define NAME_MAX_BYTES 32
 
@@ -22,6 +24,8 @@ struct watched {
     uint64_t miss_ms, megamiss_ms;
     uint64_t due_ms;
     uint64_t touched_ns;        /* atomic: written by the thread, read by main */
+    bool allows_stack;          /* the thread's: it may be asked for its stack */
+    bool stack_asked;           /* main's */
     bool stuck;                 /* main's: the megamiss was counted */
 } __attribute__((aligned(64))); /* no line is shared by two threads that write */
 
@@ -48,6 +52,22 @@ static void count(const struct watched *watched, const struct kb_worker *countin
     kb_stat_inc(kb_stat_group_block(shared_group(watched), counting->index), id);
 }
 
+/* What the stuck thread answered, a line for each frame: for addr2line or a debugger. */
+static void stack_log(struct watched *watched)
+{
+    void *frames[KB_THREAD_STACK_MAX];
+    int count = watched->stack_asked ? kb_thread_stack_take(frames) : 0;
+    char **texts = count > 0 ? backtrace_symbols(frames, count) : NULL;
+
+    if (count > 0) {
+        watched->stack_asked = false;
+    }
+    for (int i = 0; texts != NULL && i < count; i++) {
+        KB_LOG(MAIN, WARNING, "%s is at #%d: %s", watched->name, i, texts[i]);
+    }
+    free(texts);
+}
+
 static void workers_check(struct kb_watchdog *watchdog)
 {
     uint64_t now_ns = kb_clock_mono_ns();
@@ -57,6 +77,7 @@ static void workers_check(struct kb_watchdog *watchdog)
         uint64_t touched_ns = __atomic_load_n(&watched->touched_ns, __ATOMIC_RELAXED);
         uint64_t age_ms = now_ns > touched_ns ? (now_ns - touched_ns) / 1000000 : 0;
 
+        stack_log(watched);
         if (!watched->worker->started || touched_ns == 0 ||
             age_ms < watched->miss_ms + watched->megamiss_ms) {
             watched->stuck = false;
@@ -65,6 +86,7 @@ static void workers_check(struct kb_watchdog *watchdog)
             count(watched, watchdog->server->main, KB_STAT_WATCHDOG_WATCHDOG_MEGA_MISS);
             KB_LOG(MAIN, WARNING, "%s has not handled an event for %llu ms", watched->name,
                    (unsigned long long)age_ms);
+            watched->stack_asked = kb_thread_stack_ask(watched->worker->thread);
         }
     }
 }
@@ -77,6 +99,10 @@ static void touch(struct kb_timer *timer)
     uint64_t now_ms = kb_loop_now_ms(loop);
     uint64_t late_ms = now_ms > watched->due_ms ? now_ms - watched->due_ms : 0;
 
+    if (!watched->allows_stack) {
+        watched->allows_stack = true;
+        kb_thread_stack_allow();
+    }
     __atomic_store_n(&watched->touched_ns, kb_loop_now_ns(loop), __ATOMIC_RELAXED);
     if (late_ms >= watched->miss_ms) {
         count(watched, watched->worker, KB_STAT_WATCHDOG_WATCHDOG_MISS);
@@ -139,6 +165,7 @@ struct kb_watchdog *kb_watchdog_create(struct kb_server_context *server,
     memset(watchdog, 0, size);
     watchdog->server = server;
     watchdog->count = total;
+    kb_thread_stack_install();
     watchdog->main_stats =
         kb_stat_group_create(server->stats, KB_STR("main_thread."), &kb_stat_schema_watchdog);
     watchdog->workers_stats =

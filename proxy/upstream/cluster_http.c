@@ -72,6 +72,10 @@ static void common_read(const Envoy__Config__Core__V3__HttpProtocolOptions *mess
     kb_diag_pop(diag);
 }
 
+/* Where the configuration names no window: so much of an answer may come behind a reader that
+ * stops. Envoy's 16 MiB would all be held then. */
+#define KB_H2_UPSTREAM_WINDOW_BYTES (64u * 1024)
+
 /* `message` may be NULL: defaults. */
 static void http2_read(const Envoy__Config__Core__V3__Http2ProtocolOptions *message,
                        struct kb_cluster *cluster, struct kb_diag *diag)
@@ -83,7 +87,10 @@ static void http2_read(const Envoy__Config__Core__V3__Http2ProtocolOptions *mess
     cluster->http2.enabled = true;
     cluster->http2.hpack_table_bytes = options.hpack_table_bytes;
     cluster->http2.max_concurrent_streams = options.max_concurrent_streams;
-    cluster->http2.stream_window_bytes = options.stream_window_bytes;
+    cluster->http2.stream_window_bytes =
+        message != NULL && message->initial_stream_window_size != NULL
+            ? options.stream_window_bytes
+            : KB_H2_UPSTREAM_WINDOW_BYTES;
     cluster->http2.connection_window_bytes = options.connection_window_bytes;
     cluster->http2.max_outbound_control_frames = options.max_outbound_control_frames;
     cluster->http2.max_empty_frames = options.guard.empty_frames;

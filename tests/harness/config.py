@@ -34,9 +34,16 @@ HTTP_OPTIONS = "extensions.upstreams.http.v3.HttpProtocolOptions"
 TCP = TYPE + "extensions.filters.network.tcp_proxy.v3.TcpProxy"
 FILE_LOG = TYPE + "extensions.access_loggers.file.v3.FileAccessLog"
 
-HTTP_FILTERS = {"rbac": "rbac.v3.RBAC", "fault": "fault.v3.HTTPFault", "cors": "cors.v3.Cors",
+HTTP_FILTERS = {"buffer": "buffer.v3.Buffer", "header_mutation": "header_mutation.v3.HeaderMutation",
+                "set_metadata": "set_metadata.v3.Config", "set_filter_state": "set_filter_state.v3.Config",
+                "local_ratelimit": "local_ratelimit.v3.LocalRateLimit", "grpc_web": "grpc_web.v3.GrpcWeb",
+                "compressor": "compressor.v3.Compressor", "decompressor": "decompressor.v3.Decompressor",
+                "rbac": "rbac.v3.RBAC", "fault": "fault.v3.HTTPFault", "cors": "cors.v3.Cors",
                 "jwt_authn": "jwt_authn.v3.JwtAuthentication"}
-ROUTE_FILTERS = {**HTTP_FILTERS, "rbac": "rbac.v3.RBACPerRoute", "cors": "cors.v3.CorsPolicy",
+ROUTE_FILTERS = {**HTTP_FILTERS, "buffer": "buffer.v3.BufferPerRoute",
+                 "header_mutation": "header_mutation.v3.HeaderMutationPerRoute",
+                 "compressor": "compressor.v3.CompressorPerRoute",
+                 "rbac": "rbac.v3.RBACPerRoute", "cors": "cors.v3.CorsPolicy",
                  "jwt_authn": "jwt_authn.v3.PerRouteConfig"}
 NETWORK_FILTERS = {"rbac": "rbac.v3.RBAC"}
 LISTENER_FILTERS = {"tls_inspector": "tls_inspector.v3.TlsInspector",

@@ -197,6 +197,39 @@ static void test_append(void **state)
     assert_string_equal(text(), "user-agent=a user-agent=b date=x,y,z set-cookie=a set-cookie=b");
 }
 
+/* Two headers that are joined by turns: neither is copied at each growth. */
+static void test_joining_takes_little_memory(void **state)
+{
+    struct kb_arena own;
+    struct kb_header_map joined;
+    size_t bytes = 0;
+
+    (void)state;
+    kb_arena_init(&own, NULL);
+    kb_header_map_init(&joined, &own);
+    for (int i = 0; i < 2000; i++) {
+        kb_header_map_append(&joined, KB_STR("accept"), KB_STR("abcdefghi"));
+        kb_header_map_append(&joined, KB_STR("x-forwarded-for"), KB_STR("123456789"));
+    }
+    assert_int_equal(joined.count, 2);
+    for (uint32_t i = 0; i < joined.count; i++) {
+        struct kb_str value = joined.items[i].value;
+
+        assert_int_equal(value.len, 2000 * 10 - 1);
+        bytes += value.len;
+        for (size_t at = 0; at < value.len; at += 10) {
+            assert_memory_equal(value.p + at, i == 0 ? "abcdefghi" : "123456789", 9);
+            assert_true(at + 9 == value.len || value.p[at + 9] == ',');
+        }
+    }
+    assert_true(own.bytes <= 8 * bytes);
+    /* A value that somebody set has no room behind it. */
+    joined.items[0].value = KB_STR("literal");
+    kb_header_map_append(&joined, KB_STR("accept"), KB_STR("x"));
+    assert_true(is(joined.items[0].value, "literal,x"));
+    kb_arena_dispose(&own);
+}
+
 static void test_pseudo_headers(void **state)
 {
     (void)state;
@@ -223,8 +256,14 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_names),  TEST(test_order_and_lookup), TEST(test_removal),        TEST(test_set),
-        TEST(test_growth), TEST(test_append),           TEST(test_pseudo_headers),
+        TEST(test_names),
+        TEST(test_order_and_lookup),
+        TEST(test_removal),
+        TEST(test_set),
+        TEST(test_growth),
+        TEST(test_append),
+        TEST(test_joining_takes_little_memory),
+        TEST(test_pseudo_headers),
     };
 
     return cmocka_run_group_tests_name("header_map", tests, NULL, NULL);
