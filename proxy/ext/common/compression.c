@@ -387,8 +387,7 @@ static int piece_run(struct kb_compression_stream *stream, struct kb_str piece, 
             break; /* it wants what is not there yet */
         }
     }
-    /* Data behind the end of compressed data belongs to nobody. */
-    return !stream->compress && stream->done && piece.len > 0 ? KB_EINVALID : 0;
+    return 0;
 }
 
 int kb_compression_stream_run(struct kb_compression_stream *stream, struct kb_buf *data, bool end)
@@ -401,9 +400,10 @@ int kb_compression_stream_run(struct kb_compression_stream *stream, struct kb_bu
         struct kb_str piece = kb_buf_first(data);
         bool last = piece.len == data->len;
 
-        if (stream->failed || (!stream->compress && stream->done)) {
-            rc = KB_EINVALID; /* something else follows */
-        } else {
+        /* What follows the end of compressed data belongs to nobody. */
+        if (stream->failed) {
+            rc = KB_EINVALID;
+        } else if (stream->compress || !stream->done) {
             rc = piece_run(stream, piece, &out, last, last && end);
         }
         kb_buf_consume(data, rc == 0 ? piece.len : data->len);

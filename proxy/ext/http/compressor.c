@@ -578,13 +578,26 @@ static bool status_fits(const struct compressor_config *config, unsigned status)
     return true;
 }
 
+/* In this spelling only, as in Envoy. */
+static bool names_exactly(struct kb_str list, struct kb_str token)
+{
+    struct kb_str item;
+
+    while (list.len > 0 && kb_str_next_token(&list, ',', &item)) {
+        if (kb_str_eq(kb_str_trim(item), token)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void vary_add(const struct compressor *filter, struct kb_header_map *headers)
 {
     struct kb_str vary = kb_header_map_value_id(headers, KB_HDR_VARY);
 
     if (vary.p == NULL || vary.len == 0) {
         kb_header_map_set_id(headers, KB_HDR_VARY, KB_STR("Accept-Encoding"));
-    } else if (!has_token(vary, KB_STR("Accept-Encoding"))) {
+    } else if (!names_exactly(vary, KB_STR("Accept-Encoding"))) {
         kb_header_map_set_id(headers, KB_HDR_VARY,
                              kb_str_printf(kb_stream_arena(filter->stream), "%.*s, Accept-Encoding",
                                            KB_STR_ARG(vary)));
