@@ -26,7 +26,10 @@ static const struct {
 } health_flags[] = {{KB_HOST_FAILED_ACTIVE_HC, "/failed_active_hc"},
                     {KB_HOST_FAILED_OUTLIER, "/failed_outlier_check"},
                     {KB_HOST_FAILED_EDS, "/failed_eds_health"},
+                    {KB_HOST_DEGRADED_ACTIVE_HC, "/degraded_active_hc"},
                     {KB_HOST_DEGRADED_EDS, "/degraded_eds_health"},
+                    {KB_HOST_EXCLUDED_IMMEDIATE_HC, "/excluded_via_immediate_hc_fail"},
+                    {KB_HOST_ACTIVE_HC_TIMEOUT, "/active_hc_timeout"},
                     {KB_HOST_DRAINING_EDS, "/eds_status_draining"}};
 
 /* "cluster::address::key::value"; the address may be empty for the cluster's own. */
@@ -241,6 +244,10 @@ static Envoy__Admin__V3__HostStatus *host_message(const struct kb_admin_host *ho
     status->address = kb_admin_address(&host->addr, arena);
     stats_message_add(status, host, arena);
     health->failed_active_health_check = (host->health_flags & KB_HOST_FAILED_ACTIVE_HC) != 0;
+    health->failed_active_degraded_check = (host->health_flags & KB_HOST_DEGRADED_ACTIVE_HC) != 0;
+    health->excluded_via_immediate_hc_fail =
+        (host->health_flags & KB_HOST_EXCLUDED_IMMEDIATE_HC) != 0;
+    health->active_hc_timeout = (host->health_flags & KB_HOST_ACTIVE_HC_TIMEOUT) != 0;
     health->failed_outlier_check = (host->health_flags & KB_HOST_FAILED_OUTLIER) != 0;
     health->eds_health_status = (host->health_flags & KB_HOST_DRAINING_EDS) != 0
                                     ? ENVOY__CONFIG__CORE__V3__HEALTH_STATUS__DRAINING

@@ -125,6 +125,7 @@ struct kb_cluster {
     bool auto_sni;                  /* the request's host is the server name of TLS */
     bool auto_san_validation;       /* and has to stand in the peer's certificate */
     bool added_via_api;
+    bool health_checked; /* actively: new hosts have failed until they pass */
 };
 KB_OBJ_MAGIC(kb_cluster, 0x434c5553);
 
@@ -165,9 +166,13 @@ enum { /* health flags, as /clusters shows them */
        KB_HOST_FAILED_EDS = 4,
        KB_HOST_DEGRADED_EDS = 8,
        KB_HOST_DRAINING_EDS = 16, /* also left out of the host count that health is a share of */
+       KB_HOST_DEGRADED_ACTIVE_HC = 32,
+       KB_HOST_EXCLUDED_IMMEDIATE_HC = 64, /* left out likewise */
+       KB_HOST_ACTIVE_HC_TIMEOUT = 128,    /* why it failed */
 };
 #define KB_HOST_UNHEALTHY \
     (KB_HOST_FAILED_ACTIVE_HC | KB_HOST_FAILED_OUTLIER | KB_HOST_FAILED_EDS | KB_HOST_DRAINING_EDS)
+#define KB_HOST_DEGRADED (KB_HOST_DEGRADED_EDS | KB_HOST_DEGRADED_ACTIVE_HC)
 
 enum kb_host_stat { /* per host, /clusters order of the text page */
                     KB_HOST_CX_ACTIVE,

@@ -58,6 +58,7 @@ struct kb_stat_schema {
     S(CORS, cors)                                                 \
     S(JWT_AUTHN, jwt_authn)                                       \
     S(OUTLIER_DETECTION, outlier_detection)                       \
+    S(HEALTH_CHECK, health_check)                                 \
     S(SSL, ssl)                                                   \
     S(SSL_SOCKET_FACTORY, ssl_socket_factory)                     \
     S(TLS_INSPECTOR, tls_inspector)                               \
@@ -211,6 +212,11 @@ enum {
 enum {
 #define X(ID, name, kind) KB_STAT_CORS_##ID,
 #include "proxy/stats/cors.def"
+#undef X
+};
+enum {
+#define X(ID, name, kind) KB_STAT_HEALTH_CHECK_##ID,
+#include "proxy/stats/health_check.def"
 #undef X
 };
 enum {

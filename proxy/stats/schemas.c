@@ -98,6 +98,9 @@ static const struct kb_stat_def fault_defs[] = {
 static const struct kb_stat_def cors_defs[] = {
 #include "proxy/stats/cors.def"
 };
+static const struct kb_stat_def health_check_defs[] = {
+#include "proxy/stats/health_check.def"
+};
 static const struct kb_stat_def outlier_detection_defs[] = {
 #include "proxy/stats/outlier_detection.def"
 };
@@ -241,6 +244,11 @@ const struct kb_stat_schema kb_stat_schema_cors = {cors_defs, KB_ARRAY_LEN(cors_
 const struct kb_stat_schema kb_stat_schema_jwt_authn = {jwt_authn_defs,
                                                         KB_ARRAY_LEN(jwt_authn_defs), 0
 #include "proxy/stats/jwt_authn.def"
+};
+
+const struct kb_stat_schema kb_stat_schema_health_check = {health_check_defs,
+                                                           KB_ARRAY_LEN(health_check_defs), 0
+#include "proxy/stats/health_check.def"
 };
 
 const struct kb_stat_schema kb_stat_schema_outlier_detection = {

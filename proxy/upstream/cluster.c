@@ -52,6 +52,11 @@ static struct kb_str stat_prefix_make(struct kb_str name, struct kb_arena *arena
     return kb_str_make(p, out);
 }
 
+struct kb_str kb_cluster_stat_prefix(const struct kb_cluster_impl *cluster, struct kb_arena *arena)
+{
+    return kb_str_dup(arena, stat_prefix_make(cluster->api.observability_name, arena));
+}
+
 static void transport_socket_read(const Envoy__Config__Cluster__V3__Cluster *message,
                                   struct kb_cluster *cluster, struct kb_str stat_prefix,
                                   const struct kb_factory_context *factory, struct kb_diag *diag)

@@ -55,6 +55,9 @@ int kb_cluster_impl_create(const Envoy__Config__Cluster__V3__Cluster *message,
  * thread. */
 void kb_cluster_http1_seen(const struct kb_cluster *cluster);
 
+/* "cluster.a.", as Envoy spells the name; in the arena, with a NUL behind it. */
+struct kb_str kb_cluster_stat_prefix(const struct kb_cluster_impl *cluster, struct kb_arena *arena);
+
 /* Any thread. */
 void kb_cluster_impl_ref(struct kb_cluster_impl *cluster);
 /* Any thread; the memory goes on the main thread. */

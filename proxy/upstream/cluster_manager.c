@@ -14,6 +14,7 @@
 #include "proxy/upstream/circuit_breaker.h"
 #include "proxy/upstream/cluster_type.h"
 #include "proxy/upstream/config_read.h"
+#include "proxy/upstream/health_checker.h"
 #include "proxy/upstream/outlier_detector.h"
 
 void kb_cluster_entry_free(struct kb_cluster_entry *entry)
@@ -25,6 +26,7 @@ void kb_cluster_entry_free(struct kb_cluster_entry *entry)
     }
     kb_init_manager_dispose(&entry->init);
     kb_outlier_detector_destroy(entry->outlier);
+    kb_health_checker_destroy(entry->health);
     if (entry->set != NULL) {
         if (entry->cluster->lb->hosts_prepare != NULL) {
             entry->cluster->lb->hosts_prepare(entry->cluster, NULL, entry->set);
@@ -264,6 +266,16 @@ static void entry_message_set(struct kb_cluster_entry *entry, struct kb_str byte
     entry->message = kb_str_make(copy, bytes.len);
 }
 
+static void health_create(struct kb_cluster_entry *entry,
+                          const Envoy__Config__Cluster__V3__Cluster *message,
+                          const struct kb_factory_context *factory, struct kb_diag *diag)
+{
+    struct kb_factory_context own = *factory;
+
+    own.stat_prefix = kb_cluster_stat_prefix(entry->cluster, factory->arena).p;
+    entry->health = kb_health_checker_create(entry, message, &own, diag);
+}
+
 static int entry_create(struct kb_cluster_manager *manager,
                         const Envoy__Config__Cluster__V3__Cluster *message, bool added_via_api,
                         struct kb_arena *arena, struct kb_diag *diag, struct kb_cluster_entry **out)
@@ -291,6 +303,7 @@ static int entry_create(struct kb_cluster_manager *manager,
         entry->cluster->api.added_via_api = added_via_api;
         kb_stat_group_set_provider(entry->cluster->api.stats, kb_cluster_entry_provide, entry);
         entry->outlier = kb_outlier_detector_create(entry);
+        health_create(entry, message, &factory, diag);
     }
     if (type != NULL) { /* without a cluster it runs for its errors only */
         entry->type = type->ops;
@@ -429,6 +442,8 @@ static void active_remove(struct kb_cluster_manager *manager, struct kb_cluster_
     kb_cluster_entry_mark_dirty(entry);
     kb_outlier_detector_destroy(entry->outlier);
     entry->outlier = NULL;
+    kb_health_checker_destroy(entry->health);
+    entry->health = NULL;
     if (entry->state != NULL) {
         entry->type->destroy(entry->state); /* nothing more is looked for */
         entry->state = NULL;
@@ -546,6 +561,9 @@ void kb_cluster_entry_set_hosts(struct kb_cluster_entry *entry, const struct kb_
     entry->counts.membership_change += priorities_changed(before, entry->set);
     if (entry->outlier != NULL) {
         kb_outlier_detector_hosts_changed(entry->outlier, entry->set);
+    }
+    if (entry->health != NULL) {
+        kb_health_checker_hosts_changed(entry->health, entry->set);
     }
     if (before != NULL) {
         kb_priority_set_unref(before);

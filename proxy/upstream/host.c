@@ -155,6 +155,9 @@ struct kb_host *kb_host_create(struct kb_cluster_impl *cluster, const struct kb_
     host->weight = KB_MAX(params->weight, 1);
     host->priority = (uint8_t)params->priority;
     host->health_flags = params->health_flags;
+    if (cluster != NULL && cluster->api.health_checked) {
+        host->health_flags |= KB_HOST_FAILED_ACTIVE_HC;
+    }
     host->canary = params->canary;
     if (cluster != NULL) {
         kb_cluster_impl_ref(cluster);
@@ -276,7 +279,10 @@ struct kb_str kb_host_health_text(const struct kb_host *host, char *out)
         {KB_HOST_FAILED_ACTIVE_HC, "/failed_active_hc"},
         {KB_HOST_FAILED_OUTLIER, "/failed_outlier_check"},
         {KB_HOST_FAILED_EDS, "/failed_eds_health"},
+        {KB_HOST_DEGRADED_ACTIVE_HC, "/degraded_active_hc"},
         {KB_HOST_DEGRADED_EDS, "/degraded_eds_health"},
+        {KB_HOST_EXCLUDED_IMMEDIATE_HC, "/excluded_via_immediate_hc_fail"},
+        {KB_HOST_ACTIVE_HC_TIMEOUT, "/active_hc_timeout"},
         {KB_HOST_DRAINING_EDS, "/eds_status_draining"},
     };
     uint32_t set = __atomic_load_n(&host->health_flags, __ATOMIC_RELAXED);

@@ -46,7 +46,7 @@ void kb_shared_text_unref(struct kb_shared_text *text);
 /* The sum over all workers, at this moment. Main thread. */
 uint64_t kb_host_stat_sum(const struct kb_host *host, enum kb_host_stat stat);
 
-#define KB_HOST_FLAGS_TEXT_MAX 128
+#define KB_HOST_FLAGS_TEXT_MAX 192
 /* "healthy" or "/failed_eds_health" and so on, as /clusters writes it, to `out`. */
 struct kb_str kb_host_health_text(const struct kb_host *host, char *out);
 

@@ -17,18 +17,18 @@ struct list_space {
 
 static bool host_is_healthy(const struct kb_host *host)
 {
-    return (host->health_flags & (KB_HOST_UNHEALTHY | KB_HOST_DEGRADED_EDS)) == 0;
+    return (host->health_flags & (KB_HOST_UNHEALTHY | KB_HOST_DEGRADED)) == 0;
 }
 
 static bool host_is_degraded(const struct kb_host *host)
 {
-    return (host->health_flags & (KB_HOST_UNHEALTHY | KB_HOST_DEGRADED_EDS)) ==
-           KB_HOST_DEGRADED_EDS;
+    return (host->health_flags & KB_HOST_UNHEALTHY) == 0 &&
+           (host->health_flags & KB_HOST_DEGRADED) != 0;
 }
 
 static bool host_is_excluded(const struct kb_host *host)
 {
-    return (host->health_flags & KB_HOST_DRAINING_EDS) != 0;
+    return (host->health_flags & (KB_HOST_DRAINING_EDS | KB_HOST_EXCLUDED_IMMEDIATE_HC)) != 0;
 }
 
 static struct kb_host_list list_filter(struct list_space *space, const struct kb_host_list *from,
