@@ -144,44 +144,85 @@ def test_a_new_cluster_is_there_before_the_route_to_it(served):
         settled(served)
 
 
+class Driven:
+    """A stream in this process: what it says is looked at one by one, and nothing of it is a matter of time."""
+
+    def __init__(self):
+        self.service, self.requests, self.heard = ads.Ads(), asyncio.Queue(), []
+        self.update(1)
+        self.responses = ads.DeltaStream(self.service).run(self.said())
+        self.next = asyncio.ensure_future(anext(self.responses))
+
+    def update(self, n):
+        self.service.update({kind: {"one": Resource("one", f"{n}", any_pb2.Any(type_url=kind))}
+                             for kind in resources.ORDER}, n)
+
+    async def said(self):
+        while True:
+            yield await self.requests.get()
+
+    def say(self, kind, **fields):
+        self.requests.put_nowait(discovery_pb2.DeltaDiscoveryRequest(type_url=kind, **fields))
+
+    async def rest(self):
+        """Until all that can go on without the proxy has gone on."""
+        for _ in range(50):
+            await asyncio.sleep(0)
+
+    def close(self):
+        self.next.cancel()
+
+    def subscribe(self, kind):
+        self.say(kind, resource_names_subscribe=[] if kind in ads.WILDCARD else ["one"])
+
+    async def listen(self, kind, version, answered=True):
+        response = await asyncio.wait_for(self.next, 15)
+        self.next = asyncio.ensure_future(anext(self.responses))
+        self.heard.append((resources.SHORT[response.type_url], response.resources[0].version))
+        assert self.heard[-1] == (resources.SHORT[kind], version), self.heard
+        if answered:
+            self.say(kind, response_nonce=response.nonce)
+        return response
+
+
 def test_nobody_waits_for_the_other(monkeypatch):
     """A proxy answers for a changed cluster when it has its endpoints: they have to come without that answer. Routes
     have to wait for it. Patience without end would show either."""
     monkeypatch.setattr(ads, "PATIENCE", 1e6)
 
-    def version(n):
-        return {kind: {"one": Resource("one", f"{n}", any_pb2.Any(type_url=kind))} for kind in resources.ORDER}
+    async def story():
+        one = Driven()
+        for kind in resources.ORDER:
+            one.subscribe(kind)
+            await one.listen(kind, "1")
+        one.update(2)
+        clusters = await one.listen(resources.CDS, "2", answered=False)
+        await one.listen(resources.EDS, "2")
+        assert one.service.told() == 1
+        one.say(resources.CDS, response_nonce=clusters.nonce)
+        await one.listen(resources.LDS, "2")
+        await one.listen(resources.RDS, "2")
+        one.close()
+    asyncio.run(story())
+
+
+def test_a_change_in_the_middle_of_the_beginning(monkeypatch):
+    """Endpoints that were told before the changed cluster are none that it waits for: they are told again."""
+    monkeypatch.setattr(ads, "PATIENCE", 1e6)
 
     async def story():
-        service, requests, heard = ads.Ads(), asyncio.Queue(), []
-        service.update(version(1), 1)
-
-        async def said():
-            while True:
-                yield await requests.get()
-
-        def say(kind, **fields):
-            requests.put_nowait(discovery_pb2.DeltaDiscoveryRequest(type_url=kind, **fields))
-
-        async def listen(kind, answered=True):
-            response = await asyncio.wait_for(anext(responses), 15)
-            heard.append((resources.SHORT[response.type_url], response.resources[0].version))
-            assert response.type_url == kind, heard
-            if answered:
-                say(kind, response_nonce=response.nonce)
-            return response
-        responses = ads.DeltaStream(service).run(said())
-        for kind in resources.ORDER:
-            say(kind, resource_names_subscribe=[] if kind in ads.WILDCARD else ["one"])
-            await listen(kind)
-        service.update(version(2), 2)
-        clusters = await listen(resources.CDS, answered=False)
-        await listen(resources.EDS)
-        assert service.told() == 1
-        say(resources.CDS, response_nonce=clusters.nonce)
-        await listen(resources.LDS)
-        await listen(resources.RDS)
-        await responses.aclose()
+        one = Driven()
+        await one.rest()
+        one.subscribe(resources.CDS)
+        clusters = await one.listen(resources.CDS, "1", answered=False)
+        one.update(2)
+        await one.rest()  # the change waits for the answer about the first clusters
+        one.subscribe(resources.EDS)
+        await one.listen(resources.EDS, "2")
+        one.say(resources.CDS, response_nonce=clusters.nonce)
+        await one.listen(resources.CDS, "2")
+        await one.listen(resources.EDS, "2")
+        one.close()
     asyncio.run(story())
 
 

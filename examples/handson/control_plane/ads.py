@@ -109,10 +109,8 @@ class Stream:
             self.state = new
             await self._tell(*self.order)
             return
-        changed = {name for name, cluster in new[CDS].items() if old.get(CDS, {}).get(name, cluster) != cluster}
         union = {kind: {**old.get(kind, {}), **new[kind]} for kind in self.order}
         self.state = {**union, LDS: old.get(LDS, {}), RDS: old.get(RDS, {})}
-        self._forget(changed)
         # A proxy answers for clusters when they are warm, and for that it waits for their endpoints.
         await self._tell(CDS, EDS)
         self.state = {**union, LDS: new[LDS]}
@@ -126,7 +124,8 @@ class Stream:
                 del watch.sent[name]
 
     def _forget(self, names):
-        """The endpoints of clusters that changed are told again, though they are the same."""
+        """Of clusters that are told anew: their endpoints are told again then, though they are the same. A changed
+        cluster waits for them."""
         watch = self.watches.get(EDS)
         for name in names if watch else ():
             watch.sent.pop(name, None)
@@ -156,7 +155,9 @@ class DeltaStream(Stream):
         first = request.type_url not in self.watches
         watch = self.watches.setdefault(request.type_url, Watch())
         if first:
-            watch.sent = dict(request.initial_resource_versions)
+            # A cluster that changed meanwhile waits for its endpoints: those are told in any case.
+            watch.sent = {name: "" if request.type_url == EDS else version
+                          for name, version in request.initial_resource_versions.items()}
             # Nothing named in the first request means everything.
             watch.wildcard = request.type_url in WILDCARD and not request.resource_names_subscribe
         self._answer(watch, request)
@@ -191,6 +192,8 @@ class DeltaStream(Stream):
             return False
         for name in gone:
             watch.sent.pop(name, None)
+        if kind == CDS:
+            self._forget([row.name for row in rows if row.name in watch.sent])
         response = discovery_pb2.DeltaDiscoveryResponse(
             type_url=kind, system_version_info=str(self.service.generation), nonce=self._nonce(watch),
             removed_resources=sorted(gone))
@@ -223,6 +226,8 @@ class SotwStream(Stream):
         same = versions == watch.sent if kind in WILDCARD else versions.items() <= watch.sent.items()
         if same and not always:
             return False
+        if kind == CDS:
+            self._forget([name for name, version in versions.items() if watch.sent.get(name, version) != version])
         watch.sent = versions
         self.out.put_nowait(discovery_pb2.DiscoveryResponse(
             type_url=kind, version_info=_version(versions), nonce=self._nonce(watch),
