@@ -15,6 +15,7 @@ import tempfile
 import pytest
 
 from tests.harness import namespaces
+from tests.harness.patience import DEADLINE_S
 from tests.harness.proxy import ROOT, envoy_path, sanitizer_env, subject_path
 from tests.harness.upstream import wait_until
 
@@ -47,6 +48,11 @@ def pod():
     made = namespaces.Namespace()
     yield made
     made.close()
+
+
+def as_in_a_terminal():
+    """A shell starts what it puts into the background, this run for instance, with SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Readme:
@@ -86,7 +92,7 @@ class Readme:
         output = open(self.scratch / "keep.out", "w+")
         with self.pod, output:
             self.kept = subprocess.Popen(["sh", "-c", "exec " + self.changed(line.split("#")[0])], cwd=ROOT, stdin=subprocess.DEVNULL,
-                                         stdout=output, stderr=subprocess.STDOUT, env=sanitizer_env())
+                                         stdout=output, stderr=subprocess.STDOUT, env=sanitizer_env(), preexec_fn=as_in_a_terminal)
         wait_until(lambda: self.kept.poll() is not None or KEEPS in self.printed(), KEEPS, 120)
         assert self.kept.poll() is None, self.printed()
 
@@ -96,7 +102,10 @@ class Readme:
     def end(self):
         if self.kept:
             self.kept.send_signal(signal.SIGINT)
-            self.kept.wait(30)
+            try:
+                self.kept.wait(DEADLINE_S)
+            finally:
+                self.kept.kill()
 
     def check_end(self):
         self.end()
