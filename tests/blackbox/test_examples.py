@@ -16,7 +16,7 @@ import pytest
 
 from tests.harness import namespaces
 from tests.harness.patience import DEADLINE_S
-from tests.harness.proxy import ROOT, envoy_path, sanitizer_env, subject_path
+from tests.harness.proxy import ROOT, as_in_a_terminal, envoy_path, sanitizer_env, subject_path
 from tests.harness.upstream import wait_until
 
 EXAMPLES = ["front_proxy", "mtls_spiffe", "file_xds"]
@@ -48,11 +48,6 @@ def pod():
     made = namespaces.Namespace()
     yield made
     made.close()
-
-
-def as_in_a_terminal():
-    """A shell starts what it puts into the background, this run for instance, with SIGINT ignored."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Readme:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 
-from tests.harness.proxy import ROOT, sanitizer_env, subject_path
+from tests.harness.proxy import ROOT, as_in_a_terminal, sanitizer_env, subject_path
 
 
 @contextlib.contextmanager
@@ -51,5 +51,6 @@ def started(place, *arguments):
     log = place / "log"
     with open(log, "wb") as out:
         process = subprocess.Popen(command(place, "--keep", *arguments), stdout=out, stderr=subprocess.STDOUT,
-                                   stdin=subprocess.DEVNULL, cwd=ROOT, env=environment(place), start_new_session=True)
+                                   stdin=subprocess.DEVNULL, cwd=ROOT, env=environment(place), start_new_session=True,
+                                   preexec_fn=as_in_a_terminal)
     return process, log

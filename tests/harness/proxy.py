@@ -78,6 +78,12 @@ def sanitizer_env():
     return env
 
 
+def as_in_a_terminal():
+    """For preexec_fn of what is to end by SIGINT: a shell starts what it puts into the background, this run
+    for instance, with SIGINT ignored, and that is inherited."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def run_once(binary, args, timeout=2 * DEADLINE_S, cwd=None):
     """Run the binary to its end (--version, --mode validate ...) and return the finished run."""
     return subprocess.run([str(binary), *args], capture_output=True, text=True, timeout=timeout,
