@@ -7,9 +7,15 @@
 #include "base/clock.h"
 #include "base/mem.h"
 
+/* Not within a character: what is kept has to be UTF-8 where the text is. */
 static char *text_cut(struct kb_str text, size_t max)
 {
-    return kb_str_to_cstr(kb_str_first(text, KB_MIN(text.len, max)));
+    size_t len = KB_MIN(text.len, max);
+
+    while (len > 0 && len < text.len && ((unsigned char)text.p[len] & 0xc0) == 0x80) {
+        len--;
+    }
+    return kb_str_to_cstr(kb_str_first(text, len));
 }
 
 void kb_xds_push_log_init(struct kb_xds_push_log *log)

@@ -148,6 +148,24 @@ static void the_log_is_bounded(void **state)
     assert_int_equal(plane.pushes.total, KB_XDS_PUSHES_MAX + 5);
 }
 
+/* /kobune/pushes?format=json shows it, and JSON is UTF-8. */
+static void no_character_is_cut_in_two(void **state)
+{
+    struct kb_xds_push *push = kb_xds_push_begin(&plane.pushes, KB_XDS_CLUSTER, "sotw");
+    char name[KB_XDS_PUSH_NAME_BYTES_MAX + 2];
+
+    (void)state;
+    memset(name, 'n', sizeof(name));
+    memcpy(name + KB_XDS_PUSH_NAME_BYTES_MAX - 2, "\xe2\x82\xac", 3); /* the euro sign */
+    kb_xds_push_note(push, KB_XDS_ADDED, kb_str_make(name, sizeof(name)));
+    kb_xds_push_note(push, KB_XDS_ADDED, kb_str_make(name, KB_XDS_PUSH_NAME_BYTES_MAX + 1));
+    kb_xds_push_note(push, KB_XDS_ADDED, kb_str_make(name + 1, KB_XDS_PUSH_NAME_BYTES_MAX));
+    kb_xds_push_end(&plane.pushes, push, KB_STR("1"), KB_STR_NULL);
+    assert_int_equal(strlen(push->names[0].name), KB_XDS_PUSH_NAME_BYTES_MAX - 2);
+    assert_int_equal(strlen(push->names[1].name), KB_XDS_PUSH_NAME_BYTES_MAX - 2);
+    assert_int_equal(strlen(push->names[2].name), KB_XDS_PUSH_NAME_BYTES_MAX);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -158,6 +176,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(names_that_nobody_asks_for_any_more_are_new_again,
                                         setup_delta, teardown),
         cmocka_unit_test_setup_teardown(the_log_is_bounded, setup_sotw, teardown),
+        cmocka_unit_test_setup_teardown(no_character_is_cut_in_two, setup_sotw, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
