@@ -132,6 +132,7 @@ struct kb_hcm_config {
     const struct kb_drain_state *drain_state; /* of the filter chain; may be NULL */
     uint64_t idle_timeout_ms;                 /* connection; 0: none */
     uint64_t stream_idle_timeout_ms;          /* 0: none */
+    uint64_t stream_flush_timeout_ms;         /* UINT64_MAX: as the stream's idle timeout */
     uint64_t request_timeout_ms;              /* 0: none */
     uint64_t request_headers_timeout_ms;      /* 0: none */
     uint64_t max_connection_duration_ms;      /* 0: none */

@@ -95,6 +95,7 @@ struct kb_hcm_config *kb_hcm_config_create_default(struct kb_server_context *ser
     config->generate_request_id = true;
     config->idle_timeout_ms = IDLE_TIMEOUT_DEFAULT_MS;
     config->stream_idle_timeout_ms = STREAM_IDLE_DEFAULT_MS;
+    config->stream_flush_timeout_ms = UINT64_MAX;
     config->drain_timeout_ms = DRAIN_DEFAULT_MS;
     config->delayed_close_ms = DELAYED_CLOSE_DEFAULT_MS;
     return config;
@@ -195,6 +196,7 @@ static void common_apply(struct kb_hcm_config *config,
 
 static void timeouts_apply(struct kb_hcm_config *config, const hcm_message *m)
 {
+    config->stream_flush_timeout_ms = kb_wkt_duration_ms(m->stream_flush_timeout, UINT64_MAX);
     config->stream_idle_timeout_ms =
         kb_wkt_duration_ms(m->stream_idle_timeout, STREAM_IDLE_DEFAULT_MS);
     config->request_timeout_ms = kb_wkt_duration_ms(m->request_timeout, 0);

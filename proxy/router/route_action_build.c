@@ -306,6 +306,8 @@ static void timeouts_build(struct kb_route_build *build,
     route->timeout_set = message->timeout != NULL;
     route->timeout_ms = kb_route_build_ms(build, "timeout", message->timeout, KB_ROUTE_TIMEOUT_MS);
     route->idle_timeout_set = message->idle_timeout != NULL;
+    route->flush_timeout_ms =
+        kb_route_build_ms(build, "flush_timeout", message->flush_timeout, UINT64_MAX);
     route->idle_timeout_ms = kb_route_build_ms(build, "idle_timeout", message->idle_timeout, 0);
     route->flush_timeout_ms =
         kb_route_build_ms(build, "flush_timeout", message->flush_timeout, UINT64_MAX);

@@ -112,6 +112,7 @@ static void require_tls_build(struct kb_route_build *build,
     entry->route.name = KB_STR("");
     entry->route.virtual_host = vhost;
     entry->route.request_body_buffer_limit = UINT64_MAX;
+    entry->route.flush_timeout_ms = UINT64_MAX;
     entry->route.impl = entry;
     vhost->tls_redirect = entry;
 }

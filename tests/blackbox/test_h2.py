@@ -218,3 +218,15 @@ def test_data_behind_a_reset_ends_the_connection(rig):
     one.up.wait("connection", lambda: one.up.accepted == 1)
     client.send(client.rst(1) + client.data(1, b"x"))
     assert client.wait(lambda: client.conn.state != "open")
+
+
+@pytest.mark.parametrize("hcm,route", [({"stream_flush_timeout": "0.1s"}, {}),
+                                       ({"stream_flush_timeout": "0s"}, {"flush_timeout": "0.1s"})])
+def test_a_window_that_stays_shut(rig, hcm, route):
+    """The answer is all there, the client opens no window: the stream is reset after its own time."""
+    one = rig({"listeners": {"main": {"hcm": hcm, "routes": [{"match": "/", "route": {"cluster": "up", **route}}]}}})
+    client = h2(one, settings={4: 0})
+    client.get(1, "/")
+    assert client.wait_done(1) and client.streams[1].reset is not None
+    assert one.proxy.stats("^http2.tx_flush_timeout$") == {"http2.tx_flush_timeout": 1}
+    assert one.proxy.stats("^http.main.downstream_rq_idle_timeout$") == {"http.main.downstream_rq_idle_timeout": 0}
