@@ -235,7 +235,7 @@ static void test_metadata(void **state)
     route.virtual_host_metadata =
         metadata_of(&f, "{\"filter_metadata\":{\"ns\":{\"key\":\"vv\"}}}");
     f.cluster.metadata = metadata_of(&f, "{\"filter_metadata\":{\"ns\":{\"key\":\"cv\"}}}");
-    f.host.metadata =
+    f.host->metadata =
         kb_shared_text_create(metadata_of(&f, "{\"filter_metadata\":{\"ns\":{\"key\":\"uv\"}}}"));
     f.connection.listener_metadata =
         metadata_of(&f, "{\"filter_metadata\":{\"ns\":{\"key\":\"lv\"}}}");
@@ -267,7 +267,7 @@ static void test_metadata(void **state)
            "\"b\":\"r\\\"v\",\"c\":1.25,\"d\":\"x[1,\\\"x\\\"\",\"e\":null}");
     expect(&f, true, "{\"a\":\"%METADATA(ROUTE:other)%\",\"e\":\"%METADATA(ROUTE:ns:nul)%\"}",
            "{\"a\":{}}");
-    kb_shared_text_unref(f.host.metadata);
+    kb_shared_text_unref(f.host->metadata);
     fixture_dispose(&f);
 }
 
