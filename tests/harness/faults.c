@@ -2,7 +2,6 @@
 /* Preloaded into a process, makes its n-th socket calls fail. The file named by KB_FAULTS_FILE,
  * which the test maps too, says which: how often each of them comes (0: never), and how many there
  * were. */
- * were. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
