@@ -83,8 +83,7 @@ void kb_http_worker_close_idle(struct kb_worker *worker)
     KB_LIST_FOREACH (link, &kb_http_worker_get(worker)->hcms) {
         struct kb_hcm *hcm = KB_LIST_ENTRY(link, struct kb_hcm, link);
 
-        if (hcm->stream_count == 0 && hcm->codec_made && !hcm->closed &&
-            hcm->config->overload != &kb_overload_never) {
+        if (hcm->stream_count == 0 && !hcm->closed && hcm->config->overload != &kb_overload_never) {
             kb_hcm_close_when_idle(hcm);
         }
     }

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The overload manager, and the ceiling of memory: what is not done any more, in which order, and how it ends."""
 
+import json
 import os
 
 import pytest
@@ -150,6 +151,31 @@ def test_memory_ceiling_sheds(rig, binary):
     for _ in range(5):
         assert one.proxy.stats("^http.main.downstream_cx_total$") == {"http.main.downstream_cx_total": 0}
     conn.close()
+
+
+def test_memory_ceiling_closes_what_says_nothing(rig, binary):
+    """A connection that never sent a byte is as idle as one whose requests are answered."""
+    if str(binary) == str(envoy_path()):
+        pytest.skip("--max-memory is Kobune's own")
+    spec = {"listeners": {"main": {"routes": [{"match": {"path": "/direct"}, "direct": [200, "hello"]}, "/ -> hole"]}},
+            "clusters": {"hole": {"endpoints": ["blackhole"], "connect_timeout": "60s"}}}
+    used = int(json.loads(rig(spec).proxy.admin("/memory")[1])["total_physical_bytes"])
+    one = rig(spec, args=["--max-memory", str(used + 12 * 1024 * 1024)])
+    silent, kept = one.connect(), one.get("/direct")
+    large = [one.connect() for _ in range(50)]
+    for conn in large:
+        conn.send(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 900000\r\n\r\n", ["POST"])
+    one.proxy.wait_stat("cluster.hole.upstream_rq_pending_active", len(large))
+    for conn in large:
+        conn.send(bytes(899999))
+        if "idle ones are closed" in one.proxy.stderr():
+            break
+    stage(one, "idle ones are closed")
+    assert kept.wait_end() == "eof" and silent.wait_end() == "eof"
+    for conn in large:
+        conn.close()
+    # connecting to the hole goes on
+    one.at_rest = lambda: not [k for k in one.proxy.active() if k.startswith("http.")]
 
 
 def test_memory_ceiling_far(rig, binary):
