@@ -236,7 +236,7 @@ class Bench:
         count = 1000 if self.chosen.quick else IDLE_CONNECTIONS
 
         def one(subject):
-            process = subject.start("http", self.work, self.backend.port)
+            process = subject.start("http", self.work, self.backend.port, connections=2 * count)
             try:
                 return {"idle_plain_kib": measure.kept_kib(process, count)[0]}
             finally:

@@ -244,7 +244,7 @@ class Subject:
         admin is left with no request proxied yet. Without `answers` (the upstream's never end) it listens, no more."""
         values = {
             "dir": work, "listen": free_port(), "admin": free_port(), "upstream": upstream, "workers": workers,
-            "nginx_modules": NGINX_MODULES, "more_clusters": more_clusters, **more,
+            "nginx_modules": NGINX_MODULES, "more_clusters": more_clusters, "connections": 8000, **more,
         }
         argv = self.argv(kind, work, values)
         process = Process(self.name, argv, work, core, env, self.name + suffix(kind))
