@@ -16,7 +16,8 @@ from tests.harness.proxy import ROOT
 from tests.harness.upstream import wait_until
 
 pytestmark = [
-    pytest.mark.skipif(namespaces.missing() is not None, reason=f"pods: {namespaces.missing()}"),
+    pytest.mark.skipif((namespaces.missing() or namespaces.mounts_missing()) is not None,
+                       reason=f"pods: {namespaces.missing() or namespaces.mounts_missing()}"),
     pytest.mark.skipif(browser_path() is None, reason="no chromium here: ./dev setup browser installs it")]
 
 CHANGES = ROOT / "examples" / "handson" / "changes"

@@ -15,7 +15,8 @@ from tests.harness import namespaces
 from tests.harness.proxy import ROOT
 from tests.harness.upstream import wait_until
 
-pytestmark = pytest.mark.skipif(namespaces.missing() is not None, reason=f"pods: {namespaces.missing()}")
+MISSING = namespaces.missing() or namespaces.mounts_missing()
+pytestmark = pytest.mark.skipif(MISSING is not None, reason=f"pods: {MISSING}")
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ sidecar. The namespaces themselves are those of the hands-on (examples/handson/n
 import functools
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 from examples.handson import namespaces
@@ -64,3 +65,10 @@ def missing():
     finally:
         network.close()
     return None
+
+
+@functools.cache
+def mounts_missing():
+    """Why there are no mount namespaces here, as text; None when there are."""
+    done = subprocess.run(["unshare", "--mount", "true"], capture_output=True, text=True, check=False)
+    return None if done.returncode == 0 else f"no mount namespaces: {done.stderr.strip()}"

@@ -13,7 +13,9 @@ in which they are asked:
 import os
 import subprocess
 
-from .namespaces import iptables_path
+import pytest
+
+from .namespaces import iptables_path, mounts_missing
 from .proxy import sanitizer_env
 
 
@@ -65,6 +67,8 @@ def run_tool(pod, *flags, resolv=None, before=(), **variables):
     """kobune-iptables in a pod to its end. `resolv`: a file that stands in for /etc/resolv.conf;
     `before`: a command that runs it."""
     command = [*before, str(iptables_path()), *flags]
+    if (resolv or "unshare" in before) and mounts_missing():
+        pytest.skip(mounts_missing())
     if resolv:
         command = ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/resolv.conf && exec "$@"', str(resolv), *command]
     environment = {name: value for name, value in sanitizer_env().items() if not name.startswith("ISTIO_")}
