@@ -140,7 +140,8 @@ struct kb_str kb_metadata_item_bytes(struct kb_str name, const Google__Protobuf_
     return kb_str_make(out.at, out.len);
 }
 
-const Google__Protobuf__Struct *kb_metadata_lb(struct kb_str packed, struct kb_arena *arena)
+const Google__Protobuf__Struct *kb_metadata_unpack(struct kb_str packed, const char *name,
+                                                   struct kb_arena *arena)
 {
     ProtobufCMessage *message;
     const Envoy__Config__Core__V3__Metadata *metadata;
@@ -151,7 +152,7 @@ const Google__Protobuf__Struct *kb_metadata_lb(struct kb_str packed, struct kb_a
     }
     metadata = (const Envoy__Config__Core__V3__Metadata *)(const void *)message;
     for (size_t i = 0; i < metadata->n_filter_metadata; i++) {
-        if (strcmp(metadata->filter_metadata[i]->key, KB_METADATA_LB) == 0) {
+        if (strcmp(metadata->filter_metadata[i]->key, name) == 0) {
             return metadata->filter_metadata[i]->value;
         }
     }

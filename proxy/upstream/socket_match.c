@@ -8,6 +8,7 @@
 #include "base/mem.h"
 #include "proto/pb.h"
 #include "proxy/api/dynamic_metadata.h"
+#include "proxy/upstream/metadata_criteria.h"
 
 #define METADATA_NAME "envoy.transport_socket_match"
 
@@ -81,25 +82,6 @@ static const Google__Protobuf__Struct *struct_unpack(struct kb_str packed, struc
                : NULL;
 }
 
-/* What the metadata says of transport sockets, or NULL. */
-static const Google__Protobuf__Struct *metadata_unpack(struct kb_str packed, struct kb_arena *arena)
-{
-    ProtobufCMessage *message;
-    const Envoy__Config__Core__V3__Metadata *metadata;
-
-    if (packed.len == 0 || kb_pb_unpack(&envoy__config__core__v3__metadata__descriptor, packed,
-                                        arena, &message) != 0) {
-        return NULL;
-    }
-    metadata = (const Envoy__Config__Core__V3__Metadata *)(const void *)message;
-    for (size_t i = 0; i < metadata->n_filter_metadata; i++) {
-        if (strcmp(metadata->filter_metadata[i]->key, METADATA_NAME) == 0) {
-            return metadata->filter_metadata[i]->value;
-        }
-    }
-    return NULL;
-}
-
 static bool labels_match(const Google__Protobuf__Struct *labels,
                          const Google__Protobuf__Struct *present, struct kb_arena *arena)
 {
@@ -127,7 +109,7 @@ uint16_t kb_socket_match_find(const struct kb_cluster *cluster, struct kb_str me
         return 0;
     }
     kb_arena_init(&arena, NULL);
-    present = metadata_unpack(metadata, &arena);
+    present = kb_metadata_unpack(metadata, METADATA_NAME, &arena);
     for (uint32_t i = 0; found == 0 && i < cluster->socket_match_count; i++) {
         labels = struct_unpack(cluster->socket_matches[i].labels, &arena);
         found = labels != NULL && labels_match(labels, present, &arena) ? i + 1 : 0;
