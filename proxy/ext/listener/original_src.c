@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* envoy.filters.listener.original_src: upstream connections come from the client's own address, so
  * that the host sees it. Answers find their way back by the mark (iptables, TPROXY).
- * https://www.envoyproxy.io/docs/envoy/v1.40/configuration/listeners/listener_filters/original_src_filter
- */
+ * Envoy documents it under listener_filters/original_src_filter. */
 #include <stdlib.h>
 
 #include "base/mem.h"
