@@ -1,101 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* envoy.filters.http.compressor: compresses answers that the client takes compressed, and requests
  * where that is configured. All compressors of a chain decide together who does it. */
-#include "envoy/config/core/v3/base.pb-c.h"
-#include "envoy/extensions/filters/http/compressor/v3/compressor.pb-c.h"
-#include "proto/wkt.h"
-#include "proxy/api/filter_state.h"
-#include "proxy/api/http_filter.h"
-#include "proxy/api/runtime.h"
-#include "proxy/api/stats.h"
-#include "proxy/ext/common/compression.h"
 #include "proxy/ext/http/compressor_choice.h"
-#include "proxy/matcher/string_match.h"
-
-#define MIN_LENGTH_DEFAULT 30
-
-typedef Envoy__Extensions__Filters__Http__Compressor__V3__Compressor compressor_message;
-typedef Envoy__Extensions__Filters__Http__Compressor__V3__Compressor__CommonDirectionConfig
-    common_message;
-typedef Envoy__Extensions__Filters__Http__Compressor__V3__CompressorPerRoute route_message;
-
-enum {
-    COMPRESSED,
-    NOT_COMPRESSED,
-    TOTAL_UNCOMPRESSED,
-    TOTAL_COMPRESSED,
-    TOO_SMALL,
-    REQUEST_COUNTERS,
-    NO_ACCEPT_HEADER = REQUEST_COUNTERS,
-    HEADER_IDENTITY,
-    HEADER_COMPRESSOR_USED,
-    HEADER_COMPRESSOR_OVERSHADOWED,
-    HEADER_WILDCARD,
-    HEADER_NOT_VALID,
-    NOT_COMPRESSED_ETAG,
-    COUNTERS
-};
-
-static const char *const counter_names[COUNTERS] = {
-    "compressed",
-    "not_compressed",
-    "total_uncompressed_bytes",
-    "total_compressed_bytes",
-    "content_length_too_small",
-    "no_accept_header",
-    "header_identity",
-    "header_compressor_used",
-    "header_compressor_overshadowed",
-    "header_wildcard",
-    "header_not_valid",
-    "not_compressed_etag",
-};
-
-struct direction {
-    struct kb_str runtime_key;
-    bool enabled; /* unless the runtime says otherwise */
-    uint32_t min_length;
-    struct kb_str *types; /* count 0: all */
-    size_t type_count;
-    struct kb_string_matcher *matchers;
-    size_t matcher_count;
-    struct kb_stat_named *counters[COUNTERS];
-};
-
-struct compressor_config {
-    KB_OBJ;
-    struct kb_regex_list regexes;
-    struct kb_compression_library library;
-    const struct kb_runtime *runtime;
-    const struct kb_filter_state_key *key;
-    struct direction request, response;
-    bool compresses_requests;
-    bool disable_on_etag;
-    bool weaken_etag;
-    bool remove_accept_encoding;
-    const uint32_t *uncompressible;
-    size_t uncompressible_count;
-};
-KB_OBJ_MAGIC(compressor_config, 0x434f4d50);
-
-struct compressor_route {
-    KB_OBJ;
-    bool disabled;
-    bool enabled;
-    int8_t remove_accept_encoding; /* -1: not said */
-};
-KB_OBJ_MAGIC(compressor_route, 0x434f4d52);
+#include "proxy/ext/http/compressor_config.h"
 
 /* What the compressors of one stream share, as an object of its filter state. */
 struct offers {
-    const struct compressor_config *configs[KB_COMPRESSORS_MAX];
+    const struct kb_compressor_config *configs[KB_COMPRESSORS_MAX];
     size_t count;
     bool decided;
     struct kb_encoding_choice choice;
 };
 
 struct compressor {
-    struct compressor_config *config;
+    struct kb_compressor_config *config;
     struct kb_stream *stream;
     struct kb_str accepted; /* p NULL: no header */
     struct kb_compression_stream *request;
@@ -104,219 +22,16 @@ struct compressor {
 
 static const struct kb_filter_state_type offers_type = {.name = "compressors"};
 
-/* ---- configuration ---- */
-
-static struct kb_str default_types[] = {
-    {"text/html", 9},
-    {"text/plain", 10},
-    {"text/css", 8},
-    {"application/javascript", 22},
-    {"application/x-javascript", 24},
-    {"text/javascript", 15},
-    {"text/x-javascript", 17},
-    {"text/ecmascript", 15},
-    {"text/js", 7},
-    {"text/jscript", 12},
-    {"text/x-js", 9},
-    {"application/ecmascript", 22},
-    {"application/x-json", 18},
-    {"application/xml", 15},
-    {"application/json", 16},
-    {"image/svg+xml", 13},
-    {"text/xml", 8},
-    {"application/xhtml+xml", 21},
-};
-
-static void types_read(struct direction *direction, char *const *types, size_t count,
-                       struct kb_arena *arena)
-{
-    if (count == 0) {
-        direction->types = default_types;
-        direction->type_count = KB_ARRAY_LEN(default_types);
-        return;
-    }
-    direction->types = kb_arena_calloc(arena, count * sizeof(*direction->types));
-    direction->type_count = count;
-    for (size_t i = 0; i < count; i++) {
-        direction->types[i] = kb_str_dup(arena, kb_str_from_cstr(types[i]));
-    }
-}
-
-static void flag_read(struct direction *direction,
-                      const Envoy__Config__Core__V3__RuntimeFeatureFlag *flag,
-                      struct kb_arena *arena)
-{
-    direction->enabled = flag == NULL || kb_wkt_bool(flag->default_value, true);
-    direction->runtime_key =
-        flag != NULL ? kb_str_dup(arena, kb_str_from_cstr(flag->runtime_key)) : KB_STR("");
-}
-
-/* `m` may be NULL: defaults. */
-static int common_read(struct direction *direction, const common_message *m,
-                       const struct kb_match_build *build)
-{
-    int rc = 0;
-
-    flag_read(direction, m != NULL ? m->enabled : NULL, build->arena);
-    direction->min_length =
-        m != NULL ? kb_wkt_u32(m->min_content_length, MIN_LENGTH_DEFAULT) : MIN_LENGTH_DEFAULT;
-    types_read(direction, m != NULL ? m->content_type : NULL, m != NULL ? m->n_content_type : 0,
-               build->arena);
-    if (m == NULL || m->n_content_type_matcher == 0) {
-        return 0;
-    }
-    if (m->n_content_type == 0) {
-        direction->type_count = 0;
-    }
-    direction->matcher_count = m->n_content_type_matcher;
-    direction->matchers =
-        kb_arena_calloc(build->arena, direction->matcher_count * sizeof(*direction->matchers));
-    for (size_t i = 0; i < direction->matcher_count; i++) {
-        kb_diag_push_index(build->diag, "content_type_matcher", i);
-        rc |= kb_string_matcher_init(&direction->matchers[i], m->content_type_matcher[i], build);
-        kb_diag_pop(build->diag);
-    }
-    return rc;
-}
-
-static int response_read(struct compressor_config *config, const compressor_message *m,
-                         const struct kb_match_build *build)
-{
-    const Envoy__Extensions__Filters__Http__Compressor__V3__Compressor__ResponseDirectionConfig *r =
-        m->response_direction_config;
-    uint32_t *codes;
-    int rc;
-
-    if (r == NULL) { /* the older fields, of the filter itself */
-        rc = common_read(&config->response, NULL, build);
-        flag_read(&config->response, m->runtime_enabled, build->arena);
-        config->response.min_length = kb_wkt_u32(m->content_length, MIN_LENGTH_DEFAULT);
-        types_read(&config->response, m->content_type, m->n_content_type, build->arena);
-        config->disable_on_etag = m->disable_on_etag_header;
-        config->remove_accept_encoding = m->remove_accept_encoding_header;
-        return rc;
-    }
-    config->disable_on_etag = r->disable_on_etag_header;
-    config->weaken_etag = r->weaken_etag_on_compress;
-    config->remove_accept_encoding = r->remove_accept_encoding_header;
-    codes =
-        kb_arena_calloc(build->arena, (r->n_uncompressible_response_codes + 1) * sizeof(*codes));
-    for (size_t i = 0; i < r->n_uncompressible_response_codes; i++) {
-        codes[i] = r->uncompressible_response_codes[i];
-    }
-    config->uncompressible = codes;
-    config->uncompressible_count = r->n_uncompressible_response_codes;
-    kb_diag_push(build->diag, "response_direction_config");
-    rc = common_read(&config->response, r->common_config, build);
-    kb_diag_pop(build->diag);
-    return rc;
-}
-
-static void counters_create(struct direction *direction, const struct compressor_config *config,
-                            const char *what, size_t count, struct kb_factory_context *factory)
-{
-    for (size_t i = 0; i < count; i++) {
-        direction->counters[i] = kb_stat_named_create(
-            factory->server->stats,
-            kb_str_printf(factory->arena, "%.*scompressor.%.*s%s%.*s.%s%s",
-                          KB_STR_ARG(factory->http_stat_prefix), KB_STR_ARG(config->library.name),
-                          config->library.name.len > 0 ? "." : "", KB_STR_ARG(config->library.stat),
-                          i < REQUEST_COUNTERS ? what : "", counter_names[i]),
-            KB_STAT_COUNTER);
-    }
-}
-
-static int config_create(const void *message, struct kb_factory_context *factory,
-                         struct kb_diag *diag, void **out)
-{
-    const compressor_message *m = message;
-    struct compressor_config *config = KB_ARENA_NEW(factory->arena, struct compressor_config);
-    const struct kb_match_build build = {factory->arena, &config->regexes, diag};
-    int rc;
-
-    KB_OBJ_SET(config, compressor_config);
-    config->runtime = factory->server->runtime;
-    config->key = kb_filter_state_key(KB_STR("envoy.filters.http.compressor.offers"));
-    kb_diag_push(diag, "compressor_library");
-    if (m->compressor_library == NULL || m->compressor_library->typed_config == NULL) {
-        kb_diag_error(diag, "value is required");
-        rc = KB_ECONFIG;
-    } else {
-        rc = kb_compression_library_read(&config->library, m->compressor_library, true,
-                                         factory->arena, diag);
-    }
-    kb_diag_pop(diag);
-    config->compresses_requests = m->request_direction_config != NULL;
-    rc |= common_read(
-        &config->request,
-        config->compresses_requests ? m->request_direction_config->common_config : NULL, &build);
-    rc |= response_read(config, m, &build);
-    if (rc != 0) {
-        kb_regex_list_dispose(&config->regexes);
-        return KB_ECONFIG;
-    }
-    counters_create(&config->request, config, "request.", REQUEST_COUNTERS, factory);
-    counters_create(&config->response, config,
-                    m->response_direction_config != NULL ? "response." : "", COUNTERS, factory);
-    *out = config;
-    return 0;
-}
-
-static void config_destroy(void *arg)
-{
-    struct compressor_config *config;
-
-    if (arg == NULL) {
-        return;
-    }
-    config = KB_CAST(arg, compressor_config);
-    for (size_t i = 0; i < COUNTERS; i++) {
-        kb_stat_named_destroy(config->request.counters[i]);
-        kb_stat_named_destroy(config->response.counters[i]);
-    }
-    kb_regex_list_dispose(&config->regexes);
-}
-
-static int route_config_create(const void *message, struct kb_factory_context *factory,
-                               struct kb_diag *diag, void **out)
-{
-    const route_message *m = message;
-    struct compressor_route *route = KB_ARENA_NEW(factory->arena, struct compressor_route);
-    const Envoy__Extensions__Filters__Http__Compressor__V3__ResponseDirectionOverrides *response;
-
-    KB_OBJ_SET(route, compressor_route);
-    route->remove_accept_encoding = -1;
-    *out = route;
-    if (m->override_case ==
-        ENVOY__EXTENSIONS__FILTERS__HTTP__COMPRESSOR__V3__COMPRESSOR_PER_ROUTE__OVERRIDE_DISABLED) {
-        route->disabled = true;
-        return 0;
-    }
-    if (m->overrides == NULL) {
-        return 0;
-    }
-    if (m->overrides->compressor_library != NULL) {
-        kb_diag_error(diag, "overrides.compressor_library is not implemented");
-    }
-    response = m->overrides->response_direction_config;
-    if (response != NULL) {
-        route->enabled = true;
-        if (response->remove_accept_encoding_header != NULL) {
-            route->remove_accept_encoding = response->remove_accept_encoding_header->value != 0;
-        }
-    }
-    return 0;
-}
-
 /* ---- what both directions ask ---- */
 
-static void count(const struct compressor *filter, const struct direction *direction, unsigned id,
-                  uint64_t n)
+static void count(const struct compressor *filter, const struct kb_compressor_direction *direction,
+                  unsigned id, uint64_t n)
 {
     kb_stat_named_add(direction->counters[id], kb_stream_worker(filter->stream)->index, (int64_t)n);
 }
 
-static bool enabled(const struct compressor *filter, const struct direction *direction)
+static bool enabled(const struct compressor *filter,
+                    const struct kb_compressor_direction *direction)
 {
     return kb_runtime_get_u64(filter->config->runtime, direction->runtime_key,
                               direction->enabled) != 0;
@@ -335,7 +50,8 @@ static bool has_token(struct kb_str list, struct kb_str token)
     return false;
 }
 
-static bool long_enough(const struct compressor *filter, const struct direction *direction,
+static bool long_enough(const struct compressor *filter,
+                        const struct kb_compressor_direction *direction,
                         const struct kb_header_map *headers)
 {
     struct kb_str length = kb_header_map_value_id(headers, KB_HDR_CONTENT_LENGTH);
@@ -347,11 +63,12 @@ static bool long_enough(const struct compressor *filter, const struct direction 
     if (kb_str_to_u64(length, &bytes) == 0 && bytes >= direction->min_length) {
         return true;
     }
-    count(filter, direction, TOO_SMALL, 1);
+    count(filter, direction, KB_COMPRESSOR_TOO_SMALL, 1);
     return false;
 }
 
-static bool type_fits(const struct direction *direction, const struct kb_header_map *headers)
+static bool type_fits(const struct kb_compressor_direction *direction,
+                      const struct kb_header_map *headers)
 {
     struct kb_str type = kb_header_map_value_id(headers, KB_HDR_CONTENT_TYPE);
     ptrdiff_t semicolon = kb_str_find_char(type, ';');
@@ -382,14 +99,14 @@ static bool transfer_fits(const struct kb_header_map *headers)
             !has_token(coding, KB_STR("br")) && !has_token(coding, KB_STR("zstd")));
 }
 
-static void body_run(struct compressor *filter, const struct direction *direction,
+static void body_run(struct compressor *filter, const struct kb_compressor_direction *direction,
                      struct kb_compression_stream *stream, struct kb_buf *data, bool end)
 {
-    count(filter, direction, TOTAL_UNCOMPRESSED, data->len);
+    count(filter, direction, KB_COMPRESSOR_TOTAL_UNCOMPRESSED, data->len);
     if (kb_compression_stream_run(stream, data, end) != 0) {
         kb_buf_consume(data, data->len); /* a compressor takes everything */
     }
-    count(filter, direction, TOTAL_COMPRESSED, data->len);
+    count(filter, direction, KB_COMPRESSOR_TOTAL_COMPRESSED, data->len);
 }
 
 /* ---- requests ---- */
@@ -398,7 +115,7 @@ static void *create(void *config, struct kb_stream *stream)
 {
     struct compressor *filter = KB_ARENA_NEW(kb_stream_arena(stream), struct compressor);
 
-    filter->config = KB_CAST(config, compressor_config);
+    filter->config = KB_CAST(config, kb_compressor_config);
     filter->stream = stream;
     return filter;
 }
@@ -420,14 +137,15 @@ static struct offers *offers_get(const struct compressor *filter)
                                                                                          : NULL;
 }
 
-static const struct compressor_route *route_of(const struct compressor *filter)
+static const struct kb_compressor_route *route_of(const struct compressor *filter)
 {
     const void *route = kb_stream_route_config(filter->stream, filter);
 
-    return route != NULL ? KB_CAST((void *)(uintptr_t)route, compressor_route) : NULL;
+    return route != NULL ? KB_CAST((void *)(uintptr_t)route, kb_compressor_route) : NULL;
 }
 
-static bool response_enabled(const struct compressor *filter, const struct compressor_route *route)
+static bool response_enabled(const struct compressor *filter,
+                             const struct kb_compressor_route *route)
 {
     if (route != NULL && (route->disabled || route->enabled)) {
         return route->enabled;
@@ -437,18 +155,18 @@ static bool response_enabled(const struct compressor *filter, const struct compr
 
 static void request_begin(struct compressor *filter, struct kb_header_map *headers, bool end_stream)
 {
-    struct compressor_config *config = filter->config;
-    struct direction *direction = &config->request;
+    struct kb_compressor_config *config = filter->config;
+    struct kb_compressor_direction *direction = &config->request;
 
     if (end_stream || !config->compresses_requests || !enabled(filter, direction) ||
         !long_enough(filter, direction, headers) || !type_fits(direction, headers) ||
         kb_header_map_get_id(headers, KB_HDR_CONTENT_ENCODING) != NULL || !transfer_fits(headers)) {
-        count(filter, direction, NOT_COMPRESSED, 1);
+        count(filter, direction, KB_COMPRESSOR_NOT_COMPRESSED, 1);
         return;
     }
     kb_header_map_remove_id(headers, KB_HDR_CONTENT_LENGTH);
     kb_header_map_set_id(headers, KB_HDR_CONTENT_ENCODING, config->library.encoding);
-    count(filter, direction, COMPRESSED, 1);
+    count(filter, direction, KB_COMPRESSOR_COMPRESSED, 1);
     filter->request = kb_compression_stream_create(&config->library, true);
 }
 
@@ -456,7 +174,7 @@ static enum kb_filter_headers_status decode_headers(void *arg, struct kb_header_
                                                     bool end_stream)
 {
     struct compressor *filter = arg;
-    const struct compressor_route *route = route_of(filter);
+    const struct kb_compressor_route *route = route_of(filter);
 
     filter->accepted = kb_header_map_value_id(headers, KB_HDR_ACCEPT_ENCODING);
     if (response_enabled(filter, route)) {
@@ -526,12 +244,12 @@ static void choose(const struct compressor *filter, struct offers *offers,
 /* Counts why, too. */
 static bool accepted(const struct compressor *filter, const struct kb_header_map *headers)
 {
-    const struct direction *direction = &filter->config->response;
+    const struct kb_compressor_direction *direction = &filter->config->response;
     struct offers *offers;
     bool mine;
 
     if (filter->accepted.p == NULL) {
-        count(filter, direction, NO_ACCEPT_HEADER, 1);
+        count(filter, direction, KB_COMPRESSOR_NO_ACCEPT_HEADER, 1);
         return false;
     }
     offers = offers_get(filter);
@@ -544,16 +262,19 @@ static bool accepted(const struct compressor *filter, const struct kb_header_map
     mine = kb_str_ieq(offers->choice.encoding, filter->config->library.encoding);
     switch (offers->choice.reason) {
     case KB_ENCODING_COMPRESSOR:
-        count(filter, direction, mine ? HEADER_COMPRESSOR_USED : HEADER_COMPRESSOR_OVERSHADOWED, 1);
+        count(filter, direction,
+              mine ? KB_COMPRESSOR_HEADER_COMPRESSOR_USED
+                   : KB_COMPRESSOR_HEADER_COMPRESSOR_OVERSHADOWED,
+              1);
         break;
     case KB_ENCODING_IDENTITY:
-        count(filter, direction, HEADER_IDENTITY, 1);
+        count(filter, direction, KB_COMPRESSOR_HEADER_IDENTITY, 1);
         break;
     case KB_ENCODING_WILDCARD:
-        count(filter, direction, HEADER_WILDCARD, 1);
+        count(filter, direction, KB_COMPRESSOR_HEADER_WILDCARD, 1);
         break;
     case KB_ENCODING_NOT_VALID:
-        count(filter, direction, HEADER_NOT_VALID, 1);
+        count(filter, direction, KB_COMPRESSOR_HEADER_NOT_VALID, 1);
         break;
     }
     return mine;
@@ -562,13 +283,13 @@ static bool accepted(const struct compressor *filter, const struct kb_header_map
 static bool etag_fits(const struct compressor *filter, const struct kb_header_map *headers)
 {
     if (filter->config->disable_on_etag && kb_header_map_get_id(headers, KB_HDR_ETAG) != NULL) {
-        count(filter, &filter->config->response, NOT_COMPRESSED_ETAG, 1);
+        count(filter, &filter->config->response, KB_COMPRESSOR_NOT_COMPRESSED_ETAG, 1);
         return false;
     }
     return true;
 }
 
-static bool status_fits(const struct compressor_config *config, unsigned status)
+static bool status_fits(const struct kb_compressor_config *config, unsigned status)
 {
     for (size_t i = 0; i < config->uncompressible_count; i++) {
         if (config->uncompressible[i] == status) {
@@ -625,8 +346,8 @@ static enum kb_filter_headers_status encode_headers(void *arg, struct kb_header_
                                                     bool end_stream)
 {
     struct compressor *filter = arg;
-    struct compressor_config *config = filter->config;
-    struct direction *direction = &config->response;
+    struct kb_compressor_config *config = filter->config;
+    struct kb_compressor_direction *direction = &config->response;
     bool open =
         response_enabled(filter, route_of(filter)) && long_enough(filter, direction, headers);
     bool fits =
@@ -639,10 +360,10 @@ static enum kb_filter_headers_status encode_headers(void *arg, struct kb_header_
         etag_change(filter, headers);
         kb_header_map_remove_id(headers, KB_HDR_CONTENT_LENGTH);
         kb_header_map_set_id(headers, KB_HDR_CONTENT_ENCODING, config->library.encoding);
-        count(filter, direction, COMPRESSED, 1);
+        count(filter, direction, KB_COMPRESSOR_COMPRESSED, 1);
         filter->response = kb_compression_stream_create(&config->library, true);
     } else {
-        count(filter, direction, NOT_COMPRESSED, 1);
+        count(filter, direction, KB_COMPRESSOR_NOT_COMPRESSED, 1);
     }
     if (fits) {
         vary_add(filter, headers);
@@ -687,9 +408,9 @@ const struct kb_http_filter_ops kb_ext_http_compressor = {
     .name = "envoy.filters.http.compressor",
     .type_url = "envoy.extensions.filters.http.compressor.v3.Compressor",
     .route_type_url = "envoy.extensions.filters.http.compressor.v3.CompressorPerRoute",
-    .config_create = config_create,
-    .config_destroy = config_destroy,
-    .route_config_create = route_config_create,
+    .config_create = kb_compressor_config_create,
+    .config_destroy = kb_compressor_config_destroy,
+    .route_config_create = kb_compressor_route_create,
     .create = create,
     .decode_headers = decode_headers,
     .decode_data = decode_data,
