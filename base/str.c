@@ -114,6 +114,18 @@ bool kb_str_next_token(struct kb_str *rest, char sep, struct kb_str *token)
     return true;
 }
 
+bool kb_str_list_has(struct kb_str list, struct kb_str token)
+{
+    struct kb_str item;
+
+    while (kb_str_next_token(&list, ',', &item)) {
+        if (kb_str_ieq(kb_str_trim(item), token)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 int kb_str_to_u64(struct kb_str s, uint64_t *out)
 {
     uint64_t v = 0;

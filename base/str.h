@@ -97,6 +97,9 @@ struct kb_str kb_str_trim(struct kb_str s);
 /* Takes the next token before `sep` off the front of *rest; false when *rest is used up (p NULL).
  * An empty string has one empty token. */
 bool kb_str_next_token(struct kb_str *rest, char sep, struct kb_str *token);
+/* Whether a comma-separated list, as headers have them (RFC 9110 section 5.6.1), has this token, in
+ * any case. */
+bool kb_str_list_has(struct kb_str list, struct kb_str token);
 
 /* Whole slice as a decimal number without sign. KB_EINVALID when empty, too large or anything else
  * is in it. */

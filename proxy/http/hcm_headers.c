@@ -7,20 +7,6 @@
 
 /* ---- hop-by-hop ---- */
 
-/* Nothing else keeps a `te`. */
-static bool te_has_trailers(const struct kb_header_map *map)
-{
-    struct kb_str te = kb_header_map_value_id(map, KB_HDR_TE);
-    struct kb_str token;
-
-    while (kb_str_next_token(&te, ',', &token)) {
-        if (kb_str_ieq(kb_str_trim(token), KB_STR("trailers"))) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /* Removes the headers that `connection` names, except those that mean something to the proxy
  * itself. */
 static void nominated_remove(struct kb_header_map *map, struct kb_str connection)
@@ -48,15 +34,7 @@ static void nominated_remove(struct kb_header_map *map, struct kb_str connection
 
 bool kb_connection_names(const struct kb_header_map *map, struct kb_str option)
 {
-    struct kb_str rest = kb_header_map_value_id(map, KB_HDR_CONNECTION);
-    struct kb_str token;
-
-    while (kb_str_next_token(&rest, ',', &token)) {
-        if (kb_str_ieq(kb_str_trim(token), option)) {
-            return true;
-        }
-    }
-    return false;
+    return kb_str_list_has(kb_header_map_value_id(map, KB_HDR_CONNECTION), option);
 }
 
 static bool is_upgrade(const struct kb_header_map *map)
@@ -70,7 +48,7 @@ static void te_sanitise(struct kb_header_map *map)
     if (KB_LIKELY(kb_header_map_value_id(map, KB_HDR_TE).len == 0)) {
         return;
     }
-    if (te_has_trailers(map)) {
+    if (kb_str_list_has(kb_header_map_value_id(map, KB_HDR_TE), KB_STR("trailers"))) {
         kb_header_map_set_id(map, KB_HDR_TE, KB_STR("trailers"));
     } else {
         kb_header_map_remove_id(map, KB_HDR_TE);

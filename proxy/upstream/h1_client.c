@@ -190,19 +190,6 @@ static void tunnel_begin(struct kb_h1_client *client)
     }
 }
 
-static bool has_token(const struct kb_header *header, struct kb_str token)
-{
-    struct kb_str rest = header->value;
-    struct kb_str item;
-
-    while (kb_str_next_token(&rest, ',', &item)) {
-        if (kb_str_ieq(kb_str_trim(item), token)) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /* Whether the head says that the connection ends with this answer (RFC 9112 section 9.3; HTTP/1.0
  * keeps one only by saying so). A `proxy-connection` counts too, as in Envoy. */
 static bool close_announced(unsigned http_minor, const struct kb_header_map *headers)
@@ -211,13 +198,14 @@ static bool close_announced(unsigned http_minor, const struct kb_header_map *hea
     const struct kb_header *proxy = kb_header_map_get_id(headers, KB_HDR_PROXY_CONNECTION);
 
     if (KB_UNLIKELY(http_minor == 0) &&
-        (connection == NULL || !has_token(connection, KB_STR("keep-alive")))) {
+        (connection == NULL || !kb_str_list_has(connection->value, KB_STR("keep-alive")))) {
         return true;
     }
-    if (http_minor == 1 && connection != NULL && has_token(connection, KB_STR("close"))) {
+    if (http_minor == 1 && connection != NULL &&
+        kb_str_list_has(connection->value, KB_STR("close"))) {
         return true;
     }
-    return proxy != NULL && has_token(proxy, KB_STR("close"));
+    return proxy != NULL && kb_str_list_has(proxy->value, KB_STR("close"));
 }
 
 static void on_head(struct kb_h1_client *client)

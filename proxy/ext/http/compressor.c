@@ -37,19 +37,6 @@ static bool enabled(const struct compressor *filter,
                               direction->enabled) != 0;
 }
 
-/* Whether a list of tokens has this one, in any case. */
-static bool has_token(struct kb_str list, struct kb_str token)
-{
-    struct kb_str item;
-
-    while (list.len > 0 && kb_str_next_token(&list, ',', &item)) {
-        if (kb_str_ieq(kb_str_trim(item), token)) {
-            return true;
-        }
-    }
-    return false;
-}
-
 static bool long_enough(const struct compressor *filter,
                         const struct kb_compressor_direction *direction,
                         const struct kb_header_map *headers)
@@ -95,8 +82,9 @@ static bool transfer_fits(const struct kb_header_map *headers)
     struct kb_str coding = kb_header_map_value_id(headers, KB_HDR_TRANSFER_ENCODING);
 
     return coding.p == NULL ||
-           (!has_token(coding, KB_STR("gzip")) && !has_token(coding, KB_STR("deflate")) &&
-            !has_token(coding, KB_STR("br")) && !has_token(coding, KB_STR("zstd")));
+           (!kb_str_list_has(coding, KB_STR("gzip")) &&
+            !kb_str_list_has(coding, KB_STR("deflate")) && !kb_str_list_has(coding, KB_STR("br")) &&
+            !kb_str_list_has(coding, KB_STR("zstd")));
 }
 
 static void body_run(struct compressor *filter, const struct kb_compressor_direction *direction,
@@ -350,11 +338,11 @@ static enum kb_filter_headers_status encode_headers(void *arg, struct kb_header_
     struct kb_compressor_direction *direction = &config->response;
     bool open =
         response_enabled(filter, route_of(filter)) && long_enough(filter, direction, headers);
-    bool fits =
-        open && headers->status != 101 && type_fits(direction, headers) &&
-        !has_token(kb_header_map_value_id(headers, KB_HDR_CACHE_CONTROL), KB_STR("no-transform")) &&
-        etag_fits(filter, headers) && status_fits(config, headers->status) &&
-        kb_header_map_get_id(headers, KB_HDR_CONTENT_ENCODING) == NULL;
+    bool fits = open && headers->status != 101 && type_fits(direction, headers) &&
+                !kb_str_list_has(kb_header_map_value_id(headers, KB_HDR_CACHE_CONTROL),
+                                 KB_STR("no-transform")) &&
+                etag_fits(filter, headers) && status_fits(config, headers->status) &&
+                kb_header_map_get_id(headers, KB_HDR_CONTENT_ENCODING) == NULL;
 
     if (!end_stream && open && accepted(filter, headers) && fits && transfer_fits(headers)) {
         etag_change(filter, headers);

@@ -143,15 +143,8 @@ static bool enabled(const struct decompressor *filter, const struct direction *d
 
 static bool no_transform(const struct kb_header_map *headers)
 {
-    struct kb_str list = kb_header_map_value_id(headers, KB_HDR_CACHE_CONTROL);
-    struct kb_str token;
-
-    while (list.len > 0 && kb_str_next_token(&list, ',', &token)) {
-        if (kb_str_ieq(kb_str_trim(token), KB_STR("no-transform"))) {
-            return true;
-        }
-    }
-    return false;
+    return kb_str_list_has(kb_header_map_value_id(headers, KB_HDR_CACHE_CONTROL),
+                           KB_STR("no-transform"));
 }
 
 /* Takes the encoding that the header lists first out of it, as Envoy does. */
