@@ -128,7 +128,6 @@ static void close_kind_set(struct kb_stream *stream)
 /* From now on it is the client's window that is waited for. */
 static void flush_timeout_apply(struct kb_stream *stream)
 {
-    struct kb_loop *loop = &stream->hcm->worker->loop;
     uint64_t timeout_ms = stream->hcm->config->stream_flush_timeout_ms;
 
     if (stream->route != NULL && stream->route->flush_timeout_ms != UINT64_MAX) {
@@ -138,12 +137,8 @@ static void flush_timeout_apply(struct kb_stream *stream)
         return;
     }
     stream->idle_timeout_ms = timeout_ms;
-    kb_stream_touch(stream);
-    kb_loop_timer_cancel(loop, &stream->headers_timer);
-    if (timeout_ms > 0) {
-        kb_loop_timer_arm(loop, &stream->headers_timer,
-                          kb_stream_idle_deadline(stream) - kb_loop_now_ms(loop));
-    }
+    kb_loop_timer_cancel(&stream->hcm->worker->loop, &stream->headers_timer);
+    kb_stream_idle_arm(stream);
 }
 
 /* The whole answer was given to the codec; that of HTTP/2 says when it is sent. */

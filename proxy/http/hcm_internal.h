@@ -202,6 +202,8 @@ bool kb_stream_overloaded(struct kb_stream *stream);
 uint64_t kb_stream_idle_deadline(const struct kb_stream *stream);
 /* Something moved: puts off the idle timeout. */
 void kb_stream_touch(struct kb_stream *stream);
+/* The same, and arms the timer if there is such a timeout and it is not armed. */
+void kb_stream_idle_arm(struct kb_stream *stream);
 
 /* Counts the response's class; once, when its headers are sent. */
 void kb_stream_code_count(struct kb_stream *stream, unsigned status);

@@ -38,6 +38,17 @@ uint64_t kb_stream_idle_deadline(const struct kb_stream *stream)
                                     stream->idle_timeout_ms);
 }
 
+void kb_stream_idle_arm(struct kb_stream *stream)
+{
+    struct kb_loop *loop = &stream->hcm->worker->loop;
+
+    kb_stream_touch(stream);
+    if (stream->idle_timeout_ms > 0 && !kb_timer_armed(&stream->headers_timer)) {
+        kb_loop_timer_arm(loop, &stream->headers_timer,
+                          kb_stream_idle_deadline(stream) - kb_loop_now_ms(loop));
+    }
+}
+
 static void timer_move(struct kb_loop *loop, struct kb_timer *timer, uint64_t deadline_ms)
 {
     uint64_t now_ms = kb_loop_now_ms(loop);

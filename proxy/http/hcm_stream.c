@@ -63,9 +63,7 @@ void kb_stream_init(struct kb_stream *stream, struct kb_hcm *hcm,
         kb_loop_timer_arm(&hcm->worker->loop, &stream->headers_timer,
                           config->request_headers_timeout_ms);
     } else if (stream->idle_timeout_ms > 0) {
-        kb_stream_touch(stream);
-        kb_loop_timer_arm(&hcm->worker->loop, &stream->headers_timer,
-                          kb_stream_idle_deadline(stream) - kb_loop_now_ms(&hcm->worker->loop));
+        kb_stream_idle_arm(stream);
     }
     if (KB_UNLIKELY(config->access_log_flush_interval_ms > 0)) {
         kb_stream_log_timer_start(stream);
@@ -373,11 +371,7 @@ static void route_timeouts_apply(struct kb_stream *stream)
         stream->idle_timeout_ms = route->idle_timeout_ms;
         kb_loop_timer_cancel(loop, &stream->headers_timer);
     }
-    kb_stream_touch(stream);
-    if (stream->idle_timeout_ms > 0 && !kb_timer_armed(&stream->headers_timer)) {
-        kb_loop_timer_arm(loop, &stream->headers_timer,
-                          kb_stream_idle_deadline(stream) - kb_loop_now_ms(loop));
-    }
+    kb_stream_idle_arm(stream);
     if (route == NULL) {
         return;
     }
