@@ -10,7 +10,7 @@
 #include "base/mem.h"
 #include "base/sock.h"
 #include "proxy/grpc/grpc_conn.h"
-#include "proxy/grpc/grpc_frame.h"
+#include "proxy/http/grpc_frame.h"
 #include "proxy/http/local_reply.h"
 
 #define STATUS_INVALID       (-1) /* a grpc-status that is no known code */

@@ -9,9 +9,9 @@
 #include "envoy/config/route/v3/route_components.pb-c.h"
 #include "envoy/type/matcher/v3/regex.pb-c.h"
 #include "google/protobuf/duration.pb-c.h"
+#include "proxy/http/header_mutation.h"
 #include "proxy/matcher/cookie_match.h"
 #include "proxy/matcher/query_match.h"
-#include "proxy/router/header_mutation.h"
 
 #define HEADER_VALUES_MAX 64 /* of one header; more are not looked at */
 #define CASE(name) ENVOY__CONFIG__ROUTE__V3__ROUTE_ACTION__HASH_POLICY__POLICY_SPECIFIER_##name

@@ -3,7 +3,7 @@
  * HeaderMutation; Envoy's HeaderMutations). */
 #pragma once
 
-#include "proxy/router/header_mutation.h"
+#include "proxy/http/header_mutation.h"
 
 struct kb_header_mutation_list;
 struct Envoy__Config__Common__MutationRules__V3__HeaderMutation;

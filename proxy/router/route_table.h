@@ -7,6 +7,7 @@
 #include "base/map.h"
 #include "proxy/api/formatter.h"
 #include "proxy/api/route.h"
+#include "proxy/http/header_mutation.h"
 #include "proxy/matcher/cookie_match.h"
 #include "proxy/matcher/filter_state_match.h"
 #include "proxy/matcher/header_match.h"
@@ -14,7 +15,6 @@
 #include "proxy/matcher/metadata_match.h"
 #include "proxy/matcher/query_match.h"
 #include "proxy/matcher/runtime_fraction.h"
-#include "proxy/router/header_mutation.h"
 #include "proxy/router/uri_template.h"
 
 #define KB_ROUTE_TIMEOUT_MS         15000

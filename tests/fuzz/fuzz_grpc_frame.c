@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "proxy/grpc/grpc_frame.h"
+#include "proxy/http/grpc_frame.h"
 #include "tests/fuzz/fuzz.h"
 
 #define MESSAGE_MAX 4096

@@ -8,7 +8,7 @@
 
 #include "base/mem.h"
 #include "base/worker.h"
-#include "proxy/grpc/grpc_frame.h"
+#include "proxy/http/grpc_frame.h"
 #include "proxy/http/h2_client_session.h"
 #include "proxy/stats/stat_store.h"
 #include "tests/fuzz/fuzz.h"

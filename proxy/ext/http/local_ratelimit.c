@@ -10,8 +10,8 @@
 #include "envoy/type/v3/http_status.pb-c.h"
 #include "proto/wkt.h"
 #include "proxy/api/stats.h"
+#include "proxy/http/header_mutation.h"
 #include "proxy/matcher/runtime_fraction.h"
-#include "proxy/router/header_mutation.h"
 
 #define GRPC_UNAVAILABLE        14
 #define GRPC_RESOURCE_EXHAUSTED 8

@@ -11,7 +11,7 @@
 #include "proto/wkt.h"
 #include "proxy/access_log/access_log_filter.h"
 #include "proxy/access_log/log_format.h"
-#include "proxy/router/header_mutation.h"
+#include "proxy/http/header_mutation.h"
 
 #define BODY_FILE_MAX (1024 * 1024)
 

@@ -6,7 +6,7 @@
 #include "proxy/api/codec.h"
 #include "proxy/api/metadata_criteria.h"
 #include "proxy/api/network_filter.h"
-#include "proxy/router/header_mutation.h"
+#include "proxy/http/header_mutation.h"
 
 struct kb_tcp_proxy_cluster {
     struct kb_str name;

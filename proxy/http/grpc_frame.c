@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* gRPC's framing of messages. A message that came in one piece is handed on where it lies; others
  * are collected. */
-#include "proxy/grpc/grpc_frame.h"
+#include "proxy/http/grpc_frame.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Header mutations of one level of configuration. Values that hold no command are literals: they
  * cost nothing per request. */
-#include "proxy/router/header_mutation.h"
+#include "proxy/http/header_mutation.h"
 
 #include <stdio.h>
 
