@@ -12,7 +12,6 @@ import fcntl
 import json
 import socket
 import struct
-import subprocess
 import sys
 import tempfile
 import threading
@@ -26,6 +25,7 @@ from envoy.service.secret.v3 import sds_pb2_grpc
 from google.protobuf import any_pb2
 
 from tests.harness import Proxy
+from tests.harness.certs import Authority
 from tests.replay.control_plane import SHORT, URLS, ControlPlane
 
 WILD = ("CDS", "LDS")
@@ -36,39 +36,22 @@ def loopback_up():
         fcntl.ioctl(any_socket, 0x8914, struct.pack("16sh14x", b"lo", 0x1 | 0x40))  # SIOCSIFFLAGS
 
 
-def openssl(directory, *args):
-    subprocess.run(["openssl", *args], check=True, capture_output=True, cwd=directory)
-
-
-def certificates(directory):
-    """ca.pem, chain.pem, key.pem of a workload."""
-    openssl(directory, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-            "-nodes", "-keyout", "ca.key", "-out", "ca.pem", "-days", "7", "-subj", "/O=cluster.local")
-    openssl(directory, "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-            "-keyout", "key.pem", "-out", "request", "-subj", "/")
-    (directory / "ext").write_text(
-        "subjectAltName=critical,URI:spiffe://cluster.local/ns/default/sa/default\n"
-        "keyUsage=critical,digitalSignature\nextendedKeyUsage=serverAuth,clientAuth\n")
-    openssl(directory, "x509", "-req", "-in", "request", "-CA", "ca.pem", "-CAkey", "ca.key",
-            "-CAcreateserial", "-days", "7", "-extfile", "ext", "-out", "chain.pem")
-
-
 class Secrets(sds_pb2_grpc.SecretDiscoveryServiceServicer):
-    """The agent's socket: whatever is asked for, a certificate or a root."""
+    """The agent's socket: whatever is asked for, a certificate or a root. Both are paths."""
 
-    def __init__(self, directory):
-        self.directory = directory
+    def __init__(self, root, identity):
+        self.root, self.identity = root, identity
         self.refused = []
 
     def secret(self, name):
         secret = secret_pb2.Secret(name=name)
         if name.startswith(("ROOTCA", "file-root")) or name.endswith("cacert"):
-            ca = (self.directory / "ca.pem").read_bytes()
-            secret.validation_context.trusted_ca.inline_bytes = ca
+            secret.validation_context.trusted_ca.inline_bytes = self.root.read_bytes()
         else:
+            certificate, key = self.identity
             one = secret.tls_certificate
-            one.certificate_chain.inline_bytes = (self.directory / "chain.pem").read_bytes()
-            one.private_key.inline_bytes = (self.directory / "key.pem").read_bytes()
+            one.certificate_chain.inline_bytes = certificate.read_bytes()
+            one.private_key.inline_bytes = key.read_bytes()
         packed = any_pb2.Any()
         packed.Pack(secret)
         return packed
@@ -158,50 +141,69 @@ def secrets_dumped(proxy):
     return sorted(one["name"] for one in shown.get("configs", []))
 
 
+class Told:
+    """A proxy that is told a recording, started as pilot-agent does. `identity`: (certificate, key)."""
+
+    def __init__(self, binary, recordings, node, delta, root, identity, pod=None):
+        raw = json.loads((recordings / node / "raw.json").read_text())
+        self.proxy = Proxy(binary, bootstrap_of(recordings, raw, delta), start=False, concurrency=2, pod=pod,
+                           args=["--allow-unknown-static-fields", "--drain-time-s", "45"])
+        paths = [self.proxy.dir / path for path in
+                 ("etc/istio/proxy/XDS", "var/run/secrets/workload-spiffe-uds/socket")]
+        for path in paths:
+            path.parent.mkdir(parents=True)
+        self.secrets = Secrets(root, identity)
+        self.agent = grpc.server(futures.ThreadPoolExecutor(32))
+        sds_pb2_grpc.add_SecretDiscoveryServiceServicer_to_server(self.secrets, self.agent)
+        self.agent.add_insecure_port(f"unix:{paths[1]}")
+        self.agent.start()
+        self.plane = ControlPlane(f"unix:{paths[0]}")
+        self.recording = Recording(raw, self.plane, delta)
+        self.proxy.start()
+        self.proxy.wait_admin()
+
+    def refused(self):
+        return self.secrets.refused + [[r.type, r.error] for r in self.plane.requests if r.error]
+
+    def live(self):
+        return self.proxy.admin("/ready")[1] == b"LIVE\n"
+
+    def wait_settled(self):
+        """Until all of it is accepted, or something refused."""
+        self.proxy.wait_for("acceptance", lambda: self.refused() or (self.live() and self.recording.accepted()), 60)
+
+    def close(self, good=True):
+        try:
+            self.proxy.stop() if good else self.proxy.kill()
+        finally:
+            self.plane.stop()
+            self.agent.stop(0)
+
+
 def main(binary, recordings, node, protocol):
-    recordings, delta = Path(recordings), protocol == "delta"
-    raw = json.loads((recordings / node / "raw.json").read_text())
     loopback_up()
-    with tempfile.TemporaryDirectory(prefix="kb-recorded-") as certs:
-        certificates(Path(certs))
-        proxy = Proxy(binary, bootstrap_of(recordings, raw, delta), start=False, concurrency=2,
-                      args=["--allow-unknown-static-fields", "--drain-time-s", "45"])
-        for socket_path in ("etc/istio/proxy/XDS", "var/run/secrets/workload-spiffe-uds/socket"):
-            (proxy.dir / socket_path).parent.mkdir(parents=True)
-        sds = grpc.server(futures.ThreadPoolExecutor(32))
-        secrets = Secrets(Path(certs))
-        sds_pb2_grpc.add_SecretDiscoveryServiceServicer_to_server(secrets, sds)
-        sds.add_insecure_port(f"unix:{proxy.dir}/var/run/secrets/workload-spiffe-uds/socket")
-        sds.start()
-        with ControlPlane(f"unix:{proxy.dir}/etc/istio/proxy/XDS") as plane:
-            recording = Recording(raw, plane, delta)
-            proxy.start()
-            proxy.wait_admin()
-
-            def settled():
-                refused = secrets.refused or [r for r in plane.requests if r.error]
-                live = proxy.admin("/ready")[1] == b"LIVE\n"
-                return refused or (live and recording.accepted())
-
-            try:
-                proxy.wait_for("acceptance", settled, 60)
-            except AssertionError as error:
-                print(error, file=sys.stderr)
-            result = {
-                "live": proxy.admin("/ready")[1] == b"LIVE\n",
-                "refused": secrets.refused + [[r.type, r.error] for r in plane.requests if r.error],
-                "answered": sorted({r.type for r in plane.requests if r.nonce}),
-                "sent": {short: sorted(found) for short, found in recording.resources.items()},
-                "dumped": dumped(proxy),
-                "secrets": secrets_dumped(proxy),
-                "key_shown": base64.b64encode((Path(certs) / "key.pem").read_bytes()).decode()[60:120]
-                in proxy.admin("/config_dump")[1].decode(),
-                "unsupported": sorted(e["path"] for e in json.loads(
-                    proxy.admin("/kobune/unsupported?format=json")[1])["unsupported"]),
-            }
-            proxy.stop()
-        sds.stop(0)
-    print(json.dumps(result))
+    with tempfile.TemporaryDirectory(prefix="kb-recorded-") as folder:
+        authority = Authority(folder)
+        identity = authority.issue("workload", ["URI:spiffe://cluster.local/ns/default/sa/default"])
+        told = Told(binary, Path(recordings), node, protocol == "delta", authority.path, identity)
+        try:
+            told.wait_settled()
+        except AssertionError as error:
+            print(error, file=sys.stderr)
+        proxy = told.proxy
+        print(json.dumps({
+            "live": told.live(),
+            "refused": told.refused(),
+            "answered": sorted({r.type for r in told.plane.requests if r.nonce}),
+            "sent": {short: sorted(found) for short, found in told.recording.resources.items()},
+            "dumped": dumped(proxy),
+            "secrets": secrets_dumped(proxy),
+            "key_shown": base64.b64encode(identity[1].read_bytes()).decode()[60:120]
+            in proxy.admin("/config_dump")[1].decode(),
+            "unsupported": sorted(e["path"] for e in json.loads(
+                proxy.admin("/kobune/unsupported?format=json")[1])["unsupported"]),
+        }))
+        told.close()
 
 
 if __name__ == "__main__":
