@@ -117,37 +117,32 @@ def cpu_per_request(binary, process, **options):
     return result
 
 
-def cpu_per_h2_request(process, requests):
-    """h2load's requests on 8 connections, 16 at a time on each; opening them is part of the figure."""
-    argv = [subjects.need("h2load"), "-n", str(requests), "-c", "8", "-m", "16", f"http://127.0.0.1:{process.listen}/"]
-    before = cpu_ns(process.pid)
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, preexec_fn=subjects.pin(subjects.LOAD_CORE))
-    after = cpu_ns(process.pid)
-    if f" {requests} 2xx" not in done.stdout:
-        raise RuntimeError(f"h2load: not every request was answered with 200: {(done.stdout + done.stderr).strip()[-400:]}")
-    return {
-        "cpu_us": (after - before) / 1000 / requests, "rps": float(re.search(r"([\d.]+) req/s", done.stdout).group(1)),
-        "pss_kib": memory_kib(process.pid)["pss"],
-    }
-
-
-def cpu_per_grpc_call(process, work, calls):
-    """h2load's unary calls on 8 connections, 16 at a time on each, over both processes of a chain."""
-    request = work / "grpc-request"
-    request.write_bytes(subjects.grpc_frame(64))
+def cpu_per_h2_request(process, requests, path="/", more=()):
+    """h2load's requests on 8 connections, 16 at a time on each, over all processes behind the port; opening the
+    connections is part of the figure. `more` are more arguments of h2load."""
     argv = [
-        subjects.need("h2load"), "-n", str(calls), "-c", "8", "-m", "16", "-d", str(request), "-H", "content-type: application/grpc",
-        "-H", "te: trailers", f"http://127.0.0.1:{process.listen}/bench.Echo/Call",
+        subjects.need("h2load"), "-n", str(requests), "-c", "8", "-m", "16", *more, f"http://127.0.0.1:{process.listen}{path}",
     ]
     before = [cpu_ns(pid) for pid in process.pids]
     done = subprocess.run(argv, capture_output=True, text=True, check=False, preexec_fn=subjects.pin(subjects.LOAD_CORE))
-    a, b = ((cpu_ns(pid) - start) / 1000 / calls for pid, start in zip(process.pids, before))
-    if f" {calls} 2xx" not in done.stdout:
-        raise RuntimeError(f"h2load: not every call was answered with 200: {(done.stdout + done.stderr).strip()[-400:]}")
-    return {
-        "cpu_us": a + b, "cpu_a_us": a, "cpu_b_us": b, "rps": float(re.search(r"([\d.]+) req/s", done.stdout).group(1)),
+    each = [(cpu_ns(pid) - start) / 1000 / requests for pid, start in zip(process.pids, before)]
+    if f" {requests} 2xx" not in done.stdout:
+        raise RuntimeError(f"h2load: not every request was answered with 200: {(done.stdout + done.stderr).strip()[-400:]}")
+    sample = {
+        "cpu_us": sum(each), "rps": float(re.search(r"([\d.]+) req/s", done.stdout).group(1)),
         "pss_kib": sum(memory_kib(pid)["pss"] for pid in process.pids),
     }
+    if len(each) == 2:
+        sample["cpu_a_us"], sample["cpu_b_us"] = each
+    return sample
+
+
+def cpu_per_grpc_call(process, work, calls):
+    """Unary calls of h2load, as cpu_per_h2_request."""
+    request = work / "grpc-request"
+    request.write_bytes(subjects.grpc_frame(64))
+    return cpu_per_h2_request(
+        process, calls, "/bench.Echo/Call", ["-d", str(request), "-H", "content-type: application/grpc", "-H", "te: trailers"])
 
 
 def exchange(port, path="/"):

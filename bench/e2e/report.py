@@ -13,13 +13,14 @@ TITLES = {
     "chain": "two sidecars, mutual TLS between them, 32 connections, closed loop",
     "mesh": "the same with a mesh's filters and access logs",
     "h2": "HTTP/2 in clear text, 8 connections with 16 streams, closed loop",
+    "h2_chain": "HTTP/2 over two sidecars with mutual TLS, 8 connections with 16 streams",
     "grpc": "unary gRPC calls over two sidecars, HTTP/2 over mutual TLS, 8 connections with 16 streams",
     "bulk": "bodies of 1 MiB over two sidecars with mutual TLS, 8 connections, closed loop",
     "start": "at start: one listener, one cluster, two workers",
     "clusters_1000": "with 1,000 static clusters",
     "clusters_5000": "with 5,000 static clusters",
 }
-LOADS = ["plain", "bursts", "rate", "tcp", "chain", "mesh", "h2", "grpc", "bulk"]
+LOADS = ["plain", "bursts", "rate", "tcp", "chain", "mesh", "h2", "h2_chain", "grpc", "bulk"]
 MIB = 1024
 ZERO_HEAP_CALLS = 0.001  # a request; what a timer does once a second is not a request's
 

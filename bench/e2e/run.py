@@ -32,7 +32,7 @@ ROUNDS_A_START = 5
 STARTS_MAX = 5
 IDLE_CONNECTIONS = 10000
 SLOW_READERS = 64
-SCENARIOS = ["plain", "bursts", "rate", "tcp", "chain", "mesh", "h2", "grpc", "bulk", "handshake", "idle", "idle_tls", "slow", "start", "clusters", "eds", "calls", "size"]
+SCENARIOS = ["plain", "bursts", "rate", "tcp", "chain", "mesh", "h2", "h2_chain", "grpc", "bulk", "handshake", "idle", "idle_tls", "slow", "start", "clusters", "eds", "calls", "size"]
 
 
 def options():
@@ -207,10 +207,17 @@ class Bench:
         who = [s for s in self.subjects if s.name not in ("floor", "nginx")]
         self.standing("h2", "h2", who, lambda process: measure.cpu_per_h2_request(process, requests))
 
+    def who_speaks_h2_over_tls(self):
+        return [s for s in self.who_speaks_tls() if s.name in ("haproxy", "envoy", "kobune")]
+
+    def run_h2_chain(self):
+        requests = int(10000 * self.chosen.seconds)
+        self.standing(
+            "h2_chain", "grpc", self.who_speaks_h2_over_tls(), lambda process: measure.cpu_per_h2_request(process, requests))
+
     def run_grpc(self):
         calls = int(10000 * self.chosen.seconds)
-        who = [s for s in self.who_speaks_tls() if s.name in ("haproxy", "envoy", "kobune")]
-        self.standing("grpc", "grpc", who, lambda process: measure.cpu_per_grpc_call(process, self.work, calls))
+        self.standing("grpc", "grpc", self.who_speaks_h2_over_tls(), lambda process: measure.cpu_per_grpc_call(process, self.work, calls))
 
     def run_bulk(self):
         """The figure is for a body of 1 MiB."""
