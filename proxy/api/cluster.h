@@ -75,8 +75,8 @@ struct kb_cluster {
     struct kb_stat_group *stats;
     struct kb_stat_group *http1_stats; /* "cluster.x.http1."; main makes it, for all to see, at the
                                           first connection: no one counts in it */
-    struct kb_stat_group
-        *http2_stats; /* "cluster.x.http2.", likewise; NULL: http2 is not enabled */
+    struct kb_stat_group *http2_stats; /* "cluster.x.http2.", likewise; NULL: http2 is not enabled,
+                                          and no check speaks it */
     uint64_t connect_timeout_ms;
     uint64_t idle_timeout_ms;            /* of pooled connections; 0: none */
     uint64_t max_connection_duration_ms; /* 0: none */

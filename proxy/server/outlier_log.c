@@ -2,29 +2,14 @@
 /* One line of JSON for each ejection of a host and each end of one, as Envoy writes it. */
 #include "proxy/server/outlier_log.h"
 
-#include "proto/pb_json.h"
-#include "proxy/access_log/format_value.h"
-#include "proxy/access_log/log_file.h"
+#include "proxy/api/event_log.h"
 #include "proxy/upstream/cluster_manager.h"
 
 static struct kb_log_file *log_file; /* owned by the access logs */
 
 static void event_write(void *arg, const ProtobufCMessage *event)
 {
-    struct kb_worker *main = ((struct kb_server_context *)arg)->main;
-    struct kb_format_out out;
-    struct kb_arena arena;
-    struct kb_json_out json;
-
-    kb_arena_init(&arena, NULL);
-    kb_json_out_init(&json, 0);
-    kb_pb_json_write(&json, event, KB_PB_JSON_DEFAULTS, 0);
-    kb_log_file_begin(log_file, main, &out, &arena);
-    kb_format_out_add(&out, kb_str_make(json.p, json.len));
-    kb_format_out_add_char(&out, '\n');
-    kb_log_file_end(log_file, main, &out);
-    kb_json_out_dispose(&json);
-    kb_arena_dispose(&arena);
+    kb_event_log_write(log_file, arg, event);
 }
 
 void kb_outlier_log_configure(struct kb_server_context *server,
@@ -40,8 +25,8 @@ void kb_outlier_log_configure(struct kb_server_context *server,
     kb_diag_push(diag, "cluster_manager");
     kb_diag_push(diag, "outlier_detection");
     kb_diag_push(diag, "event_log_path");
-    log_file = kb_log_file_open(server, KB_LOG_FILE_PATH,
-                                kb_str_from_cstr(manager->outlier_detection->event_log_path), diag);
+    log_file = kb_event_log_open(
+        server, kb_str_from_cstr(manager->outlier_detection->event_log_path), diag);
     if (log_file != NULL) {
         kb_cluster_manager_set_outlier_log(server->clusters, event_write, server);
     }

@@ -235,7 +235,7 @@ int kb_cluster_impl_create(const Envoy__Config__Cluster__V3__Cluster *message,
                                       kb_cluster_manager_local_slot(manager) != UINT32_MAX;
     cluster->api.stats =
         kb_stat_group_create(factory->server->stats, prefix, &kb_stat_schema_cluster);
-    if (cluster->api.http2.enabled) {
+    if (cluster->api.http2.enabled || message->n_health_checks > 0) { /* checks may speak it */
         cluster->api.http2_stats = kb_stat_group_create(
             factory->server->stats, kb_str_printf(factory->arena, "%.*shttp2.", KB_STR_ARG(prefix)),
             &kb_stat_schema_http2);

@@ -93,10 +93,14 @@ static enum transition session_fail(struct kb_health_session *session, enum kb_h
             flag_set(session->host, KB_HOST_FAILED_ACTIVE_HC, true);
             gauge_add(checker, KB_STAT_HEALTH_CHECK_HEALTHY, -1);
             transition = CHANGED;
+            kb_health_event_log(session, KB_HEALTH_EVENT_EJECTED, result);
         }
     }
     flag_set(session->host, KB_HOST_ACTIVE_HC_TIMEOUT,
              result == KB_HEALTH_TIMEOUT && flag_get(session->host, KB_HOST_FAILED_ACTIVE_HC));
+    if (session->first_check || checker->config.log_failures) {
+        kb_health_event_log(session, KB_HEALTH_EVENT_FAILURE, result);
+    }
     kb_stat_inc(checker->stats, KB_STAT_HEALTH_CHECK_FAILURE);
     if (network) {
         kb_stat_inc(checker->stats, KB_STAT_HEALTH_CHECK_NETWORK_FAILURE);
@@ -116,6 +120,7 @@ static enum transition session_succeed(struct kb_health_session *session, bool d
             flag_set(session->host, KB_HOST_FAILED_ACTIVE_HC | KB_HOST_ACTIVE_HC_TIMEOUT, false);
             gauge_add(checker, KB_STAT_HEALTH_CHECK_HEALTHY, 1);
             transition = CHANGED;
+            kb_health_event_log(session, KB_HEALTH_EVENT_ADDED, KB_HEALTH_OK);
         }
     }
     if (flag_get(session->host, KB_HOST_EXCLUDED_IMMEDIATE_HC)) {
@@ -125,7 +130,13 @@ static enum transition session_succeed(struct kb_health_session *session, bool d
     if (flag_get(session->host, KB_HOST_DEGRADED_ACTIVE_HC) != degraded) {
         flag_set(session->host, KB_HOST_DEGRADED_ACTIVE_HC, degraded);
         gauge_add(checker, KB_STAT_HEALTH_CHECK_DEGRADED, degraded ? 1 : -1);
+        kb_health_event_log(
+            session, degraded ? KB_HEALTH_EVENT_DEGRADED : KB_HEALTH_EVENT_NO_LONGER_DEGRADED,
+            KB_HEALTH_OK);
         transition = transition == UNCHANGED ? CHANGED : transition;
+    }
+    if (checker->config.log_successes) {
+        kb_health_event_log(session, KB_HEALTH_EVENT_SUCCESS, KB_HEALTH_OK);
     }
     kb_stat_inc(checker->stats, KB_STAT_HEALTH_CHECK_SUCCESS);
     return transition;
@@ -174,7 +185,7 @@ static void timeout_fired(struct kb_timer *timer)
     struct kb_health_session *session =
         KB_CONTAINER_OF(timer, struct kb_health_session, timeout_timer);
 
-    kb_health_probe_close(session);
+    kb_health_probe_cancel(session);
     kb_health_session_answer(session, KB_HEALTH_TIMEOUT);
 }
 
@@ -275,7 +286,8 @@ kb_health_checker_create(struct kb_cluster_entry *entry,
         kb_diag_error(diag, "Multiple health checks not supported");
     }
     kb_diag_push_index(diag, "health_checks", 0);
-    kb_health_config_read(message->health_checks[0], message->name, &checker->config, diag);
+    kb_health_config_read(message->health_checks[0], &entry->cluster->api, &checker->config, diag);
+    kb_health_events_read(checker, message->health_checks[0], factory->arena, diag);
     kb_diag_pop(diag);
     if (diag->error_count != errors) {
         kb_health_checker_destroy(checker);
