@@ -202,10 +202,15 @@ class Bench:
         self.load_scenario("mesh", "mesh", [s for s in self.who_speaks_tls() if s.has_admin], connections=32)
 
     def run_h2(self):
-        """h2load comes for the requests, not for a time: so many as take about the time of the other loads."""
+        """h2load comes for the requests, not for a time: so many as take about the time of the other loads. The backend
+        shares the proxy's core: see README.md."""
         requests = int(20000 * self.chosen.seconds)
         who = [s for s in self.subjects if s.name not in ("floor", "nginx")]
-        self.standing("h2", "h2", who, lambda process: measure.cpu_per_h2_request(process, requests))
+        self.backend.move(subjects.PROXY_CORE)
+        try:
+            self.standing("h2", "h2", who, lambda process: measure.cpu_per_h2_request(process, requests))
+        finally:
+            self.backend.move(subjects.LOAD_CORE)
 
     def who_speaks_h2_over_tls(self):
         return [s for s in self.who_speaks_tls() if s.name in ("haproxy", "envoy", "kobune")]

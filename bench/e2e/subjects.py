@@ -206,6 +206,13 @@ class Backend:
         self.process = Process("backend", [need("nginx"), "-c", str(conf), "-e", str(work / "backend.log")], work, LOAD_CORE)
         self.process.wait_ready(self.port)
 
+    def move(self, core):
+        """Master and worker sit there from now on, where the machine has more than one core."""
+        if (os.cpu_count() or 1) > 1:
+            children = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+            for pid in [self.process.pid, *map(int, children)]:
+                os.sched_setaffinity(pid, {core})
+
     def end(self):
         self.process.end()
 
