@@ -17,8 +17,8 @@ static void fields_init(struct kb_h2_fields *fields, const struct kb_header_map 
             : kb_arena_alloc(headers->arena, room * sizeof(*fields->items), sizeof(void *));
 }
 
-static void flagged_add(struct kb_h2_fields *fields, struct kb_str name, struct kb_str value,
-                        uint8_t flags)
+static void field_add(struct kb_h2_fields *fields, struct kb_str name, struct kb_str value,
+                      uint8_t flags)
 {
     fields->items[fields->count++] = (nghttp2_nv){.name = (uint8_t *)(uintptr_t)name.p,
                                                   .value = (uint8_t *)(uintptr_t)value.p,
@@ -27,15 +27,16 @@ static void flagged_add(struct kb_h2_fields *fields, struct kb_str name, struct 
                                                   .flags = flags};
 }
 
-static void field_add(struct kb_h2_fields *fields, struct kb_str name, struct kb_str value)
+/* A name that stays for ever and is lower case, so that nghttp2 need neither copy nor lower it. */
+static void named_add(struct kb_h2_fields *fields, struct kb_str name, struct kb_str value)
 {
-    flagged_add(fields, name, value, NGHTTP2_NV_FLAG_NONE);
+    field_add(fields, name, value, NGHTTP2_NV_FLAG_NO_COPY_NAME);
 }
 
 static void pseudo_add(struct kb_h2_fields *fields, struct kb_str name, struct kb_str value)
 {
     if (value.p != NULL) {
-        field_add(fields, name, value);
+        named_add(fields, name, value);
     }
 }
 
@@ -50,13 +51,17 @@ static void header_add(struct kb_h2_fields *fields, const struct kb_header *head
     case KB_HDR_TRANSFER_ENCODING:
     case KB_HDR_UPGRADE:
         return; /* speak of one HTTP/1 connection */
+    case KB_HDR_NONE:
+        field_add(fields, header->name, header->value, NGHTTP2_NV_FLAG_NONE);
+        return;
     case KB_HDR_GRPC_TIMEOUT:
     case KB_HDR_X_CLIENT_TRACE_ID:
     case KB_HDR_X_REQUEST_ID:
-        flagged_add(fields, header->name, header->value, NGHTTP2_NV_FLAG_NO_INDEX);
+        field_add(fields, kb_header_id_name((enum kb_header_id)header->id), header->value,
+                  NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_INDEX);
         return;
     default:
-        field_add(fields, header->name, header->value);
+        named_add(fields, kb_header_id_name((enum kb_header_id)header->id), header->value);
     }
 }
 
@@ -124,7 +129,7 @@ void kb_h2_fields_response(struct kb_h2_fields *fields, const struct kb_header_m
     fields->status[0] = (char)('0' + status / 100);
     fields->status[1] = (char)('0' + status / 10 % 10);
     fields->status[2] = (char)('0' + status % 10);
-    field_add(fields, KB_STR(":status"), kb_str_make(fields->status, 3));
+    named_add(fields, KB_STR(":status"), kb_str_make(fields->status, 3));
     headers_add(fields, headers);
 }
 

@@ -14,11 +14,29 @@ static const uint32_t class_idle_max[KB_H2_MEM_CLASSES] = {512, 512, 512, 256, 1
 
 #define CLASS_HEAP KB_H2_MEM_CLASSES
 
+/* The class of blocks of up to so many times 64 bytes: nearly all that nghttp2 asks for. */
+#define SMALL_BYTES 64
+static const uint8_t small_class[] = {0, 0, 1, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4, 4, 4};
+
 struct block {
     uint32_t class;
     uint32_t size;     /* of the block; the heap's are below 4 GiB, see kb_h2_mem_malloc */
     uint64_t reserved; /* keeps what follows aligned for any type */
 };
+
+KB_INLINE uint32_t class_of(size_t bytes)
+{
+    size_t smalls = (bytes + SMALL_BYTES - 1) / SMALL_BYTES;
+    uint32_t class = 5;
+
+    if (KB_LIKELY(smalls < KB_ARRAY_LEN(small_class))) {
+        return small_class[smalls];
+    }
+    while (class < CLASS_HEAP && class_bytes[class] < bytes) {
+        class++;
+    }
+    return class;
+}
 
 void kb_h2_mem_init(struct kb_h2_mem *mem)
 {
@@ -42,15 +60,13 @@ void *kb_h2_mem_malloc(size_t size, void *arg)
 {
     struct kb_h2_mem *mem = KB_CAST(arg, kb_h2_mem);
     size_t wanted = size + sizeof(struct block);
-    uint32_t class = 0;
+    uint32_t class;
     struct block *block;
 
     if (wanted > UINT32_MAX) {
         return NULL; /* nghttp2 asks for nothing like it */
     }
-    while (class < CLASS_HEAP && class_bytes[class] < wanted) {
-        class++;
-    }
+    class = class_of(wanted);
     block = class < CLASS_HEAP ? kb_pool_acquire(&mem->classes[class]) : kb_malloc(wanted);
     block->class = class;
     block->size = class < CLASS_HEAP ? class_bytes[class] : (uint32_t)wanted;
