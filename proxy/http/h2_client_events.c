@@ -14,11 +14,21 @@ static struct kb_h2_session *session_of(void *user_data)
     return KB_CAST(user_data, kb_h2_session);
 }
 
-static struct kb_h2_stream *stream_of(nghttp2_session *nghttp2, int32_t id)
+/* NULL: none is open, or it is nobody's. What nghttp2 tells comes stream by stream, so that most
+ * are found without its table. */
+static struct kb_h2_stream *stream_of(struct kb_h2_session *session, int32_t id)
 {
-    void *stream = nghttp2_session_get_stream_user_data(nghttp2, id);
+    void *stream;
 
-    return stream != NULL ? KB_CAST(stream, kb_h2_stream) : NULL;
+    if (session->recent != NULL && session->recent->id == id) {
+        return session->recent;
+    }
+    stream = nghttp2_session_get_stream_user_data(session->nghttp2, id);
+    if (stream == NULL) {
+        return NULL;
+    }
+    session->recent = KB_CAST(stream, kb_h2_stream);
+    return session->recent;
 }
 
 /* ---- frames ---- */
@@ -43,9 +53,9 @@ static void guard_count(struct kb_h2_session *session, enum kb_h2_guard_fault fa
     }
 }
 
-static void meter_received(nghttp2_session *nghttp2, const nghttp2_frame_hd *hd)
+static void meter_received(struct kb_h2_session *session, const nghttp2_frame_hd *hd)
 {
-    struct kb_h2_stream *stream = hd->stream_id > 0 ? stream_of(nghttp2, hd->stream_id) : NULL;
+    struct kb_h2_stream *stream = hd->stream_id > 0 ? stream_of(session, hd->stream_id) : NULL;
 
     if (stream == NULL || hd->type == NGHTTP2_WINDOW_UPDATE) {
         return;
@@ -62,8 +72,9 @@ static int on_begin_frame(nghttp2_session *nghttp2, const nghttp2_frame_hd *hd, 
     enum kb_h2_guard_fault fault = kb_h2_guard_frame(&session->guard, hd->type, hd->flags,
                                                      (uint32_t)hd->length, session->now_ms);
 
+    (void)nghttp2;
     if (KB_LIKELY(fault == KB_H2_GUARD_OK)) {
-        meter_received(nghttp2, hd);
+        meter_received(session, hd);
         return 0;
     }
     guard_count(session, fault);
@@ -92,9 +103,9 @@ static void head_begin(struct kb_h2_stream *stream)
 
 static int on_begin_headers(nghttp2_session *nghttp2, const nghttp2_frame *frame, void *user_data)
 {
-    struct kb_h2_stream *stream = stream_of(nghttp2, frame->hd.stream_id);
+    struct kb_h2_stream *stream = stream_of(session_of(user_data), frame->hd.stream_id);
 
-    (void)user_data;
+    (void)nghttp2;
     if (stream != NULL && !stream->released) {
         head_begin(stream);
     }
@@ -117,8 +128,9 @@ static int on_header(nghttp2_session *nghttp2, const nghttp2_frame *frame, const
                      void *user_data)
 {
     struct kb_h2_session *session = session_of(user_data);
-    struct kb_h2_stream *stream = stream_of(nghttp2, frame->hd.stream_id);
+    struct kb_h2_stream *stream = stream_of(session, frame->hd.stream_id);
 
+    (void)nghttp2;
     (void)flags;
     if (stream == NULL || stream->released) {
         return 0;
@@ -211,12 +223,13 @@ static int on_frame_recv(nghttp2_session *nghttp2, const nghttp2_frame *frame, v
     struct kb_h2_stream *stream;
     bool end_stream = (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0;
 
+    (void)nghttp2;
     switch (frame->hd.type) {
     case NGHTTP2_HEADERS:
-        stream = stream_of(nghttp2, frame->hd.stream_id);
+        stream = stream_of(session, frame->hd.stream_id);
         return stream != NULL ? headers_received(session, stream, end_stream) : 0;
     case NGHTTP2_DATA:
-        stream = stream_of(nghttp2, frame->hd.stream_id);
+        stream = stream_of(session, frame->hd.stream_id);
         if (stream != NULL) {
             data_received(stream, end_stream);
         }
@@ -248,10 +261,9 @@ static int on_frame_recv(nghttp2_session *nghttp2, const nghttp2_frame *frame, v
 static int on_data_chunk(nghttp2_session *nghttp2, uint8_t flags, int32_t id, const uint8_t *bytes,
                          size_t len, void *user_data)
 {
-    struct kb_h2_stream *stream = stream_of(nghttp2, id);
+    struct kb_h2_stream *stream = stream_of(session_of(user_data), id);
 
     (void)flags;
-    (void)user_data;
     if (stream == NULL || stream->released || stream->ended) {
         /* Nobody reads it, but others need the connection's window. */
         return nghttp2_session_consume(nghttp2, id, len) == NGHTTP2_ERR_NOMEM
@@ -286,7 +298,7 @@ static int on_stream_close(nghttp2_session *nghttp2, int32_t id, uint32_t error_
                            void *user_data)
 {
     struct kb_h2_session *session = session_of(user_data);
-    struct kb_h2_stream *stream = stream_of(nghttp2, id);
+    struct kb_h2_stream *stream = stream_of(session, id);
 
     if (stream == NULL) {
         return 0;
@@ -329,10 +341,9 @@ static int on_invalid_frame(nghttp2_session *nghttp2, const nghttp2_frame *frame
 
 /* ---- sending ---- */
 
-static void meter_sent(struct kb_h2_session *session, nghttp2_session *nghttp2,
-                       const nghttp2_frame_hd *hd)
+static void meter_sent(struct kb_h2_session *session, const nghttp2_frame_hd *hd)
 {
-    struct kb_h2_stream *stream = hd->stream_id > 0 ? stream_of(nghttp2, hd->stream_id) : NULL;
+    struct kb_h2_stream *stream = hd->stream_id > 0 ? stream_of(session, hd->stream_id) : NULL;
 
     if (hd->type == NGHTTP2_DATA) {
         session->guard.data_frames_sent++;
@@ -350,6 +361,7 @@ static int on_frame_send(nghttp2_session *nghttp2, const nghttp2_frame *frame, v
 {
     struct kb_h2_session *session = session_of(user_data);
 
+    (void)nghttp2;
     switch (frame->hd.type) {
     case NGHTTP2_GOAWAY:
         if (frame->goaway.error_code != NGHTTP2_NO_ERROR) {
@@ -364,7 +376,7 @@ static int on_frame_send(nghttp2_session *nghttp2, const nghttp2_frame *frame, v
         break;
     case NGHTTP2_DATA:
     case NGHTTP2_HEADERS:
-        meter_sent(session, nghttp2, &frame->hd);
+        meter_sent(session, &frame->hd);
         break;
     default:
         break;
@@ -423,6 +435,7 @@ static int on_send_data(nghttp2_session *nghttp2, nghttp2_frame *frame, const ui
     }
     kb_buf_append(session->sending, frame_head, KB_H2_FRAME_HEAD_BYTES);
     kb_buf_move_first(session->sending, &stream->out, len);
+    session->recent = stream; /* nghttp2 tells next that the frame was sent */
     kb_h2_stream_out_drop(stream, len);
     if (stream->above_high && kb_buf_below_low(&stream->out)) {
         stream->above_high = false;

@@ -18,6 +18,7 @@ struct kb_h2_session {
     struct kb_slice_source *slices;
     struct kb_stat_block *stats;
     struct kb_h2_guard guard;
+    struct kb_h2_stream *recent; /* the last that was looked up, or NULL */
     struct kb_list streams;
     struct kb_list writable; /* streams that shall hear on_below_low */
     struct kb_h2_mem *mem;

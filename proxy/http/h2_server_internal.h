@@ -55,6 +55,7 @@ struct kb_h2_server_session {
     struct kb_h2_late_pings late_pings;
     struct kb_h2_guard guard;
     struct kb_h2_outbound outbound;
+    struct kb_h2_server_stream *recent; /* the last that was looked up, or NULL */
     struct kb_list streams;
     struct kb_list closing; /* streams that are reset when what they have was sent */
     struct kb_list lowered; /* streams that shall hear on_below_low */
@@ -120,11 +121,22 @@ struct kb_h2_server_stream *kb_h2_server_stream_create(struct kb_h2_server_sessi
 void kb_h2_server_stream_destroy(struct kb_h2_server_stream *stream);
 /* Nothing of a head that did not come whole, or was refused, is shown. */
 void kb_h2_server_stream_unfinished_clear(struct kb_h2_server_stream *stream);
-KB_INLINE struct kb_h2_server_stream *kb_h2_server_stream_of(nghttp2_session *nghttp2, int32_t id)
+/* NULL: none is open, or it is nobody's. What nghttp2 tells comes stream by stream, so that most
+ * are found without its table. */
+KB_INLINE struct kb_h2_server_stream *kb_h2_server_stream_of(struct kb_h2_server_session *session,
+                                                             int32_t id)
 {
-    void *stream = nghttp2_session_get_stream_user_data(nghttp2, id);
+    void *stream;
 
-    return stream != NULL ? KB_CAST(stream, kb_h2_server_stream) : NULL;
+    if (session->recent != NULL && session->recent->id == id) {
+        return session->recent;
+    }
+    stream = nghttp2_session_get_stream_user_data(session->nghttp2, id);
+    if (stream == NULL) {
+        return NULL;
+    }
+    session->recent = KB_CAST(stream, kb_h2_server_stream);
+    return session->recent;
 }
 
 /* ---- h2_server_receive.c ---- */

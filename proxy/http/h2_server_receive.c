@@ -21,7 +21,7 @@ static struct kb_h2_server_session *session_of(void *user_data)
 static void flood_count(struct kb_h2_server_session *session, enum kb_h2_guard_fault fault,
                         int32_t id)
 {
-    struct kb_h2_server_stream *stream = kb_h2_server_stream_of(session->nghttp2, id);
+    struct kb_h2_server_stream *stream = kb_h2_server_stream_of(session, id);
     struct kb_str text = KB_STR("codec_error:The_user_callback_function_failed");
     struct kb_str details = KB_STR_NULL;
 
@@ -54,7 +54,7 @@ bool kb_h2_server_frame_on_closed(struct kb_h2_server_session *session, const ng
 {
     if ((hd->type != NGHTTP2_DATA && hd->type != NGHTTP2_HEADERS) ||
         hd->stream_id > nghttp2_session_get_last_proc_stream_id(session->nghttp2) ||
-        kb_h2_server_stream_of(session->nghttp2, hd->stream_id) != NULL) {
+        kb_h2_server_stream_of(session, hd->stream_id) != NULL) {
         return false;
     }
     if (session->reset_count > KB_H2_RESETS_KEPT) {
@@ -99,6 +99,7 @@ static void stream_begin(struct kb_h2_server_session *session, const nghttp2_fra
     struct kb_h2_server_request request = {NULL, NULL, NULL};
 
     (void)nghttp2_session_set_stream_user_data(session->nghttp2, frame->hd.stream_id, stream);
+    session->recent = stream;
     session->callbacks->on_stream(session->owner, stream, &request);
     stream->owner = request.owner;
     stream->info = request.info;
@@ -110,6 +111,7 @@ static int on_begin_headers(nghttp2_session *nghttp2, const nghttp2_frame *frame
     struct kb_h2_server_session *session = session_of(user_data);
     struct kb_h2_server_stream *stream;
 
+    (void)nghttp2;
     if (session->stopped) {
         return 0;
     }
@@ -117,7 +119,7 @@ static int on_begin_headers(nghttp2_session *nghttp2, const nghttp2_frame *frame
         stream_begin(session, frame);
         return 0;
     }
-    stream = kb_h2_server_stream_of(nghttp2, frame->hd.stream_id);
+    stream = kb_h2_server_stream_of(session, frame->hd.stream_id);
     if (stream != NULL && stream->owner != NULL) {
         struct kb_arena *arena = stream->headers->arena;
 
@@ -142,16 +144,22 @@ static void pseudo_set(struct kb_h2_server_stream *stream, struct kb_str name, s
             break;
         }
     }
-    if (kb_str_eq(name, KB_STR(":method"))) {
-        map->method = value;
-    } else if (kb_str_eq(name, KB_STR(":path"))) {
+    /* nghttp2 takes no others in requests, and none in trailers. */
+    switch (name.len) {
+    case sizeof(":path") - 1:
         map->path = value;
-    } else if (kb_str_eq(name, KB_STR(":authority"))) {
-        map->authority = value;
-    } else if (kb_str_eq(name, KB_STR(":scheme"))) {
-        map->scheme = value;
-    } else if (kb_str_eq(name, KB_STR(":protocol"))) {
+        break;
+    case sizeof(":method") - 1: /* as long as ":scheme" */
+        *(name.p[1] == 'm' ? &map->method : &map->scheme) = value;
+        break;
+    case sizeof(":protocol") - 1:
         map->protocol = value;
+        break;
+    case sizeof(":authority") - 1:
+        map->authority = value;
+        break;
+    default:
+        break;
     }
 }
 
@@ -234,9 +242,10 @@ static int on_header(nghttp2_session *nghttp2, const nghttp2_frame *frame, const
                      void *user_data)
 {
     struct kb_h2_server_session *session = session_of(user_data);
-    struct kb_h2_server_stream *stream = kb_h2_server_stream_of(nghttp2, frame->hd.stream_id);
+    struct kb_h2_server_stream *stream = kb_h2_server_stream_of(session, frame->hd.stream_id);
     int rc;
 
+    (void)nghttp2;
     (void)flags;
     if (stream == NULL || stream->owner == NULL || session->stopped) {
         return 0;
@@ -303,7 +312,7 @@ static int on_data_chunk(nghttp2_session *nghttp2, uint8_t flags, int32_t id, co
                          size_t len, void *user_data)
 {
     struct kb_h2_server_session *session = session_of(user_data);
-    struct kb_h2_server_stream *stream = kb_h2_server_stream_of(nghttp2, id);
+    struct kb_h2_server_stream *stream = kb_h2_server_stream_of(session, id);
 
     (void)flags;
     if (stream == NULL || stream->owner == NULL || session->stopped) {
@@ -364,9 +373,10 @@ static int ping_received(struct kb_h2_server_session *session, const nghttp2_fra
 static int on_frame_recv(nghttp2_session *nghttp2, const nghttp2_frame *frame, void *user_data)
 {
     struct kb_h2_server_session *session = session_of(user_data);
-    struct kb_h2_server_stream *stream = kb_h2_server_stream_of(nghttp2, frame->hd.stream_id);
+    struct kb_h2_server_stream *stream = kb_h2_server_stream_of(session, frame->hd.stream_id);
     bool end_stream = (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0;
 
+    (void)nghttp2;
     if (session->stopped) {
         return NGHTTP2_ERR_CALLBACK_FAILURE;
     }
@@ -421,7 +431,7 @@ static int on_stream_close(nghttp2_session *nghttp2, int32_t id, uint32_t error_
                            void *user_data)
 {
     struct kb_h2_server_session *session = session_of(user_data);
-    struct kb_h2_server_stream *stream = kb_h2_server_stream_of(nghttp2, id);
+    struct kb_h2_server_stream *stream = kb_h2_server_stream_of(session, id);
     enum kb_reset_reason reason;
     struct kb_str details;
     void *owner;
@@ -451,9 +461,10 @@ static int on_invalid_frame(nghttp2_session *nghttp2, const nghttp2_frame *frame
                             void *user_data)
 {
     struct kb_h2_server_session *session = session_of(user_data);
-    struct kb_h2_server_stream *stream = kb_h2_server_stream_of(nghttp2, frame->hd.stream_id);
+    struct kb_h2_server_stream *stream = kb_h2_server_stream_of(session, frame->hd.stream_id);
     bool message = code == NGHTTP2_ERR_HTTP_HEADER || code == NGHTTP2_ERR_HTTP_MESSAGING;
 
+    (void)nghttp2;
     if (code == NGHTTP2_ERR_REFUSED_STREAM) {
         kb_stat_inc(session->stats, KB_STAT_HTTP2_STREAM_REFUSED_ERRORS);
         kb_h2_server_reset_note(session, frame->hd.stream_id);

@@ -120,6 +120,7 @@ static int on_send_data(nghttp2_session *nghttp2, nghttp2_frame *frame, const ui
     kb_buf_move_first(session->output, &stream->out, len);
     session->outbound.produced += FRAME_HEADER_BYTES + len;
     kb_h2_server_queue_shrunk(stream, len);
+    session->recent = stream; /* nghttp2 tells next that the frame was sent */
     return 0;
 }
 
@@ -188,9 +189,10 @@ static void local_end(struct kb_h2_server_stream *stream)
 static int on_frame_send(nghttp2_session *nghttp2, const nghttp2_frame *frame, void *user_data)
 {
     struct kb_h2_server_session *session = session_of(user_data);
-    struct kb_h2_server_stream *stream = kb_h2_server_stream_of(nghttp2, frame->hd.stream_id);
+    struct kb_h2_server_stream *stream = kb_h2_server_stream_of(session, frame->hd.stream_id);
     bool body = frame->hd.type == NGHTTP2_DATA;
 
+    (void)nghttp2;
     if (stream != NULL && stream->owner != NULL) {
         stream->info->wire_bytes_sent += frame->hd.length + FRAME_HEADER_BYTES;
         if (frame->hd.type == NGHTTP2_HEADERS) {

@@ -150,6 +150,9 @@ void kb_h2_server_stream_destroy(struct kb_h2_server_stream *stream)
     struct kb_h2_server_session *session = stream->session;
 
     (void)nghttp2_session_set_stream_user_data(session->nghttp2, stream->id, NULL);
+    if (session->recent == stream) {
+        session->recent = NULL;
+    }
     kb_h2_server_queue_shrunk(stream, stream->out.len);
     kb_buf_dispose(&stream->out);
     kb_buf_dispose(&stream->in);
@@ -243,8 +246,7 @@ static bool frame_needs_look(struct kb_h2_server_session *session, nghttp2_frame
                                  hd->length == 8 && (at[4] & NGHTTP2_FLAG_ACK) == 0 &&
                                  session->late_pings.len < sizeof(session->late_pings.data);
     return hd->type == NGHTTP2_DATA &&
-           (session->scan.reset_seen ||
-            kb_h2_server_stream_of(session->nghttp2, hd->stream_id) == NULL);
+           (session->scan.reset_seen || kb_h2_server_stream_of(session, hd->stream_id) == NULL);
 }
 
 /* Gives bytes to nghttp2, which says nothing of DATA on closed streams: with a halt before such, so
