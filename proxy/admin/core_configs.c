@@ -131,6 +131,14 @@ static Envoy__Config__Endpoint__V3__LbEndpoint *endpoint_message(const struct kb
     endpoint->health_check_config =
         NEW(Envoy__Config__Endpoint__V3__Endpoint__HealthCheckConfig,
             envoy__config__endpoint__v3__endpoint__health_check_config, arena);
+    if (host->check != NULL) {
+        struct kb_addr check = kb_host_check_addr(host);
+
+        endpoint->health_check_config->hostname = kb_admin_text(host->check->hostname, arena);
+        if (!kb_addr_eq(&addr, &check)) {
+            endpoint->health_check_config->port_value = kb_addr_port(&check);
+        }
+    }
     lb_endpoint->host_identifier_case =
         ENVOY__CONFIG__ENDPOINT__V3__LB_ENDPOINT__HOST_IDENTIFIER_ENDPOINT;
     lb_endpoint->endpoint = endpoint;

@@ -227,6 +227,14 @@ struct kb_locality {
     struct kb_str region, zone, sub_zone;
 };
 
+/* How a host is checked when that differs from how it is used (Endpoint.HealthCheckConfig). */
+struct kb_host_check {
+    struct kb_addr addr;    /* len 0: the host's own */
+    uint16_t port;          /* in place of that of the address; 0: its own */
+    bool disabled;          /* it is not checked */
+    struct kb_str hostname; /* of requests; empty: as the check says */
+};
+
 /* What the main thread may change while workers read is marked "changing": relaxed atomics. The
  * rest stays as it was made. */
 struct kb_host {
@@ -236,6 +244,7 @@ struct kb_host {
     struct kb_locality *locality;    /* never NULL */
     struct kb_shared_text *metadata; /* changing; kb_host_metadata */
     struct kb_outlier_host *outlier; /* NULL: not watched for outliers */
+    struct kb_host_check *check;     /* NULL: checked as it is used */
     uint32_t zone_variant;           /* kb_stat_zone_key of the node's zone and this one; 0: one
                                         of them is unknown */
     uint32_t weight;                 /* changing */

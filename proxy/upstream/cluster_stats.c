@@ -6,10 +6,15 @@
 
 void kb_cluster_entry_count_match(struct kb_cluster_entry *entry, const struct kb_host *host)
 {
-    if (host->socket == 0) {
+    kb_cluster_entry_count_socket(entry, host->socket);
+}
+
+void kb_cluster_entry_count_socket(struct kb_cluster_entry *entry, uint16_t socket)
+{
+    if (socket == 0) {
         entry->counts.match++;
     } else {
-        kb_stat_named_add(entry->cluster->api.socket_matches[host->socket - 1].count,
+        kb_stat_named_add(entry->cluster->api.socket_matches[socket - 1].count,
                           entry->cluster->worker_count, 1);
     }
 }

@@ -39,5 +39,7 @@ void kb_cluster_entry_set_hosts(struct kb_cluster_entry *entry, const struct kb_
 void kb_cluster_entry_initialized(struct kb_cluster_entry *entry);
 /* A transport socket was chosen for a host of the cluster: counted in *.total_match_count. */
 void kb_cluster_entry_count_match(struct kb_cluster_entry *entry, const struct kb_host *host);
+/* Likewise for one connection that is made with this socket; as kb_host.socket. */
+void kb_cluster_entry_count_socket(struct kb_cluster_entry *entry, uint16_t socket);
 /* `text` was replaced in a host that workers may know; takes over its reference. */
 void kb_cluster_entry_retire(struct kb_cluster_entry *entry, struct kb_shared_text *text);

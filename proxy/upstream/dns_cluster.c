@@ -269,6 +269,7 @@ static void target_keep(struct dns_target *target, struct kb_arena *arena)
     target->host.zone = kb_str_dup(arena, target->host.zone);
     target->host.sub_zone = kb_str_dup(arena, target->host.sub_zone);
     target->host.metadata = kb_str_dup(arena, target->host.metadata);
+    target->host.check.hostname = kb_str_dup(arena, target->host.check.hostname);
 }
 
 static void target_read(struct kb_dns_cluster *cluster, struct dns_target *target, uint32_t group,
@@ -279,7 +280,7 @@ static void target_read(struct kb_dns_cluster *cluster, struct dns_target *targe
     const Envoy__Config__Core__V3__Address *address = kb_lb_endpoint_address(endpoint);
 
     kb_diag_push_index(diag, "lb_endpoints", at);
-    kb_lb_endpoint_read(locality, endpoint, factory->arena, &target->host);
+    kb_lb_endpoint_read(locality, endpoint, factory->arena, &target->host, diag);
     target->cluster = cluster;
     target->group = group;
     target->failure_next_ms = cluster->config.failure_base_ms;

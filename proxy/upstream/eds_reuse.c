@@ -37,6 +37,9 @@ static struct kb_host *host_again(struct kb_cluster_entry *entry, const struct k
     };
     struct kb_host *made;
 
+    if (host->check != NULL) {
+        params.check = *host->check;
+    }
     params.like = like != NULL && kb_host_same_locality(like, &params) ? like : NULL;
     made = kb_host_create(entry->cluster, &params, entry->cluster->worker_count);
     kb_cluster_entry_count_match(entry, made);

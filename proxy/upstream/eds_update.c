@@ -41,7 +41,7 @@ static void endpoint_read(const LocalityLbEndpoints *locality, size_t at, struct
 
     kb_diag_push_index(diag, "lb_endpoints", at);
     kb_diag_push(diag, "endpoint");
-    kb_lb_endpoint_read(locality, endpoint, arena, params);
+    kb_lb_endpoint_read(locality, endpoint, arena, params, diag);
     kb_diag_push(diag, "address");
     if (kb_config_address(kb_lb_endpoint_address(endpoint), ADDRESS_HINT, &params->addr, diag) !=
         0) {
@@ -161,7 +161,8 @@ static bool endpoint_apply(struct eds_apply *apply, const struct kb_host_params 
     apply->max_weight = KB_MAX(apply->max_weight, params->weight);
     host = kb_map_get(&apply->known, address);
     if (host != NULL && kb_host_same_locality(host, params) &&
-        kb_str_eq(kb_host_hostname(host), params->hostname)) {
+        kb_str_eq(kb_host_hostname(host), params->hostname) &&
+        kb_host_same_check(host, &params->check)) {
         apply->kept++;
         host_update(apply, kb_host_ref(host), params);
     } else {

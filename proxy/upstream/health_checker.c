@@ -344,6 +344,9 @@ void kb_health_checker_hosts_changed(struct kb_health_checker *checker,
             struct kb_host *const *host = &set->sets[p].all.hosts[i];
             struct kb_health_session *session = kb_map_get(&known, host_key(host));
 
+            if ((*host)->check != NULL && (*host)->check->disabled) {
+                continue;
+            }
             if (session != NULL) {
                 session->generation = checker->generation;
             } else {

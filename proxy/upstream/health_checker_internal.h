@@ -53,11 +53,13 @@ struct kb_health_config {
     bool log_failures, log_successes; /* each one, not only those that change something */
     const struct kb_str *alpn; /* offered in place of what the transport socket is set up with */
     size_t alpn_count;         /* 0: as it is set up */
-    const struct kb_health_payloads *receive;  /* not NULL; of HTTP: in the body */
-    struct kb_str send;                        /* bytes of TCP, body of HTTP, message of gRPC */
-    const struct kb_header_mutations *headers; /* of requests; NULL: none */
-    struct kb_str host;                        /* of requests: never empty */
-    struct {                                   /* KB_HEALTH_HTTP1, KB_HEALTH_HTTP2 */
+    const struct kb_health_payloads *receive; /* not NULL; of HTTP: in the body */
+    struct kb_str send;                       /* bytes of TCP, body of HTTP, message of gRPC */
+    const struct kb_transport_socket_factory *socket; /* in place of the hosts'; NULL: theirs */
+    uint16_t socket_number;                           /* as kb_host.socket */
+    const struct kb_header_mutations *headers;        /* of requests; NULL: none */
+    struct kb_str host;                               /* of requests: never empty */
+    struct {                                          /* KB_HEALTH_HTTP1, KB_HEALTH_HTTP2 */
         struct kb_str path;
         struct kb_str method;
         struct kb_health_ranges expected;
@@ -209,6 +211,8 @@ void kb_health_probe_answer(struct kb_health_session *session, enum kb_health_re
 
 /* An empty request in the probe's arena, which holds nothing else from now on. */
 void kb_health_request_init(struct kb_health_session *session, struct kb_header_map *request);
+/* Whom a request is for. */
+struct kb_str kb_health_request_host(const struct kb_health_session *session);
 /* Adds and removes the configured headers. */
 void kb_health_request_headers(struct kb_health_session *session, struct kb_header_map *request);
 /* The request of an HTTP check. */

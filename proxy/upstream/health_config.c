@@ -4,6 +4,7 @@
 
 #include "proxy/upstream/config_read.h"
 #include "proxy/upstream/health_checker_internal.h"
+#include "proxy/upstream/socket_match.h"
 
 #define NO_TRAFFIC_INTERVAL_DEFAULT_MS 60000
 #define BODY_BYTES_DEFAULT             1024
@@ -253,6 +254,18 @@ static void tls_read(const Envoy__Config__Core__V3__HealthCheck__TlsOptions *mes
     config->alpn_count = count;
 }
 
+static void socket_read(const Google__Protobuf__Struct *criteria, const struct kb_cluster *cluster,
+                        struct kb_health_config *config)
+{
+    if (criteria == NULL) {
+        return;
+    }
+    config->socket_number = kb_socket_match_find_for(cluster, criteria, &config->arena);
+    config->socket = config->socket_number == 0
+                         ? &cluster->transport_socket
+                         : &cluster->socket_matches[config->socket_number - 1].socket;
+}
+
 static void durations_read(const HealthCheck *m, struct kb_health_config *config,
                            struct kb_diag *diag)
 {
@@ -290,6 +303,7 @@ void kb_health_config_read(const HealthCheck *message, const struct kb_cluster *
     config->log_failures = message->always_log_health_check_failures != 0;
     config->log_successes = message->always_log_health_check_success != 0;
     tls_read(message->tls_options, config);
+    socket_read(message->transport_socket_match_criteria, cluster, config);
     switch (message->health_checker_case) {
     case ENVOY__CONFIG__CORE__V3__HEALTH_CHECK__HEALTH_CHECKER_HTTP_HEALTH_CHECK:
         http_read(message->http_health_check, cluster, config, diag);

@@ -41,7 +41,7 @@ static void grpc_ask(struct kb_health_session *session)
     memcpy(request.pseudo_order, "mpas", sizeof(request.pseudo_order));
     request.method = KB_STR("POST");
     request.path = KB_STR("/grpc.health.v1.Health/Check");
-    request.authority = config->host;
+    request.authority = kb_health_request_host(session);
     request.scheme = secure ? KB_STR("https") : KB_STR("http");
     kb_header_map_add(&request, KB_STR("te"), KB_STR("trailers"));
     kb_header_map_add_id(&request, KB_HDR_CONTENT_TYPE, KB_STR("application/grpc"));

@@ -14,6 +14,14 @@ void kb_health_request_init(struct kb_health_session *session, struct kb_header_
     kb_header_map_init(request, &session->probe.arena);
 }
 
+struct kb_str kb_health_request_host(const struct kb_health_session *session)
+{
+    const struct kb_host_check *check = session->host->check;
+
+    return check != NULL && check->hostname.len > 0 ? check->hostname
+                                                    : session->checker->config.host;
+}
+
 static enum kb_protocol protocol_of(const struct kb_health_config *config)
 {
     return config->kind == KB_HEALTH_HTTP1 ? KB_PROTOCOL_HTTP11 : KB_PROTOCOL_HTTP2;
@@ -49,7 +57,7 @@ void kb_health_http_request(struct kb_health_session *session, struct kb_header_
     memcpy(request->pseudo_order, "maps", sizeof(request->pseudo_order));
     request->method = config->http.method;
     request->path = config->http.path;
-    request->authority = config->host;
+    request->authority = kb_health_request_host(session);
     request->scheme = secure ? KB_STR("https") : KB_STR("http");
     kb_header_map_add_id(request, KB_HDR_USER_AGENT, KB_STR("Envoy/HC"));
     kb_health_request_headers(session, request);

@@ -5,7 +5,9 @@
 
 #include "base/mem.h"
 #include "proxy/api/transport_socket.h"
+#include "proxy/upstream/cluster_type.h"
 #include "proxy/upstream/health_checker_internal.h"
+#include "proxy/upstream/host.h"
 
 #define IN_BYTES_MAX      (80 * 1024)
 #define RECEIVE_BYTES_MAX (64 * 1024)
@@ -170,7 +172,14 @@ static void transport_start(struct kb_health_session *session)
     const struct kb_transport_socket_options options = {.alpn = config->alpn,
                                                         .alpn_count = config->alpn_count};
 
-    kb_transport_socket_factory_create(kb_host_transport_socket(session->host), session->probe.conn,
+    const struct kb_transport_socket_factory *socket = config->socket;
+
+    if (socket == NULL) {
+        socket = kb_host_transport_socket(session->host);
+    } else {
+        kb_cluster_entry_count_socket(session->checker->entry, config->socket_number);
+    }
+    kb_transport_socket_factory_create(socket, session->probe.conn,
                                        config->alpn_count > 0 ? &options : NULL);
 }
 
@@ -178,7 +187,7 @@ void kb_health_probe_start(struct kb_health_session *session)
 {
     struct kb_health_probe *probe = &session->probe;
     const struct kb_cluster *cluster = session->host->cluster;
-    struct kb_addr addr = kb_host_addr(session->host);
+    struct kb_addr addr = kb_host_check_addr(session->host);
 
     probe->asked = true;
     probe->status = 0;

@@ -122,6 +122,47 @@ static void locality_unref(struct kb_locality *locality)
     }
 }
 
+/* ---- checks ---- */
+
+static const struct kb_host_check check_none;
+
+static struct kb_host_check *check_create(const struct kb_host_check *params)
+{
+    struct kb_host_check *check;
+    char *at;
+
+    if (params->addr.len == 0 && params->port == 0 && !params->disabled &&
+        params->hostname.len == 0) {
+        return NULL;
+    }
+    check = kb_malloc(sizeof(*check) + params->hostname.len);
+    *check = *params;
+    at = (char *)(check + 1);
+    check->hostname = text_put(&at, params->hostname);
+    return check;
+}
+
+bool kb_host_same_check(const struct kb_host *host, const struct kb_host_check *check)
+{
+    const struct kb_host_check *own = host->check != NULL ? host->check : &check_none;
+
+    return own->disabled == check->disabled && own->port == check->port &&
+           own->addr.len == check->addr.len &&
+           (own->addr.len == 0 || kb_addr_eq(&own->addr, &check->addr)) &&
+           kb_str_eq(own->hostname, check->hostname);
+}
+
+struct kb_addr kb_host_check_addr(const struct kb_host *host)
+{
+    const struct kb_host_check *check = host->check;
+    struct kb_addr addr = check != NULL && check->addr.len > 0 ? check->addr : kb_host_addr(host);
+
+    if (check != NULL && check->port != 0 && kb_addr_is_ip(&addr)) {
+        kb_addr_set_port(&addr, check->port);
+    }
+    return addr;
+}
+
 /* ---- hosts ---- */
 
 struct kb_host *kb_host_create(struct kb_cluster_impl *cluster, const struct kb_host_params *params,
@@ -155,7 +196,8 @@ struct kb_host *kb_host_create(struct kb_cluster_impl *cluster, const struct kb_
     host->weight = KB_MAX(params->weight, 1);
     host->priority = (uint8_t)params->priority;
     host->health_flags = params->health_flags;
-    if (cluster != NULL && cluster->api.health_checked) {
+    host->check = check_create(&params->check);
+    if (cluster != NULL && cluster->api.health_checked && !params->check.disabled) {
         host->health_flags |= KB_HOST_FAILED_ACTIVE_HC;
     }
     host->canary = params->canary;
@@ -223,6 +265,7 @@ static void host_free(struct kb_host *host)
     }
     KB_BUG_IF(host->outlier != NULL && host->outlier->detector != NULL);
     free(host->outlier);
+    free(host->check);
     locality_unref(host->locality);
     kb_shared_text_unref(host->metadata);
     KB_OBJ_CLEAR(host);

@@ -15,6 +15,7 @@ struct kb_host_params {
     struct kb_str metadata;
     const struct kb_host *like; /* shares locality and metadata with it when they are equal; NULL:
                                    nothing to share */
+    struct kb_host_check check; /* zeros: checked as it is used */
     uint32_t weight;            /* 0: 1 */
     uint32_t priority;
     uint32_t health_flags;
@@ -26,6 +27,10 @@ struct kb_host_params {
 struct kb_host *kb_host_create(struct kb_cluster_impl *cluster, const struct kb_host_params *params,
                                uint32_t worker_count);
 
+/* Whether it is checked where, and if, these say. */
+bool kb_host_same_check(const struct kb_host *host, const struct kb_host_check *check);
+/* Where it is checked. */
+struct kb_addr kb_host_check_addr(const struct kb_host *host);
 /* Whether its address is this one. */
 bool kb_host_is_at(const struct kb_host *host, const struct kb_addr *addr);
 /* The bytes of a sockaddr without those at its end that are always zero; equal for equal addresses

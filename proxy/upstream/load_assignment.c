@@ -3,6 +3,7 @@
 #include "proxy/upstream/load_assignment.h"
 
 #include "proto/pb.h"
+#include "proxy/upstream/config_read.h"
 
 /* metadata.filter_metadata["envoy.lb"].canary */
 static bool canary_read(const Envoy__Config__Core__V3__Metadata *metadata)
@@ -42,14 +43,36 @@ static uint32_t health_flags_read(Envoy__Config__Core__V3__HealthStatus status)
     }
 }
 
+static void check_read(const Envoy__Config__Endpoint__V3__Endpoint__HealthCheckConfig *message,
+                       struct kb_host_check *check, struct kb_diag *diag)
+{
+    if (message == NULL) {
+        return;
+    }
+    check->port = (uint16_t)message->port_value;
+    check->disabled = message->disable_active_health_check != 0;
+    check->hostname = kb_str_from_cstr(message->hostname);
+    if (message->address != NULL) {
+        kb_diag_push(diag, "health_check_config");
+        kb_diag_push(diag, "address");
+        if (kb_config_address(message->address, "", &check->addr, diag) != 0) {
+            check->addr.len = 0; /* reported */
+        }
+        kb_diag_pop(diag);
+        kb_diag_pop(diag);
+    }
+}
+
 void kb_lb_endpoint_read(const Envoy__Config__Endpoint__V3__LocalityLbEndpoints *locality,
                          const Envoy__Config__Endpoint__V3__LbEndpoint *endpoint,
-                         struct kb_arena *arena, struct kb_host_params *params)
+                         struct kb_arena *arena, struct kb_host_params *params,
+                         struct kb_diag *diag)
 {
     memset(params, 0, sizeof(*params));
     if (endpoint->host_identifier_case ==
         ENVOY__CONFIG__ENDPOINT__V3__LB_ENDPOINT__HOST_IDENTIFIER_ENDPOINT) {
         params->hostname = kb_str_from_cstr(endpoint->endpoint->hostname);
+        check_read(endpoint->endpoint->health_check_config, &params->check, diag);
     }
     if (locality->locality != NULL) {
         params->region = kb_str_from_cstr(locality->locality->region);

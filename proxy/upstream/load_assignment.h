@@ -7,11 +7,12 @@
 #include "base/diag.h"
 #include "proxy/upstream/host.h"
 
-/* Everything but the address: hostname, locality, weight, priority, health, metadata. Borrows from
- * the messages and from the arena. */
+/* Everything but the address: hostname, locality, weight, priority, health, metadata, how it is
+ * checked. Borrows from the messages and from the arena; errors go to diag. */
 void kb_lb_endpoint_read(const Envoy__Config__Endpoint__V3__LocalityLbEndpoints *locality,
                          const Envoy__Config__Endpoint__V3__LbEndpoint *endpoint,
-                         struct kb_arena *arena, struct kb_host_params *params);
+                         struct kb_arena *arena, struct kb_host_params *params,
+                         struct kb_diag *diag);
 
 /* The endpoint's address message, or NULL. */
 const Envoy__Config__Core__V3__Address *

@@ -99,21 +99,31 @@ static bool labels_match(const Google__Protobuf__Struct *labels,
     return true;
 }
 
+uint16_t kb_socket_match_find_for(const struct kb_cluster *cluster,
+                                  const Google__Protobuf__Struct *present, struct kb_arena *arena)
+{
+    uint32_t found = 0;
+
+    for (uint32_t i = 0; found == 0 && i < cluster->socket_match_count; i++) {
+        const Google__Protobuf__Struct *labels =
+            struct_unpack(cluster->socket_matches[i].labels, arena);
+
+        found = labels != NULL && labels_match(labels, present, arena) ? i + 1 : 0;
+    }
+    return (uint16_t)found;
+}
+
 uint16_t kb_socket_match_find(const struct kb_cluster *cluster, struct kb_str metadata)
 {
-    const Google__Protobuf__Struct *present, *labels;
     struct kb_arena arena;
-    uint32_t found = 0;
+    uint16_t found;
 
     if (cluster->socket_match_count == 0) {
         return 0;
     }
     kb_arena_init(&arena, NULL);
-    present = kb_metadata_unpack(metadata, METADATA_NAME, &arena);
-    for (uint32_t i = 0; found == 0 && i < cluster->socket_match_count; i++) {
-        labels = struct_unpack(cluster->socket_matches[i].labels, &arena);
-        found = labels != NULL && labels_match(labels, present, &arena) ? i + 1 : 0;
-    }
+    found = kb_socket_match_find_for(cluster, kb_metadata_unpack(metadata, METADATA_NAME, &arena),
+                                     &arena);
     kb_arena_dispose(&arena);
-    return (uint16_t)found;
+    return found;
 }

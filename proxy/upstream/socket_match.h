@@ -17,3 +17,6 @@ void kb_socket_matches_dispose(struct kb_cluster *cluster);
 /* For kb_host.socket: the first whose labels are all in the packed metadata, plus 1; 0: none. Any
  * thread. */
 uint16_t kb_socket_match_find(const struct kb_cluster *cluster, struct kb_str metadata);
+/* The same for labels that are present; `arena` is for working. */
+uint16_t kb_socket_match_find_for(const struct kb_cluster *cluster,
+                                  const Google__Protobuf__Struct *present, struct kb_arena *arena);

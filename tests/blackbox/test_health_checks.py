@@ -11,7 +11,7 @@ import pytest
 
 from tests.harness.h2_upstream import H2Connection
 from tests.harness.proxy import run_once
-from tests.harness.upstream import wait_until
+from tests.harness.upstream import server_context, wait_until
 
 SOON = {"timeout": "30s", "interval": "0.01s", "no_traffic_interval": "0.01s",
         "unhealthy_threshold": 3, "healthy_threshold": 2}
@@ -423,6 +423,78 @@ def test_event_files_are_checked(binary, tmp_path, check, text):
 def test_grpc_needs_http2(binary, tmp_path):
     assert "c cluster must support HTTP/2 for gRPC healthchecking" in \
         refused(binary, tmp_path, checked(1, {"grpc_health_check": {}}))
+
+
+def test_names_of_one_endpoint(rig, host):
+    one = started(rig, checked(1, HTTP, {"hostname": "ep.test", "health_check_config": {
+        "port_value": host.port, "hostname": "hc.test"}}))
+    assert flags(one) == "healthy"
+    assert host.asked[0] == "GET /hc HTTP/1.1\r\nhost: hc.test\r\nuser-agent: Envoy/HC"
+    dump = json.loads(one.proxy.admin("/config_dump?include_eds")[1])
+    endpoints = next(c for c in dump["configs"] if "Endpoints" in c["@type"])["static_endpoint_configs"]
+    shown = [e["endpoint"]["health_check_config"] for c in endpoints for locality in c["endpoint_config"]["endpoints"]
+             for e in locality["lb_endpoints"] if e["endpoint"]["hostname"] == "ep.test"]
+    assert shown == [{"port_value": host.port, "hostname": "hc.test"}]
+
+
+@pytest.mark.parametrize("port", [0, 1])
+def test_address_of_one_endpoint(rig, host, port):
+    one = started(rig, checked(1, HTTP, {"health_check_config": {"port_value": host.port if port else 0, "address": {
+        "socket_address": {"address": "127.0.0.1", "port_value": 9 if port else host.port}}}}))
+    assert flags(one) == "healthy"
+    assert host.asked[0] == "GET /hc HTTP/1.1\r\nhost: h.test\r\nuser-agent: Envoy/HC"
+
+
+def test_grpc_name_of_one_endpoint(rig, h2_host):
+    h2_host.answer = SERVING
+    started(rig, grpc_checked(h2_host.port, {"authority": "a.test"}, {"health_check_config": {"hostname": "hc.test"}}))
+    assert ":authority: hc.test" in h2_host.asked[0]
+
+
+def test_one_endpoint_is_not_checked(rig, host):
+    one = started(rig, checked(host.port, HTTP, {"health_check_config": {"disable_active_health_check": True}}))
+    assert flags(one) == "healthy"
+    assert host.connections == 0
+    assert count(one, "healthy") == count(one, "attempt") == 0
+
+
+TLS = {"name": "tls", "typed_config": {
+    "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"}}
+RAW = {"name": "raw", "typed_config": {
+    "@type": "type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"}}
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_transport_socket_of_checks(rig, h2_host, plain):
+    one = started(rig, checked(h2_host.port, {**HTTP2, "transport_socket_match_criteria": {"plain": plain}},
+                               transport_socket=TLS, transport_socket_matches=[
+        {"name": "p", "match": {"plain": True}, "transport_socket": RAW}]))
+    assert flags(one) == ("healthy" if plain else "/failed_active_hc")
+    if plain:
+        assert ":scheme: https" in h2_host.asked[0]  # that of requests
+        assert one.proxy.stats("match_count")["cluster.c.p.total_match_count"] == 1
+
+
+class TlsHost(Host):
+    """The same over TLS; notes the protocols that were agreed upon."""
+
+    protocols = []
+
+    def _serve(self, conn):
+        try:
+            conn = server_context(alpn=["hc", "h2"]).wrap_socket(conn, server_side=True)
+            self.protocols.append(conn.selected_alpn_protocol())
+            super()._serve(conn)
+        except OSError:
+            conn.close()
+
+
+def test_alpn_of_checks(rig):
+    host = TlsHost()
+    one = started(rig, checked(host.port, {**HTTP, "tls_options": {"alpn_protocols": ["hc"]}}, transport_socket=TLS))
+    assert flags(one) == "healthy"
+    assert host.protocols[0] == "hc"
+    host.close()
 
 
 EVENT_FILE = {"event_log_path": "{dir}/events"}

@@ -33,7 +33,7 @@ static struct kb_host *host_read(struct kb_cluster_entry *entry,
         kb_diag_error(diag, "additional addresses of an endpoint are not implemented yet");
         kb_diag_pop(diag);
     }
-    kb_lb_endpoint_read(locality, endpoint, factory->arena, &params);
+    kb_lb_endpoint_read(locality, endpoint, factory->arena, &params, diag);
     params.like = like;
     kb_diag_push(diag, "address");
     if (kb_config_address(kb_lb_endpoint_address(endpoint), ADDRESS_HINT, &params.addr, diag) ==
