@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The wire format of messages, read with bounds. For the files of this room. */
+/* The wire format of messages, read with bounds: for the files of this room. And what its texts may
+ * be. */
 #pragma once
 
 #include "proto/pb.h"

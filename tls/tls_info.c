@@ -15,6 +15,7 @@ struct kb_ssl_connection_info {
     KB_OBJ;
     uint32_t refs;
     uint32_t texts_known; /* 1 << enum kb_ssl_text */
+    uint16_t cipher_id;   /* known with KB_SSL_CIPHER */
     bool validated;
     bool done;
     SSL *ssl; /* NULL: closed */
@@ -132,8 +133,10 @@ static struct kb_str live_text(struct kb_ssl_connection_info *info, enum kb_ssl_
         return kb_str_from_cstr(SSL_get_version(info->ssl));
     }
     if (what == KB_SSL_CIPHER) {
+        const SSL_CIPHER *cipher = SSL_get_current_cipher(info->ssl);
         const char *name = SSL_get_cipher_name(info->ssl);
 
+        info->cipher_id = cipher != NULL ? SSL_CIPHER_get_protocol_id(cipher) : 0;
         return name != NULL && strcmp(name, "(NONE)") != 0 ? kb_str_from_cstr(name) : KB_STR("");
     }
     if (what == KB_SSL_SERVER_NAME) {
@@ -178,6 +181,11 @@ struct kb_str kb_ssl_text(const struct kb_ssl_connection_info *ssl, enum kb_ssl_
         ERR_clear_error();
     }
     return info->texts[what - KB_SSL_SESSION_ID];
+}
+
+uint16_t kb_ssl_cipher_id(const struct kb_ssl_connection_info *ssl)
+{
+    return kb_ssl_text(ssl, KB_SSL_CIPHER).len > 0 ? own(ssl)->cipher_id : 0;
 }
 
 void kb_ssl_info_closing(struct kb_ssl_connection_info *info)

@@ -15,6 +15,7 @@ struct kb_secret_manager;
 struct kb_listener;
 struct kb_init_manager;
 struct Google__Protobuf__Struct;
+struct Envoy__Config__Core__V3__Node;
 struct kb_file_watcher;
 struct kb_xds_glue;
 struct kb_rds;
@@ -33,7 +34,8 @@ struct kb_server_context {
     struct kb_init_manager *init;  /* what has to be there before the workers start: listeners made
                                       before that add themselves */
     struct kb_rds *rds;            /* route tables that are subscribed to; NULL: there are none */
-    struct kb_secret_manager *secrets; /* secret.h */
+    struct kb_secret_manager *secrets;                /* secret.h */
+    const struct Envoy__Config__Core__V3__Node *node; /* as services get it; NULL in tools, tests */
     struct kb_str node_id;
     struct kb_str node_cluster;
     const struct Google__Protobuf__Struct *node_metadata; /* NULL: none */

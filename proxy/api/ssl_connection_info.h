@@ -48,6 +48,8 @@ struct kb_str kb_ssl_text(const struct kb_ssl_connection_info *ssl, enum kb_ssl_
 /* The values in the certificate's order, *count of them. */
 const struct kb_str *kb_ssl_list(const struct kb_ssl_connection_info *ssl, enum kb_ssl_list what,
                                  size_t *count);
+/* The number of the cipher suite (RFC 8446 B.4); 0: none. */
+uint16_t kb_ssl_cipher_id(const struct kb_ssl_connection_info *ssl);
 bool kb_ssl_peer_presented(const struct kb_ssl_connection_info *ssl);
 /* The peer's certificate was checked against a trusted root (or accepted by pin). */
 bool kb_ssl_peer_validated(const struct kb_ssl_connection_info *ssl);

@@ -42,6 +42,7 @@ struct kb_stat_schema {
     S(TCP, tcp)                                                   \
     S(DNS, dns)                                                   \
     S(FILESYSTEM, filesystem)                                     \
+    S(ACCESS_LOG, access_log)                                     \
     S(RUNTIME, runtime)                                           \
     S(SUBSCRIPTION, subscription)                                 \
     S(CONTROL_PLANE, control_plane)                               \
@@ -142,6 +143,11 @@ enum {
 enum {
 #define X(ID, name, kind) KB_STAT_FILESYSTEM_##ID,
 #include "proxy/stats/filesystem.def"
+#undef X
+};
+enum {
+#define X(ID, name, kind) KB_STAT_ACCESS_LOG_##ID,
+#include "proxy/stats/access_log.def"
 #undef X
 };
 enum {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* HTTP/2 connections of the main thread, shared by the gRPC streams to one host, with what Envoy's
+/* HTTP/2 connections of a worker, shared by its gRPC streams to one host, with what Envoy's
  * connection pool counts. For proxy/grpc/grpc_stream.c only. */
 #pragma once
 
@@ -41,5 +41,5 @@ void kb_grpc_conn_wake(struct kb_grpc_conn *conn);
 /* The host that the connection goes to; the connection holds it. */
 struct kb_host_local *kb_grpc_conn_host_local(struct kb_grpc_conn *conn);
 
-/* Closes every connection. Main thread. */
+/* Closes every connection of the worker. */
 void kb_grpc_conns_close(struct kb_worker *worker);

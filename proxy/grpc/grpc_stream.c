@@ -372,7 +372,7 @@ static void destroy_deferred(struct kb_deferred *deferred)
     free(stream);
 }
 
-struct kb_grpc_stream *kb_grpc_stream_open(struct kb_worker *main,
+struct kb_grpc_stream *kb_grpc_stream_open(struct kb_worker *worker,
                                            const struct kb_grpc_stream_options *options,
                                            const struct kb_grpc_stream_callbacks *callbacks,
                                            void *arg)
@@ -380,21 +380,21 @@ struct kb_grpc_stream *kb_grpc_stream_open(struct kb_worker *main,
     struct kb_grpc_stream *stream = kb_calloc(1, sizeof(*stream));
 
     KB_OBJ_SET(stream, kb_grpc_stream);
-    stream->worker = main;
+    stream->worker = worker;
     stream->callbacks = callbacks;
     stream->arg = arg;
     kb_arena_init(&stream->arena, NULL);
     stream->cluster_name = keep(stream, options->cluster);
     stream->user.on_ready = conn_on_ready;
     stream->user.on_failed = conn_on_failed;
-    kb_buf_init(&stream->pending, &main->slices, 0);
+    kb_buf_init(&stream->pending, &worker->slices, 0);
     kb_grpc_frame_reader_init(&stream->reader, options->max_message_bytes > 0
                                                    ? options->max_message_bytes
                                                    : KB_GRPC_MESSAGE_MAX);
     kb_deferred_init(&stream->start, start_deferred);
     kb_deferred_init(&stream->destroy, destroy_deferred);
     headers_fill(stream, options);
-    kb_loop_defer(&main->loop, &stream->start);
+    kb_loop_defer(&worker->loop, &stream->start);
     return stream;
 }
 
@@ -455,7 +455,7 @@ void kb_grpc_stream_destroy(struct kb_grpc_stream *stream)
     kb_loop_defer(loop_of(stream), &stream->destroy);
 }
 
-void kb_grpc_worker_close(struct kb_worker *main)
+void kb_grpc_worker_close(struct kb_worker *worker)
 {
-    kb_grpc_conns_close(main);
+    kb_grpc_conns_close(worker);
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A bidirectional gRPC stream from the main thread to a named cluster (Envoy Grpc::AsyncClient with
- * envoy_grpc): what xDS and the other services of a control plane are spoken over. The host is
- * chosen by the cluster's load balancer; streams to one host share its HTTP/2 connection. Main
- * thread only. https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md */
+/* A bidirectional gRPC stream to a named cluster (Envoy Grpc::AsyncClient with envoy_grpc): what
+ * xDS, the other services of a control plane and collectors of logs are spoken over. The host is
+ * chosen by the cluster's load balancer; a worker's streams to one host share its HTTP/2
+ * connection. On that worker, the main thread's mostly.
+ * https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md */
 #pragma once
 
 #include "base/str.h"
@@ -63,8 +64,8 @@ struct kb_grpc_stream_options {
                          */
 
 /* Begins to connect, or takes the connection that there is. Never NULL: what goes wrong comes as
- * on_closed. Options and what they point to are copied. `main` is the main thread's worker. */
-struct kb_grpc_stream *kb_grpc_stream_open(struct kb_worker *main,
+ * on_closed. Options and what they point to are copied. On `worker`. */
+struct kb_grpc_stream *kb_grpc_stream_open(struct kb_worker *worker,
                                            const struct kb_grpc_stream_options *options,
                                            const struct kb_grpc_stream_callbacks *callbacks,
                                            void *arg);
@@ -82,6 +83,6 @@ void kb_grpc_stream_destroy(struct kb_grpc_stream *stream);
 /* Bytes of messages that wait for the server. */
 size_t kb_grpc_stream_queued(const struct kb_grpc_stream *stream);
 
-/* The main thread ends: closes every connection; streams hear on_closed (CANCELLED). Before
+/* A worker ends: closes every connection; streams hear on_closed (CANCELLED). Before
  * kb_conn_worker_dispose. */
-void kb_grpc_worker_close(struct kb_worker *main);
+void kb_grpc_worker_close(struct kb_worker *worker);

@@ -21,6 +21,7 @@
 #include "proxy/api/extension.h"
 #include "proxy/api/header_map.h"
 #include "proxy/api/secret.h"
+#include "proxy/ext/access_logger/grpc_log.h"
 #include "proxy/grpc/grpc_stream.h"
 #include "proxy/router/shadow.h"
 #include "proxy/server/admin_filter.h"
@@ -126,6 +127,7 @@ static void context_fill(struct kb_server *server)
     const Envoy__Config__Core__V3__Node *node = server->bootstrap.node;
     struct kb_server_context *context = &server->context;
 
+    context->node = node;
     context->node_id = kb_str_from_cstr(node->id);
     context->node_cluster = kb_str_from_cstr(node->cluster);
     context->node_metadata = node->metadata;
@@ -376,9 +378,8 @@ static void worker_stop(void *arg)
     kb_listener_manager_worker_close(stop->server->listeners, stop->worker);
     kb_shadows_worker_close(stop->worker);
     kb_cluster_manager_worker_drain(stop->worker);
-    if (stop->worker == stop->server->context.main) {
-        kb_grpc_worker_close(stop->worker);
-    }
+    kb_grpc_logs_worker_close(stop->worker);
+    kb_grpc_worker_close(stop->worker);
     kb_conns_worker_close(stop->worker);
     free(stop);
 }

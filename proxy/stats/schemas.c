@@ -56,6 +56,9 @@ static const struct kb_stat_def dns_defs[] = {
 static const struct kb_stat_def filesystem_defs[] = {
 #include "proxy/stats/filesystem.def"
 };
+static const struct kb_stat_def access_log_defs[] = {
+#include "proxy/stats/access_log.def"
+};
 static const struct kb_stat_def runtime_defs[] = {
 #include "proxy/stats/runtime.def"
 };
@@ -185,6 +188,10 @@ const struct kb_stat_schema kb_stat_schema_dns = {dns_defs, KB_ARRAY_LEN(dns_def
 const struct kb_stat_schema kb_stat_schema_filesystem = {filesystem_defs,
                                                          KB_ARRAY_LEN(filesystem_defs), 0
 #include "proxy/stats/filesystem.def"
+};
+const struct kb_stat_schema kb_stat_schema_access_log = {access_log_defs,
+                                                         KB_ARRAY_LEN(access_log_defs), 0
+#include "proxy/stats/access_log.def"
 };
 const struct kb_stat_schema kb_stat_schema_runtime = {runtime_defs, KB_ARRAY_LEN(runtime_defs), 0
 #include "proxy/stats/runtime.def"

@@ -23,7 +23,7 @@ FORMAT = 2  # raise it when recorded results get another shape
 
 CASE_KEYS = {"about", "listeners", "clusters", "bootstrap", "upstreams", "args", "concurrency",
              "exchanges", "stats", "stats_drop", "allow_stats", "framing", "files", "cli",
-             "numbered", "refused", "control_plane", "turn"}
+             "numbered", "refused", "control_plane", "turn", "collectors"}
 EXCHANGE_KEYS = {"name", "to", "send", "get", "request", "host", "headers", "raw", "body", "chunks",
                  "steps", "upstream", "responses", "half_close", "allow", "view", "framing",
                  "each", "repeat", "drop_log", "only", "tls", "from", "at", "h2"}

@@ -53,6 +53,9 @@ class CaseCollector(pytest.File):
             yield ExchangeItem.from_parent(self, name=name, allow=allow + allowed.get(name, []))
         if case.spec.get("files"):
             yield FilesItem.from_parent(self, name="(files)", allow=allowed.get("(files)", []))
+        for name in case.spec.get("collectors") or {}:
+            yield CollectedItem.from_parent(self, name=f"(collected by {name})", collector=name,
+                                            allow=allowed.get(f"(collected by {name})", []))
         if not case.cli:
             yield StatsItem.from_parent(self, name="(counters)")
             yield ExitItem.from_parent(self, name="(start and exit)")
@@ -178,6 +181,22 @@ class FilesItem(CaseItem):
     def runtest(self):
         expected, got = self.parent.work.result()
         text = golden.judge(expected.get("files"), got.get("files"), self.allow)
+        if text:
+            raise Different(text)
+
+
+class CollectedItem(CaseItem):
+    """A collector got what it gets from Envoy."""
+
+    def __init__(self, collector, allow=(), **kw):
+        super().__init__(**kw)
+        self.collector = collector
+        self.allow = list(allow)
+
+    def runtest(self):
+        expected, got = (side.get("collected", {}).get(self.collector)
+                         for side in self.parent.work.result())
+        text = golden.judge(expected, got, self.allow)
         if text:
             raise Different(text)
 

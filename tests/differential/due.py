@@ -15,6 +15,7 @@ class Due:
     def __init__(self, record, allowed):
         self.there = bool(record and record.get("exchanges"))
         self.stats = (record or {}).get("stats")
+        self.collected = (record or {}).get("collected") or {}
         self.exchanges = {e["name"]: e for e in (record or {}).get("exchanges", [])}
         self.allowed = allowed
         self.failed = False

@@ -15,12 +15,13 @@ from tests.harness.proxy import Proxy, ProxyDied, run_once
 from tests.harness.tls_client import Contexts, TlsConnection
 from tests.harness.upstream import wait_until
 
-from . import h2_steps, normal, views
+from . import collected, h2_steps, normal, views
 from .casefile import allowed, filled
 from .due import Due
 
 QUIET_S = 0.12  # an open connection on which nothing comes for so long counts as open
 RECORD_QUIET_S = 0.4
+COLLECTED_QUIET_S = 2.0
 
 COUNTED = r"^(http|cluster|listener|tcp)\."
 UNCOUNTED = re.compile(
@@ -52,7 +53,8 @@ class Run:
         self.steps_class = Steps
         self.trace = None  # a list: collects the counters after each exchange
         self.quiet = QUIET_S if hints else RECORD_QUIET_S
-        self.layout = Layout(case.config, case.spec.get("upstreams"))
+        self.layout = Layout(case.config, case.spec.get("upstreams"),
+                             collectors=case.spec.get("collectors"))
         self.names = normal.Names(self.layout.numbers, certs.places() if needs_certificates(
             [case.config, case.spec.get("exchanges")]) else {})
         self.contexts = Contexts()
@@ -90,7 +92,23 @@ class Run:
             if self.trace is not None:
                 self.trace.append((exchange.name, self.stats()))
         result["stats"] = self.stats_at_rest()
+        if self.layout.collectors:
+            result["collected"] = self.collected()
         self.proxy.stop()
+
+    def collected(self):
+        """What collectors have when they have all of the record, or nothing comes any more."""
+        def now():
+            return {name: collected.view(one, self.names, self.address)
+                    for name, one in self.layout.collectors.items()}
+        last, still = now(), 0
+        end = time.monotonic() + ((DEADLINE_S / 4) if self.due.collected else 6 * COLLECTED_QUIET_S)
+        while last != self.due.collected and still < COLLECTED_QUIET_S and time.monotonic() < end:
+            time.sleep(0.05)
+            got = now()
+            still = 0 if got != last or self.due.collected else still + 0.05
+            last = got
+        return last
 
     def begin(self):
         self.proxy.start()
@@ -162,7 +180,8 @@ class Run:
             result["left_over"] = f"{error}: {self.active()}"
 
     def active(self):
-        return self.proxy.active()
+        away = tuple(f"cluster.{name}." for name in self.layout.collectors)
+        return {k: v for k, v in self.proxy.active().items() if not k.startswith(away)}
 
     def at_rest(self):
         active = self.active()

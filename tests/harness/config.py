@@ -288,17 +288,23 @@ def needs_certificates(config):
     return re.search(r"\{(certs|sha256 |sha1 |spki |pem |text |key )", str(config)) is not None
 
 
+def collector(spec):
+    from .collectors import Collector  # which needs grpcio
+    return Collector(**(spec or {}))
+
+
 class Layout:
     """The ports and upstreams that one running subject uses.
 
     Every "{name}" of the config is a listener port of the subject if a listener has that name,
-    `refused`, `blackhole`, or else a scripted upstream. `later` is configuration that the subject
+    `refused`, `blackhole`, one of `collectors`, or else a scripted upstream. `later` is configuration that the subject
     gets from elsewhere; `ports` are names of further ports that stay ours.
     """
 
-    def __init__(self, config, upstreams=None, later=(), ports=()):
+    def __init__(self, config, upstreams=None, later=(), ports=(), collectors=None):
         self.config = config
         self.upstreams = {}
+        self.collectors = {}
         self.ports = {}
         self.numbers = {}
         modes = upstreams or {}
@@ -309,9 +315,11 @@ class Layout:
                 self.ports[name] = Port()
             elif name.startswith("blackhole"):
                 self.ports[name] = Blackhole()
+            elif name in (collectors or {}):
+                self.collectors[name] = collector(collectors[name])
             else:
                 self.upstreams[name] = Upstream(name, **(modes.get(name) or {}))
-        for name, owner in {**self.ports, **self.upstreams}.items():
+        for name, owner in {**self.ports, **self.upstreams, **self.collectors}.items():
             self.numbers[name] = owner.number
 
     def fill(self, text):
@@ -343,5 +351,5 @@ class Layout:
     def stop(self):
         for owner in self.ports.values():
             owner.release()
-        for upstream in self.upstreams.values():
-            upstream.stop()
+        for server in [*self.upstreams.values(), *self.collectors.values()]:
+            server.stop()
