@@ -14,31 +14,34 @@ void kb_slice_source_init(struct kb_slice_source *source, size_t idle_max)
 {
     memset(source, 0, sizeof(*source));
     kb_pool_init(&source->slices, sizeof(struct kb_slice) + KB_SLICE_BYTES, idle_max);
+    kb_pool_init(&source->small_slices, sizeof(struct kb_slice) + KB_SLICE_SMALL_BYTES, idle_max);
     kb_pool_init(&source->segments, sizeof(struct kb_segment), idle_max * 4);
 }
 
 void kb_slice_source_dispose(struct kb_slice_source *source)
 {
     kb_pool_dispose(&source->slices);
+    kb_pool_dispose(&source->small_slices);
     kb_pool_dispose(&source->segments);
+}
+
+static struct kb_slice *slice_begin(struct kb_slice_source *source, struct kb_slice *slice,
+                                    size_t cap)
+{
+    slice->source = source;
+    slice->refs = 1;
+    slice->cap = (uint32_t)cap;
+    slice->used = 0;
+    source->bytes_in_use += cap;
+    return slice;
 }
 
 struct kb_slice *kb_slice_acquire(struct kb_slice_source *source, size_t room)
 {
-    struct kb_slice *slice;
-
     if (KB_LIKELY(room <= KB_SLICE_BYTES)) {
-        slice = kb_pool_acquire(&source->slices);
-        slice->cap = KB_SLICE_BYTES;
-    } else {
-        slice = kb_malloc(sizeof(*slice) + room);
-        slice->cap = (uint32_t)room;
+        return slice_begin(source, kb_pool_acquire(&source->slices), KB_SLICE_BYTES);
     }
-    slice->source = source;
-    slice->refs = 1;
-    slice->used = 0;
-    source->bytes_in_use += slice->cap;
-    return slice;
+    return slice_begin(source, kb_malloc(sizeof(struct kb_slice) + room), room);
 }
 
 void kb_slice_release(struct kb_slice *slice)
@@ -48,6 +51,8 @@ void kb_slice_release(struct kb_slice *slice)
     source->bytes_in_use -= slice->cap;
     if (KB_LIKELY(slice->cap == KB_SLICE_BYTES)) {
         kb_pool_release(&source->slices, slice);
+    } else if (slice->cap == KB_SLICE_SMALL_BYTES) {
+        kb_pool_release(&source->small_slices, slice);
     } else {
         free(slice);
     }
@@ -109,12 +114,28 @@ static size_t tail_room(const struct kb_buf *buf)
     return last->slice->cap - last->to;
 }
 
+/* A slice behind the last one, with room for `len` bytes. Between pieces that wait by reference,
+ * the framing of a body perhaps, a small one will do; where more of the kind comes it is no use. */
+static void tail_push(struct kb_buf *buf, size_t len)
+{
+    struct kb_slice_source *source = buf->source;
+    struct kb_slice *slice;
+
+    kb_buf_trim(buf);
+    if (buf->last != NULL && len <= KB_SLICE_SMALL_BYTES &&
+        buf->last->slice->cap != KB_SLICE_SMALL_BYTES) {
+        slice = slice_begin(source, kb_pool_acquire(&source->small_slices), KB_SLICE_SMALL_BYTES);
+    } else {
+        slice = kb_slice_acquire(source, len);
+    }
+    segment_push(buf, slice, 0, 0);
+}
+
 char *kb_buf_reserve(struct kb_buf *buf, size_t len)
 {
     KB_ASSERT(len <= RESERVE_MAX);
     if (tail_room(buf) < len) {
-        kb_buf_trim(buf);
-        segment_push(buf, kb_slice_acquire(buf->source, len), 0, 0);
+        tail_push(buf, len);
     }
     return buf->last->slice->bytes + buf->last->to;
 }
@@ -130,14 +151,14 @@ void kb_buf_commit(struct kb_buf *buf, size_t len)
 void kb_buf_append(struct kb_buf *buf, const void *bytes, size_t len)
 {
     const char *at = bytes;
+    size_t room = KB_MIN(len, (size_t)KB_SLICE_BYTES);
 
     while (len > 0) {
         size_t n = tail_room(buf);
 
         if (n == 0) {
-            kb_buf_trim(buf);
-            segment_push(buf, kb_slice_acquire(buf->source, KB_SLICE_BYTES), 0, 0);
-            n = KB_SLICE_BYTES;
+            tail_push(buf, room);
+            n = tail_room(buf);
         }
         n = KB_MIN(n, len);
         memcpy(buf->last->slice->bytes + buf->last->to, at, n);
@@ -176,6 +197,38 @@ void kb_buf_move_first(struct kb_buf *dst, struct kb_buf *src, size_t len)
         kb_buf_consume(src, n);
         len -= n;
     }
+}
+
+/* Room of the slices that hold the queue's bytes; of one that is there in pieces, once. */
+static size_t room_held(const struct kb_buf *buf)
+{
+    const struct kb_slice *counted = NULL;
+    size_t held = 0;
+
+    for (struct kb_segment *segment = buf->first; segment != NULL; segment = segment->next) {
+        if (segment->slice->cap == KB_SLICE_SMALL_BYTES) {
+            held += KB_SLICE_SMALL_BYTES;
+        } else if (segment->slice != counted) {
+            counted = segment->slice;
+            held += counted->cap;
+        }
+    }
+    return held;
+}
+
+void kb_buf_pack(struct kb_buf *buf)
+{
+    struct kb_buf packed;
+
+    if (buf->first == buf->last || room_held(buf) <= buf->len + buf->len / 4 + KB_SLICE_BYTES) {
+        return;
+    }
+    kb_buf_init(&packed, buf->source, buf->high);
+    for (struct kb_segment *segment = buf->first; segment != NULL; segment = segment->next) {
+        kb_buf_append(&packed, segment->slice->bytes + segment->from, segment->to - segment->from);
+    }
+    kb_buf_dispose(buf);
+    *buf = packed;
 }
 
 struct kb_str kb_buf_first(const struct kb_buf *buf)

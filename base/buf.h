@@ -12,13 +12,15 @@
 #include "base/pool.h"
 #include "base/str.h"
 
-#define KB_SLICE_BYTES    16384 /* one recv; a head of ordinary size; 4 pages */
-#define KB_SLICE_COPY_MAX 2048  /* up to here a copy is cheaper than a further iovec */
-#define KB_BUF_IOV_MAX    16
+#define KB_SLICE_BYTES       16384 /* one recv; a head of ordinary size; 4 pages */
+#define KB_SLICE_SMALL_BYTES 512   /* what stands between pieces that are passed by reference */
+#define KB_SLICE_COPY_MAX    2048  /* up to here a copy is cheaper than a further iovec */
+#define KB_BUF_IOV_MAX       16
 
 /* Where a worker's slices come from. */
 struct kb_slice_source {
-    struct kb_pool slices; /* of KB_SLICE_BYTES */
+    struct kb_pool slices;       /* of KB_SLICE_BYTES */
+    struct kb_pool small_slices; /* of KB_SLICE_SMALL_BYTES */
     struct kb_pool segments;
     uint64_t bytes_in_use; /* payload room of all slices that are referenced somewhere */
 };
@@ -93,6 +95,9 @@ void kb_buf_append(struct kb_buf *buf, const void *bytes, size_t len);
 void kb_buf_append_slice(struct kb_buf *buf, struct kb_slice *slice, size_t from, size_t len);
 /* Moves all bytes of src to the end of dst; src is empty afterwards. */
 void kb_buf_move(struct kb_buf *dst, struct kb_buf *src);
+/* Copies the bytes into full slices when they hold more than a quarter more than their number, and
+ * a slice: for a queue that has to wait for its peer. */
+void kb_buf_pack(struct kb_buf *buf);
 /* Moves the first `len` bytes. */
 void kb_buf_move_first(struct kb_buf *dst, struct kb_buf *src, size_t len);
 

@@ -46,6 +46,7 @@ static int records_send(struct kb_tls_socket *socket)
             break;
         }
     }
+    conn->transport_bytes = output->len;
     conn->transport_write = output->len > 0     ? KB_TRANSPORT_WRITE_WANTED
                             : conn->handshaking ? KB_TRANSPORT_WRITE_HELD
                                                 : KB_TRANSPORT_WRITE_DATA;

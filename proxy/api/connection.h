@@ -68,8 +68,10 @@ enum kb_transport_write {
 extern const struct kb_transport_socket_ops kb_transport_socket_raw;
 
 /* So much waits to be written at most, unless the configured limit is larger than the default one:
- * more would only be memory. */
-#define KB_CONN_OUT_BYTES_MAX       (128 * 1024)
+ * more would only be memory. Until the socket was tried, at the end of the loop's round, it may be
+ * KB_CONN_ROUND_BYTES_MAX, so that a source is not stopped for a peer that does read. */
+#define KB_CONN_OUT_BYTES_MAX       (32 * 1024)
+#define KB_CONN_ROUND_BYTES_MAX     (128 * 1024)
 #define KB_CONN_LIMIT_BYTES_DEFAULT (1024 * 1024)
 
 /* High watermark of what waits to be written, for a per_connection_buffer_limit_bytes. */
@@ -98,6 +100,7 @@ struct kb_conn {
     struct kb_connection_info info;
     struct kb_stream_info *stream_info; /* of the filter to which the whole connection is one
                                            stream (tcp_proxy); NULL: none */
+    size_t transport_bytes; /* made of what was written by the transport socket, and not sent yet */
     struct kb_deferred flush;
     struct kb_list detached_link; /* in the worker's list while flushed without an owner */
     struct kb_timer timer;        /* connect timeout, later delayed close */

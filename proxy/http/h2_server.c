@@ -7,8 +7,10 @@
 
 #include "proxy/http/hcm_internal.h"
 
-/* So much is in the connection's queue at most; the rest waits in its streams. */
-#define OUT_BYTES_MAX (64u * 1024)
+/* So much is in the connection's queue before a further frame, and while the descriptor is full;
+ * the rest waits in its streams. */
+#define OUT_BYTES_MAX         (48u * 1024)
+#define OUT_BYTES_BLOCKED_MAX (4u * 1024)
 
 struct kb_h2_server {
     KB_OBJ;
@@ -125,10 +127,17 @@ static void session_failed(struct kb_h2_server *server)
     kb_hcm_codec_failed(server->hcm, fault->text);
 }
 
+static size_t out_limit(const struct kb_conn *conn)
+{
+    size_t limit = conn->above_high ? OUT_BYTES_BLOCKED_MAX : OUT_BYTES_MAX;
+
+    return conn->buffer_limit > 0 ? KB_MIN(limit, conn->buffer_limit) : limit;
+}
+
 void kb_h2_server_flush(struct kb_h2_server *server)
 {
     struct kb_conn *conn = server->hcm->conn;
-    size_t limit = conn->out.high > 0 ? KB_MIN(OUT_BYTES_MAX, conn->out.high) : OUT_BYTES_MAX;
+    size_t limit = out_limit(conn);
 
     if (server->failed) {
         return;
@@ -183,6 +192,11 @@ void kb_h2_server_sent(struct kb_h2_server *server, size_t n)
     if (!server->failed && !server->hcm->closed) {
         flush_soon(server);
     }
+}
+
+void kb_h2_server_blocked(struct kb_h2_server *server)
+{
+    kb_h2_server_session_blocked(server->session);
 }
 
 void kb_h2_server_drain_notice(struct kb_h2_server *server)

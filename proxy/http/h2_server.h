@@ -18,6 +18,8 @@ void kb_h2_server_destroy(struct kb_h2_server *server);
 void kb_h2_server_dispatch(struct kb_h2_server *server, struct kb_buf *in);
 /* `n` bytes left through the descriptor. */
 void kb_h2_server_sent(struct kb_h2_server *server, size_t n);
+/* The connection's queue passed its high watermark: the client does not read. */
+void kb_h2_server_blocked(struct kb_h2_server *server);
 /* Moves what can be sent to the connection's queue: before it is closed with flushing. */
 void kb_h2_server_flush(struct kb_h2_server *server);
 /* The connection was closed: nothing more is done. */

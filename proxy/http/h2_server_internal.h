@@ -59,6 +59,7 @@ struct kb_h2_server_session {
     struct kb_list streams;
     struct kb_list closing; /* streams that are reset when what they have was sent */
     struct kb_list lowered; /* streams that shall hear on_below_low */
+    struct kb_list grown;   /* streams that got body behind what they had */
     size_t queued;          /* bytes of all streams that wait to be sent */
     size_t header_bytes;    /* of the requests of all streams */
     uint64_t now_ms;        /* of the bytes being received */
@@ -79,6 +80,7 @@ struct kb_h2_server_stream {
     struct kb_list link;
     struct kb_list closing_link;
     struct kb_list lowered_link;
+    struct kb_list grown_link;
     struct kb_h2_server_session *session;
     void *owner; /* NULL: let go */
     struct kb_stream_info *info;
@@ -149,6 +151,8 @@ void kb_h2_server_receive_callbacks_set(nghttp2_session_callbacks *callbacks);
 /* ---- h2_server_send.c ---- */
 
 void kb_h2_server_send_callbacks_set(nghttp2_session_callbacks *callbacks);
+/* The output took what it can: streams whose body it left hear on_above_high. */
+void kb_h2_server_grown_settle(struct kb_h2_server_session *session);
 /* Resets the streams that are closing. */
 void kb_h2_server_closing_reset(struct kb_h2_server_session *session);
 /* Bytes of the stream's queue went, by being sent or dropped. */

@@ -28,13 +28,26 @@ static void below_queue(struct kb_h2_server_stream *stream)
     }
 }
 
+/* Its own queue is, until it is sent. */
+static void above(struct kb_h2_server_stream *stream)
+{
+    if (stream->owner != NULL) {
+        stream->above_high = true;
+        above_tell(stream);
+    }
+}
+
 static void queue_grown(struct kb_h2_server_stream *stream, size_t n)
 {
     struct kb_h2_server_session *session = stream->session;
 
     session->queued += n;
     kb_stat_gauge_add(session->stats, KB_STAT_HTTP2_PENDING_SEND_BYTES, (int64_t)n);
-    if (kb_buf_above_high(&stream->out)) {
+    if (KB_UNLIKELY(stream->out.len > KB_MIN(n, (size_t)KB_H2_STREAM_OUT_BYTES)) &&
+        !kb_list_linked(&stream->grown_link)) {
+        kb_list_push_back(&session->grown, &stream->grown_link);
+    }
+    if (KB_UNLIKELY(stream->out.len > KB_H2_STREAM_ROUND_BYTES)) {
         stream->above_high = true;
     }
     if (KB_UNLIKELY(session->queued > KB_H2_SESSION_OUT_BYTES)) {
@@ -43,6 +56,31 @@ static void queue_grown(struct kb_h2_server_stream *stream, size_t n)
     /* Whoever gives nothing need not be told. */
     if (stream->above_high || session->above_high) {
         above_tell(stream);
+    }
+}
+
+void kb_h2_server_grown_settle(struct kb_h2_server_session *session)
+{
+    while (!kb_list_empty(&session->grown)) {
+        struct kb_list *link = kb_list_pop_front(&session->grown);
+        struct kb_h2_server_stream *stream =
+            KB_LIST_ENTRY(link, struct kb_h2_server_stream, grown_link);
+
+        kb_buf_pack(&stream->out);
+        if (kb_buf_above_high(&stream->out)) {
+            above(stream);
+        }
+    }
+}
+
+void kb_h2_server_session_blocked(struct kb_h2_server_session *session)
+{
+    KB_LIST_FOREACH (link, &session->streams) {
+        struct kb_h2_server_stream *stream = KB_LIST_ENTRY(link, struct kb_h2_server_stream, link);
+
+        if (stream->out.len > 0) {
+            above(stream);
+        }
     }
 }
 

@@ -75,6 +75,7 @@ struct kb_h2_server_session *kb_h2_server_session_create(
     kb_list_init(&session->streams);
     kb_list_init(&session->closing);
     kb_list_init(&session->lowered);
+    kb_list_init(&session->grown);
     kb_h2_guard_init(&session->guard, &settings->options.guard);
     session->nghttp2 = nghttp2_create(session);
     preface_submit(session);
@@ -160,6 +161,7 @@ void kb_h2_server_stream_destroy(struct kb_h2_server_stream *stream)
     kb_list_unlink(&stream->link);
     kb_list_unlink(&stream->closing_link);
     kb_list_unlink(&stream->lowered_link);
+    kb_list_unlink(&stream->grown_link);
     kb_stat_gauge_add(session->stats, KB_STAT_HTTP2_STREAMS_ACTIVE, -1);
     KB_OBJ_CLEAR(stream);
     kb_h2_mem_free(stream, session->mem);
@@ -378,6 +380,7 @@ bool kb_h2_server_session_send(struct kb_h2_server_session *session, struct kb_b
     session->busy = false;
     if (!session->stopped) {
         lowered_tell(session);
+        kb_h2_server_grown_settle(session);
     }
     return session->fault.error == 0;
 }

@@ -28,9 +28,11 @@ struct kb_h2_server_settings {
     } underscores;
 };
 
-/* What waits to be sent: high watermark of one stream, and of all. */
-#define KB_H2_STREAM_OUT_BYTES  (64u * 1024)
-#define KB_H2_SESSION_OUT_BYTES (1024u * 1024)
+/* What waits to be sent: high watermark of one stream once the output took what it can, before
+ * that, and of all streams. */
+#define KB_H2_STREAM_OUT_BYTES   (32u * 1024)
+#define KB_H2_STREAM_ROUND_BYTES (128u * 1024)
+#define KB_H2_SESSION_OUT_BYTES  (1024u * 1024)
 
 /* A new stream's other half. */
 struct kb_h2_server_request {
@@ -89,6 +91,9 @@ bool kb_h2_server_session_send(struct kb_h2_server_session *session, struct kb_b
                                size_t limit) KB_MUST_USE;
 /* `n` bytes of what kb_h2_server_session_send gave left for the client. */
 void kb_h2_server_session_written(struct kb_h2_server_session *session, size_t n);
+/* The output does not leave: streams with body of their own hear on_above_high, not only from
+ * within receive or send. */
+void kb_h2_server_session_blocked(struct kb_h2_server_session *session);
 /* Takes nothing in and calls nobody from now on; from within a callback too. */
 void kb_h2_server_session_stop(struct kb_h2_server_session *session);
 const struct kb_h2_server_fault *

@@ -284,7 +284,8 @@ static void hcm_on_above_high(void *filter)
     struct kb_hcm *hcm = KB_CAST(filter, kb_hcm);
 
     if (hcm->h2 != NULL) {
-        return; /* its streams have watermarks of their own */
+        kb_h2_server_blocked(hcm->h2); /* its streams have watermarks of their own */
+        return;
     }
     KB_LIST_FOREACH (link, &hcm->streams) {
         kb_stream_filters_watermark(KB_LIST_ENTRY(link, struct kb_stream, link), true);

@@ -352,12 +352,15 @@ void kb_conn_read_disable(struct kb_conn *conn, bool disable)
 
 static void watermarks_check(struct kb_conn *conn)
 {
-    if (!conn->above_high && kb_buf_above_high(&conn->out)) {
+    size_t high = conn->out.high;
+    size_t bytes = conn->out.len + conn->transport_bytes;
+
+    if (!conn->above_high && high > 0 && bytes > high) {
         conn->above_high = true;
         if (conn->callbacks->on_above_high != NULL) {
             conn->callbacks->on_above_high(conn->owner);
         }
-    } else if (conn->above_high && kb_buf_below_low(&conn->out)) {
+    } else if (conn->above_high && bytes <= high / 2) {
         conn->above_high = false;
         if (conn->callbacks->on_below_low != NULL) {
             conn->callbacks->on_below_low(conn->owner);
@@ -398,7 +401,8 @@ static void write_ready(struct kb_conn *conn)
     if (sent > 0 && conn->callbacks->on_sent != NULL) {
         conn->callbacks->on_sent(conn->owner, sent);
     }
-    if (conn->state == KB_CONN_STATE_OPEN && conn->above_high) {
+    if (conn->state == KB_CONN_STATE_OPEN && (conn->above_high || !kb_conn_flushed(conn))) {
+        kb_buf_pack(&conn->out);
         watermarks_check(conn);
     }
     if (conn->state == KB_CONN_STATE_OPEN && conn->end_sent && conn->end_reported &&
@@ -442,7 +446,8 @@ void kb_conn_written(struct kb_conn *conn)
 {
     if (conn->state == KB_CONN_STATE_OPEN) {
         kb_loop_defer_late(&conn->worker->loop, &conn->flush);
-        if (KB_UNLIKELY(kb_buf_above_high(&conn->out))) {
+        if (KB_UNLIKELY(kb_buf_above_high(&conn->out)) &&
+            conn->out.len > KB_MIN(conn->buffer_limit, (size_t)KB_CONN_ROUND_BYTES_MAX)) {
             watermarks_check(conn);
         }
     }

@@ -50,7 +50,7 @@ static void step(struct kb_buf *bufs, struct kb_rand *rand)
     for (size_t i = 0; i < len; i++) {
         bytes[i] = (char)kb_rand_u64(rand);
     }
-    switch (kb_rand_u64(rand) % 6) {
+    switch (kb_rand_u64(rand) % 7) {
     case 0:
         kb_buf_append(buf, bytes, len);
         model_append(which, bytes, len);
@@ -79,6 +79,9 @@ static void step(struct kb_buf *bufs, struct kb_rand *rand)
         memcpy(at, bytes, len);
         kb_buf_commit(buf, len);
         model_append(which, bytes, len);
+        break;
+    case 5:
+        kb_buf_pack(buf);
         break;
     default:
         len = KB_MIN(len, buf->len);
@@ -133,9 +136,71 @@ static void test_watermarks(void **state)
     kb_slice_source_dispose(&source);
 }
 
+/* A body by reference as it was received, with framing between its pieces. */
+static void body_append(struct kb_buf *buf, size_t len)
+{
+    static const char bytes[KB_SLICE_BYTES];
+    struct kb_slice *slice = kb_slice_acquire(&source, KB_SLICE_BYTES);
+
+    slice->used = (uint32_t)(len < KB_SLICE_BYTES ? len + 1 : len);
+    memcpy(slice->bytes, bytes, slice->used);
+    kb_buf_append(buf, "4000\r\n", 6);
+    kb_buf_append_slice(buf, slice, 0, len);
+    kb_slice_unref(slice);
+}
+
+static void test_framing_between_full_slices_costs_little(void **state)
+{
+    struct kb_buf buf;
+
+    (void)state;
+    kb_slice_source_init(&source, 4);
+    kb_buf_init(&buf, &source, 0);
+    kb_buf_append(&buf, "a head", 6);
+    assert_int_equal(source.bytes_in_use, KB_SLICE_BYTES); /* room for a body behind it */
+    for (unsigned i = 0; i < 10; i++) {
+        body_append(&buf, KB_SLICE_BYTES);
+    }
+    assert_true(source.bytes_in_use <= 11 * KB_SLICE_BYTES + 10 * KB_SLICE_SMALL_BYTES);
+    for (unsigned i = 0; i < 1000; i++) {
+        kb_buf_append(&buf, "0123456789", 10);
+    }
+    /* The second small one in a row would be the beginning of many. */
+    assert_true(source.bytes_in_use <= 12 * KB_SLICE_BYTES + 11 * KB_SLICE_SMALL_BYTES);
+    kb_buf_dispose(&buf);
+    assert_int_equal(source.bytes_in_use, 0);
+    kb_slice_source_dispose(&source);
+}
+
+static void test_packed_slices_are_full(void **state)
+{
+    struct kb_buf buf;
+    size_t before;
+
+    (void)state;
+    kb_slice_source_init(&source, 4);
+    kb_buf_init(&buf, &source, 0);
+    for (unsigned i = 0; i < 20; i++) {
+        body_append(&buf, KB_SLICE_COPY_MAX + 100);
+    }
+    before = source.bytes_in_use;
+    assert_true(before >= (size_t)20 * KB_SLICE_BYTES);
+    kb_buf_pack(&buf);
+    assert_true(source.bytes_in_use <= buf.len + buf.len / 2 + KB_SLICE_BYTES);
+    assert_int_equal(buf.len, 20 * (KB_SLICE_COPY_MAX + 106));
+    before = source.bytes_in_use;
+    kb_buf_pack(&buf); /* again: nothing to do */
+    assert_int_equal(source.bytes_in_use, before);
+    kb_buf_dispose(&buf);
+    assert_int_equal(source.bytes_in_use, 0);
+    kb_slice_source_dispose(&source);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_framing_between_full_slices_costs_little),
+        cmocka_unit_test(test_packed_slices_are_full),
         cmocka_unit_test(test_random_operations_keep_the_bytes),
         cmocka_unit_test(test_watermarks),
     };
