@@ -8,6 +8,7 @@
 #include "base/mem.h"
 #include "tls/tls_bio.h"
 #include "tls/tls_facts.h"
+#include "tls/tls_kdf.h"
 
 struct kb_tls_lib *kb_tls_lib_ref(struct kb_tls_lib *lib)
 {
@@ -21,6 +22,8 @@ void kb_tls_lib_unref(struct kb_tls_lib *lib)
         BIO_meth_free(lib->bio_method);
         EVP_MD_free(lib->sha256);
         EVP_CIPHER_free(lib->ticket_cipher);
+        OSSL_PROVIDER_unload(lib->kdf_provider);
+        OSSL_PROVIDER_unload(lib->provider);
         OSSL_LIB_CTX_free(lib->ctx);
         free(lib);
     }
@@ -52,20 +55,33 @@ static void worker_dispose(struct kb_worker *worker)
     worker->slots[KB_SLOT_TLS] = NULL;
 }
 
+static struct kb_tls_lib *lib_create(void)
+{
+    struct kb_tls_lib *lib = kb_calloc(1, sizeof(*lib));
+
+    lib->refs = 1;
+    lib->ctx = OSSL_LIB_CTX_new();
+    KB_ASSERT(lib->ctx != NULL);
+    KB_ASSERT(OSSL_PROVIDER_add_builtin(lib->ctx, "kobune", kb_tls_kdf_provider_init) == 1);
+    lib->kdf_provider = OSSL_PROVIDER_load(lib->ctx, "kobune");
+    lib->provider = OSSL_PROVIDER_load(lib->ctx, "default");
+    KB_ASSERT(lib->kdf_provider != NULL && lib->provider != NULL);
+    /* Where both have an algorithm, ours. */
+    KB_ASSERT(EVP_set_default_properties(lib->ctx, "?provider=kobune") == 1);
+    lib->bio_method = kb_tls_bio_method_create();
+    lib->sha256 = EVP_MD_fetch(lib->ctx, "SHA256", NULL);
+    lib->ticket_cipher = EVP_CIPHER_fetch(lib->ctx, "AES-256-CBC", NULL);
+    KB_ASSERT(lib->bio_method != NULL && lib->sha256 != NULL && lib->ticket_cipher != NULL);
+    return lib;
+}
+
 struct kb_tls_worker *kb_tls_worker_get(struct kb_worker *worker)
 {
     struct kb_tls_worker *tls = worker->slots[KB_SLOT_TLS];
 
     if (KB_UNLIKELY(tls == NULL)) {
         tls = kb_calloc(1, sizeof(*tls));
-        tls->lib = kb_calloc(1, sizeof(*tls->lib));
-        tls->lib->refs = 1;
-        tls->lib->ctx = OSSL_LIB_CTX_new();
-        tls->lib->bio_method = kb_tls_bio_method_create();
-        tls->lib->sha256 = EVP_MD_fetch(tls->lib->ctx, "SHA256", NULL);
-        tls->lib->ticket_cipher = EVP_CIPHER_fetch(tls->lib->ctx, "AES-256-CBC", NULL);
-        KB_ASSERT(tls->lib->ctx != NULL && tls->lib->bio_method != NULL &&
-                  tls->lib->sha256 != NULL && tls->lib->ticket_cipher != NULL);
+        tls->lib = lib_create();
         tls->input = kb_malloc(KB_TLS_INPUT_BYTES);
         tls->scratch = kb_malloc(KB_TLS_RECORD_BYTES);
         tls->facts = kb_tls_facts_table_create();

@@ -3,6 +3,7 @@
  * the first TLS context needs it. For this room. */
 #pragma once
 
+#include <openssl/provider.h>
 #include <openssl/ssl.h>
 
 #include "base/worker.h"
@@ -10,7 +11,9 @@
 /* A worker's library context. Objects made in it hold it, because they may outlive the worker. */
 struct kb_tls_lib {
     OSSL_LIB_CTX *ctx;
-    BIO_METHOD *bio_method; /* tls_bio.c */
+    OSSL_PROVIDER *provider;     /* OpenSSL's own */
+    OSSL_PROVIDER *kdf_provider; /* tls_kdf.c */
+    BIO_METHOD *bio_method;      /* tls_bio.c */
     EVP_MD *sha256;
     EVP_CIPHER *ticket_cipher; /* AES-256-CBC */
     uint32_t refs;             /* atomic */
