@@ -62,6 +62,9 @@ static int listen_on(int fd, const struct kb_addr *addr,
     if (addr->sa.sa_family == AF_UNIX && addr->un.sun_path[0] != '\0') {
         unlink(addr->un.sun_path);
     }
+    if (kb_addr_is_ip(addr)) {
+        set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1); /* what it accepts has it from here */
+    }
     *what = "bind";
     if (bind(fd, &addr->sa, addr->len) != 0) {
         return last_error();
@@ -107,9 +110,6 @@ int kb_sock_accept(int listen_fd, int *fd, struct kb_addr *remote)
         return errno == ECONNABORTED ? KB_EAGAIN : last_error();
     }
     kb_addr_from_sockaddr(remote, (struct sockaddr *)&sa, len);
-    if (sa.ss_family != AF_UNIX) {
-        set_int(*fd, IPPROTO_TCP, TCP_NODELAY, 1);
-    }
     return 0;
 }
 
@@ -193,19 +193,29 @@ ssize_t kb_sock_recv(int fd, void *bytes, size_t len)
     return KB_LIKELY(n >= 0) ? n : last_error();
 }
 
-ssize_t kb_sock_send(int fd, const struct iovec *iov, int count)
+static ssize_t send_with(int fd, const struct iovec *iov, int count, int flags)
 {
     ssize_t n;
 
     if (KB_LIKELY(count == 1)) {
-        n = send(fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL);
+        n = send(fd, iov->iov_base, iov->iov_len, flags);
     } else {
         struct msghdr msg = {.msg_iov = (struct iovec *)(uintptr_t)iov,
                              .msg_iovlen = (size_t)count};
 
-        n = sendmsg(fd, &msg, MSG_NOSIGNAL);
+        n = sendmsg(fd, &msg, flags);
     }
     return KB_LIKELY(n >= 0) ? n : last_error();
+}
+
+ssize_t kb_sock_send(int fd, const struct iovec *iov, int count)
+{
+    return send_with(fd, iov, count, MSG_NOSIGNAL);
+}
+
+ssize_t kb_sock_send_last(int fd, const struct iovec *iov, int count)
+{
+    return send_with(fd, iov, count, MSG_NOSIGNAL | MSG_MORE);
 }
 
 void kb_sock_shutdown_write(int fd)

@@ -52,6 +52,8 @@ int kb_sock_connect_result(int fd, int *errno_value) KB_MUST_USE;
 ssize_t kb_sock_recv(int fd, void *bytes, size_t len) KB_MUST_USE;
 /* Bytes sent (>= 0) or negative. Never raises SIGPIPE. */
 ssize_t kb_sock_send(int fd, const struct iovec *iov, int count) KB_MUST_USE;
+/* The same where close() comes next: what fits in one segment leaves with the end of the stream. */
+ssize_t kb_sock_send_last(int fd, const struct iovec *iov, int count) KB_MUST_USE;
 
 /* Half-close: nothing more will be sent. */
 void kb_sock_shutdown_write(int fd);

@@ -24,8 +24,9 @@ static struct kb_tls_socket *socket_of(struct kb_conn *conn)
 
 /* ---- records to the descriptor ---- */
 
-/* Sends collected records. KB_EAGAIN is no error: conn->transport_write says that some are left. */
-static int records_send(struct kb_tls_socket *socket)
+/* Sends collected records. KB_EAGAIN is no error: conn->transport_write says that some are left.
+ * `last`: the descriptor is closed next. */
+static int records_send_with(struct kb_tls_socket *socket, bool last)
 {
     struct kb_conn *conn = socket->conn;
     struct kb_buf *output = &socket->bio.output;
@@ -34,7 +35,8 @@ static int records_send(struct kb_tls_socket *socket)
         struct iovec iov[KB_BUF_IOV_MAX];
         int count = kb_buf_iov(output, iov, KB_BUF_IOV_MAX);
         size_t before = output->len;
-        ssize_t n = kb_sock_send(conn->io.fd, iov, count);
+        ssize_t n = last ? kb_sock_send_last(conn->io.fd, iov, count)
+                         : kb_sock_send(conn->io.fd, iov, count);
 
         if (n < 0 && n != KB_EAGAIN) {
             return (int)n;
@@ -53,6 +55,11 @@ static int records_send(struct kb_tls_socket *socket)
     return 0;
 }
 
+static int records_send(struct kb_tls_socket *socket)
+{
+    return records_send_with(socket, false);
+}
+
 /* The connection is broken: what OpenSSL wants to say of it (an alert) leaves if it can. */
 static int fail(struct kb_tls_socket *socket)
 {
@@ -63,6 +70,15 @@ static int fail(struct kb_tls_socket *socket)
 }
 
 /* ---- handshake ---- */
+
+/* OpenSSL reads its reasons of a failure from the thread's queue, so nothing old may stand there.
+ * It hardly ever does, and to look is much cheaper than to clear. */
+static void errors_none(void)
+{
+    if (KB_UNLIKELY(ERR_peek_error() != 0)) {
+        ERR_clear_error();
+    }
+}
 
 static void handshake_done(struct kb_tls_socket *socket)
 {
@@ -89,7 +105,7 @@ static int handshake(struct kb_tls_socket *socket)
     if (socket->ssl == NULL || socket->failed) {
         return KB_EPROTOCOL;
     }
-    ERR_clear_error();
+    errors_none();
     rc = SSL_do_handshake(socket->ssl);
     if (rc == 1) {
         handshake_done(socket); /* records that are left go with what follows them */
@@ -102,15 +118,6 @@ static int handshake(struct kb_tls_socket *socket)
 }
 
 /* ---- reading ---- */
-
-/* OpenSSL reads its reasons of a failure from the thread's queue, so nothing old may stand there.
- * It hardly ever does, and to look is much cheaper than to clear. */
-static void errors_none(void)
-{
-    if (KB_UNLIKELY(ERR_peek_error() != 0)) {
-        ERR_clear_error();
-    }
-}
 
 /* Everything that the records received so far hold. */
 static int plain_read(struct kb_tls_socket *socket)
@@ -270,9 +277,9 @@ static void close_notify(struct kb_tls_socket *socket)
     if (socket->ssl != NULL && !socket->shutdown_sent && !socket->failed &&
         !socket->conn->handshaking) {
         socket->shutdown_sent = true;
-        ERR_clear_error();
+        errors_none();
         (void)SSL_shutdown(socket->ssl);
-        ERR_clear_error();
+        errors_none();
     }
 }
 
@@ -330,7 +337,9 @@ static void tls_close(struct kb_conn *conn)
 
     close_notify(socket);
     if (socket->ssl != NULL && conn->io.fd >= 0 && !conn->reset_detected) {
-        (void)records_send(socket);
+        /* Where the peer has not ended, unread bytes may make the close a reset, which would take
+         * what has not left by then. */
+        (void)records_send_with(socket, conn->closed_by_peer);
     }
     conn->transport_write = KB_TRANSPORT_WRITE_DATA;
     ssl_free(socket);
