@@ -7,7 +7,7 @@ import threading
 
 import h11
 
-ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n"
 
 
 class Recorder:
@@ -69,9 +69,10 @@ class Recorder:
                 with self.lock:
                     self.requests.setdefault(request.target.decode("latin-1"), []).append(
                         (list(request.headers), body))
-                sock.sendall(ANSWER)
+                answer = b"" if request.method == b"HEAD" else b"ok"
+                sock.sendall(ANSWER + answer)
                 parser.send(h11.Response(status_code=200, headers=[("content-length", "2")]))
-                parser.send(h11.Data(data=b"ok"))
+                parser.send(h11.Data(data=answer))
                 parser.send(h11.EndOfMessage())
                 if parser.our_state is not h11.DONE:
                     return False
