@@ -276,6 +276,7 @@ static void timeouts_choose(struct kb_router *router)
         kb_header_map_get_id(map, KB_HDR_X_ENVOY_UPSTREAM_RQ_TIMEOUT_ALT_RESPONSE) != NULL ? 204
                                                                                            : 504;
     kb_header_map_remove_id(map, KB_HDR_X_ENVOY_UPSTREAM_RQ_TIMEOUT_ALT_RESPONSE);
+    kb_header_map_remove_id(map, KB_HDR_X_ENVOY_UPSTREAM_ALT_STAT_NAME);
 }
 
 /* What is left for this attempt, told to the upstream. */
