@@ -10,6 +10,9 @@
 #include "proxy/http/h1_quirks.h"
 #include "proxy/http/header_spelling.h"
 
+/* Of a chunk's size and extensions (RFC 9112 section 7.1.1: a server has to limit them). */
+#define CHUNK_LINE_BYTES_MAX 16384u
+
 enum parse_state {
     PARSE_IDLE, /* between messages */
     PARSE_HEAD, /* begun; the head is not complete */
@@ -551,11 +554,17 @@ static enum kb_h1_event body_parse(struct kb_h1_parser *parser, struct kb_buf *i
         }
         kb_buf_consume(in, used);
         if (parser->body.len > 0) {
+            parser->chunk_line_bytes = 0;
             return KB_H1_BODY;
         }
         if (parser->message_complete) {
             parser->state = PARSE_DONE;
             return KB_H1_COMPLETE;
+        }
+        parser->chunk_line_bytes += (uint32_t)used;
+        if (KB_UNLIKELY(parser->chunk_line_bytes > CHUNK_LINE_BYTES_MAX) &&
+            (llhttp->flags & F_TRAILING) == 0) {
+            return fail(parser, KB_H1_CODEC_ERROR);
         }
     }
     return KB_H1_NEED_MORE;

@@ -80,6 +80,7 @@ struct kb_h1_parser {
     size_t field_cap,
         value_cap; /* trailers are collected in the arena, as they may come in pieces */
     size_t trailer_bytes;
+    uint32_t chunk_line_bytes; /* that moved nothing, since there was data last */
     struct kb_str url;
     uint8_t http_minor;
     bool chunked;

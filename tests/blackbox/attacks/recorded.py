@@ -40,7 +40,8 @@ def ask(one, protocol, path, headers=(), name="main", method="GET", host="h.test
             return int(conn.received[9:12]) if conn.wait_responses(1) else None
         client = H2(conn)
         fields = client.request_fields(path, method, host=host, headers=headers)
-        client.send(client.headers(1, [(k.encode("latin-1"), v.encode("latin-1")) for k, v in fields]))
+        pieces = 1 + sum(len(k) + len(v) for k, v in fields) // 16000
+        client.send(client.headers(1, [(k.encode("latin-1"), v.encode("latin-1")) for k, v in fields], pieces=pieces))
         client.wait_done(1)
         status = client.streams[1].status if 1 in client.streams else None
         return int(status) if status else None
