@@ -41,7 +41,15 @@ uint64_t kb_worker_bytes_in_use(const struct kb_worker *worker)
     uint64_t slices = __atomic_load_n(&worker->slices.bytes_in_use, __ATOMIC_RELAXED);
     uint64_t blocks = __atomic_load_n(&worker->arena_blocks.used_count, __ATOMIC_RELAXED);
 
-    return slices + blocks * kb_pool_object_size(&worker->arena_blocks);
+    uint64_t bytes = slices + blocks * kb_pool_object_size(&worker->arena_blocks);
+
+    for (size_t i = 0; i < KB_SLOT_COUNT; i++) {
+        uint64_t (*slot_bytes)(const struct kb_worker *) =
+            __atomic_load_n(&worker->slot_bytes[i], __ATOMIC_ACQUIRE);
+
+        bytes += slot_bytes != NULL ? slot_bytes(worker) : 0;
+    }
+    return bytes;
 }
 
 static void *thread_main(void *arg)

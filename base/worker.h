@@ -34,6 +34,8 @@ struct kb_worker {
     struct kb_slice_source slices;
     struct kb_pool arena_blocks;
     void *slots[KB_SLOT_COUNT];
+    /* Set by the owner of a slot: bytes that it holds besides slices and arenas. */
+    uint64_t (*slot_bytes[KB_SLOT_COUNT])(const struct kb_worker *worker);
     /* Set together with a slot: frees it when the worker ends. */
     void (*slot_dispose[KB_SLOT_COUNT])(struct kb_worker *worker);
     uint64_t connections_open; /* downstream and upstream, for the end-of-process check */
@@ -50,7 +52,8 @@ void kb_worker_dispose(struct kb_worker *worker);
 /* Runs the loop on a new thread named "wrk:worker_N" until kb_worker_stop. */
 int kb_worker_start(struct kb_worker *worker) KB_MUST_USE;
 /* Bytes that the worker holds for connections and streams: the room of all slices and arena blocks
- * in use. From any thread; of another's worker it is what was true a moment ago. */
+ * in use, and what owners of slots say. From any thread; of another's worker it is what was true a
+ * moment ago. */
 uint64_t kb_worker_bytes_in_use(const struct kb_worker *worker);
 /* Asks the loop to end and waits for the thread. From the main thread. */
 void kb_worker_join(struct kb_worker *worker);

@@ -47,6 +47,7 @@ static void guard_count(struct kb_h2_session *session, enum kb_h2_guard_fault fa
         break;
     case KB_H2_GUARD_CONTROL:
     case KB_H2_GUARD_CONTINUATIONS:
+    case KB_H2_GUARD_EXPANSION:
     case KB_H2_GUARD_OK:
     default:
         break;
@@ -137,7 +138,9 @@ static int on_header(nghttp2_session *nghttp2, const nghttp2_frame *frame, const
     }
     stream->header_bytes += name_len + value_len;
     stream->header_count++;
-    if (stream->header_bytes > session->settings.max_header_bytes) {
+    if (stream->header_bytes > session->settings.max_header_bytes ||
+        kb_h2_guard_expanded(stream->header_bytes, frame->hd.length,
+                             session->settings.hpack_table_bytes)) {
         kb_stat_inc(session->stats, KB_STAT_HTTP2_HEADER_LIST_SIZE_TOO_LARGE);
         return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
     }

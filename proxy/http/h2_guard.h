@@ -6,6 +6,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/compiler.h"
+
 struct kb_h2_guard_limits {
     uint32_t empty_frames; /* in a row, without END_STREAM */
     uint32_t priority_per_stream;
@@ -21,6 +23,7 @@ enum kb_h2_guard_fault {
     KB_H2_GUARD_WINDOW_UPDATES,
     KB_H2_GUARD_CONTROL,
     KB_H2_GUARD_CONTINUATIONS,
+    KB_H2_GUARD_EXPANSION,
 };
 
 struct kb_h2_guard {
@@ -36,6 +39,7 @@ struct kb_h2_guard {
 };
 
 #define KB_H2_GUARD_PERIOD_MS 10000
+#define KB_H2_GUARD_SPARE     4096 /* what the static table and the like may add */
 
 /* Puts Envoy's defaults where a limit is 0: 1, 100, 10, and ours: 1000, 64. */
 void kb_h2_guard_limits_fill(struct kb_h2_guard_limits *limits);
@@ -44,3 +48,11 @@ void kb_h2_guard_init(struct kb_h2_guard *guard, const struct kb_h2_guard_limits
 /* The header of a frame came (RFC 9113 section 4.1). Anything but KB_H2_GUARD_OK: close. */
 enum kb_h2_guard_fault kb_h2_guard_frame(struct kb_h2_guard *guard, uint8_t type, uint8_t flags,
                                          uint32_t len, uint64_t now_ms);
+/* The `fields` bytes of names and values that came out of a header block so far, of which `block`
+ * bytes were sent: more than its literals, and each entry of a table of `table` bytes once, can
+ * make is a bomb (RFC 7541 section 7.3). Who encodes honestly has no reason to name an entry twice.
+ */
+KB_INLINE bool kb_h2_guard_expanded(uint64_t fields, uint64_t block, uint32_t table)
+{
+    return fields > 4 * block + table + KB_H2_GUARD_SPARE;
+}

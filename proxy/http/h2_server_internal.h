@@ -93,6 +93,7 @@ struct kb_h2_server_stream {
     struct kb_buf out;
     size_t unconsumed;     /* bytes taken for which the window did not open */
     uint32_t header_bytes; /* of this block of headers */
+    uint32_t block_fields; /* the same, with those that were dropped */
     uint32_t header_bytes_held;
     uint32_t header_count;
     uint32_t cookie_count;

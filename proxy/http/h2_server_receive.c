@@ -39,6 +39,11 @@ static void flood_count(struct kb_h2_server_session *session, enum kb_h2_guard_f
         kb_stat_inc(session->stats, KB_STAT_HTTP2_INBOUND_WINDOW_UPDATE_FRAMES_FLOOD);
         text = KB_STR("codec_error:Too_many_WINDOW_UPDATE_frames");
         break;
+    case KB_H2_GUARD_EXPANSION:
+        kb_stat_inc(session->stats, KB_STAT_HTTP2_HEADER_OVERFLOW);
+        text = KB_STR("codec_error:Headers_that_repeat_entries_of_the_compression_table");
+        details = KB_STR("http2.header_block_expanded");
+        break;
     case KB_H2_GUARD_CONTROL:
     case KB_H2_GUARD_CONTINUATIONS:
     case KB_H2_GUARD_OK:
@@ -128,6 +133,7 @@ static int on_begin_headers(nghttp2_session *nghttp2, const nghttp2_frame *frame
         kb_header_map_init(stream->headers, arena);
         stream->header_bytes = 0;
         stream->header_count = 0;
+        stream->block_fields = 0;
     }
     return 0;
 }
@@ -249,6 +255,12 @@ static int on_header(nghttp2_session *nghttp2, const nghttp2_frame *frame, const
     (void)flags;
     if (stream == NULL || stream->owner == NULL || session->stopped) {
         return 0;
+    }
+    stream->block_fields += (uint32_t)(name_len + value_len);
+    if (KB_UNLIKELY(kb_h2_guard_expanded(stream->block_fields, frame->hd.length,
+                                         session->settings->options.hpack_table_bytes))) {
+        flood_count(session, KB_H2_GUARD_EXPANSION, frame->hd.stream_id);
+        return NGHTTP2_ERR_CALLBACK_FAILURE;
     }
     if (underscore_refused(stream, name, name_len, &rc)) {
         return rc;
