@@ -321,11 +321,14 @@ kb_host_transport_socket(const struct kb_host *host)
 struct kb_cluster_manager;
 struct kb_lb; /* a worker's load balancer of one cluster */
 
+struct kb_overload_state;
+
 struct kb_cluster_local {
     KB_OBJ;
     const struct kb_cluster *cluster;
     struct kb_worker *worker;
     struct kb_stat_block *stats;
+    const struct kb_overload_state *overload; /* of the server */
     struct kb_lb *lb;
     /* This worker's share of each resource; other workers read it (relaxed). */
     uint32_t used[KB_PRIORITY_COUNT][KB_RESOURCE_COUNT];

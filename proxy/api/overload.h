@@ -21,6 +21,13 @@ enum kb_overload_action { /* envoy.overload_actions.* */
                           KB_OVERLOAD_SHED_TCP_LISTENER_ACCEPT,
                           KB_OVERLOAD_SHED_HCM_DECODE_HEADERS,
                           KB_OVERLOAD_SHED_HCM_CODEC,
+                          KB_OVERLOAD_SHED_HTTP1_ABORT,
+                          KB_OVERLOAD_SHED_HTTP2_GO_AWAY,
+                          KB_OVERLOAD_SHED_HTTP2_GO_AWAY_AND_CLOSE,
+                          KB_OVERLOAD_SHED_HTTP_FILTER_CHECK,
+                          KB_OVERLOAD_SHED_POOL_CONNECTION,
+                          KB_OVERLOAD_SHED_TCP_PROXY_DATA,
+                          KB_OVERLOAD_SHED_TCP_PROXY_CONNECT,
                           KB_OVERLOAD_COUNT
 };
 #define KB_OVERLOAD_SHED_FIRST KB_OVERLOAD_SHED_TCP_LISTENER_ACCEPT

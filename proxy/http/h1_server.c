@@ -393,6 +393,30 @@ void kb_h1_server_dispatch(struct kb_h1_server *server, struct kb_buf *in)
     server->metered = server->tunnel || kb_h1_parser_in_message(&server->parser) ? in->len : 0;
 }
 
+void kb_h1_server_abort(struct kb_h1_server *server, struct kb_buf *in)
+{
+    struct kb_hcm *hcm = server->hcm;
+    struct kb_stream *stream;
+
+    if (server->stream == NULL && !server->failed && !message_begin(server, in)) {
+        return;
+    }
+    stream = server->stream;
+    if (stream != NULL && server->request_complete && !server->tunnel) {
+        return;
+    }
+    kb_buf_consume(in, in->len);
+    if (server->failed || stream == NULL) {
+        return;
+    }
+    server->failed = true;
+    kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_OVERLOAD_CLOSE);
+    if (!stream->headers_decoded) {
+        stream->info.protocol = KB_PROTOCOL_HTTP11;
+    }
+    kb_hcm_stream_abort(stream, 500, KB_STR("overload"));
+}
+
 /* ---- response ---- */
 
 static void response_end(struct kb_h1_server *server)

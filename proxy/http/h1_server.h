@@ -38,5 +38,8 @@ void kb_h1_server_init(struct kb_h1_server *server, struct kb_hcm *hcm);
 void kb_h1_server_dispose(struct kb_h1_server *server);
 /* Parses what is in `in` and gives it to the streams. */
 void kb_h1_server_dispatch(struct kb_h1_server *server, struct kb_buf *in);
+/* Overload: the request that `in` begins or goes on with is answered by 500 and the connection
+ * closed; what waits behind a whole request goes on waiting. */
+void kb_h1_server_abort(struct kb_h1_server *server, struct kb_buf *in);
 /* The stream of this codec ended without the codec's doing. */
 void kb_h1_server_detach(struct kb_h1_server *server);

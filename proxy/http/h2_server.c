@@ -201,6 +201,7 @@ void kb_h2_server_blocked(struct kb_h2_server *server)
 
 void kb_h2_server_drain_notice(struct kb_h2_server *server)
 {
+    kb_buf_move(&server->hcm->conn->out, &server->greeting); /* SETTINGS come first */
     kb_h2_server_session_notice(server->session);
     flush_soon(server);
 }

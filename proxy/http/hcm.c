@@ -23,11 +23,27 @@ static void http_worker_dispose(struct kb_worker *worker)
 {
     struct kb_http_worker *http = worker->slots[KB_SLOT_HTTP];
 
+    worker->slot_bytes[KB_SLOT_HTTP] = NULL;
     kb_pool_dispose(&http->streams);
     kb_pool_dispose(&http->managers);
     kb_h2_mem_dispose(&http->h2_mem);
     free(http);
     worker->slots[KB_SLOT_HTTP] = NULL;
+}
+
+static uint64_t pool_bytes(const struct kb_pool *pool)
+{
+    return __atomic_load_n(&pool->used_count, __ATOMIC_RELAXED) *
+           (uint64_t)kb_pool_object_size(pool);
+}
+
+/* From any thread. */
+static uint64_t http_worker_bytes(const struct kb_worker *worker)
+{
+    const struct kb_http_worker *http = worker->slots[KB_SLOT_HTTP];
+
+    return pool_bytes(&http->streams) + pool_bytes(&http->managers) +
+           __atomic_load_n(&http->h2_mem.bytes_in_use, __ATOMIC_RELAXED);
 }
 
 struct kb_http_worker *kb_http_worker_get(struct kb_worker *worker)
@@ -42,6 +58,7 @@ struct kb_http_worker *kb_http_worker_get(struct kb_worker *worker)
         kb_list_init(&http->hcms);
         worker->slots[KB_SLOT_HTTP] = http;
         worker->slot_dispose[KB_SLOT_HTTP] = http_worker_dispose;
+        __atomic_store_n(&worker->slot_bytes[KB_SLOT_HTTP], http_worker_bytes, __ATOMIC_RELEASE);
     }
     return http;
 }
@@ -237,6 +254,9 @@ static enum kb_network_filter_status hcm_on_data(void *filter, struct kb_buf *in
             return KB_NETWORK_FILTER_STOP;
         }
         codec_make(hcm, in);
+    }
+    if (KB_UNLIKELY(kb_overload_any(hcm->config->overload)) && kb_hcm_dispatch_shed(hcm, in)) {
+        return KB_NETWORK_FILTER_STOP;
     }
     if (KB_UNLIKELY(hcm->h2 != NULL)) {
         kb_h2_server_dispatch(hcm->h2, in);

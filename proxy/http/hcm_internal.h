@@ -149,6 +149,8 @@ struct kb_stream *kb_hcm_stream_begin(struct kb_hcm *hcm, const struct kb_respon
 void kb_hcm_stream_count(struct kb_stream *stream);
 /* The codec could not understand the message: answers and closes. */
 void kb_hcm_stream_codec_error(struct kb_stream *stream, unsigned status, struct kb_str details);
+/* The same without counting a protocol error. */
+void kb_hcm_stream_abort(struct kb_stream *stream, unsigned status, struct kb_str details);
 /* Nothing can be answered any more: the connection closes under its stream, which is logged with
  * `details` (they live as long as the stream) and the flag DPE. */
 void kb_hcm_close_codec_error(struct kb_stream *stream, struct kb_str details);

@@ -22,6 +22,45 @@ bool kb_stream_overloaded(struct kb_stream *stream)
     return true;
 }
 
+/* GOAWAY to those who understand it; what is under way has no answer. */
+static void go_away_and_close(struct kb_hcm *hcm)
+{
+    if (hcm->h2 != NULL) {
+        kb_h2_server_drain_notice(hcm->h2);
+        kb_h2_server_goaway(hcm->h2);
+    }
+    KB_LIST_FOREACH (link, &hcm->streams) {
+        struct kb_stream *stream = KB_LIST_ENTRY(link, struct kb_stream, link);
+
+        if (!stream->ended) {
+            stream->info.response_code_details = KB_STR("forced_goaway");
+        }
+    }
+    kb_hcm_close(hcm, KB_CONN_FLUSH_WRITE_AND_DELAY);
+}
+
+bool kb_hcm_dispatch_shed(struct kb_hcm *hcm, struct kb_buf *in)
+{
+    const struct kb_overload_state *overload = hcm->config->overload;
+
+    if (hcm->closed) {
+        return false;
+    }
+    if (kb_overload_shed(overload, KB_OVERLOAD_SHED_HTTP2_GO_AWAY_AND_CLOSE, hcm->worker)) {
+        kb_buf_consume(in, in->len);
+        go_away_and_close(hcm);
+        return true;
+    }
+    if (kb_overload_shed(overload, KB_OVERLOAD_SHED_HTTP2_GO_AWAY, hcm->worker)) {
+        kb_hcm_drain_start(hcm);
+    }
+    if (hcm->h2 == NULL && kb_overload_shed(overload, KB_OVERLOAD_SHED_HTTP1_ABORT, hcm->worker)) {
+        kb_h1_server_abort(&hcm->h1, in);
+        return true;
+    }
+    return false;
+}
+
 /* ---- timers ---- */
 
 uint64_t kb_stream_idle_deadline(const struct kb_stream *stream)

@@ -248,9 +248,14 @@ void kb_stream_on_codec_reset(struct kb_stream *stream, enum kb_reset_reason rea
 
 void kb_hcm_stream_codec_error(struct kb_stream *stream, unsigned status, struct kb_str details)
 {
+    kb_stat_inc(stream->hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_PROTOCOL_ERROR);
+    kb_hcm_stream_abort(stream, status, details);
+}
+
+void kb_hcm_stream_abort(struct kb_stream *stream, unsigned status, struct kb_str details)
+{
     struct kb_hcm *hcm = stream->hcm;
 
-    kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_PROTOCOL_ERROR);
     if (stream->ended) {
         kb_hcm_close_when_idle(hcm);
         return;

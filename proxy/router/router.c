@@ -9,6 +9,7 @@
 #include "base/mem.h"
 #include "envoy/extensions/filters/http/router/v3/router.pb-c.h"
 #include "proto/wkt.h"
+#include "proxy/api/overload.h"
 #include "proxy/api/runtime.h"
 #include "proxy/router/hedging.h"
 #include "proxy/router/shadow.h"
@@ -390,6 +391,20 @@ static bool overload_dropped(struct kb_router *router)
     return true;
 }
 
+/* The overload manager does not want the request; true when the stream was answered. */
+static bool shed(struct kb_router *router)
+{
+    if (!kb_overload_shed(&router->config->server->overload, KB_OVERLOAD_SHED_HTTP_FILTER_CHECK,
+                          router->worker)) {
+        return false;
+    }
+    kb_stat_inc(kb_stream_http_stats(router->stream), KB_STAT_HTTP_RQ_OVERLOAD_LOCAL_REPLY);
+    router->done = true;
+    kb_stream_send_local_reply(router->stream, 503, KB_STR("envoy overloaded"), KB_STR("overload"),
+                               NULL, NULL);
+    return true;
+}
+
 /* connect_config: CONNECT, and POST where allowed, ends here; its bytes go on as TCP. */
 static bool connect_ends_here(const struct kb_router *router)
 {
@@ -459,6 +474,9 @@ router_decode_headers(void *filter, struct kb_header_map *headers, bool end_stre
             kb_transport_socket_factory_secure(&router->cluster->cluster->transport_socket)
                 ? KB_STR("https")
                 : KB_STR("http");
+    }
+    if (KB_UNLIKELY(kb_overload_any(&router->config->server->overload)) && shed(router)) {
+        return KB_FILTER_HEADERS_STOP_ITERATION;
     }
     router->request_complete = end_stream;
     router->head_only = end_stream;

@@ -21,6 +21,14 @@ static const char *const action_names[] = {
     [KB_OVERLOAD_SHED_HCM_DECODE_HEADERS] =
         "envoy.load_shed_points.http_connection_manager_decode_headers",
     [KB_OVERLOAD_SHED_HCM_CODEC] = "envoy.load_shed_points.hcm_ondata_creating_codec",
+    [KB_OVERLOAD_SHED_HTTP1_ABORT] = "envoy.load_shed_points.http1_server_abort_dispatch",
+    [KB_OVERLOAD_SHED_HTTP2_GO_AWAY] = "envoy.load_shed_points.http2_server_go_away_on_dispatch",
+    [KB_OVERLOAD_SHED_HTTP2_GO_AWAY_AND_CLOSE] =
+        "envoy.load_shed_points.http2_server_go_away_and_close_on_dispatch",
+    [KB_OVERLOAD_SHED_HTTP_FILTER_CHECK] = "envoy.load_shed_points.http_downstream_filter_check",
+    [KB_OVERLOAD_SHED_POOL_CONNECTION] = "envoy.load_shed_points.connection_pool_new_connection",
+    [KB_OVERLOAD_SHED_TCP_PROXY_DATA] = "envoy.load_shed_points.tcp_proxy_on_data",
+    [KB_OVERLOAD_SHED_TCP_PROXY_CONNECT] = "envoy.load_shed_points.tcp_proxy_upstream_connect",
 };
 
 static int id_find(struct kb_str name, size_t from, size_t to)
@@ -254,9 +262,8 @@ static void point_read(struct kb_overload *overload,
     rule->id = id_find(rule->name, KB_OVERLOAD_SHED_FIRST, KB_OVERLOAD_COUNT);
     if (rule->id < 0) {
         kb_diag_warning(diag,
-                        "no load is shed at %s: it is not one of the points that are "
-                        "implemented (tcp_listener_accept, hcm_ondata_creating_codec, "
-                        "http_connection_manager_decode_headers)",
+                        "no load is shed at %s: there is no such point; those of HTTP/3 and "
+                        "of extensions that are not implemented are none",
                         m->name);
     }
     rule->scale_percent = stat_make(overload, rule, "scale_percent", KB_STAT_GAUGE);

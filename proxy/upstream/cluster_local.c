@@ -13,13 +13,15 @@ static struct kb_cluster_view *view_of(struct kb_worker *worker)
     return KB_CAST(worker->slots[KB_SLOT_CLUSTERS], kb_cluster_view);
 }
 
-void kb_cluster_view_create(struct kb_worker *worker, struct kb_cluster_names *names)
+void kb_cluster_view_create(struct kb_worker *worker, struct kb_cluster_names *names,
+                            const struct kb_overload_state *overload)
 {
     struct kb_cluster_view *view = kb_calloc(1, sizeof(*view));
 
     KB_OBJ_SET(view, kb_cluster_view);
     view->worker = worker;
     view->names = names;
+    view->overload = overload;
     kb_map_init(&view->slots);
     worker->slots[KB_SLOT_CLUSTERS] = view;
 }
@@ -33,6 +35,7 @@ static KB_NOINLINE struct kb_cluster_local *local_create(struct kb_cluster_view 
     KB_OBJ_SET(local, kb_cluster_local);
     local->cluster = &cluster->api;
     local->worker = view->worker;
+    local->overload = view->overload;
     local->stats = kb_stat_group_block(cluster->api.stats, view->worker->index);
     kb_cluster_impl_ref(cluster);
     __atomic_store_n(&cluster->locals[view->worker->index], local, __ATOMIC_RELEASE);

@@ -38,6 +38,7 @@ struct kb_cluster_view {
     KB_OBJ;
     struct kb_worker *worker;
     struct kb_cluster_names *names;
+    const struct kb_overload_state *overload;
     struct kb_cluster_view_item *items; /* by slot number */
     uint32_t count;
     struct kb_map slots; /* name -> number + 1; what this worker looked up */
@@ -45,7 +46,8 @@ struct kb_cluster_view {
 KB_OBJ_MAGIC(kb_cluster_view, 0x43564957);
 
 /* Sets worker->slots[KB_SLOT_CLUSTERS]. Main thread, before the worker runs. */
-void kb_cluster_view_create(struct kb_worker *worker, struct kb_cluster_names *names);
+void kb_cluster_view_create(struct kb_worker *worker, struct kb_cluster_names *names,
+                            const struct kb_overload_state *overload);
 /* Main thread, after the worker's thread ended. */
 void kb_cluster_view_destroy(struct kb_worker *worker);
 

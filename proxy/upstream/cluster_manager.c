@@ -106,9 +106,9 @@ struct kb_cluster_manager *kb_cluster_manager_create(struct kb_server_context *s
     thread_groups_create(manager);
     kb_cluster_dns_init(&manager->dns, server);
     for (uint32_t i = 0; i < server->worker_count; i++) {
-        kb_cluster_view_create(&server->workers[i], &manager->names);
+        kb_cluster_view_create(&server->workers[i], &manager->names, &server->overload);
     }
-    kb_cluster_view_create(server->main, &manager->names);
+    kb_cluster_view_create(server->main, &manager->names, &server->overload);
     return manager;
 }
 

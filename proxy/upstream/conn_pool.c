@@ -312,7 +312,14 @@ void kb_pool_new_stream(struct kb_cluster_local *local, struct kb_host *host,
     kb_stat_gauge_add(pool->stats, KB_STAT_CLUSTER_UPSTREAM_RQ_PENDING_ACTIVE, 1);
     kb_host_stat_add(pool->host_local, KB_HOST_RQ_PENDING_ACTIVE, 1);
     *waiter = w;
-    kb_conn_pool_connect_more(pool);
+    if (KB_UNLIKELY(kb_conn_pool_connect_some(pool))) {
+        waiter_remove(w);
+        kb_stat_inc(pool->stats, KB_STAT_CLUSTER_UPSTREAM_RQ_CANCELLED);
+        if (kb_conn_pool_is_of_source(pool)) {
+            kb_conn_pool_destroy_check(pool);
+        }
+        callbacks->on_failure(owner, KB_RESET_OVERFLOW, KB_STR_NULL, NULL);
+    }
 }
 
 void kb_pool_cancel(struct kb_pool_waiter *waiter)

@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "proxy/api/overload.h"
 #include "proxy/api/transport_socket.h"
 #include "proxy/upstream/conn_pool_internal.h"
 
@@ -138,11 +139,16 @@ static void client_destroy(struct kb_deferred *deferred)
     kb_conn_pool_destroy_check(pool);
 }
 
-/* True when one was made, and there may be need of more. */
-static bool connect_one(struct kb_conn_pool *pool)
+static bool has_clients(const struct kb_conn_pool *pool)
 {
-    bool first = kb_list_empty(&pool->ready) && kb_list_empty(&pool->busy) &&
-                 kb_list_empty(&pool->connecting);
+    return !kb_list_empty(&pool->ready) || !kb_list_empty(&pool->busy) ||
+           !kb_list_empty(&pool->connecting);
+}
+
+/* True when one was made, and there may be need of more. */
+static bool connect_one(struct kb_conn_pool *pool, bool *shed)
+{
+    bool first = !has_clients(pool);
 
     if (pool->waiting_count <= pool->connecting_capacity) {
         return false;
@@ -154,13 +160,30 @@ static bool connect_one(struct kb_conn_pool *pool)
         }
         return false;
     }
+    if (KB_UNLIKELY(kb_overload_any(pool->local->overload)) &&
+        kb_overload_shed(pool->local->overload, KB_OVERLOAD_SHED_POOL_CONNECTION,
+                         pool->local->worker)) {
+        *shed = true;
+        return false;
+    }
     client_create(pool);
     return true;
 }
 
+bool kb_conn_pool_connect_some(struct kb_conn_pool *pool)
+{
+    bool shed = false;
+
+    for (unsigned i = 0; i < CONNECTIONS_AT_ONCE && connect_one(pool, &shed); i++) {
+    }
+    return shed;
+}
+
 void kb_conn_pool_connect_more(struct kb_conn_pool *pool)
 {
-    for (unsigned i = 0; i < CONNECTIONS_AT_ONCE && connect_one(pool); i++) {
+    if (KB_UNLIKELY(kb_conn_pool_connect_some(pool)) && !has_clients(pool)) {
+        /* Nobody would ever serve them. */
+        kb_conn_pool_waiting_fail(pool, KB_RESET_OVERFLOW, KB_STR_NULL);
     }
 }
 

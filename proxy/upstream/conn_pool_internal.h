@@ -76,3 +76,5 @@ void kb_conn_pool_waiting_fail(struct kb_conn_pool *pool, enum kb_reset_reason r
 
 /* More connections if the waiting requests need them; Envoy always allows a host its first. */
 void kb_conn_pool_connect_more(struct kb_conn_pool *pool);
+/* Likewise, but true when one was needed that the overload manager did not want. */
+bool kb_conn_pool_connect_some(struct kb_conn_pool *pool);

@@ -8,6 +8,7 @@ import pytest
 
 from tests.harness import envoy_path
 from tests.harness.config import TYPE
+from tests.harness.h2_client import H2
 
 INJECTED = "envoy.resource_monitors.injected_resource"
 LIMIT = "envoy.resource_monitors.global_downstream_max_connections"
@@ -91,6 +92,145 @@ def test_connections_are_rejected(rig, pressure):
     assert sorted(rejected.values(), reverse=True)[:2] == [2, 1] and sum(rejected.values()) == 3
     reach(one, pressure, 0.1)
     assert b"200 OK" in one.get("/").received
+
+
+@pytest.fixture
+def shedding(rig, pressure):
+    """shedding(points): a subject with these load-shed points, which shed everything once `reach`ed; its
+    listener has a route that answers by itself."""
+    def make(*points):
+        return rig({"bootstrap": {"overload_manager": pressure.manager(points=[(point, 0.5) for point in points])},
+                    "listeners": {"main": {"hcm": {"drain_timeout": "0.05s"}, "routes": [
+                        {"match": {"path": "/direct"}, "direct": [200, "hello"]}, "/ -> up"]},
+                        "raw": {"tcp": {"cluster": "tcp"}}},
+                    "clusters": {"up": {}, "tcp": {}}, "upstreams": {"tcp": {"mode": "tcp"}}})
+    return make
+
+
+def shed(one, point, count):
+    name = f"overload.envoy.load_shed_points.{point}.shed_load_count"
+    one.proxy.wait_stat(name, count)
+
+
+def log_of(one, **wanted):
+    """The last line of the access log that has all of this, once there is one."""
+    def find():
+        path = one.proxy.dir / "access.log"
+        lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return next((line for line in reversed(lines) if wanted.items() <= line.items()), None)
+    return one.proxy.wait_for(f"a line with {wanted}", find)
+
+
+def test_http1_is_aborted(shedding, pressure):
+    """Whatever comes is answered by 500, also in the middle of a request; HTTP/2 goes on."""
+    one = shedding("http1_server_abort_dispatch")
+    kept, half, two = one.get("/direct"), one.connect(), H2(one.connect())
+    one.up.expect(["hold"])
+    half.send(b"POST /half HTTP/1.1\r\nhost: a\r\ncontent-length: 6\r\n\r\nabc", ["POST"])
+    two.get(1, "/direct")
+    assert two.wait_done(1)
+    one.proxy.wait_stat("cluster.up.upstream_rq_active", 1)
+    reach(one, pressure, 0.9)
+    one.get("/direct", conn=kept)
+    half.send(b"def")
+    for conn in (kept, half):
+        assert conn.wait_end() == "eof"
+        answer = conn.received[conn.received.rindex(b"HTTP/1.1 "):]
+        assert answer.startswith(b"HTTP/1.1 500 ") and b"connection: close" in answer
+        assert answer.endswith(b"\r\n\r\nInternal Server Error")
+    log_of(one, path="/half", code=500, details="overload", flags="DPE")
+    log_of(one, path=None, code=500, details="overload", flags="DPE")
+    shed(one, "http1_server_abort_dispatch", 2)
+    two.get(3, "/direct")
+    assert two.wait_done(2) and two.streams[3].status == "200"
+    assert one.proxy.stats("rq_overload_close$|cx_protocol_error$")["http.main.downstream_rq_overload_close"] == 2
+    reach(one, pressure, 0.1)
+    assert b"200 OK" in one.get("/direct").received
+
+
+def test_go_away(shedding, pressure):
+    """Connections are drained: what comes is answered still."""
+    one = shedding("http2_server_go_away_on_dispatch")
+    two, kept = H2(one.connect()), one.get("/direct")
+    two.get(1, "/direct")
+    assert two.wait_done(1)
+    reach(one, pressure, 0.9)
+    two.get(3, "/direct")
+    assert two.wait_done(2) and two.streams[3].status == "200" and two.goaways[0] == (2**31 - 1, 0)
+    assert two.conn.wait_end() == "eof"
+    one.get("/direct", conn=kept)
+    assert b"connection: close" in kept.received and kept.wait_end() == "eof"
+    shed(one, "http2_server_go_away_on_dispatch", 2)
+
+
+def test_go_away_and_close(shedding, pressure):
+    """Nobody is answered, not even those who had begun."""
+    one = shedding("http2_server_go_away_and_close_on_dispatch")
+    two, kept, fresh = H2(one.connect()), one.get("/direct"), H2(one.connect())
+    two.send(two.headers(1, two.request_fields("/half", "POST"), end=False) + two.data(1, b"abc", end=False))
+    one.proxy.wait_stat("cluster.up.upstream_rq_active", 1)
+    reach(one, pressure, 0.9)
+    two.send(two.data(1, b"def"))
+    fresh.get(1, "/direct")
+    kept.send(b"GET /direct HTTP/1.1\r\nhost: a\r\n\r\n")
+    for client, last in ((two, 1), (fresh, 0)):
+        assert client.conn.wait_end() == "eof"
+        client.parse()
+        assert client.goaways == [(2**31 - 1, 0), (last, 0)] and not client.broken
+    assert kept.wait_end() == "eof" and kept.received.count(b"HTTP/1.1 ") == 1
+    log_of(one, path="/half", code=0, details="forced_goaway", flags="-")
+    shed(one, "http2_server_go_away_and_close_on_dispatch", 3)
+
+
+def test_requests_are_checked_before_the_upstream(shedding, pressure):
+    one = shedding("http_downstream_filter_check")
+    reach(one, pressure, 0.9)
+    kept = one.get("/direct")
+    assert b"200 OK" in kept.received
+    one.get("/", conn=kept)
+    assert b"HTTP/1.1 503 " in kept.received and kept.received.endswith(b"envoy overloaded") and kept.state == "open"
+    log_of(one, path="/", code=503, details="overload", flags="-", cluster="up")
+    shed(one, "http_downstream_filter_check", 1)
+    assert one.proxy.stats("^http.main.rq_overload_local_reply$") == {"http.main.rq_overload_local_reply": 1}
+    assert one.proxy.stats("^cluster.up.upstream_rq_pending_total$") == {"cluster.up.upstream_rq_pending_total": 0}
+
+
+def test_no_new_connections_to_upstreams(shedding, pressure):
+    """Who finds an idle one is served."""
+    one = shedding("connection_pool_new_connection")
+    one.get("/")
+    reach(one, pressure, 0.9)
+    assert b"200 OK" in one.get("/").received
+    one.up.expect(["hold"])
+    held = one.connect()
+    held.send(b"GET /held HTTP/1.1\r\nhost: a\r\n\r\n", ["GET"])
+    one.proxy.wait_stat("cluster.up.upstream_rq_active", 1)
+    refused = one.get("/refused")
+    assert refused.received.startswith(b"HTTP/1.1 503 ") and b"x-envoy-overloaded: true" in refused.received
+    log_of(one, path="/refused", details="upstream_reset_before_response_started{overflow}", flags="UO")
+    assert one.connect("raw").wait_end() in ("eof", "rst")
+    shed(one, "connection_pool_new_connection", 2)
+    assert one.proxy.stats("upstream_cx_total$")["cluster.up.upstream_cx_total"] == 1
+    one.up.release()
+    assert held.wait_responses(1)
+    reach(one, pressure, 0.1)
+    assert b"200 OK" in one.get("/").received
+
+
+def test_tcp_connections_are_closed(shedding, pressure):
+    one = shedding("tcp_proxy_on_data", "tcp_proxy_upstream_connect")
+    kept = one.connect("raw")
+    kept.send(b"hello")
+    assert kept.wait_bytes(5)
+    reach(one, pressure, 0.9)
+    assert one.connect("raw").wait_end() in ("eof", "rst")
+    kept.send(b"hello")
+    assert kept.wait_end() in ("eof", "rst")
+    for point in ("tcp_proxy_on_data", "tcp_proxy_upstream_connect"):
+        shed(one, point, 1)
+    log_of(one, flags="OM", attempts=0)
+    log_of(one, flags="OM", attempts=1, received=10)
+    assert one.proxy.stats("^tcp.raw.downstream_cx_overload_close$") == {"tcp.raw.downstream_cx_overload_close": 2}
 
 
 def test_connections_wait(rig, pressure):

@@ -8,6 +8,7 @@
 
 #include "base/mem.h"
 #include "proxy/api/filter_state.h"
+#include "proxy/api/overload.h"
 #include "proxy/api/ssl_connection_info.h"
 
 /* One downstream connection. */
@@ -440,12 +441,30 @@ static void connect_attempt(struct tcp_proxy *proxy)
                        &pool_callbacks, &decoder_ops, proxy, &proxy->waiter);
 }
 
+/* True when the overload manager wants the connection closed at this point. */
+static bool shed(struct tcp_proxy *proxy, enum kb_overload_action point)
+{
+    const struct kb_overload_state *overload = &proxy->config->server->overload;
+
+    if (KB_LIKELY(!kb_overload_any(overload)) ||
+        !kb_overload_shed(overload, point, proxy->worker)) {
+        return false;
+    }
+    kb_stat_inc(proxy->stats, KB_STAT_TCP_DOWNSTREAM_CX_OVERLOAD_CLOSE);
+    kb_stream_info_set_flag(&proxy->info, KB_RF_OVERLOAD_MANAGER_TERMINATED);
+    kb_conn_close(proxy->down, KB_CONN_NO_FLUSH);
+    return true;
+}
+
 static enum kb_network_filter_status tcp_proxy_on_new_connection(void *filter)
 {
     struct tcp_proxy *proxy = KB_CAST(filter, tcp_proxy);
     const struct kb_tcp_proxy_cluster *cluster = cluster_pick(proxy);
 
     kb_stat_inc(proxy->stats, KB_STAT_TCP_DOWNSTREAM_CX_TOTAL);
+    if (KB_UNLIKELY(shed(proxy, KB_OVERLOAD_SHED_TCP_PROXY_CONNECT))) {
+        return KB_NETWORK_FILTER_STOP;
+    }
     if (proxy->config->log_interval_ms > 0) {
         kb_loop_timer_arm(loop_of(proxy), &proxy->log_timer, proxy->config->log_interval_ms);
     }
@@ -491,6 +510,9 @@ static enum kb_network_filter_status tcp_proxy_on_data(void *filter, struct kb_b
     struct tcp_proxy *proxy = KB_CAST(filter, tcp_proxy);
 
     if (proxy->up == NULL || !proxy->connected) {
+        return KB_NETWORK_FILTER_STOP;
+    }
+    if (KB_UNLIKELY(shed(proxy, KB_OVERLOAD_SHED_TCP_PROXY_DATA))) {
         return KB_NETWORK_FILTER_STOP;
     }
     idle_touch(proxy);
