@@ -72,9 +72,9 @@ void kb_hedging_end(struct kb_router *router)
 
         router->slow = router->slow->next;
         kb_upstream_request_cancel(upstream);
+        router->info->upstream = present; /* also tells dispose which host has to stay */
         kb_upstream_request_dispose(upstream);
     }
-    router->info->upstream = present;
 }
 
 void kb_hedging_choose(struct kb_router *router)

@@ -75,8 +75,9 @@ struct kb_router {
     struct kb_router_cookie *cookies; /* of hash policies, for the answer; NULL: none */
     struct kb_upstream_request *upstream; /* the present attempt; NULL while backing off */
     struct kb_slow_attempt *slow;         /* hedging: attempts beside the present one; NULL: none */
-    struct kb_host_local *last_host;      /* of the attempt before, which the log may name; holds a
-                                             reference, or NULL */
+    struct kb_host_local *last_host; /* which the stream info names, of an attempt that is over;
+                                        holds a reference, or NULL */
+    struct kb_slice *head_slice;     /* pins the answer of an attempt that is over; NULL: none */
     struct kb_retry_state retry;
     struct kb_shadow *shadows; /* copies that get the rest of the request; see shadow.h */
     bool retry_enabled;

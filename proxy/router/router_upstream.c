@@ -596,6 +596,7 @@ void kb_router_on_destroy(void *filter)
         kb_shadows_release(router);
     }
     kb_buf_dispose(&router->retry_body);
+    kb_slice_unref(router->head_slice);
     if (router->last_host != NULL) {
         kb_host_local_unref(router->last_host);
     }

@@ -369,15 +369,26 @@ void kb_upstream_request_cancel(struct kb_upstream_request *upstream)
 
 void kb_upstream_request_dispose(struct kb_upstream_request *upstream)
 {
+    struct kb_router *router = upstream->router;
+    struct kb_host_local *let_go = upstream->host_local;
+
     KB_ASSERT(upstream->encoder == NULL && upstream->waiter == NULL);
     on_below_low(upstream);
     timers_cancel(upstream);
     kb_buf_dispose(&upstream->pending);
-    kb_slice_unref(upstream->head_slice);
-    if (upstream->router->last_host != NULL) {
-        kb_host_local_unref(upstream->router->last_host);
+    if (KB_UNLIKELY(router->response_started || router->done) && upstream->head_slice != NULL) {
+        kb_slice_unref(router->head_slice);
+        router->head_slice = upstream->head_slice; /* the log may name what the client got */
+    } else {
+        kb_slice_unref(upstream->head_slice);
     }
-    upstream->router->last_host = upstream->host_local;
+    if (KB_LIKELY(router->info->upstream.host == upstream->host)) { /* the log may name it */
+        let_go = router->last_host;
+        router->last_host = upstream->host_local;
+    }
+    if (let_go != NULL) {
+        kb_host_local_unref(let_go);
+    }
     KB_OBJ_CLEAR(upstream);
 }
 
