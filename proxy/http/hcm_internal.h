@@ -97,7 +97,9 @@ struct kb_stream {
     struct kb_header_map *response; /* NULL: none yet */
     struct kb_header_map *response_trailers;
     struct kb_stream_info info;
-    struct kb_slice *head_slice; /* pins the request's strings */
+    struct kb_slice *head_slice;            /* pins the request's strings */
+    struct kb_cluster_local *shown_cluster; /* which the info names while no router does; holds a
+                                               reference, or NULL */
     const struct kb_route *route;
     const struct kb_route_config *route_config; /* of the provider, from the first look on */
     struct kb_filter_hold *filter_holds;        /* configurations that filters came with over xDS */

@@ -117,6 +117,9 @@ static void destroy_deferred(struct kb_deferred *deferred)
         kb_stream_encoding_dispose(stream);
     }
     kb_slice_unref(stream->head_slice);
+    if (KB_UNLIKELY(stream->shown_cluster != NULL)) {
+        kb_cluster_local_unref(stream->shown_cluster);
+    }
     if (KB_UNLIKELY(stream->info.upstream.ssl != NULL)) {
         kb_ssl_connection_info_unref(stream->info.upstream.ssl);
     }
@@ -548,9 +551,8 @@ static void remote_completed(struct kb_stream *stream)
     }
 }
 
-const struct kb_cluster *kb_stream_route_cluster(struct kb_stream *stream)
+static struct kb_cluster_local *route_cluster(struct kb_stream *stream)
 {
-    struct kb_cluster_local *cluster = NULL;
     struct kb_str name = KB_STR_NULL;
     const void *choice;
     uint32_t slot = UINT32_MAX;
@@ -560,18 +562,31 @@ const struct kb_cluster *kb_stream_route_cluster(struct kb_stream *stream)
                                 &choice) != 0) {
         return NULL;
     }
-    cluster = slot != UINT32_MAX ? kb_cluster_local_get(stream->hcm->worker, slot)
-                                 : kb_cluster_local_find(stream->hcm->worker, name);
+    return slot != UINT32_MAX ? kb_cluster_local_get(stream->hcm->worker, slot)
+                              : kb_cluster_local_find(stream->hcm->worker, name);
+}
+
+const struct kb_cluster *kb_stream_route_cluster(struct kb_stream *stream)
+{
+    const struct kb_cluster_local *cluster = route_cluster(stream);
+
     return cluster != NULL ? cluster->cluster : NULL;
 }
 
 void kb_stream_cluster_refresh(struct kb_stream *stream)
 {
-    const struct kb_cluster *cluster = kb_stream_route_cluster(stream);
+    struct kb_cluster_local *shown = route_cluster(stream);
 
+    if (shown != NULL) {
+        kb_cluster_local_ref(shown);
+    }
+    if (stream->shown_cluster != NULL) {
+        kb_cluster_local_unref(stream->shown_cluster);
+    }
+    stream->shown_cluster = shown;
     stream->info.upstream_cluster_name =
-        cluster != NULL ? cluster->observability_name : KB_STR_NULL;
-    stream->info.upstream.cluster = cluster;
+        shown != NULL ? shown->cluster->observability_name : KB_STR_NULL;
+    stream->info.upstream.cluster = shown != NULL ? shown->cluster : NULL;
 }
 
 void kb_stream_decode_headers(struct kb_stream *stream, bool end_stream)
