@@ -11,8 +11,8 @@ void kb_h2_client_ping_arm(struct kb_h2_client *client)
 
     client->ping_waits = false;
     kb_loop_timer_cancel(kb_h2_client_loop(client), &client->ping_timer);
-    if (interval == 0) {
-        return;
+    if (interval == 0 || client->base.state == KB_POOL_CLIENT_CLOSED) {
+        return; /* of a pool that drains it may be closed as soon as it is connected */
     }
     if (jitter > 0) {
         interval += kb_rand_u64(&kb_conn_pool_worker(&client->base)->rand) % jitter;
