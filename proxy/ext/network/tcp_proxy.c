@@ -22,6 +22,7 @@ struct tcp_proxy {
     struct kb_stat_block *stats;
     struct kb_cluster_local *cluster;                  /* holds a reference */
     struct kb_host_local *host_local;                  /* of `up`; holds a reference */
+    struct kb_host_local *shown_host;                  /* which the info names; holds a reference */
     const struct kb_metadata_criteria *metadata_match; /* NULL: none */
     struct kb_stream_info info;
     struct kb_arena arena;
@@ -91,11 +92,11 @@ static void *tcp_proxy_create(void *arg, struct kb_conn *conn)
     return proxy;
 }
 
-static void host_release(struct tcp_proxy *proxy)
+static void host_release(struct kb_host_local **host)
 {
-    if (proxy->host_local != NULL) {
-        kb_host_local_unref(proxy->host_local);
-        proxy->host_local = NULL;
+    if (*host != NULL) {
+        kb_host_local_unref(*host);
+        *host = NULL;
     }
 }
 
@@ -160,7 +161,8 @@ static void tcp_proxy_destroy(void *filter)
 
     end(proxy);
     KB_ASSERT(proxy->up == NULL && proxy->waiter == NULL);
-    host_release(proxy);
+    host_release(&proxy->host_local);
+    host_release(&proxy->shown_host);
     if (proxy->cluster != NULL) {
         kb_cluster_local_unref(proxy->cluster);
     }
@@ -257,10 +259,13 @@ static void host_attempted(struct tcp_proxy *proxy, const struct kb_host *host)
     struct kb_upstream_info *info = &proxy->info.upstream;
 
     info->host = host;
+    host_release(&proxy->shown_host);
     if (host != NULL) {
+        kb_host_local_ref(proxy->host_local);
+        proxy->shown_host = proxy->host_local;
         info->hosts_attempted =
             info->hosts_attempted.len == 0
-                ? kb_host_addr_text(host)
+                ? kb_str_dup(&proxy->arena, kb_host_addr_text(host))
                 : kb_str_printf(&proxy->arena, "%.*s,%.*s", KB_STR_ARG(info->hosts_attempted),
                                 KB_STR_ARG(kb_host_addr_text(host)));
     }
@@ -431,7 +436,7 @@ static void connect_attempt(struct tcp_proxy *proxy)
     }
     proxy->attempts++;
     proxy->info.attempt_count = proxy->attempts;
-    host_release(proxy);
+    host_release(&proxy->host_local);
     proxy->host_local = kb_host_local_get(host, proxy->worker->index);
     kb_host_local_ref(proxy->host_local);
     proxy->info.upstream.cluster = proxy->cluster->cluster;
