@@ -12,6 +12,8 @@ usage: ./dev fuzz                    the targets, with the size of their corpora
        ./dev fuzz all [TIME]         every target after the other, TIME each
        ./dev fuzz NAME --merge       take those finds that reach something new into tests/fuzz/corpus/NAME
        ./dev fuzz NAME FILE...       run these inputs once
+       ./dev fuzz events [STEPS [SEED]]  random orders of events over the whole proxy (tests/events): a million
+                                     steps, some minutes, from a seed that it says
 
 A target starts from tests/fuzz/corpus/NAME and what earlier runs found; new finds lie in build/fuzz/NAME,
 what crashed in build/fuzz/NAME-crashes, with the command that runs it again. Ctrl-C ends a run early, and
@@ -40,6 +42,7 @@ fuzz_list()
         files=(tests/fuzz/corpus/"$name"/*)
         printf '%-15s %4d inputs  %s\n' "$name" ${#files[@]} "$(fuzz_purpose "$name")"
     done
+    printf '%-15s             %s\n' events "Random orders of events over the whole proxy; its inputs are seeds"
     printf '\n./dev fuzz NAME [TIME] runs one; ./dev fuzz --help\n'
 }
 
@@ -125,16 +128,35 @@ fuzz_merge()
     say "fuzz: $name: $(($(find "$corpus" -type f | wc -l) - before)) inputs more in $corpus"
 }
 
+fuzz_events()
+{
+    local steps=${1:-1000000} seed=${2:-$((RANDOM * 32768 + RANDOM))}
+    [[ $steps =~ ^[0-9]+$ && $seed =~ ^[0-9]+$ ]] ||
+        die "fuzz: events takes a number of steps and a seed, not '$*'" "see ./dev fuzz --help"
+    setup build test
+    configure_asan
+    compile build/asan tests/events/events
+    say "fuzz: events: $steps steps from seed $seed"
+    build/asan/tests/events/events --config tests/events/config --steps "$steps" --seed "$seed" ||
+        die "fuzz: events: a promise was broken: see above" "again: ./dev fuzz events $steps $seed" \
+            "with what happened: build/asan/tests/events/events --config tests/events/config --trace and the numbers above"
+}
+
 cmd_fuzz()
 {
     local name=${1:-} names seconds=60 failed=0
     case $name in
+    events)
+        shift
+        fuzz_events "$@"
+        return
+        ;;
     '') fuzz_list; return ;;
     -h | --help) fuzz_usage; return ;;
     all) mapfile -t names < <(fuzz_targets) ;;
     *)
         fuzz_targets | grep -qx -- "$name" ||
-            die "fuzz: no target named '$name'; there are: $(fuzz_targets | xargs)"
+            die "fuzz: no target named '$name'; there are: $(fuzz_targets | xargs) events"
         names=("$name")
         ;;
     esac
