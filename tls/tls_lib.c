@@ -8,7 +8,7 @@
 #include "base/mem.h"
 #include "tls/tls_bio.h"
 #include "tls/tls_facts.h"
-#include "tls/tls_kdf.h"
+#include "tls/tls_provider.h"
 
 struct kb_tls_lib *kb_tls_lib_ref(struct kb_tls_lib *lib)
 {
@@ -22,7 +22,7 @@ void kb_tls_lib_unref(struct kb_tls_lib *lib)
         BIO_meth_free(lib->bio_method);
         EVP_MD_free(lib->sha256);
         EVP_CIPHER_free(lib->ticket_cipher);
-        OSSL_PROVIDER_unload(lib->kdf_provider);
+        OSSL_PROVIDER_unload(lib->own_provider);
         OSSL_PROVIDER_unload(lib->provider);
         OSSL_LIB_CTX_free(lib->ctx);
         free(lib);
@@ -62,10 +62,10 @@ static struct kb_tls_lib *lib_create(void)
     lib->refs = 1;
     lib->ctx = OSSL_LIB_CTX_new();
     KB_ASSERT(lib->ctx != NULL);
-    KB_ASSERT(OSSL_PROVIDER_add_builtin(lib->ctx, "kobune", kb_tls_kdf_provider_init) == 1);
-    lib->kdf_provider = OSSL_PROVIDER_load(lib->ctx, "kobune");
+    KB_ASSERT(OSSL_PROVIDER_add_builtin(lib->ctx, "kobune", kb_tls_provider_init) == 1);
+    lib->own_provider = OSSL_PROVIDER_load(lib->ctx, "kobune");
     lib->provider = OSSL_PROVIDER_load(lib->ctx, "default");
-    KB_ASSERT(lib->kdf_provider != NULL && lib->provider != NULL);
+    KB_ASSERT(lib->own_provider != NULL && lib->provider != NULL);
     /* Where both have an algorithm, ours. */
     KB_ASSERT(EVP_set_default_properties(lib->ctx, "?provider=kobune") == 1);
     lib->bio_method = kb_tls_bio_method_create();

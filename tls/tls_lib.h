@@ -12,7 +12,7 @@
 struct kb_tls_lib {
     OSSL_LIB_CTX *ctx;
     OSSL_PROVIDER *provider;     /* OpenSSL's own */
-    OSSL_PROVIDER *kdf_provider; /* tls_kdf.c */
+    OSSL_PROVIDER *own_provider; /* tls_provider.c */
     BIO_METHOD *bio_method;      /* tls_bio.c */
     EVP_MD *sha256;
     EVP_CIPHER *ticket_cipher; /* AES-256-CBC */

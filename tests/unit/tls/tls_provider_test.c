@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The key schedule against RFC 8448 and against OpenSSL's own, and what it refuses. */
-#include "tls/tls_kdf.h"
+/* What we give OpenSSL, against its own: the key schedule, also against RFC 8448, and HMAC; what
+ * they refuse. */
+#include "tls/tls_provider.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -28,7 +29,7 @@ static int library_make(void **state)
     (void)state;
     library = OSSL_LIB_CTX_new();
     if (library == NULL ||
-        OSSL_PROVIDER_add_builtin(library, "kobune", kb_tls_kdf_provider_init) != 1) {
+        OSSL_PROVIDER_add_builtin(library, "kobune", kb_tls_provider_init) != 1) {
         return -1;
     }
     providers[0] = OSSL_PROVIDER_load(library, "kobune");
@@ -208,12 +209,149 @@ static void what_is_refused(void **state)
     assert_false(ask("provider=kobune", &q, out));
 }
 
+/* ---- HMAC ---- */
+
+enum mac_how { MAC_INIT, MAC_PARAM, MAC_AGAIN, MAC_COPY, MAC_HOW_COUNT };
+
+struct mac_question {
+    const char *digest;
+    enum mac_how how;
+    struct kb_str key, first, second;
+};
+
+static EVP_MAC_CTX *mac_make(const char *property)
+{
+    EVP_MAC *mac = EVP_MAC_fetch(library, OSSL_MAC_NAME_HMAC, property);
+    EVP_MAC_CTX *context = EVP_MAC_CTX_new(mac);
+
+    EVP_MAC_free(mac);
+    assert_non_null(context);
+    return context;
+}
+
+static OSSL_PARAM digest_param(const char *name)
+{
+    return OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, (char *)(uintptr_t)name, 0);
+}
+
+static void mac_key(EVP_MAC_CTX *context, const struct mac_question *q)
+{
+    const unsigned char *key = (const unsigned char *)q->key.p;
+    OSSL_PARAM params[3] = {digest_param(q->digest), OSSL_PARAM_construct_end(),
+                            OSSL_PARAM_construct_end()};
+
+    if (q->how == MAC_PARAM) { /* the key first, as tickets have it */
+        params[1] = params[0];
+        params[0] = octets(OSSL_MAC_PARAM_KEY, q->key);
+        assert_int_equal(EVP_MAC_CTX_set_params(context, params), 1);
+        return;
+    }
+    assert_int_equal(EVP_MAC_init(context, key, q->key.len, params), 1);
+    if (q->how == MAC_AGAIN) {
+        assert_int_equal(EVP_MAC_update(context, key, q->key.len), 1);
+        assert_int_equal(EVP_MAC_init(context, NULL, 0, NULL), 1);
+    }
+}
+
+static size_t mac_of(const char *property, const struct mac_question *q, unsigned char *out)
+{
+    EVP_MAC_CTX *context = mac_make(property);
+    size_t len = 0;
+
+    mac_key(context, q);
+    assert_int_equal(EVP_MAC_update(context, (const unsigned char *)q->first.p, q->first.len), 1);
+    if (q->how == MAC_COPY) {
+        EVP_MAC_CTX *copy = EVP_MAC_CTX_dup(context);
+
+        assert_non_null(copy);
+        assert_int_equal(EVP_MAC_update(context, (const unsigned char *)"other", 5), 1);
+        EVP_MAC_CTX_free(context);
+        context = copy;
+    }
+    assert_int_equal(EVP_MAC_update(context, (const unsigned char *)q->second.p, q->second.len), 1);
+    assert_int_equal(EVP_MAC_final(context, out, &len, EVP_MAX_MD_SIZE), 1);
+    assert_int_equal(len, EVP_MAC_CTX_get_mac_size(context));
+    EVP_MAC_CTX_free(context);
+    return len;
+}
+
+static void as_the_library_authenticates(void **state)
+{
+    static const char *const digests[] = {"SHA2-256", "SHA256",   "SHA2-384",
+                                          "SHA1",     "MD5-SHA1", "SHA512"};
+
+    (void)state;
+    for (unsigned i = 0; i < TRIES; i++) {
+        char room[3][320];
+        unsigned char ours[EVP_MAX_MD_SIZE] = {0}, theirs[EVP_MAX_MD_SIZE] = {0};
+        struct mac_question q = {.digest = digests[random_next(KB_ARRAY_LEN(digests))],
+                                 .how = random_next(MAC_HOW_COUNT),
+                                 .key = random_bytes(room[0], random_next(300)),
+                                 .first = random_bytes(room[1], random_next(300)),
+                                 .second = random_bytes(room[2], random_next(300))};
+
+        assert_int_equal(mac_of("provider=default", &q, theirs),
+                         mac_of("provider=kobune", &q, ours));
+        assert_memory_equal(ours, theirs, sizeof(ours));
+    }
+}
+
+/* Records of TLS 1.2 in CBC, in constant time. */
+static size_t mac_of_record(const char *property, size_t padding, unsigned char *out)
+{
+    static const unsigned char header[13] = {[9] = 3, 3}, body[200];
+    static const unsigned char key[32] = {1, 2, 3};
+    size_t whole = sizeof(body) + padding, len = 0;
+    EVP_MAC_CTX *keyed = mac_make(property), *context;
+    OSSL_PARAM params[2] = {digest_param("SHA2-256"), OSSL_PARAM_construct_end()};
+
+    assert_int_equal(EVP_MAC_init(keyed, key, sizeof(key), params), 1);
+    context = EVP_MAC_CTX_dup(keyed);
+    assert_non_null(context);
+    params[0] = OSSL_PARAM_construct_size_t(OSSL_MAC_PARAM_TLS_DATA_SIZE, &whole);
+    assert_int_equal(EVP_MAC_CTX_set_params(context, params), 1);
+    assert_int_equal(EVP_MAC_update(context, header, sizeof(header)), 1);
+    assert_int_equal(EVP_MAC_update(context, body, sizeof(body)), 1);
+    assert_int_equal(EVP_MAC_final(context, out, &len, EVP_MAX_MD_SIZE), 1);
+    EVP_MAC_CTX_free(context);
+    EVP_MAC_CTX_free(keyed);
+    return len;
+}
+
+static void records_of_cbc(void **state)
+{
+    unsigned char ours[EVP_MAX_MD_SIZE], theirs[EVP_MAX_MD_SIZE];
+
+    (void)state;
+    assert_int_equal(mac_of_record("provider=kobune", 40, ours), 32);
+    assert_int_equal(mac_of_record("provider=default", 40, theirs), 32);
+    assert_memory_equal(ours, theirs, 32);
+}
+
+static void a_mac_wants_its_key(void **state)
+{
+    EVP_MAC_CTX *context = mac_make("provider=kobune");
+    OSSL_PARAM params[2] = {digest_param("SHA2-256"), OSSL_PARAM_construct_end()};
+    unsigned char out[EVP_MAX_MD_SIZE];
+    size_t len;
+
+    (void)state;
+    assert_int_equal(EVP_MAC_update(context, (const unsigned char *)"x", 1), 0);
+    assert_int_equal(EVP_MAC_init(context, (const unsigned char *)"k", 1, NULL), 0);
+    assert_int_equal(EVP_MAC_init(context, NULL, 0, params), 0);
+    assert_int_equal(EVP_MAC_final(context, out, &len, sizeof(out)), 0);
+    assert_int_equal(EVP_MAC_init(context, (const unsigned char *)"k", 1, NULL), 1);
+    assert_int_equal(EVP_MAC_final(context, out, &len, 31), 0); /* too little room */
+    assert_int_equal(EVP_MAC_final(context, out, &len, 32), 1);
+    EVP_MAC_CTX_free(context);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(vectors_of_rfc8448),
-        cmocka_unit_test(as_the_library_derives),
-        cmocka_unit_test(what_is_refused),
+        cmocka_unit_test(vectors_of_rfc8448), cmocka_unit_test(as_the_library_derives),
+        cmocka_unit_test(what_is_refused),    cmocka_unit_test(as_the_library_authenticates),
+        cmocka_unit_test(records_of_cbc),     cmocka_unit_test(a_mac_wants_its_key),
     };
 
     return cmocka_run_group_tests(tests, library_make, library_free);
