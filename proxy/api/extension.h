@@ -15,6 +15,7 @@ enum kb_extension_category {
     KB_EXT_ACCESS_LOGGER,
     KB_EXT_LB,
     KB_EXT_CLUSTER,
+    KB_EXT_STAT_SINK,
 };
 
 struct kb_extension {

@@ -16,6 +16,7 @@ static const char *const categories[] = {
     [KB_EXT_ACCESS_LOGGER] = "envoy.access_loggers",
     [KB_EXT_LB] = "envoy.load_balancing_policies",
     [KB_EXT_CLUSTER] = "envoy.clusters",
+    [KB_EXT_STAT_SINK] = "envoy.stats_sinks",
 };
 
 static bool disabled[EXTENSIONS_MAX];

@@ -28,6 +28,7 @@
 #include "proxy/server/admin_glue.h"
 #include "proxy/server/outlier_log.h"
 #include "proxy/server/server_internal.h"
+#include "proxy/server/stat_sinks.h"
 #include "proxy/stats/stat_store.h"
 #include "proxy/stats/tag_extract.h"
 #include "proxy/upstream/cluster_manager.h"
@@ -362,6 +363,7 @@ static void server_build(struct kb_server *server)
     dynamic_build(server);
     KB_LOG(CONFIG, INFO, "loading stats configuration");
     stats_configure(server);
+    kb_stat_sinks_configure(&server->context, message, diag);
     kb_server_stats_unknown_fields(server->stats, kb_bootstrap_log_warnings(server->options, diag));
 }
 
@@ -379,6 +381,9 @@ static void worker_stop(void *arg)
     kb_shadows_worker_close(stop->worker);
     kb_cluster_manager_worker_drain(stop->worker);
     kb_grpc_logs_worker_close(stop->worker);
+    if (stop->worker == stop->server->context.main) {
+        kb_stat_sinks_close();
+    }
     kb_grpc_worker_close(stop->worker);
     kb_conns_worker_close(stop->worker);
     free(stop);
@@ -588,6 +593,7 @@ static void server_dispose(struct kb_server *server)
     }
     kb_log_file_dispose_all();
     kb_runtime_destroy(context->runtime);
+    kb_stat_sinks_dispose();
     kb_server_stats_destroy(server->stats);
     if (server->main_ready) {
         kb_lifecycle_dispose(&server->lifecycle);
@@ -639,6 +645,7 @@ int kb_server_main(const struct kb_options *options)
             printf("configuration '%.*s' OK\n", KB_STR_ARG(options->config_path));
         } else {
             server_run(&server);
+            kb_server_stats_flush_last(server.stats);
             workers_stop(&server);
         }
     }

@@ -26,6 +26,7 @@ struct kb_server_stats {
     struct kb_stat_group **workers_held; /* "kobune.worker_0." and so on, then the main thread's */
     struct kb_timer flush;
     uint64_t flush_interval_ms;
+    bool flush_on_admin; /* not by time */
     uint64_t started_ns;
     uint64_t started_wall_ns;
     uint64_t version;
@@ -219,6 +220,10 @@ kb_server_stats_create(struct kb_server_context *server, const struct kb_lifecyc
     stats->started_wall_ns = kb_clock_wall_ns();
     stats->version = version_number(bootstrap->stats_server_version_override);
     stats->flush_interval_ms = FLUSH_INTERVAL_MS;
+    stats->flush_on_admin =
+        bootstrap->stats_flush_case ==
+            ENVOY__CONFIG__BOOTSTRAP__V3__BOOTSTRAP__STATS_FLUSH_STATS_FLUSH_ON_ADMIN &&
+        bootstrap->stats_flush_on_admin;
     if (interval != NULL) {
         stats->flush_interval_ms =
             (uint64_t)interval->seconds * 1000 + (uint64_t)interval->nanos / 1000000;
@@ -248,7 +253,16 @@ void kb_server_stats_destroy(struct kb_server_stats *stats)
 
 void kb_server_stats_start(struct kb_server_stats *stats)
 {
-    kb_loop_timer_arm(&stats->server->main->loop, &stats->flush, stats->flush_interval_ms);
+    if (!stats->flush_on_admin) {
+        kb_loop_timer_arm(&stats->server->main->loop, &stats->flush, stats->flush_interval_ms);
+    }
+}
+
+void kb_server_stats_flush_last(struct kb_server_stats *stats)
+{
+    if (!stats->flush_on_admin) {
+        kb_stat_store_flush(stats->server->stats);
+    }
 }
 
 static struct kb_stat_block *main_block(struct kb_server_stats *stats)

@@ -18,6 +18,8 @@ void kb_server_stats_destroy(struct kb_server_stats *stats);
 
 /* Starts the flush timer. */
 void kb_server_stats_start(struct kb_server_stats *stats);
+/* The process ends: sinks get what has not been flushed. */
+void kb_server_stats_flush_last(struct kb_server_stats *stats);
 /* Records server.initialization_time_ms. */
 void kb_server_stats_initialized(struct kb_server_stats *stats);
 /* Counts server.static_unknown_fields. */

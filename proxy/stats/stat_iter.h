@@ -41,6 +41,7 @@ struct kb_stat_view {
     uint64_t value;
     const struct kb_histogram_total *histogram; /* NULL: no recorded values */
     struct kb_str text;
+    const struct kb_stat_scope *scope;
 };
 
 /* Fills in what the scope has in that phase. `with_codes` false leaves out what exists only since a

@@ -190,6 +190,7 @@ void kb_stat_leaf_view(const struct kb_stat_scope *scope, const struct kb_stat_l
 {
     view->kind = (enum kb_stat_kind)leaf->kind;
     view->is_text = false;
+    view->scope = scope;
     view->value = 0;
     view->histogram = NULL;
     view->text = KB_STR_NULL;

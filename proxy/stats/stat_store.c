@@ -529,6 +529,15 @@ void kb_stat_store_flush(struct kb_stat_store *store)
             kb_stat_named_flush(KB_CONTAINER_OF(scope, struct kb_stat_named, scope));
         }
     }
+    if (store->flushed != NULL) {
+        store->flushed(store->flushed_arg);
+    }
+}
+
+void kb_stat_store_when_flushed(struct kb_stat_store *store, void (*flushed)(void *arg), void *arg)
+{
+    store->flushed = flushed;
+    store->flushed_arg = arg;
 }
 
 static void group_reset(struct kb_stat_group *group)

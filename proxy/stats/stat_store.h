@@ -56,6 +56,8 @@ struct kb_stat_store {
         *tags; /* made at first use when nothing was configured: see kb_stat_store_tags */
     struct kb_histogram_settings *histogram_settings;
     uint64_t recent_lookups_capacity; /* /stats/recentlookups */
+    void (*flushed)(void *arg);       /* kb_stat_store_when_flushed */
+    void *flushed_arg;
 };
 KB_OBJ_MAGIC(kb_stat_store, 0x53544154);
 
@@ -74,6 +76,8 @@ int kb_stat_store_configure(struct kb_stat_store *store,
 /* Merges what the workers' histograms recorded; called every stats_flush_interval. Until the first
  * call after a sample a histogram has no recorded values. */
 void kb_stat_store_flush(struct kb_stat_store *store);
+/* Whom to call at the end of every flush; NULL: nobody. */
+void kb_stat_store_when_flushed(struct kb_stat_store *store, void (*flushed)(void *arg), void *arg);
 
 /* Sets every counter to 0 as /reset_counters does: gauges, histograms and "was used" stay. */
 void kb_stat_store_reset_counters(struct kb_stat_store *store);

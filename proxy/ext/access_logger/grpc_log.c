@@ -200,10 +200,10 @@ static void part_flush(struct log_part *part)
         return;
     }
     kb_arena_init(&arena, NULL);
-    if (kb_grpc_stream_send(stream->grpc, message_make(part, first, &arena)) == 0) {
-        kb_stat_add(part->stats, KB_STAT_ACCESS_LOG_GRPC_ENTRIES_FLUSHED, part->entries);
-    } else {
+    if (kb_grpc_stream_send(stream->grpc, message_make(part, first, &arena)) != 0) {
         kb_stat_add(part->stats, KB_STAT_ACCESS_LOG_GRPC_ENTRIES_FLUSH_FAILED, part->entries);
+    } else if (!options->unary) { /* calls are not among them, as in Envoy */
+        kb_stat_add(part->stats, KB_STAT_ACCESS_LOG_GRPC_ENTRIES_FLUSHED, part->entries);
     }
     if (options->unary) {
         kb_grpc_stream_end(stream->grpc);
