@@ -367,6 +367,13 @@ struct kb_cluster_local *kb_cluster_local_find(struct kb_worker *worker, struct 
 /* The same through a place that remembers the answer: for routes, which look up the same name per
  * request. `slot` is a cluster slot number of kb_cluster_slot. */
 struct kb_cluster_local *kb_cluster_local_get(struct kb_worker *worker, uint32_t slot);
+/* How many hosts a cluster has, as this worker knows them. */
+struct kb_cluster_membership {
+    uint32_t total, healthy, degraded;
+};
+/* False: there is no cluster in this slot. On the worker. */
+bool kb_cluster_membership(struct kb_worker *worker, uint32_t slot,
+                           struct kb_cluster_membership *out);
 /* The number that stands for this cluster name, whether or not the cluster exists; until
  * kb_cluster_slot_release was called as often. Main thread. */
 uint32_t kb_cluster_slot(struct kb_cluster_manager *manager, struct kb_str name);

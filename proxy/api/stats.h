@@ -60,6 +60,7 @@ struct kb_stat_schema {
     S(JWT_AUTHN, jwt_authn)                                       \
     S(OUTLIER_DETECTION, outlier_detection)                       \
     S(HEALTH_CHECK, health_check)                                 \
+    S(HEALTH_CHECK_FILTER, health_check_filter)                   \
     S(SSL, ssl)                                                   \
     S(SSL_SOCKET_FACTORY, ssl_socket_factory)                     \
     S(TLS_INSPECTOR, tls_inspector)                               \
@@ -218,6 +219,11 @@ enum {
 enum {
 #define X(ID, name, kind) KB_STAT_CORS_##ID,
 #include "proxy/stats/cors.def"
+#undef X
+};
+enum {
+#define X(ID, name, kind) KB_STAT_HEALTH_CHECK_FILTER_##ID,
+#include "proxy/stats/health_check_filter.def"
 #undef X
 };
 enum {

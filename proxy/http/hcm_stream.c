@@ -85,6 +85,9 @@ void kb_stream_code_count(struct kb_stream *stream, unsigned status)
     unsigned group = status / 100;
     struct kb_hcm *hcm = stream->hcm;
 
+    if (KB_UNLIKELY(stream->info.health_check)) {
+        return;
+    }
     kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_COMPLETED);
     if (hcm->listener_stats != NULL) {
         kb_stat_inc(hcm->listener_stats, KB_STAT_LISTENER_HTTP_DOWNSTREAM_RQ_COMPLETED);

@@ -101,6 +101,9 @@ static const struct kb_stat_def fault_defs[] = {
 static const struct kb_stat_def cors_defs[] = {
 #include "proxy/stats/cors.def"
 };
+static const struct kb_stat_def health_check_filter_defs[] = {
+#include "proxy/stats/health_check_filter.def"
+};
 static const struct kb_stat_def health_check_defs[] = {
 #include "proxy/stats/health_check.def"
 };
@@ -253,6 +256,10 @@ const struct kb_stat_schema kb_stat_schema_jwt_authn = {jwt_authn_defs,
 #include "proxy/stats/jwt_authn.def"
 };
 
+const struct kb_stat_schema kb_stat_schema_health_check_filter = {
+    health_check_filter_defs, KB_ARRAY_LEN(health_check_filter_defs), 0
+#include "proxy/stats/health_check_filter.def"
+};
 const struct kb_stat_schema kb_stat_schema_health_check = {health_check_defs,
                                                            KB_ARRAY_LEN(health_check_defs), 0
 #include "proxy/stats/health_check.def"

@@ -203,3 +203,17 @@ struct kb_priority_set *kb_cluster_view_set(struct kb_worker *worker, uint32_t n
 
     return number < view->count ? view->items[number].set : NULL;
 }
+
+bool kb_cluster_membership(struct kb_worker *worker, uint32_t slot,
+                           struct kb_cluster_membership *out)
+{
+    const struct kb_priority_set *set = kb_cluster_view_set(worker, slot);
+
+    if (set == NULL) {
+        return false;
+    }
+    out->total = set->host_count;
+    out->healthy = set->healthy_count;
+    out->degraded = set->degraded_count;
+    return true;
+}

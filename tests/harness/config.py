@@ -39,7 +39,7 @@ HTTP_FILTERS = {"buffer": "buffer.v3.Buffer", "header_mutation": "header_mutatio
                 "local_ratelimit": "local_ratelimit.v3.LocalRateLimit", "grpc_web": "grpc_web.v3.GrpcWeb",
                 "compressor": "compressor.v3.Compressor", "decompressor": "decompressor.v3.Decompressor",
                 "rbac": "rbac.v3.RBAC", "fault": "fault.v3.HTTPFault", "cors": "cors.v3.Cors",
-                "jwt_authn": "jwt_authn.v3.JwtAuthentication"}
+                "jwt_authn": "jwt_authn.v3.JwtAuthentication", "health_check": "health_check.v3.HealthCheck"}
 ROUTE_FILTERS = {**HTTP_FILTERS, "buffer": "buffer.v3.BufferPerRoute",
                  "header_mutation": "header_mutation.v3.HeaderMutationPerRoute",
                  "compressor": "compressor.v3.CompressorPerRoute",
