@@ -73,27 +73,46 @@ static void headers_add(struct kb_h2_fields *fields, const struct kb_header_map 
     }
 }
 
+/* Of the second letter of its name (kb_header_map's pseudo_order). */
+static size_t pseudo_index(char letter)
+{
+    switch (letter) {
+    case 'm':
+        return 0;
+    case 'p':
+        return 1;
+    case 's':
+        return 2;
+    case 'a':
+        return 3;
+    case 'r':
+        return 4;
+    default:
+        return PSEUDO_MAX;
+    }
+}
+
 static void pseudo_add_as_they_came(struct kb_h2_fields *fields,
                                     const struct kb_header_map *headers)
 {
-    const struct {
-        char letter;
-        struct kb_str name, value;
-    } pseudo[PSEUDO_MAX] = {{'m', KB_STR(":method"), headers->method},
-                            {'p', KB_STR(":path"), headers->path},
-                            {'s', KB_STR(":scheme"), headers->scheme},
-                            {'a', KB_STR(":authority"), headers->authority},
-                            {'r', KB_STR(":protocol"), headers->protocol}};
+    const struct kb_str names[PSEUDO_MAX] = {KB_STR(":method"), KB_STR(":path"), KB_STR(":scheme"),
+                                             KB_STR(":authority"), KB_STR(":protocol")};
+    const struct kb_str *values[PSEUDO_MAX] = {&headers->method, &headers->path, &headers->scheme,
+                                               &headers->authority, &headers->protocol};
     unsigned added = 0;
 
-    for (size_t at = 0; at <= PSEUDO_MAX; at++) {
-        for (size_t i = 0; i < PSEUDO_MAX; i++) {
-            /* In the last round what came in another way: as a host header. */
-            if ((added & 1u << i) == 0 &&
-                (at == PSEUDO_MAX || pseudo[i].letter == headers->pseudo_order[at])) {
-                added |= 1u << i;
-                pseudo_add(fields, pseudo[i].name, pseudo[i].value);
-            }
+    for (size_t at = 0; at < PSEUDO_MAX && headers->pseudo_order[at] != 0; at++) {
+        size_t i = pseudo_index(headers->pseudo_order[at]);
+
+        if (i < PSEUDO_MAX && (added & 1u << i) == 0) {
+            added |= 1u << i;
+            pseudo_add(fields, names[i], *values[i]);
+        }
+    }
+    /* What came in another way: as a host header. */
+    for (size_t i = 0; i < PSEUDO_MAX; i++) {
+        if ((added & 1u << i) == 0) {
+            pseudo_add(fields, names[i], *values[i]);
         }
     }
 }
