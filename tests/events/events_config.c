@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Drawing: text in, text out; nothing of YAML is understood here. */
 #include "tests/events/events_config.h"
 
 #include <stdio.h>

@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Sockets as two queues of bytes, and who has ended, closed or reset; descriptors are numbers that
+ * are never used again, so that a use after the close is noticed. */
 #include "tests/events/sim_net.h"
 
 #include <errno.h>
