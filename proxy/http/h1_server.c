@@ -192,9 +192,10 @@ static void on_head(struct kb_h1_server *server)
     stream->info.header_bytes_received = parser->header_bytes;
     low_version = parser->http_minor == 0 && !parser->settings->accept_http_10;
     server->http_10 = parser->http_minor == 0 && !low_version;
-    /* llhttp heeds Proxy-Connection too; for HTTP/1.0 Envoy does not. */
+    /* llhttp heeds Proxy-Connection too; for HTTP/1.0 Envoy does so only when it says close. */
     stream->http_10_keep_alive =
-        server->http_10 && parser->keep_alive && kb_connection_names(map, KB_STR("keep-alive"));
+        server->http_10 && parser->keep_alive && kb_connection_names(map, KB_STR("keep-alive")) &&
+        !kb_str_list_has(kb_header_map_value_id(map, KB_HDR_PROXY_CONNECTION), KB_STR("close"));
     stream->saw_connection_close |=
         server->http_10 ? !stream->http_10_keep_alive : !parser->keep_alive;
     server->head_request = kb_str_eq(map->method, KB_STR("HEAD"));

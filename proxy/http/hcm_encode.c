@@ -274,6 +274,7 @@ void kb_stream_finish_response_headers(struct kb_stream *stream, struct kb_heade
 void kb_stream_encode_1xx(struct kb_stream *stream, struct kb_header_map *headers)
 {
     if (!stream->ended && stream->encoder != NULL && stream->hcm->config->proxy_100_continue) {
+        stream->info.response_code = headers->status;
         kb_stream_code_count(stream, headers->status);
         stream->encoder_ops->encode_1xx(stream->encoder, headers);
     }

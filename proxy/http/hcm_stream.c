@@ -481,6 +481,7 @@ static void continue_expected(struct kb_stream *stream)
     headers = KB_ARENA_NEW(&stream->arena, struct kb_header_map);
     kb_header_map_init(headers, &stream->arena);
     headers->status = 100;
+    stream->info.response_code = 100;
     kb_stream_code_count(stream, 100);
     stream->encoder_ops->encode_1xx(stream->encoder, headers);
     kb_header_map_remove_id(&stream->request, KB_HDR_EXPECT);

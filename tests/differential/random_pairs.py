@@ -295,6 +295,8 @@ def main():
     for start in range(args.first, args.first + args.count, BATCH):
         end = min(start + BATCH, args.first + args.count)
         found = differences([draw(args.seed, n) for n in range(start, end)])
+        if found:  # once more: what was a matter of timing (a body that is refused: eof or rst) is gone
+            found = differences([one for one, _ in found])
         print(f"{args.seed}/{start} to {end - 1}: {len(found)} differ", flush=True)
         for one, diff in found:
             small, diff = (one, diff) if args.no_shrink else shrunk(one, diff)
