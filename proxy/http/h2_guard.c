@@ -87,3 +87,8 @@ enum kb_h2_guard_fault kb_h2_guard_frame(struct kb_h2_guard *guard, uint8_t type
         return count_control(guard, now_ms);
     }
 }
+
+enum kb_h2_guard_fault kb_h2_guard_ignored(struct kb_h2_guard *guard, uint64_t now_ms)
+{
+    return count_control(guard, now_ms);
+}

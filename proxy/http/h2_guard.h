@@ -48,6 +48,9 @@ void kb_h2_guard_init(struct kb_h2_guard *guard, const struct kb_h2_guard_limits
 /* The header of a frame came (RFC 9113 section 4.1). Anything but KB_H2_GUARD_OK: close. */
 enum kb_h2_guard_fault kb_h2_guard_frame(struct kb_h2_guard *guard, uint8_t type, uint8_t flags,
                                          uint32_t len, uint64_t now_ms);
+/* The same for a frame that has no effect: of a type that nobody knows, or on a stream that is
+ * gone. */
+enum kb_h2_guard_fault kb_h2_guard_ignored(struct kb_h2_guard *guard, uint64_t now_ms);
 /* The `fields` bytes of names and values that came out of a header block so far, of which `block`
  * bytes were sent: more than its literals, and each entry of a table of `table` bytes once, can
  * make is a bomb (RFC 7541 section 7.3). Who encodes honestly has no reason to name an entry twice.

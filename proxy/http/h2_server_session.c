@@ -229,6 +229,14 @@ static void feed(struct kb_h2_server_session *session, const char *bytes, size_t
     }
 }
 
+static void ignored_count(struct kb_h2_server_session *session)
+{
+    if (kb_h2_guard_ignored(&session->guard, session->now_ms) != KB_H2_GUARD_OK) {
+        kb_h2_server_fault_set(session, KB_ELIMIT,
+                               KB_STR("codec_error:The_user_callback_function_failed"), true);
+    }
+}
+
 /* The next 9 bytes are a frame's header; DATA of nobody's are of a closed stream, perhaps, and so
  * are all behind a reset that nghttp2 has not seen. */
 static bool frame_needs_look(struct kb_h2_server_session *session, nghttp2_frame_hd *hd)
@@ -249,6 +257,19 @@ static bool frame_needs_look(struct kb_h2_server_session *session, nghttp2_frame
                                  session->late_pings.len < sizeof(session->late_pings.data);
     return hd->type == NGHTTP2_DATA &&
            (session->scan.reset_seen || kb_h2_server_stream_of(session, hd->stream_id) == NULL);
+}
+
+/* Frames of which nghttp2 does not tell us: those that it does not know, and what control frames
+ * come behind a GOAWAY. */
+static void silent_count(struct kb_h2_server_session *session, uint8_t type)
+{
+    bool control = type == NGHTTP2_PING || type == NGHTTP2_SETTINGS || type == NGHTTP2_GOAWAY ||
+                   type == NGHTTP2_RST_STREAM;
+
+    if (KB_LIKELY(type <= NGHTTP2_CONTINUATION && !(control && session->goaway_heard))) {
+        return;
+    }
+    ignored_count(session);
 }
 
 /* Gives bytes to nghttp2, which says nothing of DATA on closed streams: with a halt before such, so
@@ -278,7 +299,11 @@ static void scan_and_feed(struct kb_h2_server_session *session, const char *byte
         memcpy(scan->header + scan->have, bytes + at, n);
         scan->have += n;
         at += n;
-        if (scan->have < sizeof(scan->header) || !frame_needs_look(session, &hd)) {
+        if (scan->have < sizeof(scan->header)) {
+            continue;
+        }
+        if (!frame_needs_look(session, &hd)) {
+            silent_count(session, hd.type);
             continue;
         }
         feed(session, bytes + fed, begin - fed);
@@ -287,6 +312,8 @@ static void scan_and_feed(struct kb_h2_server_session *session, const char *byte
         if (kb_h2_server_frame_on_closed(session, &hd)) {
             kb_h2_server_fault_set(session, KB_EPROTOCOL, error_text(NGHTTP2_ERR_STREAM_CLOSED),
                                    true);
+        } else if (hd.length == 0) {
+            ignored_count(session);
         }
     }
     feed(session, bytes + fed, len - fed);
