@@ -42,7 +42,7 @@ static uint64_t http_worker_bytes(const struct kb_worker *worker)
 {
     const struct kb_http_worker *http = worker->slots[KB_SLOT_HTTP];
 
-    return pool_bytes(&http->streams) + pool_bytes(&http->managers) +
+    return pool_bytes(&http->streams) +
            __atomic_load_n(&http->h2_mem.bytes_in_use, __ATOMIC_RELAXED);
 }
 
