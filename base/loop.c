@@ -299,7 +299,6 @@ void kb_io_close(struct kb_io *io, kb_io_closed_cb closed)
 {
     KB_ASSERT(io->fd >= 0);
     io->closed = closed;
-    uv_poll_stop(&io->poll);
     uv_close((uv_handle_t *)&io->poll, poll_closed);
     close(io->fd);
     io->fd = -1;
