@@ -80,13 +80,17 @@ static void flush(struct kb_health_session *session)
 static void settle(struct kb_health_session *session)
 {
     struct kb_health_probe *probe = &session->probe;
+    bool keep = !probe->h2.goaway && !probe->h2.failed;
 
-    flush(session);
+    if (!probe->h2.answered || (keep && session->checker->config.reuse_connection)) {
+        flush(session);
+        keep = keep && !probe->h2.failed;
+    }
     if (probe->h2.answered) {
         enum kb_health_result result = probe->h2.result;
 
         probe->h2.answered = false;
-        kb_health_probe_answer(session, result, !probe->h2.goaway && !probe->h2.failed);
+        kb_health_probe_answer(session, result, keep);
     } else if (probe->h2.failed && probe->asked) {
         kb_health_probe_answer(session, KB_HEALTH_NETWORK, false);
     } else if (probe->h2.failed || (probe->h2.goaway && !probe->asked)) {
