@@ -12,6 +12,7 @@
 #include "envoy/config/core/v3/grpc_service.pb-c.h"
 #include "proto/pb.h"
 #include "proto/wkt.h"
+#include "proxy/api/cluster.h"
 #include "proxy/api/stats.h"
 #include "proxy/grpc/grpc_stream.h"
 
@@ -174,7 +175,9 @@ static struct log_stream *part_stream(struct log_part *part, bool *first)
         return part->stream_count < CALLS_MAX ? stream_open(part) : NULL;
     }
     if (kb_list_empty(&part->streams)) {
-        return stream_open(part);
+        return kb_cluster_local_find(part->worker, part->log->stream.cluster) != NULL
+                   ? stream_open(part)
+                   : NULL;
     }
     *first = false;
     stream = KB_LIST_ENTRY(part->streams.next, struct log_stream, link);
