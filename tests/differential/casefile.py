@@ -14,7 +14,7 @@ import yaml
 
 from tests.harness import config as harness_config
 
-from . import xds_case
+from . import matrix, xds_case
 
 HERE = Path(__file__).resolve().parent
 CASES = HERE / "cases"
@@ -23,7 +23,7 @@ FORMAT = 2  # raise it when recorded results get another shape
 
 CASE_KEYS = {"about", "listeners", "clusters", "bootstrap", "upstreams", "args", "concurrency",
              "exchanges", "stats", "stats_drop", "allow_stats", "framing", "files", "cli",
-             "numbered", "refused", "control_plane", "turn", "collectors"}
+             "numbered", "refused", "control_plane", "turn", "collectors", "matrix"}
 EXCHANGE_KEYS = {"name", "to", "send", "get", "request", "host", "headers", "raw", "body", "chunks",
                  "steps", "upstream", "responses", "half_close", "allow", "view", "framing",
                  "each", "repeat", "drop_log", "only", "tls", "from", "at", "h2"}
@@ -74,6 +74,9 @@ class Case:
             raise CaseError(f"{path}: unknown keys {sorted(unknown)}; known: {sorted(CASE_KEYS)}")
         if not spec.get("about"):
             raise CaseError(f"{path}: `about:` is missing: say what the case is there to find")
+        self.matrix = "matrix" in spec
+        if self.matrix:
+            spec = matrix.expanded(spec)
         self.spec = spec
         self.protocols = xds_case.protocols(spec["control_plane"]) if "control_plane" in spec else []
         self.config = (xds_case.bootstrap(spec, self.protocols[0]) if self.protocols else
@@ -98,6 +101,8 @@ class Case:
     def digest(self):
         """Changes when anything changes that the recorded answers depend on."""
         parts = {k: v for k, v in self.spec.items() if k not in ("about", "refused")}
+        if self.matrix:
+            parts["scripts"] = [e.upstream for e in self.exchanges]
         text = json.dumps([FORMAT, self.config, parts], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -123,6 +128,7 @@ def expand(spec, path):
     if spec.get("repeat"):
         out = [{**one, "name": f"{title(one)} #{n + 1}"}
                for one in out for n in range(spec["repeat"])]
+    out = [matrix.scripts(one) for one in out]
     return [Exchange(title(one), one, steps_of(one, path)) for one in out]
 
 

@@ -81,8 +81,8 @@ def shown(value):
 
 def diff(expected, got):
     """A unified diff, or an empty string when both are the same."""
-    if expected == got:
-        return ""
+    if expected == got and json.dumps(expected, sort_keys=True) == json.dumps(got, sort_keys=True):
+        return ""  # 100000 and 1e5 are equal to Python alone
     lines = difflib.unified_diff(render(expected), render(got), "Envoy", "subject", lineterm="",
                                  n=8)
     return "\n".join(lines) or f"types differ: {expected!r} / {got!r}"

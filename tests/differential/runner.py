@@ -414,6 +414,11 @@ class Steps:
             conn, due = self.conn(), self.due[self.current]
             self.wait(self.current, conn, lambda seconds: conn.wait_responses(due, seconds))
 
+    def do_text(self, text):
+        conn = self.conn()
+        text = self.run.layout.fill(filled(text)).encode("latin-1")
+        self.wait(self.current, conn, lambda seconds: conn.wait_text(text, seconds))
+
     def do_bytes(self, n):
         conn = self.conn()
         self.wait(self.current, conn, lambda seconds: conn.wait_bytes(n, seconds))

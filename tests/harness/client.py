@@ -167,11 +167,18 @@ class Connection:
                 return False
 
     def wait_bytes(self, total, deadline=DEADLINE_S):
+        return self._wait(lambda: len(self.received) >= total, deadline)
+
+    def wait_text(self, text, deadline=DEADLINE_S):
+        """Collect until these bytes are among what came, the peer ends, or the deadline."""
+        return self._wait(lambda: text in self.received, deadline)
+
+    def _wait(self, condition, deadline):
         end = time.monotonic() + deadline
-        while len(self.received) < total and self.state == "open":
+        while not condition() and self.state == "open":
             if not self._collect(end - time.monotonic()) and time.monotonic() >= end:
                 return False
-        return len(self.received) >= total
+        return condition()
 
     def wait_end(self, deadline=DEADLINE_S):
         """Collect until the peer closes or resets; the state after at most `deadline`."""
