@@ -11,8 +11,10 @@
 /* Tokens that come back evenly; of all workers. */
 struct kb_token_bucket {
     uint64_t max;
-    double per_ns;     /* tokens */
-    uint64_t empty_ns; /* atomic: since when the present tokens would have come from nothing */
+    double per_ns; /* tokens */
+    /* Atomic: since when the present tokens would have come from nothing, by the loop's clock;
+     * before its zero for a bucket that fills more slowly than the machine is up. */
+    int64_t empty_ns;
 };
 
 struct Envoy__Type__V3__TokenBucket;

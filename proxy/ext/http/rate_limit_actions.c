@@ -13,6 +13,7 @@ typedef Envoy__Config__Route__V3__RateLimit__Action action_message;
 /* ---- tokens ---- */
 
 #define FILL_INTERVAL_MIN_MS 50
+#define FILL_TIME_MAX_NS     4e18 /* of a whole bucket: 126 years */
 
 void kb_token_bucket_init(struct kb_token_bucket *bucket,
                           const struct Envoy__Type__V3__TokenBucket *message, uint64_t now_ns,
@@ -26,12 +27,13 @@ void kb_token_bucket_init(struct kb_token_bucket *bucket,
     }
     bucket->max = message->max_tokens;
     bucket->per_ns = (double)kb_wkt_u32(message->tokens_per_fill, 1) / ((double)interval_ms * 1e6);
-    bucket->empty_ns = now_ns - KB_MIN((uint64_t)((double)bucket->max / bucket->per_ns), now_ns);
+    bucket->empty_ns =
+        (int64_t)now_ns - (int64_t)KB_MIN((double)bucket->max / bucket->per_ns, FILL_TIME_MAX_NS);
 }
 
-static double tokens_at(const struct kb_token_bucket *bucket, uint64_t empty_ns, uint64_t now_ns)
+static double tokens_at(const struct kb_token_bucket *bucket, int64_t empty_ns, uint64_t now_ns)
 {
-    double tokens = now_ns > empty_ns ? (double)(now_ns - empty_ns) * bucket->per_ns : 0;
+    double tokens = (double)KB_MAX((int64_t)now_ns - empty_ns, INT64_C(0)) * bucket->per_ns;
 
     return KB_MIN(tokens, (double)bucket->max);
 }
@@ -41,8 +43,8 @@ static double tokens_at(const struct kb_token_bucket *bucket, uint64_t empty_ns,
 
 bool kb_token_bucket_take(struct kb_token_bucket *bucket, uint64_t now_ns)
 {
-    uint64_t before = __atomic_load_n(&bucket->empty_ns, __ATOMIC_RELAXED);
-    uint64_t after;
+    int64_t before = __atomic_load_n(&bucket->empty_ns, __ATOMIC_RELAXED);
+    int64_t after;
 
     do {
         double tokens = tokens_at(bucket, before, now_ns);
@@ -50,7 +52,7 @@ bool kb_token_bucket_take(struct kb_token_bucket *bucket, uint64_t now_ns)
         if (tokens + NEARLY < 1) {
             return false;
         }
-        after = now_ns - (uint64_t)(KB_MAX(tokens - 1, 0.0) / bucket->per_ns);
+        after = (int64_t)now_ns - (int64_t)(KB_MAX(tokens - 1, 0.0) / bucket->per_ns);
     } while (!__atomic_compare_exchange_n(&bucket->empty_ns, &before, after, true, __ATOMIC_RELAXED,
                                           __ATOMIC_RELAXED));
     return true;
