@@ -368,16 +368,15 @@ static enum kb_filter_headers_status encode_headers(void *arg, struct kb_header_
                                                     bool end_stream)
 {
     struct grpc_stats *filter = KB_CAST(arg, grpc_stats);
-    struct kb_str type;
+    struct kb_str type = kb_header_map_value_id(headers, KB_HDR_CONTENT_TYPE);
 
-    if (!filter->grpc) {
-        return KB_FILTER_HEADERS_CONTINUE;
-    }
-    type = kb_header_map_value_id(headers, KB_HDR_CONTENT_TYPE);
+    /* Its messages are told of in the filter state whatever was asked. */
     filter->grpc_response =
         end_stream ? kb_header_map_value_id(headers, KB_HDR_GRPC_STATUS).p != NULL
                    : headers->status == 200 && kb_str_starts_with(type, KB_STR("application/grpc"));
-    status_count(filter, headers);
+    if (filter->grpc) {
+        status_count(filter, headers);
+    }
     return KB_FILTER_HEADERS_CONTINUE;
 }
 
