@@ -154,22 +154,12 @@ static void add_scientific(struct kb_format_out *out, const char *digits, size_t
 void kb_format_out_add_json_u64(struct kb_format_out *out, uint64_t number)
 {
     char digits[20];
-    size_t len, count;
 
     if (number > (UINT64_C(1) << 53)) {
         kb_format_out_add_json_double(out, (double)number); /* Envoy's numbers are doubles */
         return;
     }
-    len = kb_u64_to_str(number, digits);
-    count = len;
-    while (count > 1 && digits[count - 1] == '0') {
-        count--;
-    }
-    if (count + (count > 1) + 4 < len) {
-        add_scientific(out, digits, count, (int)len - 1);
-    } else {
-        kb_format_out_add(out, kb_str_make(digits, len));
-    }
+    kb_format_out_add(out, kb_str_make(digits, kb_u64_to_str(number, digits)));
 }
 
 /* The shortest digits that read back as `number` > 0, which is 0.ddd * 10^(*point). */

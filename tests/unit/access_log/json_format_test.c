@@ -156,31 +156,17 @@ static void test_numbers_take_their_shortest_form(void **state)
     fixture_dispose(&f);
 }
 
-/* Numbers of commands are written by whole-number arithmetic, those of the configuration by double:
- * they must agree. */
-static void test_whole_numbers_agree_with_doubles(void **state)
+/* Numbers of commands are whole: those of the configuration may be shorter with an exponent. */
+static void test_numbers_of_commands_have_no_exponent(void **state)
 {
     struct fixture f;
-    uint64_t number = 0;
 
     (void)state;
     fixture_init(&f);
-    for (unsigned i = 0; i < 4000; i++) {
-        struct kb_format_out one, two;
-
-        kb_format_out_init(&one, &f.arena, NULL, 0);
-        kb_format_out_init(&two, &f.arena, NULL, 0);
-        kb_format_out_add_json_u64(&one, number);
-        kb_format_out_add_json_double(&two, (double)number);
-        if (!kb_str_eq(kb_str_make(one.p, one.len), kb_str_make(two.p, two.len))) {
-            fail_msg("%.*s, not %.*s", (int)one.len, one.p, (int)two.len, two.p);
-        }
-        number = i < 1000 ? i : i < 2000 ? (i - 999) * UINT64_C(10000) : number * 3 / 2 + 1000;
-    }
     f.info.bytes_sent = 100000;
     f.info.bytes_received = 18014398509481987; /* beyond 2^53 */
     expect(&f, false, "{\"a\":\"%BYTES_SENT%\",\"b\":\"%BYTES_RECEIVED%\",\"c\":\"x%BYTES_SENT%\"}",
-           "{\"a\":1e+05,\"b\":18014398509481988,\"c\":\"x100000\"}");
+           "{\"a\":100000,\"b\":18014398509481988,\"c\":\"x100000\"}");
     fixture_dispose(&f);
 }
 
@@ -316,7 +302,7 @@ int main(void)
         cmocka_unit_test(test_strings_are_escaped),
         cmocka_unit_test(test_utf8_is_judged_by_rfc_3629),
         cmocka_unit_test(test_numbers_take_their_shortest_form),
-        cmocka_unit_test(test_whole_numbers_agree_with_doubles),
+        cmocka_unit_test(test_numbers_of_commands_have_no_exponent),
         cmocka_unit_test(test_omitted_values),
         cmocka_unit_test(test_metadata),
         cmocka_unit_test(test_errors_name_the_member),
