@@ -166,10 +166,12 @@ bool kb_circuit_breakers_provide(const struct kb_cluster_impl *cluster, unsigned
         for (unsigned r = 0; r < KB_RESOURCE_COUNT; r++) {
             if (open_ids[p][r] == id) {
                 *value = 1;
-                return was_used(cluster, id) && kb_resource_used(cluster, (enum kb_priority)p,
-                                                                 (enum kb_circuit_resource)r) >=
-                                                    kb_resource_max(cluster, (enum kb_priority)p,
-                                                                    (enum kb_circuit_resource)r);
+                /* Of retries it is max_retries that counts here, beside a budget too, as in Envoy.
+                 */
+                return was_used(cluster, id) &&
+                       kb_resource_used(cluster, (enum kb_priority)p,
+                                        (enum kb_circuit_resource)r) >=
+                           limit_configured(&cluster->api.limits[p], (enum kb_circuit_resource)r);
             }
         }
     }
