@@ -37,7 +37,8 @@ struct kb_retry_policy {
     uint32_t host_selection_attempts;                   /* host_selection_retry_max_attempts; 1 */
     bool previous_hosts;                                /* retry_host_predicate */
     bool omit_canary_hosts;
-    uint32_t priorities_update_frequency; /* retry_priority previous_priorities; 0: none */
+    const struct kb_host_labels *omit_labels; /* of hosts that retries leave out; NULL: none */
+    uint32_t priorities_update_frequency;     /* retry_priority previous_priorities; 0: none */
 };
 
 /* One entry of upgrade_configs, the name in lower case. */

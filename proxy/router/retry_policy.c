@@ -5,6 +5,7 @@
 #include "envoy/config/core/v3/extension.pb-c.h"
 #include "envoy/extensions/retry/priority/previous_priorities/v3/previous_priorities_config.pb-c.h"
 #include "proto/any.h"
+#include "proxy/router/retry_host_metadata.h"
 #include "proxy/router/retry_state.h"
 #include "proxy/router/route_build.h"
 
@@ -42,6 +43,10 @@ static void host_predicates_build(struct kb_route_build *build,
         } else if (kb_str_eq(type, KB_STR("envoy.extensions.retry.host.omit_canary_hosts.v3."
                                           "OmitCanaryHostsPredicate"))) {
             policy->omit_canary_hosts = true;
+        } else if (kb_str_eq(type, KB_STR("envoy.extensions.retry.host.omit_host_metadata.v3."
+                                          "OmitHostMetadataConfig"))) {
+            policy->omit_labels = kb_host_labels_create(predicate->typed_config, build->match.arena,
+                                                        build->match.diag);
         } else {
             unregistered(build, predicate->name, type);
         }

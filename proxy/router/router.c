@@ -419,6 +419,15 @@ static bool connect_ends_here(const struct kb_router *router)
     return false;
 }
 
+/* The route's timeout holds for the answer to a WebSocket handshake, whose request has no end. */
+static void handshake_timeout_arm(struct kb_router *router)
+{
+    if (router->timeout_ms > 0 &&
+        kb_str_ieq(kb_header_map_value_id(router->request, KB_HDR_UPGRADE), KB_STR("websocket"))) {
+        kb_loop_timer_arm(&router->worker->loop, &router->response_timer, router->timeout_ms);
+    }
+}
+
 static enum kb_filter_headers_status
 router_decode_headers(void *filter, struct kb_header_map *headers, bool end_stream)
 {
@@ -450,7 +459,7 @@ router_decode_headers(void *filter, struct kb_header_map *headers, bool end_stre
                             kb_runtime_get_u64(router->config->server->runtime,
                                                KB_STR("upstream.base_retry_backoff_ms"), 25));
     router->connect = kb_stream_is_connect(router->stream);
-    router->upgrade = kb_header_map_get_id(headers, KB_HDR_UPGRADE) != NULL || router->connect;
+    router->upgrade = router->connect || kb_header_map_asks_upgrade(headers);
     if (KB_UNLIKELY(router->route->upgrades != NULL) && connect_ends_here(router)) {
         router->pool_kind = KB_POOL_TCP;
     }
@@ -486,6 +495,8 @@ router_decode_headers(void *filter, struct kb_header_map *headers, bool end_stre
     }
     if (end_stream && !router->done) {
         request_completed(router);
+    } else if (KB_UNLIKELY(router->upgrade) && !router->done) {
+        handshake_timeout_arm(router);
     }
     return KB_FILTER_HEADERS_STOP_ITERATION;
 }

@@ -5,6 +5,7 @@
 #include <xxhash.h>
 
 #include "proxy/api/transport_socket.h"
+#include "proxy/router/retry_host_metadata.h"
 #include "proxy/router/router.h"
 #include "proxy/upstream/retry_priorities.h"
 
@@ -19,6 +20,10 @@ static bool host_rejected(void *arg, const struct kb_host *host)
         return false;
     }
     if (policy->omit_canary_hosts && host->canary) {
+        return true;
+    }
+    if (policy->omit_labels != NULL &&
+        kb_host_labels_match(policy->omit_labels, host, &router->worker->arena_blocks)) {
         return true;
     }
     for (uint32_t i = 0; policy->previous_hosts && i < router->tried_count; i++) {

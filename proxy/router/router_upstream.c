@@ -259,8 +259,13 @@ void kb_router_on_headers(struct kb_router *router, struct kb_header_map *header
     if (headers_retried(router, headers)) {
         return;
     }
-    if (KB_UNLIKELY(router->upgrade) && handshake_refused(router, headers)) {
-        return;
+    if (KB_UNLIKELY(router->upgrade)) {
+        if (handshake_refused(router, headers)) {
+            return;
+        }
+        if (!router->request_complete) {
+            kb_loop_timer_cancel(&router->worker->loop, &router->response_timer);
+        }
     }
     if (KB_UNLIKELY(router->redirect_enabled) && kb_internal_redirect(router, headers)) {
         return;

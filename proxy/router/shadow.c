@@ -322,6 +322,7 @@ static void headers_copy(struct kb_header_map *to, const struct kb_header_map *f
     to->path = from->path.p != NULL ? kb_str_dup(arena, from->path) : KB_STR_NULL;
     to->authority = from->authority.p != NULL ? kb_str_dup(arena, from->authority) : KB_STR_NULL;
     to->scheme = from->scheme.p != NULL ? kb_str_dup(arena, from->scheme) : KB_STR_NULL;
+    memcpy(to->pseudo_order, from->pseudo_order, sizeof(to->pseudo_order));
     KB_HEADER_FOREACH(header, from)
     {
         struct kb_str value = kb_str_dup(arena, header->value);
