@@ -97,6 +97,14 @@ KB_INLINE struct kb_str kb_header_map_value_id(const struct kb_header_map *map,
     return header != NULL ? header->value : KB_STR_NULL;
 }
 
+/* Whether a request asks for another protocol: it has an Upgrade header, and Connection names it.
+ */
+KB_INLINE bool kb_header_map_asks_upgrade(const struct kb_header_map *map)
+{
+    return KB_UNLIKELY(kb_header_map_get_id(map, KB_HDR_UPGRADE) != NULL) &&
+           kb_str_list_has(kb_header_map_value_id(map, KB_HDR_CONNECTION), KB_STR("upgrade"));
+}
+
 /* First header of a lower case name that is not a pseudo header, or NULL. */
 struct kb_header *kb_header_map_get(const struct kb_header_map *map, struct kb_str name);
 /* Value of a header, of ":method", ":path", ":authority" ("host" too), ":scheme" or ":status"

@@ -257,8 +257,7 @@ static enum kb_h1_framing request_framing(char **at, const struct kb_header_map 
         }
         return KB_H1_FRAMING_LENGTH;
     }
-    if (kb_str_eq(headers->method, KB_STR("CONNECT")) ||
-        kb_header_map_get_id(headers, KB_HDR_UPGRADE) != NULL) {
+    if (kb_str_eq(headers->method, KB_STR("CONNECT")) || kb_header_map_asks_upgrade(headers)) {
         return KB_H1_FRAMING_CLOSE;
     }
     *at = header_put(*at, KB_STR("transfer-encoding"), KB_STR("chunked"), style);

@@ -85,9 +85,7 @@ static size_t pseudo_index(char letter)
         return 2;
     case 'a':
         return 3;
-    case 'r':
-        return 4;
-    default:
+    default: /* a protocol: an upgrade's is put back behind the others, as in Envoy */
         return PSEUDO_MAX;
     }
 }
@@ -109,7 +107,7 @@ static void pseudo_add_as_they_came(struct kb_h2_fields *fields,
             pseudo_add(fields, names[i], *values[i]);
         }
     }
-    /* What came in another way: as a host header. */
+    /* What came in another way, as a host header; and the protocol. */
     for (size_t i = 0; i < PSEUDO_MAX; i++) {
         if ((added & 1u << i) == 0) {
             pseudo_add(fields, names[i], *values[i]);

@@ -352,8 +352,13 @@ static void encoder_reset(void *encoder)
 {
     struct kb_h2_server_stream *h2 = encoder;
     struct kb_h2_server *server = server_of(h2);
+    struct kb_stream *stream = KB_CAST(kb_h2_server_stream_owner(h2), kb_stream);
 
-    kb_h2_server_stream_close(h2, NGHTTP2_INTERNAL_ERROR);
+    /* RFC 9113 section 8.5 has a code for what became of the connection behind a tunnel. */
+    kb_h2_server_stream_close(h2, stream->source_broke &&
+                                          (stream->h2_upgrade || kb_stream_is_connect(stream))
+                                      ? NGHTTP2_CONNECT_ERROR
+                                      : NGHTTP2_INTERNAL_ERROR);
     if (!server->hcm->closed) {
         flush_soon(server);
     }

@@ -334,7 +334,7 @@ void kb_stream_encode_headers(struct kb_stream *stream, struct kb_header_map *he
     stream->response_started = true;
     stream->response = headers;
     if (KB_UNLIKELY(stream->encoding != NULL)) {
-        stream->info.response_code = headers->status;
+        /* Filters see the code that a gRPC reply stands for: it is in `info` already. */
         kb_stream_filters_encode_headers(stream, end_stream);
         return;
     }
@@ -367,6 +367,12 @@ void kb_stream_encode_trailers(struct kb_stream *stream, struct kb_header_map *t
 }
 
 void kb_stream_reset(struct kb_stream *stream)
+{
+    stream->source_broke = true;
+    kb_stream_cut_off(stream);
+}
+
+void kb_stream_cut_off(struct kb_stream *stream)
 {
     struct kb_hcm *hcm = stream->hcm;
 

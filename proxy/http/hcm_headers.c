@@ -37,12 +37,6 @@ bool kb_connection_names(const struct kb_header_map *map, struct kb_str option)
     return kb_str_list_has(kb_header_map_value_id(map, KB_HDR_CONNECTION), option);
 }
 
-static bool is_upgrade(const struct kb_header_map *map)
-{
-    return KB_UNLIKELY(kb_header_map_get_id(map, KB_HDR_UPGRADE) != NULL) &&
-           kb_connection_names(map, KB_STR("upgrade"));
-}
-
 static void te_sanitise(struct kb_header_map *map)
 {
     if (KB_LIKELY(kb_header_map_value_id(map, KB_HDR_TE).len == 0)) {
@@ -60,7 +54,7 @@ static void hop_by_hop_remove(struct kb_stream *stream)
     struct kb_header_map *map = &stream->request;
     struct kb_str connection = kb_header_map_value_id(map, KB_HDR_CONNECTION);
 
-    if (!is_upgrade(map) ||
+    if (!kb_header_map_asks_upgrade(map) ||
         kb_str_ieq(kb_header_map_value_id(map, KB_HDR_UPGRADE), KB_STR("h2c"))) {
         if (connection.p != NULL) {
             nominated_remove(map, connection);

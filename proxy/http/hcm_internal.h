@@ -138,7 +138,8 @@ struct kb_stream {
     bool upgraded;      /* it was agreed to: bytes pass both ways as they come */
     bool recreated; /* a later pass of an internal redirect: its headers were sanitised already */
     bool edge_request;
-    bool h2_upgrade; /* extended CONNECT, which reads as a HTTP/1 upgrade */
+    bool h2_upgrade;   /* extended CONNECT, which reads as a HTTP/1 upgrade */
+    bool source_broke; /* of the answer; else a stream is cut off by a timeout or limit of ours */
 };
 KB_OBJ_MAGIC(kb_stream, 0x5354524d);
 
@@ -149,6 +150,8 @@ struct kb_stream *kb_hcm_stream_begin(struct kb_hcm *hcm, const struct kb_respon
                                       void *encoder);
 /* Counts one more request of the stream's connection, perhaps its last. */
 void kb_hcm_stream_count(struct kb_stream *stream);
+/* Ends it without an answer, or in the midst of one: as kb_stream_reset, for reasons of our own. */
+void kb_stream_cut_off(struct kb_stream *stream);
 /* The codec could not understand the message: answers and closes. */
 void kb_hcm_stream_codec_error(struct kb_stream *stream, unsigned status, struct kb_str details);
 /* The same without counting a protocol error. */

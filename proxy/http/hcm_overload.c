@@ -172,7 +172,7 @@ unsigned kb_http_worker_reset_large(struct kb_worker *worker, size_t bytes, unsi
                 }
                 count++;
                 stream->info.response_code_details = KB_STR("overload_manager_reset");
-                kb_stream_reset(stream);
+                kb_stream_cut_off(stream);
                 if (hcm->closed) {
                     break;
                 }

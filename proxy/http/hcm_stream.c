@@ -299,14 +299,14 @@ static void idle_timeout(struct kb_stream *stream)
     if (KB_UNLIKELY(stream->flushing != NULL)) {
         /* The whole answer waits for a client that does not open its window. */
         kb_stat_inc(stream->hcm->http2_stats, KB_STAT_HTTP2_TX_FLUSH_TIMEOUT);
-        kb_stream_reset(stream);
+        kb_stream_cut_off(stream);
         return;
     }
     kb_stat_inc(stream->hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_IDLE_TIMEOUT);
     kb_stream_info_set_flag(&stream->info, KB_RF_STREAM_IDLE_TIMEOUT);
     if (stream->response_started) {
         stream->info.response_code_details = KB_STR("stream_idle_timeout");
-        kb_stream_reset(stream);
+        kb_stream_cut_off(stream);
         return;
     }
     kb_stream_send_local_reply(stream, stream->remote_complete ? 504 : 408,
@@ -360,7 +360,7 @@ static void duration_timer_fired(struct kb_timer *timer)
     kb_stat_inc(stream->hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_MAX_DURATION_REACHED);
     if (stream->response_started) {
         stream->info.response_code_details = KB_STR("max_duration_timeout");
-        kb_stream_reset(stream);
+        kb_stream_cut_off(stream);
         return;
     }
     stream->grpc_status = 4; /* DEADLINE_EXCEEDED */
@@ -655,12 +655,16 @@ void kb_stream_decode_headers(struct kb_stream *stream, bool end_stream)
 
 void kb_stream_decode_data(struct kb_stream *stream, struct kb_buf *data, bool end_stream)
 {
-    stream->info.bytes_received += data->len;
     if (end_stream) {
         remote_completed(stream);
     }
     kb_stream_touch(stream);
-    if (stream->ended || stream->local_complete || stream->filter_count == 0) {
+    if (stream->ended || stream->local_complete) { /* it is over, but for what is still sent */
+        kb_buf_consume(data, data->len);
+        return;
+    }
+    stream->info.bytes_received += data->len;
+    if (stream->filter_count == 0) {
         kb_buf_consume(data, data->len);
         return;
     }

@@ -101,7 +101,7 @@ void kb_stream_send_local_reply(struct kb_stream *stream, unsigned status, struc
         return;
     }
     if (stream->response_started) {
-        kb_stream_reset(stream);
+        kb_stream_cut_off(stream);
         return;
     }
     if (stream->filters == NULL && KB_LIKELY(!stream->without_filters)) {

@@ -74,7 +74,7 @@ static void encode_headers(struct kb_request_encoder *encoder, const struct kb_h
     size_t before = client->base.conn->out.len;
 
     client->head_request = kb_str_eq(headers->method, KB_STR("HEAD"));
-    client->upgrade_asked = kb_header_map_get_id(headers, KB_HDR_UPGRADE) != NULL;
+    client->upgrade_asked = kb_header_map_asks_upgrade(headers);
     client->connect_asked = kb_str_eq(headers->method, KB_STR("CONNECT"));
     if (KB_UNLIKELY(client->connect_asked)) {
         client->base.conn->half_close_enabled = true;

@@ -237,7 +237,7 @@ static void encode_headers(struct kb_request_encoder *encoder, const struct kb_h
 
     kb_h2_client_idle_ping(client);
     request->sent = end_stream;
-    if (KB_UNLIKELY(kb_header_map_get_id(headers, KB_HDR_UPGRADE) != NULL)) {
+    if (kb_header_map_asks_upgrade(headers)) {
         asked = upgrade_to_connect(request, headers);
         headers = &asked;
     } else if (KB_UNLIKELY(kb_str_eq(headers->method, KB_STR("CONNECT")))) {
