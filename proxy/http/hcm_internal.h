@@ -139,6 +139,7 @@ struct kb_stream {
     bool recreated; /* a later pass of an internal redirect: its headers were sanitised already */
     bool edge_request;
     bool h2_upgrade;   /* extended CONNECT, which reads as a HTTP/1 upgrade */
+    bool replied_here; /* by a local reply: filters see no more of the request */
     bool source_broke; /* of the answer; else a stream is cut off by a timeout or limit of ours */
 };
 KB_OBJ_MAGIC(kb_stream, 0x5354524d);

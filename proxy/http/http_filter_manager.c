@@ -182,11 +182,17 @@ void kb_stream_filters_create_for_answer(struct kb_stream *stream)
     filters_make(stream, &stream->hcm->config->chain);
 }
 
+/* The request goes no further: it was answered here, or the answer is over. One that an upstream
+ * began goes on both ways. */
+static bool stopped(const struct kb_stream *stream)
+{
+    return stream->ended || stream->local_complete || stream->replied_here;
+}
+
 /* Headers to the filters from index `from` on. */
 static void headers_from(struct kb_stream *stream, size_t from, bool end_stream)
 {
-    for (size_t i = from; i < stream->filter_count && !stream->ended && !stream->response_started;
-         i++) {
+    for (size_t i = from; i < stream->filter_count && !stopped(stream); i++) {
         struct kb_stream_filter *filter = &stream->filters[i];
         enum kb_filter_headers_status status = KB_FILTER_HEADERS_CONTINUE;
 
@@ -228,11 +234,6 @@ static void data_hold(struct kb_stream *stream, size_t by, struct kb_buf *data, 
 }
 
 static void held_from(struct kb_stream *stream, size_t from, bool end_stream);
-
-static bool stopped(const struct kb_stream *stream)
-{
-    return stream->ended || stream->response_started;
-}
 
 /* Body to the filters from index `from` on. */
 static void data_from(struct kb_stream *stream, size_t from, struct kb_buf *data, bool end_stream)
@@ -304,7 +305,7 @@ static void held_from(struct kb_stream *stream, size_t from, bool end_stream)
 
 static void trailers_from(struct kb_stream *stream, size_t from)
 {
-    for (size_t i = from; i < stream->filter_count && !stream->ended; i++) {
+    for (size_t i = from; i < stream->filter_count && !stopped(stream); i++) {
         struct kb_stream_filter *filter = &stream->filters[i];
 
         if (filter->headers_stopped && filter->stop_all) {
