@@ -6,27 +6,6 @@
 #include "proxy/api/local_reply.h"
 #include "proxy/http/hcm_internal.h"
 
-/* grpc-message is percent encoded (gRPC over HTTP/2, "Status-Message"). */
-static struct kb_str grpc_message(struct kb_arena *arena, struct kb_str body)
-{
-    static const char digits[] = "0123456789ABCDEF";
-    char *out = kb_arena_alloc(arena, body.len * 3 + 1, 1);
-    size_t n = 0;
-
-    for (size_t i = 0; i < body.len; i++) {
-        unsigned char c = (unsigned char)body.p[i];
-
-        if (c < 0x20 || c > 0x7e || c == '%') {
-            out[n++] = '%';
-            out[n++] = digits[c >> 4];
-            out[n++] = digits[c & 15];
-        } else {
-            out[n++] = (char)c;
-        }
-    }
-    return kb_str_make(out, n);
-}
-
 static struct kb_str number_text(struct kb_arena *arena, uint64_t v)
 {
     char *text = kb_arena_alloc(arena, 20, 1);
@@ -47,7 +26,7 @@ static void grpc_reply(struct kb_stream *stream, struct kb_header_map *headers, 
         if (json && body.p[body.len - 1] == '\n') {
             body.len--; /* the formatter's, no part of the message */
         }
-        kb_header_map_set_id(headers, KB_HDR_GRPC_MESSAGE, grpc_message(&stream->arena, body));
+        kb_header_map_set_id(headers, KB_HDR_GRPC_MESSAGE, kb_grpc_message(&stream->arena, body));
     }
     kb_header_map_remove_id(headers, KB_HDR_CONTENT_LENGTH);
     kb_stream_encode_headers(stream, headers, true);
@@ -110,6 +89,7 @@ void kb_stream_send_local_reply(struct kb_stream *stream, unsigned status, struc
         }
         kb_stream_filters_create_for_answer(stream);
     }
+    stream->replied_here = true;
     headers = KB_ARENA_NEW(&stream->arena, struct kb_header_map);
     kb_header_map_init(headers, &stream->arena);
     headers->status = (uint16_t)status;

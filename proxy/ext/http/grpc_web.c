@@ -5,11 +5,13 @@
 #include "proxy/api/cluster.h"
 #include "proxy/api/http_filter.h"
 #include "proxy/api/stats.h"
+#include "proxy/http/local_reply.h"
 
 #define TRAILERS_FLAG 0x80
 #define HEAD_BYTES    5
 #define METHOD_MAX    2048
 #define UNENCODED_MAX (64 * 1024)
+#define MESSAGE_MAX   16384 /* of an answer that is no gRPC, in grpc-message */
 
 struct grpc_web_config {
     KB_OBJ;
@@ -26,6 +28,8 @@ struct grpc_web {
     bool is_web;
     bool text_request;
     bool text_response;
+    struct kb_header_map *foreign; /* head of an answer that is no gRPC; NULL: it is */
+    struct kb_buf message;         /* the beginning of its body */
 };
 
 static int config_create(const void *message, struct kb_factory_context *factory,
@@ -49,6 +53,7 @@ static void *create(void *config, struct kb_stream *stream)
     filter->stream = stream;
     kb_buf_init(&filter->undecoded, &kb_stream_worker(stream)->slices, 0);
     kb_buf_init(&filter->unencoded, &kb_stream_worker(stream)->slices, 0);
+    kb_buf_init(&filter->message, &kb_stream_worker(stream)->slices, 0);
     return filter;
 }
 
@@ -58,6 +63,7 @@ static void on_destroy(void *arg)
 
     kb_buf_dispose(&filter->undecoded);
     kb_buf_dispose(&filter->unencoded);
+    kb_buf_dispose(&filter->message);
 }
 
 /* ---- requests ---- */
@@ -191,20 +197,67 @@ static void status_count(const struct grpc_web *filter, const struct kb_header_m
     counter_inc(filter, prefix, KB_STR("total"));
 }
 
+static bool is_grpc(const struct kb_header_map *headers)
+{
+    return headers->status == 200 &&
+           kb_str_starts_with(kb_header_map_value_id(headers, KB_HDR_CONTENT_TYPE),
+                              KB_STR("application/grpc"));
+}
+
+/* The body of an answer that is no gRPC becomes the message of a status that the client reads. */
+static void foreign_end(struct grpc_web *filter)
+{
+    struct kb_arena *arena = kb_stream_arena(filter->stream);
+    size_t len = filter->message.len;
+    char *text = kb_arena_alloc(arena, len + 1, 1);
+
+    kb_buf_peek(&filter->message, text, len);
+    kb_buf_consume(&filter->message, len);
+    if (len > 0) {
+        kb_header_map_set_id(filter->foreign, KB_HDR_GRPC_MESSAGE,
+                             kb_grpc_message(arena, kb_str_make(text, len)));
+    }
+    kb_header_map_set_id(
+        filter->foreign, KB_HDR_GRPC_STATUS,
+        kb_str_printf(arena, "%u", kb_grpc_status_from_http(filter->foreign->status)));
+    kb_header_map_set_id(filter->foreign, KB_HDR_CONTENT_LENGTH, KB_STR("0"));
+    filter->foreign = NULL;
+}
+
+static enum kb_filter_data_status foreign_data(struct grpc_web *filter, struct kb_buf *data,
+                                               bool end_stream)
+{
+    while (data->len > 0 && filter->message.len < MESSAGE_MAX) {
+        struct kb_str piece = kb_buf_first(data);
+        size_t n = KB_MIN(piece.len, MESSAGE_MAX - filter->message.len);
+
+        kb_buf_append(&filter->message, piece.p, n);
+        kb_buf_consume(data, n);
+    }
+    kb_buf_consume(data, data->len);
+    if (!end_stream) {
+        return KB_FILTER_DATA_STOP_NO_BUFFER;
+    }
+    foreign_end(filter);
+    return KB_FILTER_DATA_CONTINUE;
+}
+
 static enum kb_filter_headers_status encode_headers(void *arg, struct kb_header_map *headers,
                                                     bool end_stream)
 {
     struct grpc_web *filter = arg;
 
-    (void)end_stream;
     if (!filter->is_web) {
         return KB_FILTER_HEADERS_CONTINUE;
+    }
+    if (!end_stream && !is_grpc(headers)) {
+        filter->foreign = headers;
     }
     status_count(filter, headers);
     kb_header_map_set_id(headers, KB_HDR_CONTENT_TYPE,
                          filter->text_response ? KB_STR("application/grpc-web-text+proto")
                                                : KB_STR("application/grpc-web+proto"));
-    return KB_FILTER_HEADERS_CONTINUE;
+    return filter->foreign != NULL ? KB_FILTER_HEADERS_STOP_ITERATION : KB_FILTER_HEADERS_CONTINUE;
 }
 
 /* The first bytes of `from` as Base64 behind `to`. */
@@ -265,6 +318,9 @@ static enum kb_filter_data_status encode_data(void *arg, struct kb_buf *data, bo
 {
     struct grpc_web *filter = arg;
 
+    if (filter->foreign != NULL) {
+        return foreign_data(filter, data, end_stream);
+    }
     if (filter->is_web && filter->text_response) {
         text_encode(filter, data, end_stream);
     }
@@ -278,6 +334,11 @@ static enum kb_filter_trailers_status encode_trailers(void *arg, struct kb_heade
     unsigned char head[HEAD_BYTES] = {TRAILERS_FLAG};
 
     if (!filter->is_web) {
+        return KB_FILTER_TRAILERS_CONTINUE;
+    }
+    if (filter->foreign != NULL) {
+        kb_header_map_clear(trailers);
+        foreign_end(filter);
         return KB_FILTER_TRAILERS_CONTINUE;
     }
     status_count(filter, trailers);
