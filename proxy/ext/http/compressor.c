@@ -65,7 +65,7 @@ static bool type_fits(const struct kb_compressor_direction *direction,
     }
     type = kb_str_trim(semicolon >= 0 ? kb_str_first(type, (size_t)semicolon) : type);
     for (size_t i = 0; i < direction->type_count; i++) {
-        if (kb_str_eq(direction->types[i], type)) {
+        if (kb_str_ieq(direction->types[i], type)) {
             return true;
         }
     }

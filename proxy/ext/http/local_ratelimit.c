@@ -54,6 +54,7 @@ struct limit_filter {
     struct limit_config *config; /* in force */
     struct kb_stream *stream;
     const struct kb_token_bucket *seen; /* what x-ratelimit-* tell; NULL: nothing */
+    bool shadowed;                      /* a descriptor that only watches would have refused it */
 };
 
 /* ---- configuration ---- */
@@ -283,6 +284,7 @@ static bool tokens_take(struct limit_filter *filter, const struct kb_rate_descri
         if (!kb_token_bucket_take(&described->bucket, now_ns)) {
             if (described->shadow) {
                 count(filter, SHADOW_MODE);
+                filter->shadowed = true;
                 continue;
             }
             filter->seen = &described->bucket;
@@ -344,7 +346,7 @@ static enum kb_filter_headers_status decode_headers(void *arg, struct kb_header_
         made_count = kb_rate_limits_describe(filter->config->limits, stream, headers, made);
     }
     if (tokens_take(filter, made, made_count)) {
-        count(filter, OK);
+        count(filter, filter->shadowed ? RATE_LIMITED : OK);
         return KB_FILTER_HEADERS_CONTINUE;
     }
     count(filter, RATE_LIMITED);
