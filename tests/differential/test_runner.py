@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The differential runner itself: it has to see differences, and may not see others."""
 
+import re
+
 import pytest
 
 from tests.harness.client import Connection, chunked_end, methods_of, response_end, unchunk
@@ -117,3 +119,23 @@ def test_what_the_record_has_is_waited_for():
     assert due.patience(exchange) == SHORT_S
     assert Due(record, {exchange.name: ["known"]}).patience(exchange) == SHORT_S
     assert not Due(None, {}).there and not Due({"exchanges": []}, {}).there
+
+
+def places():
+    """The names of files in coverage.md, each with the beginnings that it has to have."""
+    text = (casefile.HERE / "coverage.md").read_text()
+    rows = [row.rsplit("|", 2)[1] for row in text.splitlines() if re.match(r"\| \d", row)]
+    assert len(rows) == 44
+    for row in rows:
+        for name, _, starts in re.findall(r"`([\w/]+)`( \(([^`]*)\))?", row):
+            yield name, [one for one in starts.split(", ") if one]
+
+
+@pytest.mark.parametrize("name, starts", list(places()))
+def test_what_coverage_names_is_there(name, starts):
+    if "/" in name:
+        there = re.findall(r"^def (\w+)", (casefile.HERE.parent / f"{name}.py").read_text(), re.M)
+    else:
+        there = [e.name for e in casefile.load(casefile.CASES / f"{name}.yaml").exchanges]
+    missing = [one for one in starts if not any(n.startswith(one) for n in there)]
+    assert there and not missing
