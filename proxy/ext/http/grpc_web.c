@@ -220,6 +220,7 @@ static void foreign_end(struct grpc_web *filter)
     kb_header_map_set_id(
         filter->foreign, KB_HDR_GRPC_STATUS,
         kb_str_printf(arena, "%u", kb_grpc_status_from_http(filter->foreign->status)));
+    kb_header_map_remove_id(filter->foreign, KB_HDR_CONTENT_LENGTH);
     kb_header_map_set_id(filter->foreign, KB_HDR_CONTENT_LENGTH, KB_STR("0"));
     filter->foreign = NULL;
 }
