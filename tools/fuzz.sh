@@ -123,7 +123,7 @@ fuzz_merge()
     local name=$1 corpus=tests/fuzz/corpus/$1 before
     [ -d "$FUZZ_FINDS/$name" ] || die "fuzz: nothing found yet for $name: ./dev fuzz $name"
     before=$(find "$corpus" -type f | wc -l)
-    run_logged "fuzz merge $name" "$FUZZ_BUILD/tests/fuzz/fuzz_${name}_live" -merge=1 "$corpus" "$FUZZ_FINDS/$name" ||
+    run_logged "fuzz merge $name" "$FUZZ_BUILD/tests/fuzz/fuzz_${name}_live" -set_cover_merge=1 "$corpus" "$FUZZ_FINDS/$name" ||
         die "fuzz: the merge failed: the reason is above"
     say "fuzz: $name: $(($(find "$corpus" -type f | wc -l) - before)) inputs more in $corpus"
 }
