@@ -8,8 +8,8 @@ from tests.harness import envoy_path
 
 @pytest.fixture(scope="session")
 def stricter(binary):
-    """stricter("entry of docs/differences.md"): from here on the test is of Kobune alone."""
-    def check(_entry):
+    """stricter("an entry of docs/differences.md, or why"): from here on the test is of Kobune alone."""
+    def check(_why):
         if str(binary) == str(envoy_path()):
             pytest.skip("Envoy does not")
     return check

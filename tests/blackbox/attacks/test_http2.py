@@ -14,8 +14,9 @@ MOST = 4 << 20  # bytes that an attacker may send before it has to be gone
 
 
 @pytest.fixture
-def server(rig):
+def server(rig, stricter):
     """A listener that answers /direct by itself, and whose upstream never answers."""
+    stricter("own-statistics")
     def make(hcm=None, **http2_options):
         one = rig({"listeners": {"main": {
             "hcm": {"http2_protocol_options": http2_options, **(hcm or {})}, "log": "none",
