@@ -490,7 +490,8 @@ router_decode_headers(void *filter, struct kb_header_map *headers, bool end_stre
     router->request_complete = end_stream;
     router->head_only = end_stream;
     kb_router_attempt_start(router);
-    if (KB_UNLIKELY(router->route->policies != NULL) && !router->done && !router->upgrade) {
+    if (KB_UNLIKELY(router->route->policies != NULL) && !router->done &&
+        !(router->upgrade && kb_str_eq(headers->method, KB_STR("CONNECT")))) {
         kb_shadows_start(router, end_stream);
     }
     if (end_stream && !router->done) {

@@ -32,6 +32,8 @@ struct kb_shadow {
     bool done;
     bool answered; /* headers of the answer came */
     bool stopped;  /* reading of the request is stopped because of us */
+    bool paused;   /* an upgrade: bytes wait in `pending` until the mirror agrees */
+    bool refused;  /* it did not */
 };
 KB_OBJ_MAGIC(kb_shadow, 0x53484457);
 
@@ -181,10 +183,49 @@ static void on_1xx(void *owner, struct kb_header_map *headers)
     (void)headers;
 }
 
+/* As for the request itself (RFC 6455 section 4.1); in Envoy such an answer counts for nothing. */
+static bool handshake_refused(struct kb_shadow *shadow, const struct kb_header_map *headers)
+{
+    unsigned status = headers->status;
+    struct kb_upstream_info info = {0};
+
+    if (KB_LIKELY(kb_header_map_get_id(&shadow->request, KB_HDR_UPGRADE) == NULL) ||
+        status == 101 || status >= 400 ||
+        !kb_str_ieq(kb_header_map_value_id(&shadow->request, KB_HDR_UPGRADE),
+                    KB_STR("websocket"))) {
+        return false;
+    }
+    kb_request_encoder_info(shadow->encoder, &info);
+    return info.protocol != KB_PROTOCOL_HTTP2;
+}
+
+/* The answer to a request to upgrade came: what waited for it is sent, or is for nobody, as it
+ * could be taken for a further request. */
+static void pause_end(struct kb_shadow *shadow, bool agreed)
+{
+    bool ended = shadow->complete_ns > 0;
+
+    shadow->paused = false;
+    shadow->refused = !agreed;
+    stop_source(shadow, false);
+    if (!agreed) {
+        kb_buf_dispose(&shadow->pending);
+    } else if (shadow->pending.len > 0 || ended) {
+        kb_request_encoder_data(shadow->encoder, &shadow->pending, ended);
+    }
+}
+
 static void on_headers(void *owner, struct kb_header_map *headers, bool end_stream)
 {
     struct kb_shadow *shadow = KB_CAST(owner, kb_shadow);
 
+    if (handshake_refused(shadow, headers)) {
+        cancel(shadow);
+        return;
+    }
+    if (KB_UNLIKELY(shadow->paused)) {
+        pause_end(shadow, headers->status == 101);
+    }
     shadow->answered = true;
     kb_host_put_code(shadow->host_local, headers->status);
     if (headers->status < 500) {
@@ -276,6 +317,11 @@ static void on_ready(void *owner, struct kb_request_encoder *encoder, struct kb_
     kb_host_put_result(shadow->host_local, KB_OUTLIER_CONNECT_SUCCESS, 0);
     shadow->waiter = NULL;
     shadow->encoder = encoder;
+    if (KB_UNLIKELY(kb_header_map_get_id(&shadow->request, KB_HDR_UPGRADE) != NULL)) {
+        shadow->paused = true;
+        kb_request_encoder_headers(encoder, &shadow->request, false);
+        return;
+    }
     /* Before anything is sent: the connection may stop the client again at once. */
     stop_source(shadow, false);
     kb_request_encoder_headers(encoder, &shadow->request, ended && !body);
@@ -483,6 +529,9 @@ static void data_pass(struct kb_shadow *shadow, const struct kb_buf *data, bool 
 {
     struct kb_buf copy;
 
+    if (KB_UNLIKELY(shadow->refused)) {
+        return;
+    }
     kb_buf_init(&copy, &shadow->worker->slices, 0);
     for (struct kb_segment *s = data->first; s != NULL; s = s->next) {
         kb_buf_append_slice(&copy, s->slice, s->from, s->to - s->from);
@@ -490,7 +539,7 @@ static void data_pass(struct kb_shadow *shadow, const struct kb_buf *data, bool 
     if (end_stream) {
         request_completed(shadow);
     }
-    if (shadow->encoder != NULL) {
+    if (shadow->encoder != NULL && !shadow->paused) {
         kb_request_encoder_data(shadow->encoder, &copy, end_stream);
         return;
     }
