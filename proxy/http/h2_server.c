@@ -9,7 +9,7 @@
 
 /* So much is in the connection's queue before a further frame, and while the descriptor is full;
  * the rest waits in its streams. */
-#define OUT_BYTES_MAX         (48u * 1024)
+#define OUT_BYTES_MAX         (32u * 1024)
 #define OUT_BYTES_BLOCKED_MAX (4u * 1024)
 
 struct kb_h2_server {
