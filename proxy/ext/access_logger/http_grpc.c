@@ -2,6 +2,7 @@
 /* envoy.access_loggers.http_grpc: an entry per HTTP stream to an AccessLogService. Config:
  * envoy.extensions.access_loggers.grpc.v3.HttpGrpcAccessLogConfig. */
 #include "proxy/ext/access_logger/grpc_als.h"
+#include "proxy/http/header_mutation.h"
 
 /* Names of headers in lower case, in the arena. */
 static const struct kb_str *names_read(char *const *names, size_t count, struct kb_arena *arena)
@@ -9,10 +10,7 @@ static const struct kb_str *names_read(char *const *names, size_t count, struct 
     struct kb_str *out = kb_arena_calloc(arena, (count + 1) * sizeof(*out));
 
     for (size_t i = 0; i < count; i++) {
-        out[i] = kb_str_dup(arena, kb_str_from_cstr(names[i]));
-        for (char *p = (char *)(uintptr_t)out[i].p; *p != '\0'; p++) {
-            *p = kb_ascii_lower(*p);
-        }
+        out[i] = kb_header_name_dup(arena, names[i]);
     }
     return out;
 }
