@@ -263,8 +263,16 @@ struct kb_host {
 };
 KB_OBJ_MAGIC(kb_host, 0x484f5354);
 
+struct kb_cluster_local;
 struct kb_conn;
+struct kb_host_local;
 
+/* What is the same for every connection to a host that is begun: its bytes count in `stats` from
+ * now on, and it counts there, at the host and among those that the cluster may have. On the
+ * connection's worker. */
+void kb_cluster_connecting(struct kb_cluster_local *local, enum kb_priority priority,
+                           struct kb_host_local *host, struct kb_conn *conn,
+                           struct kb_stat_block *stats);
 /* What is the same for every connection to a host that stands now: the time that connecting took is
  * recorded in `stats`, TCP keep-alive is set where the cluster wants it, and `duration_timer` is
  * armed when the cluster has a max_connection_duration. On the connection's worker. */

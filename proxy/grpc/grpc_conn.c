@@ -313,17 +313,8 @@ static void connect_start(struct kb_grpc_conn *conn)
     conn->conn = io;
     kb_conn_set_owner(io, &conn_callbacks, conn);
     transport_start(conn);
-    io->stat_block = stats_of(conn);
-    io->stat_rx_total = KB_STAT_CLUSTER_UPSTREAM_CX_RX_BYTES_TOTAL;
-    io->stat_rx_buffered = KB_STAT_CLUSTER_UPSTREAM_CX_RX_BYTES_BUFFERED;
-    io->stat_tx_total = KB_STAT_CLUSTER_UPSTREAM_CX_TX_BYTES_TOTAL;
-    io->stat_tx_buffered = KB_STAT_CLUSTER_UPSTREAM_CX_TX_BYTES_BUFFERED;
-    kb_resource_force(conn->local, KB_PRIORITY_DEFAULT, KB_RESOURCE_CONNECTIONS);
-    kb_stat_inc(io->stat_block, KB_STAT_CLUSTER_UPSTREAM_CX_TOTAL);
+    kb_cluster_connecting(conn->local, KB_PRIORITY_DEFAULT, conn->host_local, io, stats_of(conn));
     kb_stat_inc(io->stat_block, KB_STAT_CLUSTER_UPSTREAM_CX_HTTP2_TOTAL);
-    kb_stat_gauge_add(io->stat_block, KB_STAT_CLUSTER_UPSTREAM_CX_ACTIVE, 1);
-    kb_host_stat_add(conn->host_local, KB_HOST_CX_TOTAL, 1);
-    kb_host_stat_add(conn->host_local, KB_HOST_CX_ACTIVE, 1);
 }
 
 static struct kb_grpc_conn *conn_create(struct kb_cluster_local *local, struct kb_host *host)

@@ -339,6 +339,22 @@ void kb_cluster_connected(const struct kb_cluster *cluster, const struct kb_host
     }
 }
 
+void kb_cluster_connecting(struct kb_cluster_local *local, enum kb_priority priority,
+                           struct kb_host_local *host, struct kb_conn *conn,
+                           struct kb_stat_block *stats)
+{
+    conn->stat_block = stats;
+    conn->stat_rx_total = KB_STAT_CLUSTER_UPSTREAM_CX_RX_BYTES_TOTAL;
+    conn->stat_rx_buffered = KB_STAT_CLUSTER_UPSTREAM_CX_RX_BYTES_BUFFERED;
+    conn->stat_tx_total = KB_STAT_CLUSTER_UPSTREAM_CX_TX_BYTES_TOTAL;
+    conn->stat_tx_buffered = KB_STAT_CLUSTER_UPSTREAM_CX_TX_BYTES_BUFFERED;
+    kb_resource_force(local, priority, KB_RESOURCE_CONNECTIONS);
+    kb_stat_inc(stats, KB_STAT_CLUSTER_UPSTREAM_CX_TOTAL);
+    kb_stat_gauge_add(stats, KB_STAT_CLUSTER_UPSTREAM_CX_ACTIVE, 1);
+    kb_host_stat_add(host, KB_HOST_CX_TOTAL, 1);
+    kb_host_stat_add(host, KB_HOST_CX_ACTIVE, 1);
+}
+
 void kb_cluster_disconnected(struct kb_stat_block *stats, bool by_peer, bool active,
                              uint64_t length_ns, uint64_t requests)
 {

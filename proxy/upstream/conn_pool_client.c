@@ -108,23 +108,14 @@ static void client_create(struct kb_conn_pool *pool)
         client->conn->in.high =
             KB_MAX(client->conn->in.high, (size_t)pool->settings.max_head_bytes + 1);
     }
-    client->conn->stat_block = pool->stats;
-    client->conn->stat_rx_total = KB_STAT_CLUSTER_UPSTREAM_CX_RX_BYTES_TOTAL;
-    client->conn->stat_rx_buffered = KB_STAT_CLUSTER_UPSTREAM_CX_RX_BYTES_BUFFERED;
-    client->conn->stat_tx_total = KB_STAT_CLUSTER_UPSTREAM_CX_TX_BYTES_TOTAL;
-    client->conn->stat_tx_buffered = KB_STAT_CLUSTER_UPSTREAM_CX_TX_BYTES_BUFFERED;
+    kb_cluster_connecting(local, pool->priority, pool->host_local, client->conn, pool->stats);
     kb_list_push_back(&pool->connecting, &client->link);
     pool->connecting_capacity += capacity(client);
     pool->client_count++;
-    kb_resource_force(local, pool->priority, KB_RESOURCE_CONNECTIONS);
-    kb_stat_inc(pool->stats, KB_STAT_CLUSTER_UPSTREAM_CX_TOTAL);
     if (client->ops->count != NULL) {
         client->ops->count(client);
     }
-    kb_stat_gauge_add(pool->stats, KB_STAT_CLUSTER_UPSTREAM_CX_ACTIVE, 1);
     kb_stat_gauge_add(pool->stats, KB_STAT_CLUSTER_UPSTREAM_CX_RX_BYTES_BUFFERED, 0);
-    kb_host_stat_add(pool->host_local, KB_HOST_CX_TOTAL, 1);
-    kb_host_stat_add(pool->host_local, KB_HOST_CX_ACTIVE, 1);
 }
 
 static void client_destroy(struct kb_deferred *deferred)

@@ -87,22 +87,6 @@ static const struct kb_conn_callbacks callbacks = {
     .on_below_low = on_watermark,
 };
 
-static void stats_start(struct kb_statsd_tcp *tcp)
-{
-    struct kb_conn *conn = tcp->conn;
-
-    conn->stat_block = stats_of(tcp);
-    conn->stat_rx_total = KB_STAT_CLUSTER_UPSTREAM_CX_RX_BYTES_TOTAL;
-    conn->stat_rx_buffered = KB_STAT_CLUSTER_UPSTREAM_CX_RX_BYTES_BUFFERED;
-    conn->stat_tx_total = KB_STAT_CLUSTER_UPSTREAM_CX_TX_BYTES_TOTAL;
-    conn->stat_tx_buffered = KB_STAT_CLUSTER_UPSTREAM_CX_TX_BYTES_BUFFERED;
-    kb_resource_force(tcp->local, KB_PRIORITY_DEFAULT, KB_RESOURCE_CONNECTIONS);
-    kb_stat_inc(conn->stat_block, KB_STAT_CLUSTER_UPSTREAM_CX_TOTAL);
-    kb_stat_gauge_add(conn->stat_block, KB_STAT_CLUSTER_UPSTREAM_CX_ACTIVE, 1);
-    kb_host_stat_add(tcp->host, KB_HOST_CX_TOTAL, 1);
-    kb_host_stat_add(tcp->host, KB_HOST_CX_ACTIVE, 1);
-}
-
 /* False: there is no host. */
 static bool connect_start(struct kb_statsd_tcp *tcp)
 {
@@ -126,7 +110,7 @@ static bool connect_start(struct kb_statsd_tcp *tcp)
                                   local->cluster->connect_timeout_ms, 0);
     kb_conn_set_owner(tcp->conn, &callbacks, tcp);
     kb_transport_socket_factory_create(kb_host_transport_socket(host), tcp->conn, NULL);
-    stats_start(tcp);
+    kb_cluster_connecting(tcp->local, KB_PRIORITY_DEFAULT, tcp->host, tcp->conn, stats_of(tcp));
     return true;
 }
 
