@@ -64,6 +64,27 @@ size_t kb_utf8_prefix(const char *p, size_t len)
     return i;
 }
 
+char *kb_pb_text(struct kb_str text, struct kb_arena *arena)
+{
+    char *copy = kb_arena_alloc(arena, text.len + 1, 1);
+    size_t at = 0;
+
+    memcpy(copy, text.len > 0 ? text.p : "", text.len);
+    copy[text.len] = '\0';
+    while (at < text.len) {
+        at += kb_utf8_prefix(copy + at, text.len - at);
+        if (at < text.len) {
+            copy[at++] = '!';
+        }
+    }
+    for (at = 0; at < text.len; at++) { /* a C string cannot hold it */
+        if (copy[at] == '\0') {
+            copy[at] = '!';
+        }
+    }
+    return copy;
+}
+
 static void *reader_alloc(struct reader *reader, size_t size)
 {
     if (size > reader->budget) {

@@ -18,3 +18,7 @@ KB_INLINE bool kb_utf8_valid(const char *p, size_t len)
 {
     return kb_utf8_prefix(p, len) == len;
 }
+
+/* A copy with a NUL behind it, fit for a string field: what is not UTF-8 becomes '!', as Envoy's
+ * sanitizeUtf8String does it, and a NUL too. */
+char *kb_pb_text(struct kb_str text, struct kb_arena *arena);

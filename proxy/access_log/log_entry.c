@@ -3,6 +3,7 @@
 #include "proxy/access_log/log_entry.h"
 
 #include "proto/pb.h"
+#include "proto/wire.h"
 
 #define ENTRY(NAME) ENVOY__DATA__ACCESSLOG__V3__HTTPACCESS_LOG_ENTRY__HTTPVERSION__##NAME
 
@@ -45,7 +46,7 @@ static Envoy__Config__Core__V3__RequestMethod method_of(struct kb_str method)
 
 static char *header_text(const struct kb_header_map *map, const char *name, struct kb_arena *arena)
 {
-    return kb_log_entry_text(kb_header_map_value(map, kb_str_from_cstr(name)), arena);
+    return kb_pb_text(kb_header_map_value(map, kb_str_from_cstr(name)), arena);
 }
 
 /* All map entries of headers have one shape. */
@@ -69,8 +70,8 @@ static size_t headers_pick(const struct kb_header_map *map, const struct kb_str 
         if (value.p != NULL) {
             header_entry *entry = (header_entry *)(void *)kb_pb_new(type, arena);
 
-            entry->key = kb_log_entry_text(names[i], arena);
-            entry->value = kb_log_entry_text(value, arena);
+            entry->key = kb_pb_text(names[i], arena);
+            entry->value = kb_pb_text(value, arena);
             (*entries)[found++] = entry;
         }
     }
@@ -93,9 +94,9 @@ request_make(const struct kb_log_entry_config *config, const struct kb_formatter
         return request;
     }
     request->request_method = method_of(map->method);
-    request->scheme = kb_log_entry_text(map->scheme, arena);
-    request->authority = kb_log_entry_text(map->authority, arena);
-    request->path = kb_log_entry_text(map->path, arena);
+    request->scheme = kb_pb_text(map->scheme, arena);
+    request->authority = kb_pb_text(map->authority, arena);
+    request->path = kb_pb_text(map->path, arena);
     request->user_agent = header_text(map, "user-agent", arena);
     request->referer = header_text(map, "referer", arena);
     request->forwarded_for = header_text(map, "x-forwarded-for", arena);
@@ -125,7 +126,7 @@ response_make(const struct kb_log_entry_config *config, const struct kb_formatte
         google__protobuf__uint32_value__init(response->response_code);
         response->response_code->value = info->response_code;
     }
-    response->response_code_details = kb_log_entry_text(info->response_code_details, arena);
+    response->response_code_details = kb_pb_text(info->response_code_details, arena);
     if (input->response != NULL) {
         response->response_headers_bytes = kb_header_map_bytes(input->response);
     }

@@ -30,10 +30,6 @@ Envoy__Data__Accesslog__V3__TCPAccessLogEntry *
 kb_log_entry_tcp(const struct kb_log_entry_config *config, const struct kb_formatter_input *input,
                  const struct kb_stream_info *info, struct kb_arena *arena);
 
-/* A copy with a NUL behind it, fit for a string field: what is not UTF-8 becomes '!', as Envoy's
- * sanitizeUtf8String does it. */
-char *kb_log_entry_text(struct kb_str text, struct kb_arena *arena);
-
 /* The part that both kinds have, and its TLS properties; for proxy/access_log/log_entry.c. */
 Envoy__Data__Accesslog__V3__AccessLogCommon *
 kb_log_entry_common(const struct kb_log_entry_config *config,

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/worker.h"
+#include "proto/address.h"
 #include "proto/any.h"
 #include "proto/wire.h"
 #include "proxy/access_log/log_entry.h"
@@ -16,60 +17,6 @@ typedef Envoy__Data__Accesslog__V3__TLSProperties__CertificateProperties__Subjec
 
 #define TLS(NAME) ENVOY__DATA__ACCESSLOG__V3__TLSPROPERTIES__TLSVERSION__##NAME
 #define NS_PER_S  UINT64_C(1000000000)
-
-char *kb_log_entry_text(struct kb_str text, struct kb_arena *arena)
-{
-    char *copy = kb_arena_alloc(arena, text.len + 1, 1);
-    size_t at = 0;
-
-    memcpy(copy, text.len > 0 ? text.p : "", text.len);
-    copy[text.len] = '\0';
-    while (at < text.len) {
-        at += kb_utf8_prefix(copy + at, text.len - at);
-        if (at < text.len) {
-            copy[at++] = '!';
-        }
-    }
-    for (at = 0; at < text.len; at++) { /* a C string cannot hold it */
-        if (copy[at] == '\0') {
-            copy[at] = '!';
-        }
-    }
-    return copy;
-}
-
-static Envoy__Config__Core__V3__Address *address_make(const struct kb_addr *addr,
-                                                      struct kb_arena *arena)
-{
-    Envoy__Config__Core__V3__Address *message;
-    char text[KB_ADDR_TEXT_MAX];
-
-    if (addr == NULL || addr->len == 0) {
-        return NULL;
-    }
-    message = KB_ARENA_NEW(arena, Envoy__Config__Core__V3__Address);
-    envoy__config__core__v3__address__init(message);
-    if (kb_addr_is_ip(addr)) {
-        Envoy__Config__Core__V3__SocketAddress *socket =
-            KB_ARENA_NEW(arena, Envoy__Config__Core__V3__SocketAddress);
-
-        envoy__config__core__v3__socket_address__init(socket);
-        socket->address = kb_log_entry_text(kb_addr_ip_text(addr, text), arena);
-        socket->port_specifier_case =
-            ENVOY__CONFIG__CORE__V3__SOCKET_ADDRESS__PORT_SPECIFIER_PORT_VALUE;
-        socket->port_value = kb_addr_port(addr);
-        message->address_case = ENVOY__CONFIG__CORE__V3__ADDRESS__ADDRESS_SOCKET_ADDRESS;
-        message->socket_address = socket;
-    } else {
-        Envoy__Config__Core__V3__Pipe *pipe = KB_ARENA_NEW(arena, Envoy__Config__Core__V3__Pipe);
-
-        envoy__config__core__v3__pipe__init(pipe);
-        pipe->path = kb_log_entry_text(kb_addr_text(addr, text), arena);
-        message->address_case = ENVOY__CONFIG__CORE__V3__ADDRESS__ADDRESS_PIPE;
-        message->pipe = pipe;
-    }
-    return message;
-}
 
 /* From the start of the stream; NULL: never reached. */
 static Google__Protobuf__Duration *since_start(const struct kb_stream_info *info, uint64_t at_ns,
@@ -183,10 +130,10 @@ static certificate_entry *certificate_make(const struct kb_ssl_connection_info *
             name);
         name->san_case =
             ENVOY__DATA__ACCESSLOG__V3__TLSPROPERTIES__CERTIFICATE_PROPERTIES__SUBJECT_ALT_NAME__SAN_URI;
-        name->uri = kb_log_entry_text(names[i], arena);
+        name->uri = kb_pb_text(names[i], arena);
         entry->subject_alt_name[i] = name;
     }
-    entry->subject = kb_log_entry_text(kb_ssl_text(ssl, subject), arena);
+    entry->subject = kb_pb_text(kb_ssl_text(ssl, subject), arena);
     return entry;
 }
 
@@ -220,14 +167,14 @@ Envoy__Data__Accesslog__V3__TLSProperties *kb_log_entry_tls(const struct kb_stre
     }
     tls = KB_ARENA_NEW(arena, Envoy__Data__Accesslog__V3__TLSProperties);
     envoy__data__accesslog__v3__tlsproperties__init(tls);
-    tls->tls_sni_hostname = kb_log_entry_text(info->connection->requested_server_name, arena);
+    tls->tls_sni_hostname = kb_pb_text(info->connection->requested_server_name, arena);
     tls->local_certificate_properties =
         certificate_make(ssl, KB_SSL_LOCAL_URI_SANS, KB_SSL_LOCAL_SUBJECT, arena);
     tls->peer_certificate_properties =
         certificate_make(ssl, KB_SSL_PEER_URI_SANS, KB_SSL_PEER_SUBJECT, arena);
     tls->peer_certificate_properties->issuer =
-        kb_log_entry_text(kb_ssl_text(ssl, KB_SSL_PEER_ISSUER), arena);
-    tls->tls_session_id = kb_log_entry_text(kb_ssl_text(ssl, KB_SSL_SESSION_ID), arena);
+        kb_pb_text(kb_ssl_text(ssl, KB_SSL_PEER_ISSUER), arena);
+    tls->tls_session_id = kb_pb_text(kb_ssl_text(ssl, KB_SSL_SESSION_ID), arena);
     tls->tls_version = version_of(kb_ssl_text(ssl, KB_SSL_VERSION));
     tls->tls_cipher_suite = KB_ARENA_NEW(arena, Google__Protobuf__UInt32Value);
     google__protobuf__uint32_value__init(tls->tls_cipher_suite);
@@ -258,7 +205,7 @@ static void metadata_set(common_entry *common, const struct kb_stream_info *info
             KB_ARENA_NEW(arena, Envoy__Config__Core__V3__Metadata__FilterMetadataEntry);
 
         envoy__config__core__v3__metadata__filter_metadata_entry__init(entry);
-        entry->key = kb_log_entry_text(i->name, arena);
+        entry->key = kb_pb_text(i->name, arena);
         entry->value = i->value;
         message->filter_metadata[message->n_filter_metadata++] = entry;
     }
@@ -295,8 +242,8 @@ static void states_set(common_entry *common, const struct kb_log_entry_config *c
         entry = KB_ARENA_NEW(arena,
                              Envoy__Data__Accesslog__V3__AccessLogCommon__FilterStateObjectsEntry);
         envoy__data__accesslog__v3__access_log_common__filter_state_objects_entry__init(entry);
-        entry->key = kb_log_entry_text(kb_filter_state_key_name(config->states[i]), arena);
-        text.value = kb_log_entry_text(value, arena);
+        entry->key = kb_pb_text(kb_filter_state_key_name(config->states[i]), arena);
+        text.value = kb_pb_text(value, arena);
         entry->value = KB_ARENA_NEW(arena, Google__Protobuf__Any);
         kb_any_pack(&text.base, arena, entry->value);
         common->filter_state_objects[common->n_filter_state_objects++] = entry;
@@ -320,8 +267,8 @@ static void tags_set(common_entry *common, const struct kb_log_entry_config *con
         }
         entry = KB_ARENA_NEW(arena, Envoy__Data__Accesslog__V3__AccessLogCommon__CustomTagsEntry);
         envoy__data__accesslog__v3__access_log_common__custom_tags_entry__init(entry);
-        entry->key = kb_log_entry_text(config->tags[i].name, arena);
-        entry->value = kb_log_entry_text(value, arena);
+        entry->key = kb_pb_text(config->tags[i].name, arena);
+        entry->value = kb_pb_text(value, arena);
         common->custom_tags[common->n_custom_tags++] = entry;
     }
 }
@@ -347,13 +294,13 @@ static void upstream_set(common_entry *common, const struct kb_stream_info *info
     if (upstream->host != NULL) {
         struct kb_addr addr = kb_host_addr(upstream->host);
 
-        common->upstream_remote_address = address_make(&addr, arena);
-        common->upstream_cluster = kb_log_entry_text(
-            upstream->cluster != NULL ? upstream->cluster->name : KB_STR_NULL, arena);
+        common->upstream_remote_address = kb_address_message(&addr, arena);
+        common->upstream_cluster =
+            kb_pb_text(upstream->cluster != NULL ? upstream->cluster->name : KB_STR_NULL, arena);
     }
-    common->upstream_local_address = address_make(&upstream->local, arena);
+    common->upstream_local_address = kb_address_message(&upstream->local, arena);
     common->upstream_transport_failure_reason =
-        kb_log_entry_text(upstream->transport_failure_reason, arena);
+        kb_pb_text(upstream->transport_failure_reason, arena);
     common->upstream_wire_bytes_sent = upstream->wire_bytes_sent;
     common->upstream_wire_bytes_received = upstream->wire_bytes_received;
 }
@@ -366,16 +313,16 @@ common_entry *kb_log_entry_common(const struct kb_log_entry_config *config,
     common_entry *common = KB_ARENA_NEW(arena, common_entry);
 
     envoy__data__accesslog__v3__access_log_common__init(common);
-    common->downstream_remote_address = address_make(
+    common->downstream_remote_address = kb_address_message(
         info->remote.len != 0 || connection == NULL ? &info->remote : &connection->remote, arena);
     if (connection != NULL) {
-        common->downstream_local_address = address_make(&connection->local, arena);
-        common->downstream_direct_remote_address = address_make(&connection->direct_remote, arena);
-        common->connection_termination_details =
-            kb_log_entry_text(connection->termination_details, arena);
+        common->downstream_local_address = kb_address_message(&connection->local, arena);
+        common->downstream_direct_remote_address =
+            kb_address_message(&connection->direct_remote, arena);
+        common->connection_termination_details = kb_pb_text(connection->termination_details, arena);
         if (info->protocol == KB_PROTOCOL_NONE) {
             common->downstream_transport_failure_reason =
-                kb_log_entry_text(connection->transport_failure_reason, arena);
+                kb_pb_text(connection->transport_failure_reason, arena);
         }
     }
     common->tls_properties = kb_log_entry_tls(info, arena);
@@ -383,11 +330,11 @@ common_entry *kb_log_entry_common(const struct kb_log_entry_config *config,
     upstream_set(common, info, arena);
     flags_set(common, info, arena);
     metadata_set(common, info, arena);
-    common->route_name = kb_log_entry_text(info->route_name, arena);
+    common->route_name = kb_pb_text(info->route_name, arena);
     states_set(common, config, info, arena);
     tags_set(common, config, input, info, arena);
     common->upstream_request_attempt_count = info->attempt_count;
-    common->stream_id = kb_log_entry_text(info->request_id, arena);
+    common->stream_id = kb_pb_text(info->request_id, arena);
     common->downstream_wire_bytes_sent = info->wire_bytes_sent;
     common->downstream_wire_bytes_received = info->wire_bytes_received;
     common->access_log_type = type_of(input->access_log_type);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* /clusters: limits, hosts and their counters, as text or envoy.admin.v3.Clusters. */
 #include "envoy/admin/v3/clusters.pb-c.h"
-#include "proxy/admin/address_message.h"
+#include "proto/address.h"
 #include "proxy/admin/admin_internal.h"
 
 #define NEW(type, lower, arena) ((type *)(void *)kb_pb_new(&lower##__descriptor, (arena)))
@@ -241,7 +241,7 @@ static Envoy__Admin__V3__HostStatus *host_message(const struct kb_admin_host *ho
     Envoy__Config__Core__V3__Locality *locality =
         NEW(Envoy__Config__Core__V3__Locality, envoy__config__core__v3__locality, arena);
 
-    status->address = kb_admin_address(&host->addr, arena);
+    status->address = kb_address_message(&host->addr, arena);
     stats_message_add(status, host, arena);
     health->failed_active_health_check = (host->health_flags & KB_HOST_FAILED_ACTIVE_HC) != 0;
     health->failed_active_degraded_check = (host->health_flags & KB_HOST_DEGRADED_ACTIVE_HC) != 0;

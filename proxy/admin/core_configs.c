@@ -7,8 +7,8 @@
 #include "envoy/config/endpoint/v3/endpoint.pb-c.h"
 #include "envoy/config/listener/v3/listener.pb-c.h"
 #include "envoy/extensions/filters/network/http_connection_manager/v3/http_connection_manager.pb-c.h"
+#include "proto/address.h"
 #include "proto/any.h"
-#include "proxy/admin/address_message.h"
 #include "proxy/admin/admin_internal.h"
 #include "proxy/admin/core_sources.h"
 #include "proxy/admin/core_sources_internal.h"
@@ -126,7 +126,7 @@ static Envoy__Config__Endpoint__V3__LbEndpoint *endpoint_message(const struct kb
     struct kb_str packed = kb_host_metadata(host);
     ProtobufCMessage *metadata;
 
-    endpoint->address = kb_admin_address(&addr, arena);
+    endpoint->address = kb_address_message(&addr, arena);
     endpoint->hostname = kb_admin_text(kb_host_hostname(host), arena);
     endpoint->health_check_config =
         NEW(Envoy__Config__Endpoint__V3__Endpoint__HealthCheckConfig,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* /listeners: names and addresses. */
 #include "envoy/admin/v3/listeners.pb-c.h"
-#include "proxy/admin/address_message.h"
+#include "proto/address.h"
 #include "proxy/admin/admin_internal.h"
 
 #define NEW(type, lower, arena) ((type *)(void *)kb_pb_new(&lower##__descriptor, (arena)))
@@ -37,7 +37,7 @@ static void json_write(void *arg, const struct kb_admin_listener *listener)
         &arena, (listener->addr_count + 1) * sizeof(*status->additional_local_addresses),
         sizeof(void *));
     for (size_t i = 0; i < listener->addr_count; i++) {
-        Envoy__Config__Core__V3__Address *address = kb_admin_address(&listener->addrs[i], &arena);
+        Envoy__Config__Core__V3__Address *address = kb_address_message(&listener->addrs[i], &arena);
 
         if (i == 0) {
             status->local_address = address;

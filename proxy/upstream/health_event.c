@@ -4,8 +4,10 @@
 #include "envoy/data/core/v3/health_check_event.pb-c.h"
 #include "envoy/extensions/health_check/event_sinks/file/v3/file.pb-c.h"
 
+#include "proto/address.h"
 #include "proto/any.h"
 #include "proto/pb.h"
+#include "proto/wire.h"
 #include "proxy/api/event_log.h"
 #include "proxy/upstream/health_checker_internal.h"
 
@@ -73,37 +75,6 @@ void kb_health_events_read(struct kb_health_checker *checker,
 
 /* ---- what ---- */
 
-static char *text_of(struct kb_str text, struct kb_arena *arena)
-{
-    return (char *)(uintptr_t)kb_str_printf(arena, "%.*s", KB_STR_ARG(text)).p;
-}
-
-static Envoy__Config__Core__V3__Address *address_of(const struct kb_host *host,
-                                                    struct kb_arena *arena)
-{
-    Envoy__Config__Core__V3__Address *message =
-        NEW(Envoy__Config__Core__V3__Address, envoy__config__core__v3__address, arena);
-    struct kb_addr addr = kb_host_addr(host);
-    char text[KB_ADDR_TEXT_MAX];
-
-    if (kb_addr_is_ip(&addr)) {
-        Envoy__Config__Core__V3__SocketAddress *socket = NEW(
-            Envoy__Config__Core__V3__SocketAddress, envoy__config__core__v3__socket_address, arena);
-
-        socket->address = text_of(kb_addr_ip_text(&addr, text), arena);
-        socket->port_specifier_case =
-            ENVOY__CONFIG__CORE__V3__SOCKET_ADDRESS__PORT_SPECIFIER_PORT_VALUE;
-        socket->port_value = kb_addr_port(&addr);
-        message->address_case = ENVOY__CONFIG__CORE__V3__ADDRESS__ADDRESS_SOCKET_ADDRESS;
-        message->socket_address = socket;
-    } else {
-        message->pipe = NEW(Envoy__Config__Core__V3__Pipe, envoy__config__core__v3__pipe, arena);
-        message->pipe->path = text_of(kb_addr_text(&addr, text), arena);
-        message->address_case = ENVOY__CONFIG__CORE__V3__ADDRESS__ADDRESS_PIPE;
-    }
-    return message;
-}
-
 /* Who, where and when. */
 static HealthCheckEvent *event_create(const struct kb_health_session *session,
                                       struct kb_arena *arena)
@@ -115,6 +86,7 @@ static HealthCheckEvent *event_create(const struct kb_health_session *session,
         [KB_HEALTH_TCP] = ENVOY__DATA__CORE__V3__HEALTH_CHECKER_TYPE__TCP,
     };
     const struct kb_host *host = session->host;
+    struct kb_addr addr = kb_host_addr(host);
     uint64_t wall_ns = kb_loop_wall_ns(&session->checker->server->main->loop);
     struct kb_str metadata = kb_host_metadata(host);
     HealthCheckEvent *event =
@@ -122,8 +94,8 @@ static HealthCheckEvent *event_create(const struct kb_health_session *session,
     ProtobufCMessage *unpacked;
 
     event->health_checker_type = types[session->checker->config.kind];
-    event->host = address_of(host, arena);
-    event->cluster_name = text_of(host->cluster->name, arena);
+    event->host = kb_address_message(&addr, arena);
+    event->cluster_name = kb_pb_text(host->cluster->name, arena);
     event->timestamp = NEW(Google__Protobuf__Timestamp, google__protobuf__timestamp, arena);
     event->timestamp->seconds = (int64_t)(wall_ns / 1000000000);
     event->timestamp->nanos = (int32_t)(wall_ns / 1000000 % 1000 * 1000000);
@@ -133,9 +105,9 @@ static HealthCheckEvent *event_create(const struct kb_health_session *session,
     }
     event->locality =
         NEW(Envoy__Config__Core__V3__Locality, envoy__config__core__v3__locality, arena);
-    event->locality->region = text_of(host->locality->region, arena);
-    event->locality->zone = text_of(host->locality->zone, arena);
-    event->locality->sub_zone = text_of(host->locality->sub_zone, arena);
+    event->locality->region = kb_pb_text(host->locality->region, arena);
+    event->locality->zone = kb_pb_text(host->locality->zone, arena);
+    event->locality->sub_zone = kb_pb_text(host->locality->sub_zone, arena);
     return event;
 }
 

@@ -7,6 +7,7 @@
 #include "opentelemetry/proto/logs/v1/logs.pb-c.h"
 #include "opentelemetry/proto/resource/v1/resource.pb-c.h"
 #include "proto/pb.h"
+#include "proto/wire.h"
 #include "proto/wkt.h"
 #include "proxy/access_log/log_entry.h"
 #include "proxy/ext/access_logger/grpc_log.h"
@@ -94,7 +95,7 @@ static struct kb_str resource_bytes(const Config *config, const struct otel_comm
         kb_arena_calloc(arena, (KB_ARRAY_LEN(own) + more) * sizeof(*resource.attributes));
     for (size_t i = 0; !config->disable_builtin_labels && i < KB_ARRAY_LEN(own); i++) {
         resource.attributes[resource.n_attributes++] =
-            kb_otel_attribute_make(own[i].key, kb_log_entry_text(own[i].value, arena), arena);
+            kb_otel_attribute_make(own[i].key, kb_pb_text(own[i].value, arena), arena);
     }
     for (size_t i = 0; i < more; i++) {
         resource.attributes[resource.n_attributes++] = config->resource_attributes->values[i];
@@ -210,8 +211,8 @@ static void attributes_add(LogRecord *record, const struct otel_logger *logger,
 static void text_add(LogRecord *record, struct kb_str key, struct kb_str text,
                      struct kb_arena *arena)
 {
-    record->attributes[record->n_attributes++] = kb_otel_attribute_make(
-        kb_log_entry_text(key, arena), kb_log_entry_text(text, arena), arena);
+    record->attributes[record->n_attributes++] =
+        kb_otel_attribute_make(kb_pb_text(key, arena), kb_pb_text(text, arena), arena);
 }
 
 /* Objects of the filter state by their JSON, as Envoy writes it. */

@@ -2,6 +2,7 @@
 /* Templates of values: a format string, a list of templates, or an object of them. */
 #include "proxy/ext/access_logger/open_telemetry_value.h"
 
+#include "proto/wire.h"
 #include "proxy/access_log/log_entry.h"
 
 typedef Opentelemetry__Proto__Common__V1__AnyValue AnyValue;
@@ -47,7 +48,7 @@ const struct kb_otel_attribute *kb_otel_attributes_create(const KeyValueList *me
 
     for (size_t i = 0; i < n; i++) {
         kb_diag_push_index(diag, "values", i);
-        made[i].key = kb_log_entry_text(kb_str_from_cstr(message->values[i]->key), arena);
+        made[i].key = kb_pb_text(kb_str_from_cstr(message->values[i]->key), arena);
         made[i].value = kb_otel_value_create(message->values[i]->value, arena, diag);
         kb_diag_pop(diag);
         if (made[i].value == NULL) {
@@ -145,8 +146,7 @@ AnyValue *kb_otel_value_make(const struct kb_otel_value *value,
     opentelemetry__proto__common__v1__any_value__init(made);
     if (value->text != NULL) {
         made->value_case = VALUE(STRING_VALUE);
-        made->string_value =
-            kb_log_entry_text(kb_formatter_text(value->text, input, info, arena), arena);
+        made->string_value = kb_pb_text(kb_formatter_text(value->text, input, info, arena), arena);
     } else if (value->items != NULL) {
         made->value_case = VALUE(ARRAY_VALUE);
         made->array_value = list_make(value, input, info, arena);

@@ -8,6 +8,7 @@
 #include "envoy/extensions/load_balancing_policies/ring_hash/v3/ring_hash.pb-c.h"
 #include "google/protobuf/struct.pb-c.h"
 #include "google/protobuf/wrappers.pb-c.h"
+#include "proto/address.h"
 #include "proto/wire.h"
 
 static struct kb_str bytes_of(const char *p, size_t len)
@@ -195,6 +196,35 @@ static void test_utf8(void **state)
     assert_int_equal(kb_utf8_prefix("\x80", 1), 0);
 }
 
+static void test_text_for_a_field(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_string_equal(kb_pb_text(KB_STR("a\xc3\xa9"), &f->arena), "a\xc3\xa9");
+    assert_string_equal(kb_pb_text(kb_str_make("\xff"
+                                               "a\xe2\x82"
+                                               "b\0",
+                                               6),
+                                   &f->arena),
+                        "!a!!b!");
+    assert_string_equal(kb_pb_text(KB_STR_NULL, &f->arena), "");
+}
+
+static void test_address_as_a_message(void **state)
+{
+    struct fixture *f = *state;
+    struct kb_addr addr = {0};
+
+    assert_null(kb_address_message(NULL, &f->arena));
+    assert_null(kb_address_message(&addr, &f->arena));
+    assert_int_equal(kb_addr_from_ip(&addr, KB_STR("::1"), 80), 0);
+    assert_string_equal(to_json(f, kb_address_message(&addr, &f->arena), 0),
+                        "{\"socket_address\":{\"address\":\"::1\",\"port_value\":80}}");
+    assert_int_equal(kb_addr_from_path(&addr, KB_STR("/a\xff")), 0);
+    assert_string_equal(to_json(f, kb_address_message(&addr, &f->arena), 0),
+                        "{\"pipe\":{\"path\":\"/a!\"}}");
+}
+
 static void test_types_and_fields_by_name(void **state)
 {
     const ProtobufCMessageDescriptor *before = NULL;
@@ -231,6 +261,8 @@ int main(void)
         TEST(test_memory_is_bounded),
         TEST(test_packed_and_unpacked_numbers),
         TEST(test_utf8),
+        TEST(test_text_for_a_field),
+        TEST(test_address_as_a_message),
         TEST(test_types_and_fields_by_name),
     };
 
