@@ -4,6 +4,8 @@
 import html
 import statistics
 
+import attacks
+
 ORDER = ["floor", "kobune", "haproxy", "nginx", "nghttpx", "envoy"]
 TITLES = {
     "plain": "HTTP/1.1 keep-alive, 32 connections, closed loop",
@@ -60,6 +62,10 @@ def goals(results):
         verdict = "not measured" if value is None else "reached" if value <= most else "MISSED"
         return {"what": what, "most": form.format(most), "value": "-" if value is None else form.format(value), "verdict": verdict}
 
+    def goal_least(what, least, value):
+        verdict = "not measured" if value is None else "reached" if value >= least else "MISSED"
+        return {"what": what, "most": f">= {least:.2f}", "value": "-" if value is None else f"{value:.2f}", "verdict": verdict}
+
     def mib(value):
         return None if value is None else value / MIB
 
@@ -78,6 +84,9 @@ def goals(results):
     rows.append(goal("CPU a body of 1 MiB, two sidecars with mutual TLS, x HAProxy", 0.9, ratio(results, "bulk", "kobune", "haproxy", "cpu_us")))
     slow = [median(results, "slow", "kobune", key) for key in ("slow_a_kib", "slow_b_kib")]
     rows.append(goal("memory of a slow reader at a hop, KiB", 256, None if None in slow else max(slow), "{:.0f}"))
+    kept = [median(results, scenario, "kobune", "rate_kept") for scenario in attack_scenarios(results)]
+    missing = len(kept) < len(attacks.ATTACKS) or None in kept
+    rows.append(goal_least("rate that others keep under each attack, the least", 0.8, None if missing else min(kept)))
     rows.append(goal("CPU a full mTLS handshake, x nginx", 0.9, ratio(results, "handshake", "kobune", "nginx", "full_us")))
     full, resumed = (median(results, "handshake", "kobune", key) for key in ("full_us", "resumed_us"))
     rows.append(goal("CPU a resumed handshake, x full", 0.35, resumed / full if full else None))
@@ -95,6 +104,29 @@ def goals(results):
     rows.append(goal("system calls a request, 32 connections", 5, median(results, "syscalls", "kobune", "connections_32")))
     rows.append(goal("binary, stripped, MiB", 6, mib(mib(median(results, "size", "kobune", "stripped_bytes")))))
     return rows
+
+
+def attack_scenarios(results):
+    return [scenario for scenario in (f"attacks: {name}" for name in attacks.ATTACKS) if results["scenarios"].get(scenario)]
+
+
+def attacks_table(results):
+    """Of each subject what the others keep of their rate, and how much longer their slowest hundredth takes."""
+    who = [name for name in ORDER if any(name in results["scenarios"][scenario] for scenario in attack_scenarios(results))]
+    rows = []
+    for scenario in attack_scenarios(results):
+        name = scenario.partition(": ")[2]
+        attack = attacks.ATTACKS[name]
+        rows.append([name, f"{attack.asked:,.0f} {attack.unit}"])
+        for one in who:
+            rows[-1] += [
+                cell(median(results, scenario, one, "rate_kept"), "{:.2f}"), cell(median(results, scenario, one, "p99_times"), "{:.1f}"),
+                cell(median(results, scenario, one, "attack_rate"), "{:,.0f}"),
+            ]
+    head = ["others under attack", "the attacker may send"]
+    for one in who:
+        head += [f"{title(results, one)}: of their rate", "× p99", "the attacker sent"]
+    return table(head, rows) if rows else ""
 
 
 def table(head, rows):
@@ -215,7 +247,7 @@ def markdown(results):
         out.append("**A quick run: it shows that everything works; its figures are not to be quoted.**\n")
     out.append(table(["goal (Kobune)", "at most", "measured", ""], [[g["what"], g["most"], g["value"], g["verdict"]] for g in goals(results)]))
     out += [load_table(results, s) for s in LOADS if names(results, s)]
-    out += [t for t in (tls_table(results), kept_table(results), memory_table(results), eds_table(results), calls_table(results)) if t]
+    out += [t for t in (attacks_table(results), tls_table(results), kept_table(results), memory_table(results), eds_table(results), calls_table(results)) if t]
     for name in ("kobune", "envoy"):
         size = median(results, "size", name, "stripped_bytes")
         if size is not None:

@@ -9,6 +9,7 @@ relations between the rows of one run mean something. See bench/README.md.
 import argparse
 import concurrent.futures
 import datetime
+import itertools
 import json
 import os
 import pathlib
@@ -20,6 +21,7 @@ import tempfile
 import time
 
 import ads
+import attacks
 import certificates
 import measure
 import report
@@ -32,7 +34,7 @@ ROUNDS_A_START = 5
 STARTS_MAX = 5
 IDLE_CONNECTIONS = 10000
 SLOW_READERS = 64
-SCENARIOS = ["plain", "bursts", "rate", "tcp", "chain", "mesh", "h2", "h2_chain", "grpc", "bulk", "handshake", "idle", "idle_tls", "slow", "start", "clusters", "eds", "calls", "size"]
+SCENARIOS = ["plain", "bursts", "rate", "tcp", "chain", "mesh", "h2", "h2_chain", "grpc", "bulk", "handshake", "idle", "idle_tls", "slow", "attacks", "start", "clusters", "eds", "calls", "size"]
 
 
 def options():
@@ -69,6 +71,7 @@ def compile_tools():
     made = {}
     for name, out, flags in (
         ("floor.c", "floor", []), ("load.c", "load", []), ("handshake.c", "handshake", ["-lssl", "-lcrypto"]),
+        ("attack.c", "attack", []),
         ("malloc_count.c", "malloc_count.so", ["-shared", "-fPIC"]),
     ):
         target = BUILT / out
@@ -147,7 +150,7 @@ class Bench:
 
         self.standing(scenario, kind, who or self.who_is_plain(), measured)
 
-    def standing(self, scenario, kind, who, measured):
+    def standing(self, scenario, kind, who, measured, rounds=None):
         """measured(process) of each subject in turn, while all of them run."""
         running = {}
 
@@ -156,7 +159,7 @@ class Bench:
                 running[subject.name] = self.start(subject, kind)
             return measured(running[subject.name])
 
-        left = self.chosen.rounds
+        left = rounds or self.chosen.rounds
         out = set()
         while left > 0:
             try:
@@ -172,6 +175,11 @@ class Bench:
             return subjects.Chain(subject, kind, self.work, self.backend.port)
         if kind == "grpc":
             return subjects.Chain(subject, kind, self.work, self.backend.port_h2)
+        if kind == "attacks":
+            tls = subjects.free_port()
+            process = subject.start(kind, self.work, self.backend.port, listen_tls=tls)
+            process.listen_tls = tls
+            return process
         return subject.start(kind, self.work, self.backend.port_h2 if kind == "h2" else self.backend.port)
 
     def who_is_plain(self):
@@ -272,6 +280,39 @@ class Bench:
                 endless.end()
 
         self.each_round("slow", self.who_speaks_tls(), one, rounds=1)
+
+    def run_attacks(self):
+        """Honest clients with and without an attacker, the one window right behind the other. The backend shares the proxy's
+        core, so that this core is what bounds them."""
+        who = [s for s in self.who_speaks_tls() if s.name in ("haproxy", "envoy", "kobune")]
+        self.backend.move(subjects.PROXY_CORE)
+        try:
+            for name, attack in attacks.ATTACKS.items():
+                rounds = itertools.count()
+
+                def one(process, attack=attack, rounds=rounds):
+                    return self.attacked(process, attack, next(rounds) // len(who) % 2 == 0)
+
+                self.standing(f"attacks: {name}", "attacks", who, one, min(self.chosen.rounds, STARTS_MAX))
+        finally:
+            self.backend.move(subjects.LOAD_CORE)
+
+    def attacked(self, process, attack, calm_first):
+        """Rate and p99 of honest clients under attack, over those without."""
+        seconds = self.chosen.seconds / 2
+        found = {}
+        for calm in (calm_first, not calm_first):
+            attacker = None if calm else attack.begin(self.tools, process, self.work)
+            try:
+                found[calm] = measure.cpu_per_request(self.tools["load"], process, warmup=seconds / 2, seconds=seconds, connections=32)
+            finally:
+                told = attacker.end() if attacker else None
+            if told:
+                sent = attack.rate_of(told)
+        return {
+            "rate_kept": found[False]["rps"] / found[True]["rps"], "p99_times": found[False]["p99_us"] / found[True]["p99_us"],
+            "attack_rate": sent, "rps": found[True]["rps"], "p99_us": found[True]["p99_us"], "p99_attacked_us": found[False]["p99_us"],
+        }
 
     def run_idle_tls(self):
         def one(subject):
@@ -403,6 +444,7 @@ def brief(sample):
         "idle_kib": "{:.1f} KiB an idle connection", "idle_plain_kib": "{:.2f} KiB an idle connection",
         "slow_a_kib": "{:.0f} KiB a slow reader", "slow_b_kib": "{:.0f} at the hop behind", "eds_cluster_kib": "{:.2f} KiB an EDS cluster",
         "endpoint_bytes": "{:.0f} bytes an endpoint", "change_main_us": "a change: {:.0f} us of the main thread",
+        "rate_kept": "{:.2f} of the rate kept", "p99_times": "p99 {:.2f} times", "attack_rate": "attacker at {:.0f}",
         "change_worker_us": "{:.0f} us of a worker", "p99_changing_us": "p99 {} us with changes",
     }
     return ", ".join(form.format(sample[key]) for key, form in words.items() if key in sample)
