@@ -5,6 +5,8 @@
  * something and becomes the present one. */
 #include "proxy/router/hedging.h"
 
+#include "proxy/router/attempt_record.h"
+
 struct kb_slow_attempt {
     struct kb_slow_attempt *next;
     struct kb_upstream_request *upstream;
@@ -66,13 +68,20 @@ bool kb_hedging_next(struct kb_router *router)
 void kb_hedging_end(struct kb_router *router)
 {
     struct kb_upstream_info present = router->info->upstream;
+    const struct kb_upstream_info *earlier = router->earlier;
 
     while (router->slow != NULL) {
         struct kb_upstream_request *upstream = router->slow->upstream;
 
+        router->info->upstream = router->slow->info;
+        router->earlier = router->slow->earlier;
         router->slow = router->slow->next;
         kb_upstream_request_cancel(upstream);
+        if (KB_UNLIKELY(upstream->record != NULL)) {
+            kb_attempt_record_end(upstream);
+        }
         router->info->upstream = present; /* also tells dispose which host has to stay */
+        router->earlier = earlier;
         kb_upstream_request_dispose(upstream);
     }
 }

@@ -4,49 +4,13 @@
 #include "proxy/router/router.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 
-#include "base/mem.h"
-#include "envoy/extensions/filters/http/router/v3/router.pb-c.h"
-#include "proto/wkt.h"
 #include "proxy/api/overload.h"
 #include "proxy/api/runtime.h"
 #include "proxy/router/hedging.h"
 #include "proxy/router/shadow.h"
 
 static void request_completed(struct kb_router *router);
-
-/* ---- configuration ---- */
-
-static int router_config_create(const void *message, struct kb_factory_context *factory,
-                                struct kb_diag *diag, void **out)
-{
-    const Envoy__Extensions__Filters__Http__Router__V3__Router *m = message;
-    struct kb_router_config *config = kb_calloc(1, sizeof(*config));
-
-    KB_OBJ_SET(config, kb_router_config);
-    config->server = factory->server;
-    config->dynamic_stats = true;
-    *out = config;
-    if (m == NULL) {
-        return 0;
-    }
-    config->dynamic_stats = kb_wkt_bool(m->dynamic_stats, true);
-    config->suppress_envoy_headers = m->suppress_envoy_headers;
-    config->respect_expected_rq_timeout = m->respect_expected_rq_timeout;
-    if (m->n_upstream_http_filters > 0) {
-        kb_diag_push(diag, "upstream_http_filters");
-        kb_diag_error(diag, "upstream HTTP filters are not supported yet");
-        kb_diag_pop(diag);
-        return KB_ECONFIG;
-    }
-    return 0;
-}
-
-static void router_config_destroy(void *config)
-{
-    free(config);
-}
 
 static void *router_create(void *config, struct kb_stream *stream)
 {
@@ -210,7 +174,7 @@ static uint64_t header_ms(const struct kb_header_map *map, enum kb_header_id id,
     struct kb_str value = kb_header_map_value_id(map, id);
     uint64_t ms;
 
-    return value.p != NULL && kb_str_to_u64(value, &ms) == 0 ? ms : absent;
+    return value.p != NULL && kb_router_number(value, &ms) == 0 ? ms : absent;
 }
 
 void kb_router_number_header_set(struct kb_router *router, enum kb_header_id id, uint64_t v)
@@ -333,6 +297,24 @@ static bool cluster_find(struct kb_router *router)
     return true;
 }
 
+/* strict_check_headers; true when the stream was answered. */
+static KB_COLD bool header_refused(struct kb_router *router)
+{
+    struct kb_str name, value;
+
+    if (!kb_router_header_invalid(router, &name, &value)) {
+        return false;
+    }
+    kb_stream_info_set_flag(router->info, KB_RF_INVALID_ENVOY_REQUEST_HEADERS);
+    kb_router_reply(
+        router, 400,
+        kb_str_printf(router->arena, "invalid header '%.*s' with value '%.*s'", KB_STR_ARG(name),
+                      KB_STR_ARG(value)),
+        kb_str_printf(router->arena, "request_headers_failed_strict_check{%.*s}", KB_STR_ARG(name)),
+        false);
+    return true;
+}
+
 /* Runtime upstream.maintenance_mode.<cluster>; true when the stream was answered. */
 static bool maintenance(struct kb_router *router)
 {
@@ -445,7 +427,9 @@ router_decode_headers(void *filter, struct kb_header_map *headers, bool end_stre
         reply_direct(router);
         return KB_FILTER_HEADERS_STOP_ITERATION;
     }
-    if (!cluster_find(router) || maintenance(router) || overload_dropped(router)) {
+    if (!cluster_find(router) ||
+        (KB_UNLIKELY(router->config->strict_check_count > 0) && header_refused(router)) ||
+        maintenance(router) || overload_dropped(router)) {
         return KB_FILTER_HEADERS_STOP_ITERATION;
     }
     router->internal = router->info->internal;
@@ -593,8 +577,8 @@ const struct kb_http_filter_ops kb_ext_http_router = {
     .name = "envoy.filters.http.router",
     .type_url = "envoy.extensions.filters.http.router.v3.Router",
     .terminal = true,
-    .config_create = router_config_create,
-    .config_destroy = router_config_destroy,
+    .config_create = kb_router_config_create,
+    .config_destroy = kb_router_config_destroy,
     .create = router_create,
     .decode_headers = router_decode_headers,
     .decode_data = router_decode_data,

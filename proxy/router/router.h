@@ -15,9 +15,17 @@ struct kb_router_config {
     bool suppress_envoy_headers;
     bool respect_expected_rq_timeout;
     bool dynamic_stats;
+    bool suppress_grpc_codes;   /* suppress_grpc_request_failure_code_stats */
+    bool upstream_log_on_ready; /* flush_upstream_log_on_upstream_stream */
+    uint8_t strict_checks[5];   /* strict_check_headers: places in a list of router_config.c */
+    uint8_t strict_check_count;
+    uint64_t upstream_log_interval_ms;       /* 0: attempts are logged at their end */
+    struct kb_access_log_list *upstream_log; /* NULL: none */
+    struct kb_arena arena;
 };
 KB_OBJ_MAGIC(kb_router_config, 0x52544346);
 
+struct kb_attempt_record;
 struct kb_router;
 struct kb_shadow;
 struct kb_slow_attempt;
@@ -35,6 +43,7 @@ struct kb_upstream_request {
     struct kb_timer per_try_timer;
     struct kb_timer per_try_idle_timer;
     struct kb_attempt_duration *duration; /* limits this attempt; NULL: nothing does */
+    struct kb_attempt_record *record;     /* attempt_record.h; NULL: nobody wants to know */
     uint64_t start_ns;
     bool end_pending; /* end_stream belongs behind `pending` */
     bool trailers_pending;
@@ -113,6 +122,19 @@ struct kb_router {
 };
 KB_OBJ_MAGIC(kb_router, 0x52545220);
 
+/* ---- router_config.c ---- */
+
+/* The filter's callbacks of these names. */
+int kb_router_config_create(const void *message, struct kb_factory_context *factory,
+                            struct kb_diag *diag, void **config);
+void kb_router_config_destroy(void *config);
+/* The number of an x-envoy-... header of a request; 0, or an error when it is none. */
+int kb_router_number(struct kb_str value, uint64_t *number);
+/* strict_check_headers: the first header of the request that is none of what Envoy understands;
+ * false when all are good. The value lives as long as the request. */
+bool kb_router_header_invalid(const struct kb_router *router, struct kb_str *name,
+                              struct kb_str *value);
+
 /* ---- router.c ---- */
 
 /* Answers the stream itself: text body, details; adds the route's headers, and x-envoy-overloaded
@@ -148,6 +170,8 @@ void kb_router_on_1xx(struct kb_router *router, struct kb_header_map *headers);
 void kb_router_on_headers(struct kb_router *router, struct kb_header_map *headers, bool end_stream);
 void kb_router_on_data(struct kb_router *router, struct kb_buf *data, bool end_stream);
 void kb_router_on_trailers(struct kb_router *router, struct kb_header_map *trailers);
+/* The flag of a stream, or an attempt, that ends so. */
+enum kb_response_flag kb_router_reset_flag(enum kb_reset_reason reason);
 /* The attempt ended without (the rest of) an answer. */
 void kb_router_on_reset(struct kb_router *router, enum kb_reset_reason reason,
                         struct kb_str transport_failure);

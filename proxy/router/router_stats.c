@@ -10,10 +10,12 @@ static bool is_canary(const struct kb_header_map *headers, const struct kb_host 
            (host != NULL && host->canary);
 }
 
+/* `plain`: the status, or 0 when only its variants are to be counted by code. */
 static void codes_count(struct kb_router *router, struct kb_stat_block *stats, unsigned status,
-                        const struct kb_header_map *headers, const struct kb_host *host)
+                        unsigned plain, const struct kb_header_map *headers,
+                        const struct kb_host *host)
 {
-    kb_stat_code_inc(stats, KB_STAT_CODE_PLAIN, status);
+    kb_stat_code_inc(stats, KB_STAT_CODE_PLAIN, plain);
     if (is_canary(headers, host)) {
         kb_stat_code_inc(stats, KB_STAT_CODE_CANARY, status);
     }
@@ -71,12 +73,16 @@ void kb_router_charge_code(struct kb_router *router, unsigned status,
 {
     struct kb_stat_block *stats = router->cluster->stats;
     struct kb_host *host = upstream != NULL ? upstream->host : NULL;
+    unsigned plain = status;
 
+    if (KB_UNLIKELY(router->config->suppress_grpc_codes) && kb_stream_is_grpc(router->stream)) {
+        plain = 0; /* counted as completed only */
+    }
     if (router->config->dynamic_stats && !router->info->health_check) {
         if (KB_UNLIKELY(retried)) {
-            kb_stat_code_inc(stats, KB_STAT_CODE_RETRY, status);
+            kb_stat_code_inc(stats, KB_STAT_CODE_RETRY, plain);
         } else {
-            codes_count(router, stats, status, headers, host);
+            codes_count(router, stats, status, plain, headers, host);
             for (unsigned i = 0; i < KB_ARRAY_LEN(router->vhost_stats); i++) {
                 if (KB_UNLIKELY(router->vhost_stats[i] != NULL)) {
                     kb_stat_code_inc(router->vhost_stats[i], KB_STAT_CODE_PLAIN, status);

@@ -319,7 +319,7 @@ void kb_router_on_trailers(struct kb_router *router, struct kb_header_map *trail
 
 /* ---- failures ---- */
 
-static enum kb_response_flag reset_flag(enum kb_reset_reason reason)
+enum kb_response_flag kb_router_reset_flag(enum kb_reset_reason reason)
 {
     switch (reason) {
     case KB_RESET_LOCAL_CONNECTION_FAILURE:
@@ -450,7 +450,7 @@ void kb_router_on_reset(struct kb_router *router, enum kb_reset_reason reason,
         attempt_dispose(router);
         return;
     }
-    kb_stream_info_set_flag(router->info, reset_flag(reason));
+    kb_stream_info_set_flag(router->info, kb_router_reset_flag(reason));
     body = kb_str_printf(
         router->arena,
         "upstream connect error or disconnect/reset before headers. %sreset reason: %.*s",

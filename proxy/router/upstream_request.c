@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One attempt of a stream at an upstream host: waits for a connection, sends the request, hears the
  * answer (Envoy Router::UpstreamRequest). */
+#include "proxy/router/attempt_record.h"
 #include "proxy/router/hedging.h"
 
 static void per_try_timer_fired(struct kb_timer *timer);
@@ -101,6 +102,13 @@ static void answer_ended(struct kb_upstream_request *upstream)
     timers_cancel(upstream);
 }
 
+static void body_sent(struct kb_upstream_request *upstream, const struct kb_buf *data)
+{
+    if (KB_UNLIKELY(upstream->record != NULL)) {
+        upstream->record->body_sent += data->len;
+    }
+}
+
 /* The answer to a request to upgrade came: what waited for it is sent, or is for nobody. */
 static void pause_end(struct kb_upstream_request *upstream, bool agreed)
 {
@@ -108,6 +116,7 @@ static void pause_end(struct kb_upstream_request *upstream, bool agreed)
     upstream->refused = !agreed;
     on_below_low(upstream);
     if (agreed && upstream->pending.len > 0) {
+        body_sent(upstream, &upstream->pending);
         kb_request_encoder_data(upstream->encoder, &upstream->pending, false);
     } else {
         kb_buf_dispose(&upstream->pending);
@@ -129,6 +138,9 @@ static void on_headers(void *owner, struct kb_header_map *headers, bool end_stre
     slice = kb_request_encoder_head_slice(upstream->encoder);
     upstream->head_slice = KB_LIKELY(slice != NULL) ? kb_slice_ref(slice) : NULL;
     upstream->router->info->upstream.first_rx_ns = now_ns;
+    if (KB_UNLIKELY(upstream->record != NULL)) {
+        kb_attempt_record_headers(upstream, headers);
+    }
     kb_loop_timer_cancel(loop_of(upstream), &upstream->per_try_timer);
     idle_touch(upstream);
     if (end_stream) {
@@ -143,6 +155,9 @@ static void on_data(void *owner, struct kb_buf *data, bool end_stream)
     struct kb_upstream_request *upstream = KB_CAST(owner, kb_upstream_request);
 
     idle_touch(upstream);
+    if (KB_UNLIKELY(upstream->record != NULL)) {
+        upstream->record->body_received += data->len;
+    }
     if (upstream->router->info->upstream.first_body_rx_ns == 0) {
         upstream->router->info->upstream.first_body_rx_ns = kb_loop_now_ns(loop_of(upstream));
     }
@@ -164,6 +179,9 @@ static void on_trailers(void *owner, struct kb_header_map *trailers)
     struct kb_upstream_request *upstream = KB_CAST(owner, kb_upstream_request);
 
     upstream->router->info->upstream.last_rx_ns = kb_loop_now_ns(loop_of(upstream));
+    if (KB_UNLIKELY(upstream->record != NULL)) {
+        kb_attempt_record_trailers(upstream, trailers);
+    }
     answer_ended(upstream);
     kb_router_on_trailers(upstream->router, trailers);
 }
@@ -173,6 +191,9 @@ static void on_reset(void *owner, enum kb_reset_reason reason, struct kb_str tra
     struct kb_upstream_request *upstream = KB_CAST(owner, kb_upstream_request);
 
     present(upstream);
+    if (KB_UNLIKELY(upstream->record != NULL)) {
+        kb_attempt_record_flag(upstream, kb_router_reset_flag(reason));
+    }
     answer_ended(upstream);
     kb_router_on_reset(upstream->router, reason, transport_failure);
 }
@@ -237,6 +258,9 @@ static void on_ready(void *owner, struct kb_request_encoder *encoder, struct kb_
     if (KB_UNLIKELY(router->max_duration_ms > 0)) {
         duration_start(upstream);
     }
+    if (KB_UNLIKELY(upstream->record != NULL)) {
+        kb_attempt_record_ready(upstream);
+    }
     if (KB_UNLIKELY(router->upgrade)) {
         upstream->paused = true;
         kb_upstream_request_info(upstream);
@@ -255,6 +279,7 @@ static void on_ready(void *owner, struct kb_request_encoder *encoder, struct kb_
     }
     kb_upstream_request_info(upstream);
     if (!head_only && (upstream->pending.len > 0 || upstream->end_pending)) {
+        body_sent(upstream, &upstream->pending);
         kb_request_encoder_data(encoder, &upstream->pending,
                                 upstream->end_pending && !upstream->trailers_pending);
     }
@@ -280,6 +305,11 @@ static void on_failure(void *owner, enum kb_reset_reason reason, struct kb_str t
     upstream->waiter = NULL;
     upstream->done = true;
     timers_cancel(upstream);
+    if (KB_UNLIKELY(upstream->record != NULL)) {
+        upstream->router->info->upstream.transport_failure_reason =
+            kb_str_dup(upstream->router->arena, text);
+        kb_attempt_record_flag(upstream, kb_router_reset_flag(reason));
+    }
     kb_router_on_reset(upstream->router, reason, text);
 }
 
@@ -312,6 +342,9 @@ void kb_upstream_request_start(struct kb_router *router, struct kb_host *host)
     info->host = host;
     info->cluster = host->cluster;
     router->info->upstream.connection_pool_asked_ns = kb_loop_now_ns(loop_of(upstream));
+    if (KB_UNLIKELY(kb_attempt_recorded(router))) {
+        kb_attempt_record_start(upstream);
+    }
     kb_pool_new_stream(router->cluster, host, router->pool_kind, router->route->priority,
                        router->info->transport_options, router->arena, &pool_callbacks,
                        &decoder_ops, upstream, &upstream->waiter);
@@ -333,6 +366,7 @@ void kb_upstream_request_data(struct kb_upstream_request *upstream, struct kb_bu
         return;
     }
     idle_touch(upstream);
+    body_sent(upstream, data);
     kb_request_encoder_data(upstream->encoder, data, end_stream);
     if (end_stream) {
         request_ended(upstream);
@@ -375,6 +409,9 @@ void kb_upstream_request_dispose(struct kb_upstream_request *upstream)
     KB_ASSERT(upstream->encoder == NULL && upstream->waiter == NULL);
     on_below_low(upstream);
     timers_cancel(upstream);
+    if (KB_UNLIKELY(upstream->record != NULL)) {
+        kb_attempt_record_end(upstream);
+    }
     kb_buf_dispose(&upstream->pending);
     if (KB_UNLIKELY(router->response_started || router->done) && upstream->head_slice != NULL) {
         kb_slice_unref(router->head_slice);
@@ -401,6 +438,9 @@ static void per_try_timer_fired(struct kb_timer *timer)
 
     KB_ASSERT(upstream->kb_magic == (uint32_t)KB_MAGIC_kb_upstream_request);
     present(upstream);
+    if (KB_UNLIKELY(upstream->record != NULL)) {
+        kb_attempt_record_flag(upstream, KB_RF_UPSTREAM_REQUEST_TIMEOUT);
+    }
     kb_router_on_per_try_timeout(upstream->router, false);
 }
 
@@ -411,5 +451,8 @@ static void per_try_idle_timer_fired(struct kb_timer *timer)
 
     KB_ASSERT(upstream->kb_magic == (uint32_t)KB_MAGIC_kb_upstream_request);
     present(upstream);
+    if (KB_UNLIKELY(upstream->record != NULL)) {
+        kb_attempt_record_flag(upstream, KB_RF_STREAM_IDLE_TIMEOUT);
+    }
     kb_router_on_per_try_timeout(upstream->router, true);
 }

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What is noted of an attempt where somebody wants to know: upstream_log and upstream_log_options
+ * of the router (Envoy UpstreamRequest's own stream info). Other attempts have no record. For the
+ * router's files only. */
+#pragma once
+
+#include "proxy/router/router.h"
+
+struct kb_attempt_record {
+    struct kb_upstream_request *upstream;
+    struct kb_header_map *response; /* as it came; NULL: none did */
+    struct kb_header_map *trailers;
+    uint64_t body_sent; /* given to the connection */
+    uint64_t body_received;
+    struct kb_stream_info flags; /* response code and flags of this attempt */
+    bool ready;                  /* it had a connection */
+    struct kb_timer log_timer;
+};
+
+/* Whether attempts of this filter have records. */
+bool kb_attempt_recorded(const struct kb_router *router);
+/* A new attempt, when kb_attempt_recorded. */
+void kb_attempt_record_start(struct kb_upstream_request *upstream);
+/* What happens to it; the attempt has a record. */
+void kb_attempt_record_ready(struct kb_upstream_request *upstream);
+void kb_attempt_record_headers(struct kb_upstream_request *upstream,
+                               const struct kb_header_map *headers);
+void kb_attempt_record_trailers(struct kb_upstream_request *upstream,
+                                const struct kb_header_map *trailers);
+void kb_attempt_record_flag(struct kb_upstream_request *upstream, enum kb_response_flag flag);
+/* It is over: the log is written. The stream's info tells of this attempt. */
+void kb_attempt_record_end(struct kb_upstream_request *upstream);
