@@ -86,6 +86,8 @@ void *kb_hcm_create(void *config, struct kb_conn *conn)
         hcm->listener_stats = kb_stat_group_block(c->listener_stats, conn->worker->index);
     }
     hcm->http1_stats = kb_stat_group_block(c->http1_stats, conn->worker->index);
+    hcm->requests_limit =
+        c->max_requests_per_connection > 0 ? c->max_requests_per_connection : UINT32_MAX;
     kb_list_init(&hcm->streams);
     kb_list_push_back(&kb_http_worker_get(conn->worker)->hcms, &hcm->link);
     kb_timer_init(&hcm->idle_timer, idle_timer_fired);
@@ -295,6 +297,9 @@ static void hcm_on_event(void *filter, enum kb_conn_event event)
                                           : KB_STAT_HTTP_DOWNSTREAM_CX_HTTP1_ACTIVE,
                           -1);
     }
+    if (hcm->soft_drain) {
+        kb_stat_gauge_add(stats, KB_STAT_HTTP_DOWNSTREAM_CX_HTTP1_SOFT_DRAIN, -1);
+    }
     kb_stat_record(stats, KB_STAT_HTTP_DOWNSTREAM_CX_LENGTH_MS,
                    (kb_loop_now_ns(&hcm->worker->loop) - hcm->conn->info.start_ns) / 1000000);
 }
@@ -457,6 +462,14 @@ static void duration_timer_fired(struct kb_timer *timer)
         connection_close(hcm, KB_CONN_FLUSH_WRITE);
         return;
     }
+    if (hcm->config->http1_safe_max_connection_duration && hcm->h2 == NULL) {
+        if (hcm->drain == KB_HCM_NOT_DRAINING) {
+            kb_stat_gauge_add(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_HTTP1_SOFT_DRAIN, 1);
+            hcm->soft_drain = true;
+            hcm->requests_limit = 0;
+        }
+        return;
+    }
     kb_hcm_drain_start(hcm);
 }
 
@@ -470,6 +483,24 @@ static void hcm_on_drain(void *filter)
 
 /* ---- streams ---- */
 
+static KB_COLD void requests_limit_reached(struct kb_stream *stream)
+{
+    struct kb_hcm *hcm = stream->hcm;
+    uint32_t max = hcm->config->max_requests_per_connection;
+
+    if (max > 0 && hcm->requests >= max) {
+        kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_MAX_REQUESTS_REACHED);
+        if (hcm->h2 != NULL) {
+            kb_hcm_drain_start(hcm);
+            return;
+        }
+    } else if (!hcm->soft_drain) {
+        return;
+    }
+    stream->saw_connection_close = true;
+    hcm->drain = KB_HCM_CLOSING;
+}
+
 void kb_hcm_stream_count(struct kb_stream *stream)
 {
     struct kb_hcm *hcm = stream->hcm;
@@ -479,15 +510,8 @@ void kb_hcm_stream_count(struct kb_stream *stream)
     kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_TOTAL);
     kb_stat_inc(hcm->stats, KB_UNLIKELY(hcm->h2 != NULL) ? KB_STAT_HTTP_DOWNSTREAM_RQ_HTTP2_TOTAL
                                                          : KB_STAT_HTTP_DOWNSTREAM_RQ_HTTP1_TOTAL);
-    if (hcm->config->max_requests_per_connection > 0 &&
-        hcm->requests >= hcm->config->max_requests_per_connection) {
-        kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_MAX_REQUESTS_REACHED);
-        if (hcm->h2 != NULL) {
-            kb_hcm_drain_start(hcm);
-            return;
-        }
-        stream->saw_connection_close = true;
-        hcm->drain = KB_HCM_CLOSING;
+    if (KB_UNLIKELY(hcm->requests >= hcm->requests_limit)) {
+        requests_limit_reached(stream);
     }
 }
 

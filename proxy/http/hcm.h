@@ -11,6 +11,7 @@
 #include "proxy/http/h1_parse.h"
 #include "proxy/http/h2_server_session.h"
 #include "proxy/http/original_ip.h"
+#include "proxy/matcher/match_build.h"
 
 enum kb_server_header {
     KB_SERVER_HEADER_OVERWRITE,
@@ -56,7 +57,9 @@ struct kb_hcm_upgrade {
     bool enabled;
 };
 
+struct kb_early_mutations;    /* early_mutation.c */
 struct kb_local_reply_config; /* proxy/api/local_reply.h */
+struct kb_proxy_status;       /* proxy/http/proxy_status.h */
 
 /* `tracing`: who is traced. Nothing collects spans. */
 struct kb_hcm_tracing {
@@ -105,7 +108,10 @@ struct kb_hcm_config {
     struct {
         bool cert, chain, subject, uri, dns; /* set_current_client_cert_details */
     } client_cert_details;
-    const struct kb_hcm_tracing *tracing; /* NULL: off */
+    const struct kb_hcm_tracing *tracing;             /* NULL: off */
+    const struct kb_proxy_status *proxy_status;       /* NULL: off */
+    const struct kb_early_mutations *early_mutations; /* NULL: none */
+    struct kb_regex_list regexes;                     /* of what is configured here */
     uint32_t xff_num_trusted_hops;
     uint32_t max_requests_per_connection; /* 0: unlimited */
     bool use_remote_address;
@@ -122,6 +128,8 @@ struct kb_hcm_config {
     bool strip_trailing_host_dot;
     bool append_x_forwarded_port;
     bool proxy_100_continue;
+    bool append_local_overload;
+    bool http1_safe_max_connection_duration;
     bool stream_error_on_invalid_http_message;
     uint64_t access_log_flush_interval_ms; /* 0: logs are written at the end */
     bool flush_access_log_on_new_request;

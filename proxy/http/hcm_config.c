@@ -12,6 +12,7 @@
 #include "proxy/http/hcm_internal.h"
 #include "proxy/http/header_key_format.h"
 #include "proxy/http/http_filter_discovery.h"
+#include "proxy/http/proxy_status.h"
 #include "proxy/stats/stat_store.h"
 
 #define HCM(name) Envoy__Extensions__Filters__Network__HttpConnectionManager__V3__##name
@@ -138,6 +139,7 @@ void kb_hcm_config_destroy(struct kb_hcm_config *config)
     }
     kb_stat_group_destroy(config->http1_stats);
     kb_stat_group_destroy(config->http2_stats);
+    kb_regex_list_dispose(&config->regexes);
     kb_arena_dispose(&config->arena);
     KB_OBJ_CLEAR(config);
     free(config);
@@ -181,10 +183,15 @@ static void http1_apply(struct kb_hcm_config *config,
 }
 
 static void common_apply(struct kb_hcm_config *config,
-                         const Envoy__Config__Core__V3__HttpProtocolOptions *options)
+                         const Envoy__Config__Core__V3__HttpProtocolOptions *options,
+                         struct kb_diag *diag)
 {
     if (options == NULL) {
         return;
+    }
+    if (options->max_response_headers_kb != NULL) {
+        unsupported(diag, "common_http_protocol_options",
+                    "Error: max_response_headers_kb cannot be set on http_connection_manager.");
     }
     config->idle_timeout_ms = kb_wkt_duration_ms(options->idle_timeout, IDLE_TIMEOUT_DEFAULT_MS);
     config->max_connection_duration_ms = kb_wkt_duration_ms(options->max_connection_duration, 0);
@@ -202,6 +209,7 @@ static void timeouts_apply(struct kb_hcm_config *config, const hcm_message *m)
     config->request_timeout_ms = kb_wkt_duration_ms(m->request_timeout, 0);
     config->request_headers_timeout_ms = kb_wkt_duration_ms(m->request_headers_timeout, 0);
     config->drain_timeout_ms = kb_wkt_duration_ms(m->drain_timeout, DRAIN_DEFAULT_MS);
+    config->http1_safe_max_connection_duration = m->http1_safe_max_connection_duration;
     config->delayed_close_ms =
         kb_wkt_duration_ms(m->delayed_close_timeout, DELAYED_CLOSE_DEFAULT_MS);
 }
@@ -242,6 +250,9 @@ static void identity_apply(struct kb_hcm_config *config, const hcm_message *m)
     }
     config->append_x_forwarded_port = m->append_x_forwarded_port;
     config->proxy_100_continue = m->proxy_100_continue;
+    config->proxy_status = kb_proxy_status_create(m->proxy_status_config, config->server_name,
+                                                  config->server->node_id, arena);
+    config->append_local_overload = m->append_local_overload;
     config->stream_error_on_invalid_http_message =
         kb_wkt_bool(m->stream_error_on_invalid_http_message, false);
 }
@@ -288,7 +299,7 @@ static void access_log_options_apply(struct kb_hcm_config *config, const hcm_mes
     }
 }
 
-static void path_apply(struct kb_hcm_config *config, const hcm_message *m)
+static void path_apply(struct kb_hcm_config *config, const hcm_message *m, struct kb_diag *diag)
 {
     config->normalize_path = kb_wkt_bool(m->normalize_path, false);
     config->merge_slashes = m->merge_slashes;
@@ -296,6 +307,10 @@ static void path_apply(struct kb_hcm_config *config, const hcm_message *m)
     config->strip_any_host_port =
         m->strip_port_mode_case == HCM_ENUM(STRIP_PORT_MODE_STRIP_ANY_HOST_PORT) &&
         m->strip_any_host_port;
+    if (config->strip_any_host_port && config->strip_matching_host_port) {
+        kb_diag_error(diag, "Error: Only one of `strip_matching_host_port` or "
+                            "`strip_any_host_port` can be set.");
+    }
     config->strip_trailing_host_dot = m->strip_trailing_host_dot;
     switch ((int)m->path_with_escaped_slashes_action) {
     case HCM_ENUM(PATH_WITH_ESCAPED_SLASHES_ACTION__REJECT_REQUEST):
@@ -541,15 +556,16 @@ struct kb_hcm_config *kb_hcm_config_create(const hcm_message *m, struct kb_facto
     }
     config->drain_state = factory->drain;
     config->h1.max_head_bytes = kb_wkt_u32(m->max_request_headers_kb, HEADERS_KB_DEFAULT) * 1024;
-    common_apply(config, m->common_http_protocol_options);
+    common_apply(config, m->common_http_protocol_options, diag);
     timeouts_apply(config, m);
     identity_apply(config, m);
     kb_hcm_tracing_apply(config, m, factory->outbound);
     kb_hcm_request_id_apply(config, m->request_id_extension, diag);
     original_ip_apply(config, m, diag);
+    kb_early_mutations_apply_config(config, m, diag);
     access_log_options_apply(config, m, diag);
     http1_apply(config, m->http_protocol_options, diag);
-    path_apply(config, m);
+    path_apply(config, m, diag);
     internal_addresses_apply(config, m, diag);
     codec_apply(config, m, diag);
     if (m->local_reply_config != NULL) {

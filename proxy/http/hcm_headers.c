@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include "proxy/http/hcm_internal.h"
+#include "proxy/http/proxy_status.h"
 
 /* ---- hop-by-hop ---- */
 
@@ -70,6 +71,24 @@ static void hop_by_hop_remove(struct kb_stream *stream)
     kb_header_map_remove_id(map, KB_HDR_KEEP_ALIVE);
     kb_header_map_remove_id(map, KB_HDR_PROXY_CONNECTION);
     kb_header_map_remove_id(map, KB_HDR_TRANSFER_ENCODING);
+}
+
+/* A Connection header that a mutation adds names nothing to remove: that was the client's to say.
+ */
+static KB_COLD void early_mutations_run(struct kb_stream *stream)
+{
+    struct kb_header_map *map = &stream->request;
+    bool upgrade = kb_header_map_asks_upgrade(map) &&
+                   !kb_str_ieq(kb_header_map_value_id(map, KB_HDR_UPGRADE), KB_STR("h2c"));
+
+    if (!upgrade) {
+        nominated_remove(map, kb_header_map_value_id(map, KB_HDR_CONNECTION));
+        kb_header_map_remove_id(map, KB_HDR_CONNECTION);
+    }
+    kb_early_mutations_apply(stream->hcm->config->early_mutations, stream);
+    if (!upgrade && !kb_header_map_asks_upgrade(map)) {
+        kb_header_map_remove_id(map, KB_HDR_CONNECTION);
+    }
 }
 
 /* ---- client address ---- */
@@ -309,6 +328,9 @@ unsigned kb_hcm_mutate_request(struct kb_stream *stream)
     unsigned reject_status = 0;
     bool found;
 
+    if (KB_UNLIKELY(config->early_mutations != NULL)) {
+        early_mutations_run(stream);
+    }
     hop_by_hop_remove(stream);
     found = client_address(stream, &single_xff, &reject_status);
     if (KB_UNLIKELY(reject_status != 0)) {
@@ -358,6 +380,10 @@ void kb_hcm_mutate_response(struct kb_stream *stream, struct kb_header_map *head
     kb_header_map_remove_id(headers, KB_HDR_KEEP_ALIVE);
     kb_header_map_remove_id(headers, KB_HDR_PROXY_CONNECTION);
     via_append(headers, config->via);
+    if (KB_UNLIKELY(config->proxy_status != NULL)) {
+        kb_proxy_status_apply(config->proxy_status, &stream->info, headers);
+        stream->info.response_code = headers->status;
+    }
 }
 
 struct kb_str kb_http_date(struct kb_worker *worker)

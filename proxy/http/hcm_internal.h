@@ -46,6 +46,7 @@ struct kb_hcm {
     struct kb_list streams;
     uint32_t stream_count;
     uint32_t requests;         /* streams so far */
+    uint32_t requests_limit;   /* from so many on, each is looked at */
     uint32_t ended_streams;    /* HTTP/2: of these, those that are over */
     uint32_t premature_resets; /* and that the client reset before they were answered */
     uint64_t idle_since_ms;    /* when idle_timer was armed */
@@ -55,6 +56,7 @@ struct kb_hcm {
     struct kb_deferred close_check;
     enum kb_hcm_drain drain;
     bool codec_made;
+    bool soft_drain;    /* HTTP/1: the next answer says that it is the last */
     bool closed;        /* the connection's last event came */
     bool close_delayed; /* the client may still write: closing at once could take the answer away */
 };
@@ -226,6 +228,17 @@ void kb_stream_trailers_send(struct kb_stream *stream, struct kb_header_map *tra
 /* The response's headers as the client gets them: Envoy's HCM additions. */
 void kb_stream_finish_response_headers(struct kb_stream *stream, struct kb_header_map *headers,
                                        bool end_stream);
+
+/* ---- early_mutation.c ---- */
+
+/* early_header_mutation_extensions of the message: config->early_mutations. */
+void kb_early_mutations_apply_config(
+    struct kb_hcm_config *config,
+    const struct
+    Envoy__Extensions__Filters__Network__HttpConnectionManager__V3__HttpConnectionManager *message,
+    struct kb_diag *diag);
+/* Changes the request's headers before anything else looks at them. */
+void kb_early_mutations_apply(const struct kb_early_mutations *mutations, struct kb_stream *stream);
 
 /* ---- hcm_headers.c ---- */
 

@@ -5,6 +5,15 @@
 
 #include "proxy/http/hcm_internal.h"
 
+static void overload_told(void *arg, struct kb_header_map *headers)
+{
+    const struct kb_stream *stream = KB_CAST(arg, kb_stream);
+
+    if (stream->hcm->config->append_local_overload) {
+        kb_header_map_add(headers, KB_STR("x-envoy-local-overloaded"), KB_STR("true"));
+    }
+}
+
 bool kb_stream_overloaded(struct kb_stream *stream)
 {
     const struct kb_overload_state *overload = stream->hcm->config->overload;
@@ -17,8 +26,8 @@ bool kb_stream_overloaded(struct kb_stream *stream)
     }
     kb_stat_inc(stream->hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_OVERLOAD_CLOSE);
     stream->without_filters = true;
-    kb_stream_send_local_reply(stream, 503, KB_STR("envoy overloaded"), KB_STR("overload"), NULL,
-                               NULL);
+    kb_stream_send_local_reply(stream, 503, KB_STR("envoy overloaded"), KB_STR("overload"),
+                               overload_told, stream);
     return true;
 }
 

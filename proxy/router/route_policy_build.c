@@ -8,7 +8,7 @@
 #include "envoy/extensions/internal_redirect/allow_listed_routes/v3/allow_listed_routes_config.pb-c.h"
 #include "proto/any.h"
 #include "proxy/api/metadata_criteria.h"
-#include "proxy/router/header_mutation_list.h"
+#include "proxy/http/header_mutation_list.h"
 
 #define PREDICATES "envoy.extensions.internal_redirect."
 

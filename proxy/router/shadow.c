@@ -7,7 +7,7 @@
 
 #include "base/mem.h"
 #include "proxy/api/runtime.h"
-#include "proxy/router/header_mutation_list.h"
+#include "proxy/http/header_mutation_list.h"
 
 struct kb_shadow {
     KB_OBJ;

@@ -62,7 +62,8 @@ def reach_action(one, pressure, value, name, active=1):
 def test_requests_and_keepalive(rig, pressure):
     manager = pressure.manager([("disable_http_keepalive", 0.5, {}), ("stop_accepting_requests", 0.9, {})])
     one = rig({"bootstrap": {"overload_manager": manager},
-               "listeners": {"main": {"hcm": {"drain_timeout": "0.05s"}}}})
+               "listeners": {"main": {"hcm": {"drain_timeout": "0.05s"}},
+                             "told": {"hcm": {"append_local_overload": True}}}})
     kept = one.get("/")
     reach_action(one, pressure, 0.6, "disable_http_keepalive")
     one.get("/", conn=kept)
@@ -70,7 +71,8 @@ def test_requests_and_keepalive(rig, pressure):
     reach_action(one, pressure, 0.95, "stop_accepting_requests")
     refused = one.get("/")
     assert refused.received.startswith(b"HTTP/1.1 503 ") and refused.received.endswith(b"envoy overloaded")
-    assert refused.wait_end() == "eof"
+    assert refused.wait_end() == "eof" and b"x-envoy-local-overloaded" not in refused.received
+    assert b"x-envoy-local-overloaded: true\r\n" in one.get("/", name="told").received
     reach_action(one, pressure, 0.1, "stop_accepting_requests", 0)
     one.proxy.wait_stat("overload.envoy.overload_actions.disable_http_keepalive.active", 0)
     kept = one.get("/")

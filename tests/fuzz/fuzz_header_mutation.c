@@ -9,7 +9,7 @@
 #include "envoy/config/common/mutation_rules/v3/mutation_rules.pb-c.h"
 #include "envoy/config/core/v3/base.pb-c.h"
 #include "envoy/type/matcher/v3/string.pb-c.h"
-#include "proxy/router/header_mutation_list.h"
+#include "proxy/http/header_mutation_list.h"
 
 #define STEPS_MAX    12
 #define HEADERS_MAX  40

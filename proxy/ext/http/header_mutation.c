@@ -4,7 +4,7 @@
 #include "envoy/extensions/filters/http/header_mutation/v3/header_mutation.pb-c.h"
 
 #include "proxy/api/http_filter.h"
-#include "proxy/router/header_mutation_list.h"
+#include "proxy/http/header_mutation_list.h"
 
 typedef Envoy__Extensions__Filters__Http__HeaderMutation__V3__Mutations mutations_message;
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Header mutations that are applied one after the other. */
-#include "proxy/router/header_mutation_list.h"
+#include "proxy/http/header_mutation_list.h"
 
 #include "envoy/config/common/mutation_rules/v3/mutation_rules.pb-c.h"
 #include "proxy/matcher/string_match.h"
