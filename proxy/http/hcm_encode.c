@@ -147,6 +147,10 @@ static void local_completed(struct kb_stream *stream)
     struct kb_hcm *hcm = stream->hcm;
 
     stream->local_complete = true;
+    if (!stream->remote_complete) {
+        /* The rest of the request is refused. */
+        kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_RX_RESET);
+    }
     if (KB_UNLIKELY(hcm->h2 != NULL)) {
         stream->flushing = stream->encoder;
         stream->encoder = NULL;
@@ -155,10 +159,6 @@ static void local_completed(struct kb_stream *stream)
     }
     stream->encoder = NULL;
     stream->info.last_tx_ns = kb_loop_now_ns(&hcm->worker->loop);
-    if (!stream->remote_complete) {
-        /* The rest of the request is refused. */
-        kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_RX_RESET);
-    }
     close_kind_set(stream);
     kb_stream_end(stream);
 }
@@ -171,9 +171,6 @@ void kb_stream_flushed(struct kb_stream *stream)
     stream->encoder = NULL;
     stream->info.last_tx_ns = kb_loop_now_ns(&hcm->worker->loop);
     hcm->ended_streams++;
-    if (!stream->remote_complete) {
-        kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_RX_RESET);
-    }
     close_kind_set(stream);
     kb_stream_end(stream);
 }

@@ -187,12 +187,20 @@ void kb_stream_end(struct kb_stream *stream)
     kb_loop_defer(loop, &stream->destroy);
 }
 
+/* Once: where the answer came first, the rest of the request was counted as reset by then. */
+static void reset_count(const struct kb_stream *stream)
+{
+    if (!stream->local_complete || stream->remote_complete) {
+        kb_stat_inc(stream->hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_RX_RESET);
+    }
+}
+
 void kb_stream_on_disconnect(struct kb_stream *stream, bool by_peer)
 {
     if (stream->ended) {
         return;
     }
-    kb_stat_inc(stream->hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_RX_RESET);
+    reset_count(stream);
     if (by_peer) {
         kb_stream_info_set_flag(&stream->info, KB_RF_DOWNSTREAM_CONNECTION_TERMINATION);
         stream->info.response_code_details = KB_STR("downstream_remote_disconnect");
@@ -235,7 +243,7 @@ void kb_stream_on_codec_reset(struct kb_stream *stream, enum kb_reset_reason rea
     if (stream->ended) {
         return;
     }
-    kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_RX_RESET);
+    reset_count(stream);
     if (details.p != NULL) {
         kb_stream_info_set_flag(&stream->info,
                                 reason == KB_RESET_LOCAL_RESET || reason == KB_RESET_PROTOCOL_ERROR

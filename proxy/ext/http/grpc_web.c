@@ -96,7 +96,9 @@ static enum kb_filter_headers_status decode_headers(void *arg, struct kb_header_
     kb_header_map_remove_id(headers, KB_HDR_CONTENT_LENGTH);
     kb_header_map_set_id(headers, KB_HDR_CONTENT_TYPE, KB_STR("application/grpc"));
     kb_header_map_set(headers, KB_STR("te"), KB_STR("trailers"));
-    kb_header_map_set(headers, KB_STR("grpc-accept-encoding"), KB_STR("identity"));
+    if (kb_header_map_get(headers, KB_STR("grpc-accept-encoding")) == NULL) {
+        kb_header_map_set(headers, KB_STR("grpc-accept-encoding"), KB_STR("identity"));
+    }
     return KB_FILTER_HEADERS_CONTINUE;
 }
 
@@ -255,6 +257,7 @@ static enum kb_filter_headers_status encode_headers(void *arg, struct kb_header_
         filter->foreign = headers;
     }
     status_count(filter, headers);
+    kb_header_map_remove_id(headers, KB_HDR_CONTENT_LENGTH); /* the body will be another one */
     kb_header_map_set_id(headers, KB_HDR_CONTENT_TYPE,
                          filter->text_response ? KB_STR("application/grpc-web-text+proto")
                                                : KB_STR("application/grpc-web+proto"));
@@ -360,7 +363,7 @@ static enum kb_filter_trailers_status encode_trailers(void *arg, struct kb_heade
     kb_buf_move(&frame, &lines);
     if (filter->text_response) {
         kb_buf_move(&lines, &frame);
-        text_move(filter, &frame, &filter->unencoded, filter->unencoded.len);
+        kb_buf_consume(&filter->unencoded, filter->unencoded.len); /* no whole message */
         text_move(filter, &frame, &lines, lines.len);
     }
     kb_stream_inject_encoded_data(filter->stream, filter, &frame, false);
