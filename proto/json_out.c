@@ -8,6 +8,7 @@
 #include "proto/pb_json.h"
 
 #define OUT_CAP_MIN 1024
+#define BROKEN      UINT32_MAX /* no character */
 
 void kb_json_out_init(struct kb_json_out *out, size_t max)
 {
@@ -53,7 +54,8 @@ static bool is_escaped(uint32_t c)
                   {'\\', '\\'},     {0x7f, 0x9f},       {0xad, 0xad},       {0x600, 0x603},
                   {0x6dd, 0x6dd},   {0x70f, 0x70f},     {0x17b4, 0x17b5},   {0x200b, 0x200f},
                   {0x2028, 0x202e}, {0x2060, 0x2064},   {0x206a, 0x206f},   {0xfeff, 0xfeff},
-                  {0xfff9, 0xfffb}, {0x1d173, 0x1d17a}, {0xe0001, 0xe0001}, {0xe0020, 0xe007f}};
+                  {0xfff9, 0xfffb}, {0x1d173, 0x1d17a}, {0xe0001, 0xe0001}, {0xe0020, 0xe007f},
+                  {BROKEN, BROKEN}};
 
     for (size_t i = 0; i < KB_ARRAY_LEN(ranges); i++) {
         if (c >= ranges[i].first && c <= ranges[i].last) {
@@ -63,30 +65,38 @@ static bool is_escaped(uint32_t c)
     return false;
 }
 
-/* Reads one character of valid UTF-8; a byte that is not stands for itself. */
+/* Reads one character. What is no UTF-8 is a space, and with it goes the byte that broke it off: so
+ * no byte of a peer can swallow or be taken for a quote. Surrogates and overlong forms are let
+ * through, as in Envoy. */
 static uint32_t character_at(struct kb_str text, size_t i, size_t *len)
 {
     const unsigned char *p = (const unsigned char *)text.p + i;
-    size_t want = p[0] < 0xc0 ? 1 : p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : 4;
-    uint32_t c = want == 1 ? p[0] : p[0] & (0xffU >> (want + 1));
+    size_t want = p[0] < 0x80 ? 1 : p[0] < 0xc0 ? 0 : p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : 4;
+    uint32_t c = want < 2 ? p[0] : p[0] & (0xffU >> (want + 1));
 
-    if (want > text.len - i) {
-        *len = 1;
-        return p[0];
+    *len = 1;
+    if (want == 0 || p[0] >= 0xf8) {
+        return BROKEN;
     }
-    for (size_t k = 1; k < want; k++) {
-        c = c << 6 | (p[k] & 0x3f);
+    while (*len < want) {
+        if (*len == text.len - i) {
+            return BROKEN;
+        }
+        (*len)++;
+        if (p[*len - 1] >> 6 != 2) {
+            return BROKEN;
+        }
+        c = c << 6 | (p[*len - 1] & 0x3f);
     }
-    *len = want;
-    return c;
+    return c > 0x10ffff ? BROKEN : c;
 }
 
 static void escape_add(struct kb_json_out *out, uint32_t c)
 {
     static const char shorts[][2] = {{'\b', 'b'}, {'\f', 'f'}, {'\n', 'n'}, {'\r', 'r'},
                                      {'\t', 't'}, {'"', '"'},  {'\\', '\\'}};
-    char text[16];
-    size_t len = 0;
+    char text[16] = " ";
+    size_t len = c == BROKEN ? 1 : 0;
 
     for (size_t i = 0; i < KB_ARRAY_LEN(shorts) && len == 0; i++) {
         if (c == (unsigned char)shorts[i][0]) {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* FILTER_STATE and UPSTREAM_FILTER_STATE: objects that filters left on the stream, its connection,
  * or the connection to the host. */
+#include "proto/wire.h"
 #include "proxy/access_log/formatter_internal.h"
 #include "proxy/api/filter_state.h"
 
@@ -87,9 +88,9 @@ void kb_format_eval_filter_state(const struct kb_format_command *command,
         }
     } else if (item->type->json != NULL && item->type->json(item->object, source->arena, &text)) {
         kb_format_value_text(value, text);
-        /* Alone in JSON it is a value of its own, of any length. */
+        /* Alone in JSON it is a value of its own, of any length; none if that cannot be read. */
         if (source->typed) {
-            value->kind = KB_FORMAT_JSON;
+            value->kind = kb_utf8_valid(text.p, text.len) ? KB_FORMAT_JSON : KB_FORMAT_MISSING;
         }
     }
 }

@@ -261,8 +261,8 @@ class Run:
     def logs(self):
         """Give each line of the access log to the exchange whose connection wrote it."""
         path = self.proxy.dir / "access.log"
-        lines = path.read_text(errors="surrogateescape").splitlines() if path.exists() else []
-        for line in lines:
+        text = path.read_text(errors="surrogateescape") if path.exists() else ""
+        for line in filter(None, text.split("\n")):  # splitlines() would split at U+2028, too
             try:
                 entry = json.loads(line)
             except ValueError:

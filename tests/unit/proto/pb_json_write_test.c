@@ -70,6 +70,28 @@ static void test_text_is_escaped(void **state)
     kb_json_out_dispose(&out);
 }
 
+/* Bytes of a peer cannot end the string, whatever they begin with. */
+static void test_broken_text_cannot_break_out(void **state)
+{
+    static const struct {
+        const char *text, *expected;
+    } cases[] = {
+        {"a\xe2\",\"b", "\"a ,\\\"b\""}, {"\xe2\x82\"x", "\" x\""},
+        {"\x80\xbf\xff", "\"   \""},     {"a\xf0\x9f\x98", "\"a \""},
+        {"\xf4\x90\x80\x80z", "\" z\""}, {"\xed\xa0\x80", "\"\xed\xa0\x80\""},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < KB_ARRAY_LEN(cases); i++) {
+        struct kb_json_out out;
+
+        kb_json_out_init(&out, 0);
+        kb_json_out_add_quoted(&out, kb_str_from_cstr(cases[i].text));
+        assert_true(kb_str_eq(kb_str_make(out.p, out.len), kb_str_from_cstr(cases[i].expected)));
+        kb_json_out_dispose(&out);
+    }
+}
+
 static void assert_number(struct fixture *f, double number, const char *expected)
 {
     Google__Protobuf__DoubleValue value = GOOGLE__PROTOBUF__DOUBLE_VALUE__INIT;
@@ -146,6 +168,7 @@ int main(void)
         TEST(test_pretty_layout),
         TEST(test_defaults),
         TEST(test_text_is_escaped),
+        TEST(test_broken_text_cannot_break_out),
         TEST(test_numbers),
         TEST(test_sensitive_fields_are_redacted),
         TEST(test_any_that_cannot_be_expanded),
