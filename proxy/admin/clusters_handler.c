@@ -28,6 +28,8 @@ static const struct {
                     {KB_HOST_FAILED_EDS, "/failed_eds_health"},
                     {KB_HOST_DEGRADED_ACTIVE_HC, "/degraded_active_hc"},
                     {KB_HOST_DEGRADED_EDS, "/degraded_eds_health"},
+                    {KB_HOST_PENDING_REMOVAL, "/pending_dynamic_removal"},
+                    {KB_HOST_PENDING_ACTIVE_HC, "/pending_active_hc"},
                     {KB_HOST_EXCLUDED_IMMEDIATE_HC, "/excluded_via_immediate_hc_fail"},
                     {KB_HOST_ACTIVE_HC_TIMEOUT, "/active_hc_timeout"},
                     {KB_HOST_DRAINING_EDS, "/eds_status_draining"}};
@@ -247,6 +249,8 @@ static Envoy__Admin__V3__HostStatus *host_message(const struct kb_admin_host *ho
     health->failed_active_degraded_check = (host->health_flags & KB_HOST_DEGRADED_ACTIVE_HC) != 0;
     health->excluded_via_immediate_hc_fail =
         (host->health_flags & KB_HOST_EXCLUDED_IMMEDIATE_HC) != 0;
+    health->pending_dynamic_removal = (host->health_flags & KB_HOST_PENDING_REMOVAL) != 0;
+    health->pending_active_hc = (host->health_flags & KB_HOST_PENDING_ACTIVE_HC) != 0;
     health->active_hc_timeout = (host->health_flags & KB_HOST_ACTIVE_HC_TIMEOUT) != 0;
     health->failed_outlier_check = (host->health_flags & KB_HOST_FAILED_OUTLIER) != 0;
     health->eds_health_status = (host->health_flags & KB_HOST_DRAINING_EDS) != 0

@@ -126,6 +126,9 @@ struct kb_cluster {
     bool auto_san_validation;       /* and has to stand in the peer's certificate */
     bool added_via_api;
     bool health_checked; /* actively: new hosts have failed until they pass */
+    bool ignore_new_hosts_until_first_hc;
+    bool ignore_health_on_host_removal;
+    bool close_connections_on_host_health_failure; /* of tcp_proxy */
 };
 KB_OBJ_MAGIC(kb_cluster, 0x434c5553);
 
@@ -169,7 +172,13 @@ enum { /* health flags, as /clusters shows them */
        KB_HOST_DEGRADED_ACTIVE_HC = 32,
        KB_HOST_EXCLUDED_IMMEDIATE_HC = 64, /* left out likewise */
        KB_HOST_ACTIVE_HC_TIMEOUT = 128,    /* why it failed */
+       KB_HOST_PENDING_ACTIVE_HC = 256,    /* never checked yet, and left out likewise until then */
+       KB_HOST_PENDING_REMOVAL = 512,      /* discovery names it no more: gone once it fails */
 };
+/* Those that active health checks set. */
+#define KB_HOST_ACTIVE_HC_FLAGS                                                              \
+    (KB_HOST_FAILED_ACTIVE_HC | KB_HOST_DEGRADED_ACTIVE_HC | KB_HOST_EXCLUDED_IMMEDIATE_HC | \
+     KB_HOST_ACTIVE_HC_TIMEOUT | KB_HOST_PENDING_ACTIVE_HC)
 #define KB_HOST_UNHEALTHY \
     (KB_HOST_FAILED_ACTIVE_HC | KB_HOST_FAILED_OUTLIER | KB_HOST_FAILED_EDS | KB_HOST_DRAINING_EDS)
 #define KB_HOST_DEGRADED (KB_HOST_DEGRADED_EDS | KB_HOST_DEGRADED_ACTIVE_HC)
@@ -245,6 +254,7 @@ struct kb_host {
     struct kb_shared_text *metadata; /* changing; kb_host_metadata */
     struct kb_outlier_host *outlier; /* NULL: not watched for outliers */
     struct kb_host_check *check;     /* NULL: checked as it is used */
+    struct kb_health_host *health;   /* of the main thread; NULL: not checked */
     uint32_t zone_variant;           /* kb_stat_zone_key of the node's zone and this one; 0: one
                                         of them is unknown */
     uint32_t weight;                 /* changing */

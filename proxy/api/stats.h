@@ -60,6 +60,7 @@ struct kb_stat_schema {
     S(JWT_AUTHN, jwt_authn)                                       \
     S(OUTLIER_DETECTION, outlier_detection)                       \
     S(HEALTH_CHECK, health_check)                                 \
+    S(HEALTH_CHECKS, health_checks)                               \
     S(HEALTH_CHECK_FILTER, health_check_filter)                   \
     S(SSL, ssl)                                                   \
     S(SSL_SOCKET_FACTORY, ssl_socket_factory)                     \
@@ -229,6 +230,11 @@ enum {
 enum {
 #define X(ID, name, kind) KB_STAT_HEALTH_CHECK_##ID,
 #include "proxy/stats/health_check.def"
+#undef X
+};
+enum {
+#define X(ID, name, kind) KB_STAT_HEALTH_CHECKS_##ID,
+#include "proxy/stats/health_checks.def"
 #undef X
 };
 enum {

@@ -107,6 +107,9 @@ static const struct kb_stat_def health_check_filter_defs[] = {
 static const struct kb_stat_def health_check_defs[] = {
 #include "proxy/stats/health_check.def"
 };
+static const struct kb_stat_def health_checks_defs[] = {
+#include "proxy/stats/health_checks.def"
+};
 static const struct kb_stat_def outlier_detection_defs[] = {
 #include "proxy/stats/outlier_detection.def"
 };
@@ -263,6 +266,10 @@ const struct kb_stat_schema kb_stat_schema_health_check_filter = {
 const struct kb_stat_schema kb_stat_schema_health_check = {health_check_defs,
                                                            KB_ARRAY_LEN(health_check_defs), 0
 #include "proxy/stats/health_check.def"
+};
+const struct kb_stat_schema kb_stat_schema_health_checks = {health_checks_defs,
+                                                            KB_ARRAY_LEN(health_checks_defs), 0
+#include "proxy/stats/health_checks.def"
 };
 
 const struct kb_stat_schema kb_stat_schema_outlier_detection = {

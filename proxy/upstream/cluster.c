@@ -166,6 +166,19 @@ static void policy_read(const Envoy__Config__Cluster__V3__Cluster *message,
     policy->drop_overload_ppm = kb_drop_overload_read(assignment, diag);
 }
 
+/* What becomes of hosts that are new, fail or are named no more. */
+static void hosts_read(const Envoy__Config__Cluster__V3__Cluster *message,
+                       struct kb_cluster *cluster)
+{
+    const Envoy__Config__Cluster__V3__Cluster__CommonLbConfig *common = message->common_lb_config;
+
+    cluster->ignore_new_hosts_until_first_hc =
+        common != NULL && common->ignore_new_hosts_until_first_hc != 0;
+    cluster->ignore_health_on_host_removal = message->ignore_health_on_host_removal != 0;
+    cluster->close_connections_on_host_health_failure =
+        message->close_connections_on_host_health_failure != 0;
+}
+
 static struct kb_cluster_impl *impl_new(struct kb_str name, struct kb_str observability_name,
                                         struct kb_str metadata, struct kb_cluster_manager *manager,
                                         uint32_t worker_count)
@@ -224,6 +237,7 @@ int kb_cluster_impl_create(const Envoy__Config__Cluster__V3__Cluster *message,
     transport_socket_read(message, &cluster->api, prefix, factory, diag);
     kb_cluster_http_check(&cluster->api, diag);
     policy_read(message, &cluster->policy, diag);
+    hosts_read(message, &cluster->api);
     kb_outlier_config_read(message->outlier_detection, cluster, diag);
     lb_factory.stat_prefix = kb_str_dup(factory->arena, prefix).p;
     kb_cluster_lb_read(message, cluster, provided, &lb_factory, diag);

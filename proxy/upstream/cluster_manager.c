@@ -26,7 +26,7 @@ void kb_cluster_entry_free(struct kb_cluster_entry *entry)
     }
     kb_init_manager_dispose(&entry->init);
     kb_outlier_detector_destroy(entry->outlier);
-    kb_health_checker_destroy(entry->health);
+    kb_health_checks_destroy(entry->health);
     if (entry->set != NULL) {
         if (entry->cluster->lb->hosts_prepare != NULL) {
             entry->cluster->lb->hosts_prepare(entry->cluster, NULL, entry->set);
@@ -273,7 +273,7 @@ static void health_create(struct kb_cluster_entry *entry,
     struct kb_factory_context own = *factory;
 
     own.stat_prefix = kb_cluster_stat_prefix(entry->cluster, factory->arena).p;
-    entry->health = kb_health_checker_create(entry, message, &own, diag);
+    entry->health = kb_health_checks_create(entry, message, &own, diag);
 }
 
 static int entry_create(struct kb_cluster_manager *manager,
@@ -442,7 +442,7 @@ static void active_remove(struct kb_cluster_manager *manager, struct kb_cluster_
     kb_cluster_entry_mark_dirty(entry);
     kb_outlier_detector_destroy(entry->outlier);
     entry->outlier = NULL;
-    kb_health_checker_destroy(entry->health);
+    kb_health_checks_destroy(entry->health);
     entry->health = NULL;
     if (entry->state != NULL) {
         entry->type->destroy(entry->state); /* nothing more is looked for */
@@ -563,7 +563,7 @@ void kb_cluster_entry_set_hosts(struct kb_cluster_entry *entry, const struct kb_
         kb_outlier_detector_hosts_changed(entry->outlier, entry->set);
     }
     if (entry->health != NULL) {
-        kb_health_checker_hosts_changed(entry->health, entry->set);
+        kb_health_checks_hosts_changed(entry->health, entry->set);
     }
     if (before != NULL) {
         kb_priority_set_unref(before);

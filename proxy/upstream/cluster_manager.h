@@ -50,7 +50,7 @@ struct kb_cluster_entry {
     const struct kb_cluster_type_ops *type;
     void *state;
     struct kb_outlier_detector *outlier;     /* NULL: none */
-    struct kb_health_checker *health;        /* NULL: none */
+    struct kb_health_checks *health;         /* NULL: none */
     struct kb_init_manager init;             /* what its transport sockets wait for */
     KB_VEC(struct kb_shared_text *) retired; /* replaced in hosts since the last publication */
     struct kb_str message; /* the packed envoy.config.cluster.v3.Cluster, for /config_dump */

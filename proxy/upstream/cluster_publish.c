@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "proxy/upstream/cluster_manager_internal.h"
 #include "proxy/upstream/cluster_type.h"
+#include "proxy/upstream/host.h"
 
 /* What one worker is to take over; its references are the worker's. */
 struct publish_batch {
@@ -117,4 +118,42 @@ void kb_cluster_entry_mark_dirty(struct kb_cluster_entry *entry)
         kb_list_push_back(&entry->manager->dirty, &entry->dirty_link);
         kb_loop_defer(&entry->manager->server->main->loop, &entry->manager->flush);
     }
+}
+
+/* ---- hosts that failed ---- */
+
+/* A host that failed, on its way to a worker, whose connections to it are not used any more. */
+struct failed_message {
+    KB_OBJ;
+    struct kb_host *host;
+    struct kb_worker *worker;
+};
+KB_OBJ_MAGIC(failed_message, 0x4f464149);
+
+static void failed_received(void *arg)
+{
+    struct failed_message *message = KB_CAST(arg, failed_message);
+
+    kb_host_notify_failed(message->host, message->worker);
+    kb_host_unref(message->host);
+    KB_OBJ_CLEAR(message);
+    free(message);
+}
+
+static void failed_send(struct kb_host *host, struct kb_worker *worker)
+{
+    struct failed_message *message = kb_calloc(1, sizeof(*message));
+
+    KB_OBJ_SET(message, failed_message);
+    message->host = kb_host_ref(host);
+    message->worker = worker;
+    kb_loop_post(&worker->loop, failed_received, message);
+}
+
+void kb_host_failed(struct kb_host *host, struct kb_server_context *server)
+{
+    for (uint32_t i = 0; i < server->worker_count; i++) {
+        failed_send(host, &server->workers[i]);
+    }
+    failed_send(host, server->main);
 }

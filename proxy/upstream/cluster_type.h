@@ -8,9 +8,11 @@
 #include "proxy/upstream/cluster_manager.h"
 
 struct kb_cluster_type_ops {
-    const char *name;           /* "envoy.cluster.static" */
-    const char *type_url;       /* of cluster_type.typed_config, or "" when it takes none */
-    bool hosts_have_names;      /* auto_host_rewrite works */
+    const char *name;      /* "envoy.cluster.static" */
+    const char *type_url;  /* of cluster_type.typed_config, or "" when it takes none */
+    bool hosts_have_names; /* auto_host_rewrite works */
+    bool drops_failed; /* hosts that discovery names no more go when their check fails; otherwise
+                          with the next answer */
     const struct kb_lb_ops *lb; /* CLUSTER_PROVIDED, and the only one possible; NULL: none. Its
                                    configuration is made of the Cluster message */
     /* Reads what the message says of hosts. `typed` is cluster_type's own message, or NULL. May set

@@ -402,6 +402,31 @@ static void clients_drain(struct kb_list *clients)
     }
 }
 
+/* Who had one of them may ask for another at once: only those that are there now are meant. */
+static void clients_close(const struct kb_conn_pool *pool, struct kb_list *clients)
+{
+    for (uint32_t i = pool->client_count; i > 0 && !kb_list_empty(clients); i--) {
+        kb_conn_close(KB_LIST_ENTRY(clients->next, struct kb_pool_client, link)->conn,
+                      KB_CONN_NO_FLUSH);
+    }
+}
+
+static void pool_host_failed(struct kb_conn_pool *pool)
+{
+    if (pool->kind == KB_POOL_TCP &&
+        pool->host->cluster->close_connections_on_host_health_failure) {
+        clients_close(pool, &pool->connecting);
+        clients_close(pool, &pool->busy);
+        clients_close(pool, &pool->ready);
+        return;
+    }
+    if (pool->waiting_count == 0) {
+        clients_close(pool, &pool->connecting);
+    }
+    clients_drain(&pool->busy);
+    clients_drain(&pool->ready);
+}
+
 void kb_conn_pools_host_failed(struct kb_worker *worker, struct kb_host_local *local)
 {
     (void)worker;
@@ -409,8 +434,7 @@ void kb_conn_pools_host_failed(struct kb_worker *worker, struct kb_host_local *l
         struct kb_conn_pool *pool = local->pools[i / KB_PRIORITY_COUNT][i % KB_PRIORITY_COUNT];
 
         for (; pool != NULL; pool = pool->sibling) {
-            clients_drain(&pool->busy);
-            clients_drain(&pool->ready);
+            pool_host_failed(pool);
         }
     }
 }

@@ -11,6 +11,7 @@
 #include "base/mem.h"
 #include "base/rand.h"
 #include "proxy/upstream/config_read.h"
+#include "proxy/upstream/eds_update.h"
 #include "proxy/upstream/load_assignment.h"
 
 #define REFRESH_DEFAULT_MS 5000
@@ -91,13 +92,31 @@ static void hosts_free(struct kb_host **hosts, uint32_t count)
     free(hosts);
 }
 
+/* Adds those hosts that the answer does not have and stay; returns how many. */
+static uint32_t hosts_keep(const struct dns_target *target, struct kb_host **hosts, uint32_t count)
+{
+    uint32_t before = count;
+
+    for (uint32_t i = 0; i < target->host_count; i++) {
+        struct kb_host *host = target->hosts[i];
+        struct kb_addr addr = kb_host_addr(host);
+
+        if (host_find(hosts, before, &addr) == NULL &&
+            kb_host_outlives_discovery(target->cluster->entry, host)) {
+            __atomic_fetch_or(&host->health_flags, KB_HOST_PENDING_REMOVAL, __ATOMIC_RELAXED);
+            hosts[count++] = kb_host_ref(host);
+        }
+    }
+    return count - before;
+}
+
 /* Makes the target's hosts those of the answer, keeping the ones whose address is still there. True
  * when it changed. */
 static bool target_update(struct dns_target *target, const struct kb_dns_answer *answers, size_t n)
 {
     struct kb_dns_cluster *cluster = target->cluster;
-    struct kb_host **hosts = kb_calloc(n + 1, sizeof(hosts[0]));
-    uint32_t count = 0, kept = 0;
+    struct kb_host **hosts = kb_calloc(n + target->host_count + 1, sizeof(hosts[0]));
+    uint32_t count = 0, kept = 0, stay;
     bool changed;
 
     for (size_t i = 0; i < n; i++) {
@@ -109,13 +128,20 @@ static bool target_update(struct dns_target *target, const struct kb_dns_answer 
             continue; /* twice in the answer */
         }
         host = host_find(target->hosts, target->host_count, &target->host.addr);
-        kept += host != NULL ? 1 : 0;
+        if (host != NULL) {
+            __atomic_fetch_and(&host->health_flags, ~(uint32_t)KB_HOST_PENDING_REMOVAL,
+                               __ATOMIC_RELAXED);
+            kept++;
+        }
         hosts[count++] = host != NULL ? kb_host_ref(host)
                                       : kb_host_create(cluster->entry->cluster, &target->host,
                                                        cluster->worker_count);
         /* Envoy makes a host first and compares then. */
         kb_cluster_entry_count_match(cluster->entry, hosts[count - 1]);
     }
+    stay = hosts_keep(target, hosts, count);
+    count += stay;
+    kept += stay;
     changed = kept != count || kept != target->host_count;
     if (changed) {
         hosts_free(target->hosts, target->host_count);
@@ -305,6 +331,7 @@ static void target_read(struct kb_dns_cluster *cluster, struct dns_target *targe
         endpoint->endpoint->n_additional_addresses > 0) {
         kb_diag_error(diag, "additional addresses of an endpoint are not implemented yet");
     }
+    target->host.is_discovered = true;
     target_keep(target, &cluster->arena);
     kb_diag_pop(diag);
 }

@@ -68,6 +68,50 @@ static size_t groups_fill(struct kb_cluster_entry *entry, const struct kb_host_s
     return count;
 }
 
+static bool is_dropped(const struct kb_host *host)
+{
+    const uint32_t both = KB_HOST_FAILED_ACTIVE_HC | KB_HOST_PENDING_REMOVAL;
+
+    return (__atomic_load_n(&host->health_flags, __ATOMIC_RELAXED) & both) == both;
+}
+
+/* The hosts of a priority that stay, each a group; returns how many. */
+static size_t groups_keep(const struct kb_host_set *set, uint32_t priority,
+                          struct kb_host_group *groups)
+{
+    size_t count = 0;
+
+    for (uint32_t i = 0; i < set->all.count; i++) {
+        if (!is_dropped(set->all.hosts[i])) {
+            groups[count].priority = priority;
+            groups[count].locality_weight = locality_weight(set, set->all.hosts[i]);
+            groups[count].hosts = &set->all.hosts[i];
+            groups[count++].count = 1;
+        }
+    }
+    return count;
+}
+
+bool kb_eds_removed_drop(struct kb_cluster_entry *entry)
+{
+    const struct kb_priority_set *set = entry->set;
+    struct kb_host_group *groups;
+    size_t count = 0;
+
+    if (set == NULL || !entry->type->drops_failed) {
+        return false;
+    }
+    groups = kb_calloc((size_t)set->host_count + 1, sizeof(groups[0]));
+    for (uint32_t p = 0; p < set->count; p++) {
+        count += groups_keep(&set->sets[p], p, groups + count);
+    }
+    if (count < set->host_count) {
+        kb_cluster_entry_set_hosts(entry, groups, count);
+    }
+    free(groups);
+    return count < set->host_count;
+}
+
 void kb_eds_reuse(struct kb_eds_state *state, struct kb_cluster_entry *entry,
                   const struct kb_eds_state *before_state, const struct kb_cluster_entry *before)
 {

@@ -115,6 +115,7 @@ static void host_update(struct eds_apply *apply, struct kb_host *host,
         __atomic_store_n(&host->weight, params->weight, __ATOMIC_RELAXED);
         apply->changed = true;
     }
+    __atomic_fetch_and(&host->health_flags, ~(uint32_t)KB_HOST_PENDING_REMOVAL, __ATOMIC_RELAXED);
     if (!kb_str_eq(kb_host_metadata(host), params->metadata)) {
         struct kb_shared_text *before = host->metadata;
 
@@ -148,6 +149,23 @@ static const struct kb_host *like_find(const struct eds_apply *apply,
     return apply->count > 0 ? apply->hosts[apply->count - 1] : NULL;
 }
 
+/* A host in place of `before` (NULL: of none), whose health it has when it is checked likewise. */
+static struct kb_host *host_make(struct eds_apply *apply, const struct kb_host *before,
+                                 struct kb_host_params *params)
+{
+    struct kb_host *host;
+
+    params->is_discovered = true;
+    host = kb_host_create(apply->entry->cluster, params, apply->worker_count);
+    if (before != NULL && apply->entry->health != NULL &&
+        kb_host_same_check(before, &params->check)) {
+        host->health_flags = (host->health_flags & ~(uint32_t)KB_HOST_ACTIVE_HC_FLAGS) |
+                             (__atomic_load_n(&before->health_flags, __ATOMIC_RELAXED) &
+                              (uint32_t)KB_HOST_ACTIVE_HC_FLAGS);
+    }
+    return host;
+}
+
 /* One endpoint; false when another one has its address already. */
 static bool endpoint_apply(struct eds_apply *apply, const struct kb_host_params *params)
 {
@@ -169,7 +187,7 @@ static bool endpoint_apply(struct eds_apply *apply, const struct kb_host_params 
         struct kb_host_params wanted = *params;
 
         wanted.like = like_find(apply, params);
-        host = kb_host_create(apply->entry->cluster, &wanted, apply->worker_count);
+        host = host_make(apply, host, &wanted);
         apply->changed = true;
     }
     kb_cluster_entry_count_match(apply->entry, host);
@@ -233,17 +251,67 @@ static void groups_fill(struct eds_apply *apply, const ClusterLoadAssignment *as
     }
 }
 
+/* Whether a host that is not named any more stays until its check fails. */
+bool kb_host_outlives_discovery(const struct kb_cluster_entry *entry, const struct kb_host *host)
+{
+    uint32_t flags = __atomic_load_n(&host->health_flags, __ATOMIC_RELAXED);
+
+    return entry->health != NULL && !entry->cluster->api.ignore_health_on_host_removal &&
+           (flags & (KB_HOST_FAILED_ACTIVE_HC | KB_HOST_FAILED_EDS)) == 0;
+}
+
+static uint32_t locality_weight_of(const struct kb_host_group *groups, size_t count,
+                                   const struct kb_host *host)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (groups[i].priority == host->priority && groups[i].count > 0 &&
+            kb_host_same_locality_as(groups[i].hosts[0], host)) {
+            return groups[i].locality_weight;
+        }
+    }
+    return 0;
+}
+
+/* Adds those hosts that are not named any more and stay; returns the number of groups. */
+static size_t hosts_keep(struct eds_apply *apply, struct kb_host_group *groups, size_t group_count)
+{
+    const struct kb_priority_set *set = apply->entry->set;
+    size_t named = group_count;
+
+    for (uint32_t p = 0; set != NULL && p < set->count; p++) {
+        for (uint32_t i = 0; i < set->sets[p].all.count; i++) {
+            struct kb_host *host = set->sets[p].all.hosts[i];
+
+            if (kb_map_get(&apply->taken, kb_host_addr_text(host)) != NULL ||
+                !kb_host_outlives_discovery(apply->entry, host)) {
+                continue;
+            }
+            __atomic_fetch_or(&host->health_flags, KB_HOST_PENDING_REMOVAL, __ATOMIC_RELAXED);
+            groups[group_count].priority = p;
+            groups[group_count].locality_weight = locality_weight_of(groups, named, host);
+            groups[group_count].hosts = apply->hosts + apply->count;
+            groups[group_count++].count = 1;
+            apply->hosts[apply->count++] = kb_host_ref(host);
+            apply->max_weight = KB_MAX(apply->max_weight, kb_host_weight(host));
+            apply->kept++;
+        }
+    }
+    return group_count;
+}
+
 void kb_eds_apply(struct kb_eds_state *state, struct kb_cluster_entry *entry,
                   const ClusterLoadAssignment *assignment, const struct kb_host_params *params,
                   size_t count)
 {
+    size_t known = entry->set == NULL ? 0 : entry->set->host_count;
+    size_t group_count = assignment->n_endpoints;
     struct eds_apply apply = {
         .entry = entry,
         .worker_count = entry->cluster->worker_count,
-        .hosts = kb_calloc(count + 1, sizeof(struct kb_host *)),
+        .hosts = kb_calloc(count + known + 1, sizeof(struct kb_host *)),
         .max_weight = 1,
     };
-    struct kb_host_group *groups = kb_calloc(assignment->n_endpoints + 1, sizeof(groups[0]));
+    struct kb_host_group *groups = kb_calloc(group_count + known + 1, sizeof(groups[0]));
     uint64_t weights = locality_weights_hash(assignment);
     bool first = entry->set == NULL;
 
@@ -253,10 +321,11 @@ void kb_eds_apply(struct kb_eds_state *state, struct kb_cluster_entry *entry,
     apply.changed = policy_update(&entry->cluster->policy, assignment) ||
                     weights != state->locality_weights || first;
     groups_fill(&apply, assignment, params, groups);
+    group_count = hosts_keep(&apply, groups, group_count);
     state->locality_weights = weights;
     entry->counts.max_host_weight = apply.max_weight;
     if (apply.changed || apply.kept != entry->set->host_count) {
-        kb_cluster_entry_set_hosts(entry, groups, assignment->n_endpoints);
+        kb_cluster_entry_set_hosts(entry, groups, group_count);
     } else {
         entry->counts.update_no_rebuild++;
     }

@@ -25,6 +25,13 @@ void kb_eds_apply(struct kb_eds_state *state, struct kb_cluster_entry *entry,
                   const Envoy__Config__Endpoint__V3__ClusterLoadAssignment *assignment,
                   const struct kb_host_params *params, size_t count);
 
+/* Whether a host that discovery names no more stays as long as its health checks succeed. */
+bool kb_host_outlives_discovery(const struct kb_cluster_entry *entry, const struct kb_host *host);
+
+/* Drops the hosts that stayed so and have failed since; true: there were some, and the others'
+ * present health is published too. Does nothing where hosts do not come from EDS. */
+bool kb_eds_removed_drop(struct kb_cluster_entry *entry);
+
 /* Gives the cluster hosts like those of `before`, which it will replace and which has had an
  * assignment. */
 void kb_eds_reuse(struct kb_eds_state *state, struct kb_cluster_entry *entry,

@@ -1,370 +1,310 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* When a host is asked, what its answers make of it, and when workers hear of that. */
+/* The checks of a cluster: which hosts they ask, and what all of them say of one host together. A
+ * host is healthy when all of its checks say so. */
 #include "proxy/upstream/health_checker.h"
 
 #include <stdlib.h>
 
-#include "base/map.h"
 #include "base/mem.h"
-#include "proxy/api/runtime.h"
 #include "proxy/stats/stat_store.h"
+#include "proxy/upstream/eds_update.h"
 #include "proxy/upstream/health_checker_internal.h"
 #include "proxy/upstream/host.h"
+#include "proxy/upstream/outlier_detector.h"
 
-enum transition { UNCHANGED, CHANGE_PENDING, CHANGED };
-
-static struct kb_loop *loop_of(const struct kb_health_checker *checker)
+static struct kb_loop *loop_of(const struct kb_health_checks *checks)
 {
-    return &checker->server->main->loop;
+    return &checks->server->main->loop;
 }
 
-static void flag_set(struct kb_host *host, uint32_t flag, bool on)
+static uint32_t flags_of(const struct kb_host *host)
 {
-    if (on) {
-        __atomic_fetch_or(&host->health_flags, flag, __ATOMIC_RELAXED);
-    } else {
-        __atomic_fetch_and(&host->health_flags, ~flag, __ATOMIC_RELAXED);
-    }
+    return __atomic_load_n(&host->health_flags, __ATOMIC_RELAXED) &
+           (uint32_t)KB_HOST_ACTIVE_HC_FLAGS;
 }
 
-static bool flag_get(const struct kb_host *host, uint32_t flag)
+static void flags_set(struct kb_host *host, uint32_t flags)
 {
-    return (__atomic_load_n(&host->health_flags, __ATOMIC_RELAXED) & flag) != 0;
+    __atomic_fetch_or(&host->health_flags, flags, __ATOMIC_RELAXED);
+    __atomic_fetch_and(&host->health_flags, flags | ~(uint32_t)KB_HOST_ACTIVE_HC_FLAGS,
+                       __ATOMIC_RELAXED);
 }
 
-static void gauge_add(struct kb_health_checker *checker, unsigned id, int64_t n)
+/* ---- what checks say together ---- */
+
+static void gauges_add(struct kb_health_checks *checks, uint32_t flags, int64_t n)
 {
-    kb_stat_gauge_add(checker->stats, id, n);
-}
-
-/* ---- when ---- */
-
-static uint64_t jitter_add(struct kb_health_checker *checker, uint64_t base_ms, uint64_t jitter_ms)
-{
-    const struct kb_runtime *runtime = checker->server->runtime;
-    struct kb_rand *rand = &checker->server->main->rand;
-    uint64_t part_ms = checker->config.interval_jitter_percent * base_ms / 100;
-    uint64_t min_ms, max_ms;
-
-    if (part_ms > 0) {
-        base_ms += kb_rand_u64(rand) % part_ms;
+    if (checks->group == NULL) {
+        return; /* those of the only check */
     }
-    if (jitter_ms > 0) {
-        base_ms += kb_rand_u64(rand) % jitter_ms;
+    if ((flags & KB_HOST_FAILED_ACTIVE_HC) == 0) {
+        kb_stat_gauge_add(checks->stats, KB_STAT_HEALTH_CHECKS_HEALTHY, n);
     }
-    min_ms = kb_runtime_get_u64(runtime, KB_STR("health_check.min_interval"), 1);
-    max_ms = kb_runtime_get_u64(runtime, KB_STR("health_check.max_interval"), UINT64_MAX);
-    return KB_MAX(KB_MIN(base_ms, max_ms), KB_MAX(min_ms, 1));
-}
-
-/* Until the next check. A cluster without traffic is asked seldom. */
-static uint64_t interval_ms(struct kb_health_checker *checker, bool healthy,
-                            enum transition transition)
-{
-    const struct kb_health_config *config = &checker->config;
-    bool pending = transition == CHANGE_PENDING;
-    uint64_t base_ms;
-
-    if (kb_stat_group_value(checker->entry->cluster->api.stats,
-                            KB_STAT_CLUSTER_UPSTREAM_CX_TOTAL) == 0) {
-        base_ms = healthy && !pending ? config->no_traffic_healthy_interval_ms
-                                      : config->no_traffic_interval_ms;
-    } else if (healthy) {
-        base_ms = pending ? config->healthy_edge_interval_ms : config->interval_ms;
-    } else {
-        base_ms = pending ? config->unhealthy_edge_interval_ms : config->unhealthy_interval_ms;
-    }
-    return jitter_add(checker, base_ms, config->interval_jitter_ms);
-}
-
-/* ---- answers ---- */
-
-static enum transition session_fail(struct kb_health_session *session, enum kb_health_result result)
-{
-    struct kb_health_checker *checker = session->checker;
-    bool at_once = result == KB_HEALTH_FAILED;
-    bool network = result == KB_HEALTH_NETWORK || result == KB_HEALTH_TIMEOUT;
-    enum transition transition = UNCHANGED;
-
-    session->healthy_row = 0;
-    if (!flag_get(session->host, KB_HOST_FAILED_ACTIVE_HC)) {
-        transition = CHANGE_PENDING;
-        if (at_once || ++session->unhealthy_row == checker->config.unhealthy_threshold) {
-            flag_set(session->host, KB_HOST_FAILED_ACTIVE_HC, true);
-            gauge_add(checker, KB_STAT_HEALTH_CHECK_HEALTHY, -1);
-            transition = CHANGED;
-            kb_health_event_log(session, KB_HEALTH_EVENT_EJECTED, result);
-        }
-    }
-    flag_set(session->host, KB_HOST_ACTIVE_HC_TIMEOUT,
-             result == KB_HEALTH_TIMEOUT && flag_get(session->host, KB_HOST_FAILED_ACTIVE_HC));
-    if (session->first_check || checker->config.log_failures) {
-        kb_health_event_log(session, KB_HEALTH_EVENT_FAILURE, result);
-    }
-    kb_stat_inc(checker->stats, KB_STAT_HEALTH_CHECK_FAILURE);
-    if (network) {
-        kb_stat_inc(checker->stats, KB_STAT_HEALTH_CHECK_NETWORK_FAILURE);
-    }
-    return transition;
-}
-
-static enum transition session_succeed(struct kb_health_session *session, bool degraded)
-{
-    struct kb_health_checker *checker = session->checker;
-    enum transition transition = UNCHANGED;
-
-    session->unhealthy_row = 0;
-    if (flag_get(session->host, KB_HOST_FAILED_ACTIVE_HC)) {
-        transition = CHANGE_PENDING;
-        if (session->first_check || ++session->healthy_row == checker->config.healthy_threshold) {
-            flag_set(session->host, KB_HOST_FAILED_ACTIVE_HC | KB_HOST_ACTIVE_HC_TIMEOUT, false);
-            gauge_add(checker, KB_STAT_HEALTH_CHECK_HEALTHY, 1);
-            transition = CHANGED;
-            kb_health_event_log(session, KB_HEALTH_EVENT_ADDED, KB_HEALTH_OK);
-        }
-    }
-    if (flag_get(session->host, KB_HOST_EXCLUDED_IMMEDIATE_HC)) {
-        flag_set(session->host, KB_HOST_EXCLUDED_IMMEDIATE_HC, false);
-        transition = transition == UNCHANGED ? CHANGED : transition;
-    }
-    if (flag_get(session->host, KB_HOST_DEGRADED_ACTIVE_HC) != degraded) {
-        flag_set(session->host, KB_HOST_DEGRADED_ACTIVE_HC, degraded);
-        gauge_add(checker, KB_STAT_HEALTH_CHECK_DEGRADED, degraded ? 1 : -1);
-        kb_health_event_log(
-            session, degraded ? KB_HEALTH_EVENT_DEGRADED : KB_HEALTH_EVENT_NO_LONGER_DEGRADED,
-            KB_HEALTH_OK);
-        transition = transition == UNCHANGED ? CHANGED : transition;
-    }
-    if (checker->config.log_successes) {
-        kb_health_event_log(session, KB_HEALTH_EVENT_SUCCESS, KB_HEALTH_OK);
-    }
-    kb_stat_inc(checker->stats, KB_STAT_HEALTH_CHECK_SUCCESS);
-    return transition;
-}
-
-void kb_health_session_answer(struct kb_health_session *session, enum kb_health_result result)
-{
-    struct kb_health_checker *checker = session->checker;
-    bool healthy = result == KB_HEALTH_OK || result == KB_HEALTH_DEGRADED;
-    enum transition transition = healthy ? session_succeed(session, result == KB_HEALTH_DEGRADED)
-                                         : session_fail(session, result);
-
-    session->first_check = false;
-    if (transition == CHANGED || flag_get(session->host, KB_HOST_EXCLUDED_IMMEDIATE_HC)) {
-        kb_loop_defer(loop_of(checker), &checker->refresh);
-    }
-    kb_loop_timer_cancel(loop_of(checker), &session->timeout_timer);
-    kb_loop_timer_arm(loop_of(checker), &session->interval_timer,
-                      interval_ms(checker, healthy, transition));
-    if (checker->awaited > 0 && --checker->awaited == 0) {
-        /* Workers shall know the health with the cluster. */
-        kb_deferred_cancel(&checker->refresh);
-        kb_cluster_entry_refresh_hosts(checker->entry);
-        kb_init_target_ready(&checker->target);
+    if ((flags & KB_HOST_DEGRADED_ACTIVE_HC) != 0) {
+        kb_stat_gauge_add(checks->stats, KB_STAT_HEALTH_CHECKS_DEGRADED, n);
     }
 }
-
-/* ---- sessions ---- */
-
-static void session_check(struct kb_health_session *session)
-{
-    struct kb_health_checker *checker = session->checker;
-
-    kb_loop_timer_arm(loop_of(checker), &session->timeout_timer, checker->config.timeout_ms);
-    kb_stat_inc(checker->stats, KB_STAT_HEALTH_CHECK_ATTEMPT);
-    kb_health_probe_start(session);
-}
-
-static void interval_fired(struct kb_timer *timer)
-{
-    session_check(KB_CONTAINER_OF(timer, struct kb_health_session, interval_timer));
-}
-
-static void timeout_fired(struct kb_timer *timer)
-{
-    struct kb_health_session *session =
-        KB_CONTAINER_OF(timer, struct kb_health_session, timeout_timer);
-
-    kb_health_probe_cancel(session);
-    kb_health_session_answer(session, KB_HEALTH_TIMEOUT);
-}
-
-static void session_create(struct kb_health_checker *checker, struct kb_host *host)
-{
-    struct kb_health_session *session = kb_calloc(1, sizeof(*session));
-    uint64_t jitter_ms = checker->config.initial_jitter_ms;
-
-    KB_OBJ_SET(session, kb_health_session);
-    session->checker = checker;
-    session->host = kb_host_ref(host);
-    session->first_check = true;
-    session->generation = checker->generation;
-    kb_timer_init(&session->interval_timer, interval_fired);
-    kb_timer_init(&session->timeout_timer, timeout_fired);
-    kb_arena_init(&session->probe.arena, NULL);
-    kb_list_push_back(&checker->sessions, &session->link);
-    if (!flag_get(host, KB_HOST_FAILED_ACTIVE_HC)) {
-        gauge_add(checker, KB_STAT_HEALTH_CHECK_HEALTHY, 1);
-    }
-    if (jitter_ms > 0) {
-        kb_loop_timer_arm(loop_of(checker), &session->interval_timer,
-                          jitter_add(checker, 0, jitter_ms));
-    } else {
-        session_check(session);
-    }
-}
-
-static void session_destroy(struct kb_health_session *session)
-{
-    struct kb_health_checker *checker = session->checker;
-
-    kb_health_probe_close(session);
-    kb_loop_timer_cancel(loop_of(checker), &session->interval_timer);
-    kb_loop_timer_cancel(loop_of(checker), &session->timeout_timer);
-    kb_list_unlink(&session->link);
-    if (!flag_get(session->host, KB_HOST_FAILED_ACTIVE_HC)) {
-        gauge_add(checker, KB_STAT_HEALTH_CHECK_HEALTHY, -1);
-    }
-    if (flag_get(session->host, KB_HOST_DEGRADED_ACTIVE_HC)) {
-        gauge_add(checker, KB_STAT_HEALTH_CHECK_DEGRADED, -1);
-    }
-    kb_arena_dispose(&session->probe.arena);
-    kb_host_unref(session->host);
-    KB_OBJ_CLEAR(session);
-    free(session);
-}
-
-/* ---- the checker ---- */
 
 static void refresh(struct kb_deferred *deferred)
 {
-    kb_cluster_entry_refresh_hosts(
-        KB_CONTAINER_OF(deferred, struct kb_health_checker, refresh)->entry);
+    struct kb_health_checks *checks = KB_CONTAINER_OF(deferred, struct kb_health_checks, refresh);
+
+    if (!kb_eds_removed_drop(checks->entry)) {
+        kb_cluster_entry_refresh_hosts(checks->entry);
+    }
 }
 
-static uint32_t sessions_count(const struct kb_health_checker *checker)
+/* One more of the first answers is there. */
+static void awaited_count(struct kb_health_checks *checks)
 {
-    uint32_t count = 0;
-
-    KB_LIST_FOREACH (link, &checker->sessions) {
-        (void)link;
-        count++;
+    if (checks->awaited > 0 && --checks->awaited == 0) {
+        /* Workers shall know the health with the cluster. */
+        kb_cluster_entry_refresh_hosts(checks->entry);
+        kb_init_target_ready(&checks->target);
     }
-    return count;
+}
+
+void kb_health_host_combine(struct kb_health_session *session, bool changed, bool healthy)
+{
+    struct kb_health_host *owner = session->owner;
+    struct kb_health_checks *checks = session->checker->checks;
+    struct kb_host *host = owner->host;
+    uint32_t before = flags_of(host), flags = 0;
+    bool first = owner->awaited != 0;
+
+    owner->awaited &= ~(1U << session->checker->index);
+    if (owner->awaited != 0) {
+        return;
+    }
+    for (uint32_t i = 0; i < checks->count; i++) {
+        flags |= owner->sessions[i].flags;
+    }
+    flags_set(host, flags);
+    if (!first) {
+        gauges_add(checks, before, -1);
+    }
+    gauges_add(checks, flags, 1);
+    if (checks->count > 1) {
+        changed = ((before ^ flags) & (KB_HOST_FAILED_ACTIVE_HC | KB_HOST_DEGRADED_ACTIVE_HC |
+                                       KB_HOST_PENDING_ACTIVE_HC)) != 0;
+        healthy = (flags & KB_HOST_FAILED_ACTIVE_HC) == 0;
+    }
+    if (changed && (flags & KB_HOST_FAILED_ACTIVE_HC) != 0) {
+        kb_host_failed(host, checks->server);
+    }
+    if (healthy && (flags & KB_HOST_FAILED_ACTIVE_HC) == 0) {
+        kb_outlier_host_passed(host, kb_loop_now_ms(loop_of(checks)));
+    }
+    if (changed || (flags & KB_HOST_EXCLUDED_IMMEDIATE_HC) != 0) {
+        kb_loop_defer(loop_of(checks), &checks->refresh);
+    }
+    awaited_count(checks);
+}
+
+/* ---- hosts ---- */
+
+static void host_start(struct kb_health_checks *checks, struct kb_host *host)
+{
+    struct kb_health_host *owner =
+        kb_calloc(1, sizeof(*owner) + checks->count * sizeof(owner->sessions[0]));
+
+    KB_OBJ_SET(owner, kb_health_host);
+    owner->host = kb_host_ref(host);
+    owner->generation = checks->generation;
+    owner->awaited = (1U << checks->count) - 1;
+    host->health = owner;
+    kb_list_push_back(&checks->hosts, &owner->link);
+    for (uint32_t i = 0; i < checks->count; i++) {
+        kb_health_session_start(&owner->sessions[i], &checks->items[i], owner);
+    }
+}
+
+static void host_end(struct kb_health_checks *checks, struct kb_health_host *owner)
+{
+    for (uint32_t i = 0; i < checks->count; i++) {
+        kb_health_session_end(&owner->sessions[i]);
+    }
+    if (owner->awaited == 0) {
+        gauges_add(checks, flags_of(owner->host), -1);
+    }
+    kb_list_unlink(&owner->link);
+    owner->host->health = NULL;
+    kb_host_unref(owner->host);
+    KB_OBJ_CLEAR(owner);
+    free(owner);
+}
+
+void kb_health_checks_hosts_changed(struct kb_health_checks *checks,
+                                    const struct kb_priority_set *set)
+{
+    struct kb_list *link, *next;
+
+    checks->generation++;
+    for (uint32_t p = 0; p < set->count; p++) {
+        for (uint32_t i = 0; i < set->sets[p].all.count; i++) {
+            struct kb_host *host = set->sets[p].all.hosts[i];
+
+            if (host->check != NULL && host->check->disabled) {
+                continue;
+            }
+            if (host->health != NULL) {
+                host->health->generation = checks->generation;
+            } else {
+                host_start(checks, host);
+            }
+        }
+    }
+    for (link = checks->hosts.next; link != &checks->hosts; link = next) {
+        struct kb_health_host *owner = KB_LIST_ENTRY(link, struct kb_health_host, link);
+
+        next = link->next;
+        if (owner->generation != checks->generation) {
+            host_end(checks, owner);
+        }
+    }
+    if (checks->awaited > 0 && kb_list_empty(&checks->hosts)) {
+        checks->awaited = 0; /* nobody is left to answer */
+        kb_init_target_ready(&checks->target);
+    }
 }
 
 /* The cluster has its hosts: it waits for their answers. */
 static void target_start(struct kb_init_target *target)
 {
-    struct kb_health_checker *checker = KB_CONTAINER_OF(target, struct kb_health_checker, target);
+    struct kb_health_checks *checks = KB_CONTAINER_OF(target, struct kb_health_checks, target);
 
-    checker->awaited = sessions_count(checker);
-    if (checker->awaited == 0) {
+    KB_LIST_FOREACH (link, &checks->hosts) {
+        (void)link;
+        checks->awaited++;
+    }
+    if (checks->awaited == 0) {
         kb_init_target_ready(target);
     }
 }
 
-struct kb_health_checker *
-kb_health_checker_create(struct kb_cluster_entry *entry,
-                         const Envoy__Config__Cluster__V3__Cluster *message,
+/* ---- the checks ---- */
+
+/* Several need names, each its own. */
+static void names_check(const Envoy__Config__Cluster__V3__Cluster *message, struct kb_diag *diag)
+{
+    for (size_t i = 0; i < message->n_health_checks && message->n_health_checks > 1; i++) {
+        struct kb_str name = kb_str_from_cstr(message->health_checks[i]->name);
+
+        if (name.len == 0) {
+            kb_diag_error(diag,
+                          "health check at index %zu is missing a name; all health checks must "
+                          "have a name when multiple health checks are configured",
+                          i);
+        }
+        for (size_t k = 0; k < i && name.len > 0; k++) {
+            if (kb_str_eq(kb_str_from_cstr(message->health_checks[k]->name), name)) {
+                kb_diag_error(diag,
+                              "duplicate health check name '%.*s' at index %zu; all health check "
+                              "names must be unique within a cluster",
+                              KB_STR_ARG(name), i);
+                break;
+            }
+        }
+    }
+}
+
+static void checker_read(struct kb_health_checker *checker,
+                         const Envoy__Config__Core__V3__HealthCheck *message,
                          struct kb_factory_context *factory, struct kb_diag *diag)
 {
-    struct kb_health_checker *checker;
-    uint32_t errors = diag->error_count;
-
-    if (message->n_health_checks == 0 || !kb_health_config_known(message->health_checks[0])) {
-        return NULL;
-    }
-    checker = kb_calloc(1, sizeof(*checker));
-    KB_OBJ_SET(checker, kb_health_checker);
-    checker->entry = entry;
     checker->server = factory->server;
-    kb_list_init(&checker->sessions);
-    kb_deferred_init(&checker->refresh, refresh);
-    kb_init_target_init(&checker->target, "health check", target_start);
-    if (message->n_health_checks > 1) {
-        kb_diag_error(diag, "Multiple health checks not supported");
-    }
-    kb_diag_push_index(diag, "health_checks", 0);
-    kb_health_config_read(message->health_checks[0], &entry->cluster->api, &checker->config, diag);
-    kb_health_events_read(checker, message->health_checks[0], factory->arena, diag);
-    kb_diag_pop(diag);
-    if (diag->error_count != errors) {
-        kb_health_checker_destroy(checker);
-        return NULL;
-    }
-    checker->group =
-        kb_stat_group_create(factory->server->stats,
-                             kb_str_printf(factory->arena, "%shealth_check.", factory->stat_prefix),
-                             &kb_stat_schema_health_check);
-    checker->stats = kb_stat_group_block(checker->group, factory->server->main->index);
-    gauge_add(checker, KB_STAT_HEALTH_CHECK_HEALTHY, 0);
-    gauge_add(checker, KB_STAT_HEALTH_CHECK_DEGRADED, 0);
-    kb_init_manager_add(&entry->init, &checker->target);
-    entry->cluster->api.health_checked = true;
-    return checker;
+    kb_health_config_read(message, &checker->entry->cluster->api, &checker->config, diag);
+    kb_health_events_read(checker, message, factory->arena, diag);
 }
 
-void kb_health_checker_destroy(struct kb_health_checker *checker)
+static void checker_start(struct kb_health_checker *checker,
+                          const Envoy__Config__Core__V3__HealthCheck *message,
+                          struct kb_factory_context *factory)
 {
-    if (checker == NULL) {
+    struct kb_str name = kb_str_from_cstr(message->name);
+    const char *dot = name.len > 0 ? "." : "";
+
+    checker->group = kb_stat_group_create(
+        factory->server->stats,
+        kb_str_printf(factory->arena, "%shealth_check.%s%s%.*s", factory->stat_prefix,
+                      name.len > 0 ? "name." : "", message->name, name.len > 0 ? 1 : 0, dot),
+        &kb_stat_schema_health_check);
+    checker->stats = kb_stat_group_block(checker->group, factory->server->main->index);
+    kb_stat_gauge_add(checker->stats, KB_STAT_HEALTH_CHECK_HEALTHY, 0);
+    kb_stat_gauge_add(checker->stats, KB_STAT_HEALTH_CHECK_DEGRADED, 0);
+}
+
+static void group_start(struct kb_health_checks *checks, struct kb_factory_context *factory)
+{
+    if (checks->count < 2) {
         return;
     }
-    while (!kb_list_empty(&checker->sessions)) {
-        session_destroy(KB_LIST_ENTRY(checker->sessions.next, struct kb_health_session, link));
-    }
-    kb_deferred_cancel(&checker->refresh);
-    kb_init_target_dispose(&checker->target);
-    kb_stat_group_destroy(checker->group);
-    kb_health_config_dispose(&checker->config);
-    KB_OBJ_CLEAR(checker);
-    free(checker);
+    checks->group =
+        kb_stat_group_create(factory->server->stats,
+                             kb_str_printf(factory->arena, "%shealth_check.", factory->stat_prefix),
+                             &kb_stat_schema_health_checks);
+    checks->stats = kb_stat_group_block(checks->group, factory->server->main->index);
+    kb_stat_gauge_add(checks->stats, KB_STAT_HEALTH_CHECKS_HEALTHY, 0);
+    kb_stat_gauge_add(checks->stats, KB_STAT_HEALTH_CHECKS_DEGRADED, 0);
 }
 
-static struct kb_str host_key(struct kb_host *const *host)
+struct kb_health_checks *kb_health_checks_create(struct kb_cluster_entry *entry,
+                                                 const Envoy__Config__Cluster__V3__Cluster *message,
+                                                 struct kb_factory_context *factory,
+                                                 struct kb_diag *diag)
 {
-    return kb_str_make((const char *)host, sizeof(*host));
+    size_t count = KB_MIN(message->n_health_checks, (size_t)KB_HEALTH_CHECKS_MAX);
+    struct kb_health_checks *checks;
+    uint32_t errors = diag->error_count;
+
+    if (count == 0) {
+        return NULL;
+    }
+    checks = kb_calloc(1, sizeof(*checks) + count * sizeof(checks->items[0]));
+    KB_OBJ_SET(checks, kb_health_checks);
+    checks->entry = entry;
+    checks->server = factory->server;
+    checks->count = (uint32_t)count;
+    kb_list_init(&checks->hosts);
+    kb_deferred_init(&checks->refresh, refresh);
+    kb_init_target_init(&checks->target, "health check", target_start);
+    names_check(message, diag);
+    for (uint32_t i = 0; i < checks->count; i++) {
+        checks->items[i].checks = checks;
+        checks->items[i].entry = entry;
+        checks->items[i].index = i;
+        kb_diag_push_index(diag, "health_checks", i);
+        checker_read(&checks->items[i], message->health_checks[i], factory, diag);
+        kb_diag_pop(diag);
+    }
+    if (diag->error_count != errors) {
+        kb_health_checks_destroy(checks);
+        return NULL;
+    }
+    for (uint32_t i = 0; i < checks->count; i++) {
+        checker_start(&checks->items[i], message->health_checks[i], factory);
+    }
+    group_start(checks, factory);
+    kb_init_manager_add(&entry->init, &checks->target);
+    entry->cluster->api.health_checked = true;
+    return checks;
 }
 
-void kb_health_checker_hosts_changed(struct kb_health_checker *checker,
-                                     const struct kb_priority_set *set)
+void kb_health_checks_destroy(struct kb_health_checks *checks)
 {
-    struct kb_list *link, *next;
-    struct kb_map known;
-
-    kb_map_init(&known);
-    checker->generation++;
-    KB_LIST_FOREACH (at, &checker->sessions) {
-        struct kb_health_session *session = KB_LIST_ENTRY(at, struct kb_health_session, link);
-
-        (void)kb_map_put(&known, host_key(&session->host), session);
+    if (checks == NULL) {
+        return;
     }
-    for (uint32_t p = 0; p < set->count; p++) {
-        for (uint32_t i = 0; i < set->sets[p].all.count; i++) {
-            struct kb_host *const *host = &set->sets[p].all.hosts[i];
-            struct kb_health_session *session = kb_map_get(&known, host_key(host));
-
-            if ((*host)->check != NULL && (*host)->check->disabled) {
-                continue;
-            }
-            if (session != NULL) {
-                session->generation = checker->generation;
-            } else {
-                session_create(checker, *host);
-            }
-        }
+    while (!kb_list_empty(&checks->hosts)) {
+        host_end(checks, KB_LIST_ENTRY(checks->hosts.next, struct kb_health_host, link));
     }
-    kb_map_dispose(&known);
-    for (link = checker->sessions.next; link != &checker->sessions; link = next) {
-        struct kb_health_session *session = KB_LIST_ENTRY(link, struct kb_health_session, link);
-
-        next = link->next;
-        if (session->generation != checker->generation) {
-            session_destroy(session);
-        }
+    kb_deferred_cancel(&checks->refresh);
+    kb_init_target_dispose(&checks->target);
+    for (uint32_t i = 0; i < checks->count; i++) {
+        kb_stat_group_destroy(checks->items[i].group);
+        kb_health_config_dispose(&checks->items[i].config);
     }
-    if (checker->awaited > 0 && kb_list_empty(&checker->sessions)) {
-        checker->awaited = 0; /* nobody is left to answer */
-        kb_init_target_ready(&checker->target);
-    }
+    kb_stat_group_destroy(checks->group);
+    KB_OBJ_CLEAR(checks);
+    free(checks);
 }

@@ -69,10 +69,7 @@ struct kb_health_config {
     } http;
 };
 
-/* Whether this kind of check is implemented. Where it is not, hosts are not checked, and the field
- * is reported as every other that has no effect. */
-bool kb_health_config_known(const Envoy__Config__Core__V3__HealthCheck *message);
-/* Reads the message, of a known kind, into `config`, whose storage is the caller's; errors go to
+/* Reads the message into `config`, whose storage is the caller's; errors go to
  * diag. */
 void kb_health_config_read(const Envoy__Config__Core__V3__HealthCheck *message,
                            const struct kb_cluster *cluster, struct kb_health_config *config,
@@ -86,6 +83,7 @@ enum kb_health_result {
     KB_HEALTH_RETRIABLE, /* the host says so: counts towards the threshold */
     KB_HEALTH_NETWORK,   /* likewise */
     KB_HEALTH_TIMEOUT,   /* likewise */
+    KB_HEALTH_PASSIVE,   /* it told a client that it is unhealthy, at once */
 };
 
 struct kb_health_session;
@@ -141,37 +139,77 @@ struct kb_health_probe {
     } grpc;
 };
 
+/* What one check does with one host. */
 struct kb_health_session {
     KB_OBJ;
-    struct kb_list link;
     struct kb_health_checker *checker;
-    struct kb_host *host; /* holds a reference */
+    struct kb_health_host *owner;
+    struct kb_host *host; /* the owner's */
     struct kb_timer interval_timer;
     struct kb_timer timeout_timer;
     struct kb_health_probe probe;
-    uint32_t generation;
+    uint32_t flags; /* KB_HOST_ACTIVE_HC_FLAGS as this check alone would have them */
     uint32_t healthy_row, unhealthy_row;
     bool first_check;
 };
 KB_OBJ_MAGIC(kb_health_session, 0x48435353);
 
-struct kb_health_checker {
+/* A host that is checked; kb_host.health points to it. */
+struct kb_health_host {
     KB_OBJ;
+    struct kb_list link;
+    struct kb_host *host; /* holds a reference */
+    uint32_t generation;
+    uint32_t awaited; /* bits of checks that have not had their first answer: nothing is made of
+                         any until all have */
+    struct kb_health_session sessions[]; /* one for each check */
+};
+KB_OBJ_MAGIC(kb_health_host, 0x48434854);
+
+/* One of the cluster's checks. */
+struct kb_health_checker {
     struct kb_health_config config;
+    struct kb_health_checks *checks;
     struct kb_cluster_entry *entry;
     struct kb_server_context *server;
     struct kb_stat_group *group;
     struct kb_stat_block *stats;
-    struct kb_list sessions;
+    uint32_t index;
+    struct kb_log_file **event_files; /* in the configuration's arena */
+    size_t event_file_count;
+};
+
+struct kb_health_checks {
+    KB_OBJ;
+    struct kb_cluster_entry *entry;
+    struct kb_server_context *server;
+    struct kb_stat_group *group; /* of all checks together; NULL: there is one */
+    struct kb_stat_block *stats;
+    struct kb_list hosts;
     struct kb_deferred refresh;
     struct kb_init_target target;
     uint32_t awaited; /* answers that warming waits for */
     uint32_t generation;
-    struct kb_log_file **event_files; /* in the configuration's arena */
-    size_t event_file_count;
+    uint32_t count;
+    struct kb_health_checker items[];
 };
-KB_OBJ_MAGIC(kb_health_checker, 0x4843434b);
+KB_OBJ_MAGIC(kb_health_checks, 0x48434b53);
 
+/* ---- health_checker.c ---- */
+
+/* What one check says of its host changed, or it said the same again (`changed` is false): makes
+ * what all checks say together the host's state. */
+void kb_health_host_combine(struct kb_health_session *session, bool changed, bool healthy);
+
+/* ---- health_session.c ---- */
+
+/* Begins to check; `session` is zeroed storage of its owner. */
+void kb_health_session_start(struct kb_health_session *session, struct kb_health_checker *checker,
+                             struct kb_health_host *owner);
+/* The host goes. */
+void kb_health_session_end(struct kb_health_session *session);
+/* An answer to a request of a client says that the host is unhealthy. */
+void kb_health_session_passive(struct kb_health_session *session);
 /* A check ended. From the probe, as the last thing that it does with the session. */
 void kb_health_session_answer(struct kb_health_session *session, enum kb_health_result result);
 

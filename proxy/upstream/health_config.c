@@ -159,6 +159,11 @@ static void http_read(const HttpHealthCheck *message, const struct kb_cluster *c
     config->kind = (int)message->codec_client_type == ENVOY__TYPE__V3__CODEC_CLIENT_TYPE__HTTP2
                        ? KB_HEALTH_HTTP2
                        : KB_HEALTH_HTTP1;
+    if ((int)message->codec_client_type == ENVOY__TYPE__V3__CODEC_CLIENT_TYPE__HTTP3) {
+        kb_diag_push(diag, "codec_client_type");
+        kb_diag_error(diag, "HTTP3 is not implemented: checks speak HTTP1 or HTTP2");
+        kb_diag_pop(diag);
+    }
     host_read(message->host, cluster, config);
     config->headers = kb_header_mutations_create(
         message->request_headers_to_add, message->n_request_headers_to_add,
@@ -312,27 +317,21 @@ void kb_health_config_read(const HealthCheck *message, const struct kb_cluster *
         grpc_read(message->grpc_health_check, cluster, config, diag);
         break;
     case ENVOY__CONFIG__CORE__V3__HEALTH_CHECK__HEALTH_CHECKER_TCP_HEALTH_CHECK:
-    case ENVOY__CONFIG__CORE__V3__HEALTH_CHECK__HEALTH_CHECKER_CUSTOM_HEALTH_CHECK:
-    case ENVOY__CONFIG__CORE__V3__HEALTH_CHECK__HEALTH_CHECKER__NOT_SET:
-    default:
         tcp_read(message->tcp_health_check, config, diag);
         break;
-    }
-}
-
-bool kb_health_config_known(const HealthCheck *message)
-{
-    switch (message->health_checker_case) {
-    case ENVOY__CONFIG__CORE__V3__HEALTH_CHECK__HEALTH_CHECKER_HTTP_HEALTH_CHECK:
-        return (int)message->http_health_check->codec_client_type !=
-               ENVOY__TYPE__V3__CODEC_CLIENT_TYPE__HTTP3;
-    case ENVOY__CONFIG__CORE__V3__HEALTH_CHECK__HEALTH_CHECKER_TCP_HEALTH_CHECK:
-    case ENVOY__CONFIG__CORE__V3__HEALTH_CHECK__HEALTH_CHECKER_GRPC_HEALTH_CHECK:
-        return true;
     case ENVOY__CONFIG__CORE__V3__HEALTH_CHECK__HEALTH_CHECKER_CUSTOM_HEALTH_CHECK:
+        kb_diag_push(diag, "custom_health_check");
+        kb_diag_error(diag,
+                      "the health checker '%s' is not implemented; there are http_health_check, "
+                      "tcp_health_check and grpc_health_check",
+                      message->custom_health_check->name);
+        kb_diag_pop(diag);
+        break;
     case ENVOY__CONFIG__CORE__V3__HEALTH_CHECK__HEALTH_CHECKER__NOT_SET:
     default:
-        return false;
+        kb_diag_error(diag, "a health check needs one of http_health_check, tcp_health_check and "
+                            "grpc_health_check");
+        break;
     }
 }
 

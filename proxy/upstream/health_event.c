@@ -118,6 +118,8 @@ static Envoy__Data__Core__V3__HealthCheckFailureType failure_type(enum kb_health
         return ENVOY__DATA__CORE__V3__HEALTH_CHECK_FAILURE_TYPE__NETWORK;
     case KB_HEALTH_TIMEOUT:
         return ENVOY__DATA__CORE__V3__HEALTH_CHECK_FAILURE_TYPE__NETWORK_TIMEOUT;
+    case KB_HEALTH_PASSIVE:
+        return ENVOY__DATA__CORE__V3__HEALTH_CHECK_FAILURE_TYPE__PASSIVE;
     case KB_HEALTH_OK:
     case KB_HEALTH_DEGRADED:
     case KB_HEALTH_FAILED:

@@ -134,8 +134,7 @@ enum kb_health_result kb_health_http_judge(struct kb_health_session *session,
     session->probe.status = response->status;
     if (!in_ranges(&config->http.expected, response->status)) {
         if (kb_header_map_get_id(response, KB_HDR_X_ENVOY_IMMEDIATE_HEALTH_CHECK_FAIL) != NULL) {
-            __atomic_fetch_or(&session->host->health_flags, KB_HOST_EXCLUDED_IMMEDIATE_HC,
-                              __ATOMIC_RELAXED);
+            session->flags |= KB_HOST_EXCLUDED_IMMEDIATE_HC;
         }
         return in_ranges(&config->http.retriable, response->status) ? KB_HEALTH_RETRIABLE
                                                                     : KB_HEALTH_FAILED;

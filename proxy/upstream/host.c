@@ -80,6 +80,14 @@ bool kb_host_same_locality(const struct kb_host *host, const struct kb_host_para
            kb_str_eq(host->locality->sub_zone, params->sub_zone);
 }
 
+bool kb_host_same_locality_as(const struct kb_host *a, const struct kb_host *b)
+{
+    const struct kb_locality *x = a->locality, *y = b->locality;
+
+    return x == y || (kb_str_eq(x->region, y->region) && kb_str_eq(x->zone, y->zone) &&
+                      kb_str_eq(x->sub_zone, y->sub_zone));
+}
+
 /* Hosts without a locality share this one, for ever. */
 static struct kb_locality locality_none;
 
@@ -199,6 +207,9 @@ struct kb_host *kb_host_create(struct kb_cluster_impl *cluster, const struct kb_
     host->check = check_create(&params->check);
     if (cluster != NULL && cluster->api.health_checked && !params->check.disabled) {
         host->health_flags |= KB_HOST_FAILED_ACTIVE_HC;
+        if (cluster->api.ignore_new_hosts_until_first_hc && params->is_discovered) {
+            host->health_flags |= KB_HOST_PENDING_ACTIVE_HC;
+        }
     }
     host->canary = params->canary;
     if (cluster != NULL) {
@@ -264,6 +275,7 @@ static void host_free(struct kb_host *host)
         }
     }
     KB_BUG_IF(host->outlier != NULL && host->outlier->detector != NULL);
+    KB_BUG_IF(host->health != NULL);
     free(host->outlier);
     free(host->check);
     locality_unref(host->locality);
@@ -324,6 +336,8 @@ struct kb_str kb_host_health_text(const struct kb_host *host, char *out)
         {KB_HOST_FAILED_EDS, "/failed_eds_health"},
         {KB_HOST_DEGRADED_ACTIVE_HC, "/degraded_active_hc"},
         {KB_HOST_DEGRADED_EDS, "/degraded_eds_health"},
+        {KB_HOST_PENDING_REMOVAL, "/pending_dynamic_removal"},
+        {KB_HOST_PENDING_ACTIVE_HC, "/pending_active_hc"},
         {KB_HOST_EXCLUDED_IMMEDIATE_HC, "/excluded_via_immediate_hc_fail"},
         {KB_HOST_ACTIVE_HC_TIMEOUT, "/active_hc_timeout"},
         {KB_HOST_DRAINING_EDS, "/eds_status_draining"},

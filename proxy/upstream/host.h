@@ -20,6 +20,7 @@ struct kb_host_params {
     uint32_t priority;
     uint32_t health_flags;
     bool canary;
+    bool is_discovered; /* and not from the cluster's own configuration */
 };
 
 /* A host with one reference; it holds the cluster (NULL in tests). It has `worker_count` worker
@@ -43,6 +44,9 @@ uint16_t kb_host_port(const struct kb_host *host);
 /* Whether it is in the locality of the params. */
 bool kb_host_same_locality(const struct kb_host *host, const struct kb_host_params *params);
 
+/* Whether both are in one locality. */
+bool kb_host_same_locality_as(const struct kb_host *a, const struct kb_host *b);
+
 /* A text with one reference; NULL for the empty one. */
 struct kb_shared_text *kb_shared_text_create(struct kb_str text);
 /* Any thread; NULL is allowed. */
@@ -57,5 +61,8 @@ struct kb_str kb_host_health_text(const struct kb_host *host, char *out);
 
 /* Calls the pools' function for this worker's part of the host, if there is one. On the worker. */
 void kb_host_notify_removed(struct kb_host *host, struct kb_worker *worker);
-/* Likewise for a host that failed. */
+struct kb_server_context;
+/* The host failed, or was put out: tells the pools of all workers, later. Main thread. */
+void kb_host_failed(struct kb_host *host, struct kb_server_context *server);
+/* As kb_host_notify_removed for a host that failed. */
 void kb_host_notify_failed(struct kb_host *host, struct kb_worker *worker);

@@ -59,6 +59,7 @@ struct kb_outlier_config {
     uint64_t params[KB_OUTLIER_PARAM_COUNT];
     bool split_external_local_origin_errors;
     bool always_eject_one_host;
+    bool unejected_by_health_check; /* successful_active_health_check_uneject_host */
 };
 
 struct kb_outlier;

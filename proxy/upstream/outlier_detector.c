@@ -70,6 +70,8 @@ void kb_outlier_config_read(const Envoy__Config__Cluster__V3__OutlierDetection *
     cluster->outlier = c = kb_malloc(sizeof(*c));
     kb_outlier_config_init(c);
     c->split_external_local_origin_errors = m->split_external_local_origin_errors != 0;
+    c->unejected_by_health_check = m->successful_active_health_check_uneject_host == NULL ||
+                                   m->successful_active_health_check_uneject_host->value != 0;
     c->always_eject_one_host =
         m->always_eject_one_host != NULL && m->always_eject_one_host->value != 0;
     value_read(c, KB_OUTLIER_CONSECUTIVE_5XX, m->consecutive_5xx);
@@ -254,34 +256,6 @@ static void counts_sum(const struct kb_outlier_host *state, uint32_t *total, uin
     }
 }
 
-/* A host that failed, on its way to a worker, whose connections to it are not used any more. */
-struct failed_message {
-    KB_OBJ;
-    struct kb_host *host;
-    struct kb_worker *worker;
-};
-KB_OBJ_MAGIC(failed_message, 0x4f464149);
-
-static void failed_received(void *arg)
-{
-    struct failed_message *message = KB_CAST(arg, failed_message);
-
-    kb_host_notify_failed(message->host, message->worker);
-    kb_host_unref(message->host);
-    KB_OBJ_CLEAR(message);
-    free(message);
-}
-
-static void failed_send(struct kb_host *host, struct kb_worker *worker)
-{
-    struct failed_message *message = kb_calloc(1, sizeof(*message));
-
-    KB_OBJ_SET(message, failed_message);
-    message->host = kb_host_ref(host);
-    message->worker = worker;
-    kb_loop_post(&worker->loop, failed_received, message);
-}
-
 static void host_changed(void *arg, struct kb_outlier_host *state)
 {
     struct kb_outlier_detector *detector = KB_CAST(arg, kb_outlier_detector);
@@ -289,15 +263,22 @@ static void host_changed(void *arg, struct kb_outlier_host *state)
 
     if (state->ejected) {
         __atomic_fetch_or(&state->host->health_flags, KB_HOST_FAILED_OUTLIER, __ATOMIC_RELAXED);
-        for (uint32_t i = 0; i < server->worker_count; i++) {
-            failed_send(state->host, &server->workers[i]);
-        }
-        failed_send(state->host, server->main);
+        kb_host_failed(state->host, server);
     } else {
         __atomic_fetch_and(&state->host->health_flags, ~(uint32_t)KB_HOST_FAILED_OUTLIER,
                            __ATOMIC_RELAXED);
     }
     kb_loop_defer(&server->main->loop, &detector->refresh);
+}
+
+void kb_outlier_host_passed(struct kb_host *host, uint64_t now_ms)
+{
+    struct kb_outlier_host *state = host->outlier;
+
+    if (state != NULL && state->detector != NULL &&
+        state->detector->config->unejected_by_health_check) {
+        kb_outlier_uneject(state->detector, state, now_ms);
+    }
 }
 
 /* ---- the event log ---- */

@@ -23,5 +23,8 @@ void kb_outlier_detector_destroy(struct kb_outlier_detector *detector);
 /* The hosts of `set` are watched from now on, and no others; those that stay keep their state. */
 void kb_outlier_detector_hosts_changed(struct kb_outlier_detector *detector,
                                        const struct kb_priority_set *set);
+/* An active health check of the host succeeded: it is not left out any more, where that is wanted.
+ */
+void kb_outlier_host_passed(struct kb_host *host, uint64_t now_ms);
 /* For /clusters. */
 const struct kb_outlier *kb_outlier_detector_core(const struct kb_outlier_detector *detector);

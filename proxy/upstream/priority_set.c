@@ -28,7 +28,8 @@ static bool host_is_degraded(const struct kb_host *host)
 
 static bool host_is_excluded(const struct kb_host *host)
 {
-    return (host->health_flags & (KB_HOST_DRAINING_EDS | KB_HOST_EXCLUDED_IMMEDIATE_HC)) != 0;
+    return (host->health_flags & (KB_HOST_DRAINING_EDS | KB_HOST_EXCLUDED_IMMEDIATE_HC |
+                                  KB_HOST_PENDING_ACTIVE_HC)) != 0;
 }
 
 static struct kb_host_list list_filter(struct list_space *space, const struct kb_host_list *from,
@@ -82,11 +83,7 @@ static bool group_same_locality(const struct kb_host_group *a, const struct kb_h
     const struct kb_host *x = a->count > 0 ? a->hosts[0] : NULL;
     const struct kb_host *y = b->count > 0 ? b->hosts[0] : NULL;
 
-    return a->priority == b->priority && x != NULL && y != NULL &&
-           (x->locality == y->locality ||
-            (kb_str_eq(x->locality->region, y->locality->region) &&
-             kb_str_eq(x->locality->zone, y->locality->zone) &&
-             kb_str_eq(x->locality->sub_zone, y->locality->sub_zone)));
+    return a->priority == b->priority && x != NULL && y != NULL && kb_host_same_locality_as(x, y);
 }
 
 /* The first group of the same locality stands for all of them. */

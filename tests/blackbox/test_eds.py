@@ -14,7 +14,7 @@ class Endpoints:
         self.path = folder / "eds.json"
         self.version = 0
 
-    def write(self, *groups, policy=None, name="c"):
+    def write(self, *groups, policy=None, name="c", locality=None):
         """Each group is (priority, endpoints); an endpoint is a port, or (port, more fields)."""
         self.version += 1
         localities = []
@@ -24,7 +24,7 @@ class Endpoints:
                 port, more = point if isinstance(point, tuple) else (point, {})
                 address = {"socket_address": {"address": "127.0.0.1", "port_value": port}}
                 points.append({"endpoint": {"address": address}, **more})
-            localities.append({"priority": priority, "lb_endpoints": points})
+            localities.append({"priority": priority, "lb_endpoints": points, **({"locality": locality} if locality else {})})
         resource = {"@type": ASSIGNMENT, "cluster_name": name, "endpoints": localities, **({"policy": policy} if policy else {})}
         fresh = self.path.with_suffix(".new")
         fresh.write_text(json.dumps({"version_info": str(self.version), "resources": [resource]}))

@@ -238,6 +238,7 @@ static struct kb_str eds_service_name(const void *state)
 const struct kb_cluster_type_ops kb_cluster_type_eds = {
     .name = "envoy.cluster.eds",
     .type_url = "",
+    .drops_failed = true,
     .create = eds_create,
     .start = eds_start,
     .destroy = eds_destroy,
