@@ -263,6 +263,7 @@ struct kb_host {
     uint16_t socket;  /* changing: which transport socket of the cluster; 0: the cluster's own */
     uint8_t priority; /* changing */
     bool canary;      /* changing */
+    bool watched;     /* for outliers, or by active checks: its answers are looked at */
     /* Behind the locals: the address, and its two texts. */
     uint8_t addr_len, addr_text_len;
     uint32_t hostname_len;
@@ -462,6 +463,10 @@ KB_INLINE void kb_host_put_result(struct kb_host_local *local, enum kb_outlier_r
         kb_outlier_put_result(local, result, code);
     }
 }
+
+/* An answer of the host says that it is unhealthy (x-envoy-immediate-health-check-fail): it is left
+ * out at once, where it is checked actively, until a check succeeds. On any worker. */
+void kb_host_told_unhealthy(struct kb_host *host);
 
 /* The host answered with this HTTP status. */
 KB_INLINE void kb_host_put_code(struct kb_host_local *local, unsigned code)

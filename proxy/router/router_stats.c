@@ -136,4 +136,7 @@ void kb_router_report_answer(const struct kb_router *router, const struct kb_hea
     unsigned code = kb_stream_is_grpc(router->stream) ? kb_router_grpc_code(headers) : 0;
 
     kb_host_put_code(router->upstream->host_local, code != 0 ? code : headers->status);
+    if (kb_header_map_get_id(headers, KB_HDR_X_ENVOY_IMMEDIATE_HEALTH_CHECK_FAIL) != NULL) {
+        kb_host_told_unhealthy(router->upstream->host);
+    }
 }

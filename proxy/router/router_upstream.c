@@ -253,7 +253,7 @@ void kb_router_on_headers(struct kb_router *router, struct kb_header_map *header
 {
     struct kb_upstream_request *upstream = router->upstream;
 
-    if (KB_UNLIKELY(upstream->host->outlier != NULL)) {
+    if (KB_UNLIKELY(upstream->host->watched)) {
         kb_router_report_answer(router, headers);
     }
     if (headers_retried(router, headers)) {

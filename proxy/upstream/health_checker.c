@@ -168,6 +168,45 @@ void kb_health_checks_hosts_changed(struct kb_health_checks *checks,
     }
 }
 
+/* ---- what requests say ---- */
+
+/* A host that said so, on its way to the main thread. */
+struct told_message {
+    KB_OBJ;
+    struct kb_host *host;
+};
+KB_OBJ_MAGIC(told_message, 0x48435448);
+
+static void told_received(void *arg)
+{
+    struct told_message *message = KB_CAST(arg, told_message);
+    struct kb_health_host *owner = message->host->health;
+
+    if (owner != NULL) {
+        /* Envoy tells the check that was added last. */
+        kb_health_session_passive(&owner->sessions[owner->sessions[0].checker->checks->count - 1]);
+    }
+    kb_host_unref(message->host);
+    KB_OBJ_CLEAR(message);
+    free(message);
+}
+
+void kb_host_told_unhealthy(struct kb_host *host)
+{
+    const struct kb_cluster_impl *cluster = kb_cluster_impl_of(host->cluster);
+    struct told_message *message;
+
+    if (!host->cluster->health_checked) {
+        return;
+    }
+    message = kb_calloc(1, sizeof(*message));
+    KB_OBJ_SET(message, told_message);
+    message->host = kb_host_ref(host);
+    kb_loop_post(kb_cluster_manager_loop(cluster->manager), told_received, message);
+}
+
+/* ---- warming ---- */
+
 /* The cluster has its hosts: it waits for their answers. */
 static void target_start(struct kb_init_target *target)
 {

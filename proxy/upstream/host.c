@@ -215,6 +215,7 @@ struct kb_host *kb_host_create(struct kb_cluster_impl *cluster, const struct kb_
     if (cluster != NULL) {
         kb_cluster_impl_ref(cluster);
         host->outlier = cluster->outlier == NULL ? NULL : kb_calloc(1, sizeof(*host->outlier));
+        host->watched = host->outlier != NULL || cluster->api.health_checked;
     }
     return host;
 }
