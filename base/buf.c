@@ -173,7 +173,9 @@ void kb_buf_append_slice(struct kb_buf *buf, struct kb_slice *slice, size_t from
     if (len == 0) {
         return;
     }
-    if (len <= KB_SLICE_COPY_MAX) {
+    /* In an empty queue a copy would take a slice for itself: that saves neither memory nor work.
+     */
+    if (len <= KB_SLICE_COPY_MAX && (buf->last != NULL || slice->cap > KB_SLICE_BYTES)) {
         kb_buf_append(buf, slice->bytes + from, len);
         return;
     }
@@ -183,7 +185,16 @@ void kb_buf_append_slice(struct kb_buf *buf, struct kb_slice *slice, size_t from
 
 void kb_buf_move(struct kb_buf *dst, struct kb_buf *src)
 {
-    kb_buf_move_first(dst, src, src->len);
+    if (dst->last != NULL || dst->source != src->source) {
+        kb_buf_move_first(dst, src, src->len);
+        return;
+    }
+    dst->first = src->first;
+    dst->last = src->last;
+    dst->len = src->len;
+    src->first = NULL;
+    src->last = NULL;
+    src->len = 0;
 }
 
 void kb_buf_move_first(struct kb_buf *dst, struct kb_buf *src, size_t len)

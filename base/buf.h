@@ -91,7 +91,8 @@ KB_INLINE bool kb_buf_below_low(const struct kb_buf *buf)
 
 /* Copies bytes to the end. */
 void kb_buf_append(struct kb_buf *buf, const void *bytes, size_t len);
-/* Appends [from, from+len) of a slice, by reference or, when short, by copy. */
+/* Appends [from, from+len) of a slice, by reference or, when it is short and not the first, by
+ * copy. */
 void kb_buf_append_slice(struct kb_buf *buf, struct kb_slice *slice, size_t from, size_t len);
 /* Moves all bytes of src to the end of dst; src is empty afterwards. */
 void kb_buf_move(struct kb_buf *dst, struct kb_buf *src);

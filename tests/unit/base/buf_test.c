@@ -196,11 +196,44 @@ static void test_packed_slices_are_full(void **state)
     kb_slice_source_dispose(&source);
 }
 
+/* A body of a kilobyte goes from queue to queue without being copied; behind other bytes it is. */
+static void test_the_first_piece_is_not_copied(void **state)
+{
+    struct kb_buf first, second;
+    struct kb_slice *slice;
+
+    (void)state;
+    kb_slice_source_init(&source, 4);
+    slice = kb_slice_acquire(&source, 100);
+    slice->used = 100;
+    kb_buf_init(&first, &source, 0);
+    kb_buf_init(&second, &source, 0);
+    kb_buf_append_slice(&first, slice, 10, 80);
+    assert_ptr_equal(first.first->slice, slice);
+    assert_int_equal(slice->refs, 2);
+    kb_buf_move(&second, &first);
+    assert_int_equal(first.len, 0);
+    assert_null(first.first);
+    assert_ptr_equal(second.first->slice, slice);
+    kb_buf_append_slice(&first, slice, 0, 20);
+    kb_buf_move(&second, &first);
+    assert_int_equal(second.len, 100);
+    assert_int_equal(slice->refs, 2);
+    kb_buf_dispose(&second);
+    kb_buf_move(&second, &first); /* nothing */
+    assert_null(second.last);
+    kb_slice_unref(slice);
+    kb_buf_dispose(&first);
+    assert_int_equal(source.bytes_in_use, 0);
+    kb_slice_source_dispose(&source);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_framing_between_full_slices_costs_little),
         cmocka_unit_test(test_packed_slices_are_full),
+        cmocka_unit_test(test_the_first_piece_is_not_copied),
         cmocka_unit_test(test_random_operations_keep_the_bytes),
         cmocka_unit_test(test_watermarks),
     };
