@@ -14,14 +14,22 @@ static struct kb_h2_session *session_of(void *user_data)
     return KB_CAST(user_data, kb_h2_session);
 }
 
-/* NULL: none is open, or it is nobody's. What nghttp2 tells comes stream by stream, so that most
- * are found without its table. */
+/* NULL: none is open, or it is nobody's. What nghttp2 tells comes stream by stream and mostly in
+ * their order, so that most are found without its table. */
 static struct kb_h2_stream *stream_of(struct kb_h2_session *session, int32_t id)
 {
+    struct kb_h2_stream *recent = session->recent;
     void *stream;
 
-    if (session->recent != NULL && session->recent->id == id) {
-        return session->recent;
+    if (recent != NULL) {
+        if (recent->id == id) {
+            return recent;
+        }
+        recent = kb_h2_stream_next(session, recent);
+        if (recent != NULL && recent->id == id) {
+            session->recent = recent;
+            return recent;
+        }
     }
     stream = nghttp2_session_get_stream_user_data(session->nghttp2, id);
     if (stream == NULL) {
@@ -310,7 +318,7 @@ static int on_stream_close(nghttp2_session *nghttp2, int32_t id, uint32_t error_
         nghttp2_session_consume_connection(nghttp2, stream->unconsumed) == NGHTTP2_ERR_NOMEM) {
         return NGHTTP2_ERR_CALLBACK_FAILURE;
     }
-    nghttp2_session_set_stream_user_data(nghttp2, id, NULL);
+    /* nghttp2 does not name it again. */
     kb_h2_stream_gone(stream, reason_of(error_code));
     if (session->callbacks->on_stream_gone != NULL) {
         session->callbacks->on_stream_gone(session->owner);

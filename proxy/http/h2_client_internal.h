@@ -18,7 +18,7 @@ struct kb_h2_session {
     struct kb_slice_source *slices;
     struct kb_stat_block *stats;
     struct kb_h2_guard guard;
-    struct kb_h2_stream *recent; /* the last that was looked up, or NULL */
+    struct kb_h2_stream *recent; /* the last that was looked up, or the one behind */
     struct kb_list streams;
     struct kb_list writable; /* streams that shall hear on_below_low */
     struct kb_h2_mem *mem;
@@ -64,6 +64,15 @@ struct kb_h2_stream {
     bool released;
 };
 KB_OBJ_MAGIC(kb_h2_stream, 0x48325354);
+
+/* The stream that was opened behind `stream`; NULL: none. */
+KB_INLINE struct kb_h2_stream *kb_h2_stream_next(const struct kb_h2_session *session,
+                                                 const struct kb_h2_stream *stream)
+{
+    struct kb_list *next = stream->link.next;
+
+    return next != &session->streams ? KB_LIST_ENTRY(next, struct kb_h2_stream, link) : NULL;
+}
 
 /* ---- h2_client_stream.c ---- */
 

@@ -30,7 +30,7 @@ void kb_h2_stream_gone(struct kb_h2_stream *stream, enum kb_reset_reason reason)
     struct kb_h2_session *session = stream->session;
 
     if (session->recent == stream) {
-        session->recent = NULL;
+        session->recent = kb_h2_stream_next(session, stream);
     }
     kb_list_unlink(&stream->link);
     kb_list_unlink(&stream->writable_link);

@@ -55,7 +55,7 @@ struct kb_h2_server_session {
     struct kb_h2_late_pings late_pings;
     struct kb_h2_guard guard;
     struct kb_h2_outbound outbound;
-    struct kb_h2_server_stream *recent; /* the last that was looked up, or NULL */
+    struct kb_h2_server_stream *recent; /* the last that was looked up, or the one behind */
     struct kb_list streams;
     struct kb_list closing; /* streams that are reset when what they have was sent */
     struct kb_list lowered; /* streams that shall hear on_below_low */
@@ -120,19 +120,37 @@ void kb_h2_server_fault_set(struct kb_h2_server_session *session, int error, str
                             bool silent);
 struct kb_h2_server_stream *kb_h2_server_stream_create(struct kb_h2_server_session *session,
                                                        int32_t id);
-/* nghttp2 has closed it. */
+/* nghttp2 has closed it, or tells no more, and so does not name it again. */
 void kb_h2_server_stream_destroy(struct kb_h2_server_stream *stream);
 /* Nothing of a head that did not come whole, or was refused, is shown. */
 void kb_h2_server_stream_unfinished_clear(struct kb_h2_server_stream *stream);
-/* NULL: none is open, or it is nobody's. What nghttp2 tells comes stream by stream, so that most
- * are found without its table. */
+/* The stream that was opened behind `stream`; NULL: none. */
+KB_INLINE struct kb_h2_server_stream *
+kb_h2_server_stream_next(const struct kb_h2_server_session *session,
+                         const struct kb_h2_server_stream *stream)
+{
+    struct kb_list *next = stream->link.next;
+
+    return next != &session->streams ? KB_LIST_ENTRY(next, struct kb_h2_server_stream, link) : NULL;
+}
+
+/* NULL: none is open, or it is nobody's. What nghttp2 tells comes stream by stream and mostly in
+ * their order, so that most are found without its table. */
 KB_INLINE struct kb_h2_server_stream *kb_h2_server_stream_of(struct kb_h2_server_session *session,
                                                              int32_t id)
 {
+    struct kb_h2_server_stream *recent = session->recent;
     void *stream;
 
-    if (session->recent != NULL && session->recent->id == id) {
-        return session->recent;
+    if (recent != NULL) {
+        if (recent->id == id) {
+            return recent;
+        }
+        recent = kb_h2_server_stream_next(session, recent);
+        if (recent != NULL && recent->id == id) {
+            session->recent = recent;
+            return recent;
+        }
     }
     stream = nghttp2_session_get_stream_user_data(session->nghttp2, id);
     if (stream == NULL) {

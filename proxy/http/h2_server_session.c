@@ -150,9 +150,8 @@ void kb_h2_server_stream_destroy(struct kb_h2_server_stream *stream)
 {
     struct kb_h2_server_session *session = stream->session;
 
-    (void)nghttp2_session_set_stream_user_data(session->nghttp2, stream->id, NULL);
     if (session->recent == stream) {
-        session->recent = NULL;
+        session->recent = kb_h2_server_stream_next(session, stream);
     }
     kb_h2_server_queue_shrunk(stream, stream->out.len);
     kb_buf_dispose(&stream->out);
