@@ -41,12 +41,15 @@ struct kb_connection_info {
     const struct kb_ssl_connection_info *ssl;     /* ssl_connection_info.h; NULL: plain text */
     struct kb_filter_state_item *filter_state;    /* filter_state.h; NULL: nothing */
     struct kb_dynamic_metadata *dynamic_metadata; /* dynamic_metadata.h; NULL: nothing */
+    struct kb_str *proxy_tlvs; /* of that header, which are passed on; in one piece; NULL: none */
     uint64_t id;
     uint64_t start_ns;
     uint32_t requests; /* streams so far */
     bool tls;
     bool peer_reset;            /* it ended by the peer's RST */
     bool scheme_match_upstream; /* scheme_header_transformation.match_upstream */
+    bool proxy_header;          /* it began with a header of the PROXY protocol */
+    bool unnamed_upstream;      /* add_proxy_protocol_connection_state is false */
 };
 
 /* Facts of the upstream side; of the last attempt when there were several. */

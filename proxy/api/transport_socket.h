@@ -7,6 +7,18 @@
 #include "proxy/api/connection.h"
 #include "proxy/api/factory_context.h"
 
+/* The client for whom an upstream connection is made, as the PROXY protocol tells it. */
+struct kb_proxied_client {
+    struct kb_addr source;
+    struct kb_addr destination;
+    struct kb_str tlvs; /* that its own header had and that are passed on; not compared */
+};
+
+/* The client of a downstream connection, in `arena`; its TLVs are those of the connection. NULL
+ * where nobody is to be told of it. */
+const struct kb_proxied_client *kb_proxied_client_of(const struct kb_connection_info *info,
+                                                     struct kb_arena *arena);
+
 /* What the data path wants of one upstream connection beyond the configuration (Envoy
  * TransportSocketOptions). Connections with different options never share a pool. */
 struct kb_transport_socket_options {
@@ -16,12 +28,14 @@ struct kb_transport_socket_options {
     const struct kb_str *verify_sans; /* auto_san_validation; any must match; NULL: as configured */
     size_t verify_san_count;
     const struct kb_sock_foreign_source *source; /* connects from there; NULL: as configured */
+    const struct kb_proxied_client *client;      /* NULL: nobody that anybody is told of */
 };
 
 struct kb_transport_socket_factory_ops {
     const char *name; /* "envoy.transport_sockets.tls" */
     const char *type_url;
-    bool secure; /* %DOWNSTREAM_TLS..%, x-forwarded-proto https, filter chain match "tls" */
+    bool secure;       /* %DOWNSTREAM_TLS..%, x-forwarded-proto https, filter chain match "tls" */
+    bool names_client; /* it is to get options->client */
     /* From the typed_config message. Where secrets have to be fetched, adds an init target to
      * factory->init. Main thread. */
     int (*config_create)(const void *message, struct kb_factory_context *factory,
@@ -40,6 +54,8 @@ struct kb_transport_socket_factory_ops {
     /* ALPN names that this configuration offers, for choosing a codec before connecting; may be
      * NULL. */
     const struct kb_str *(*alpn)(const void *config, size_t *count);
+    /* The transport socket that this one begins for, which decides what is secure; NULL: itself. */
+    const struct kb_transport_socket_factory *(*inner)(const void *config);
 };
 
 /* A configured transport socket: what filter chains and clusters hold. */
@@ -73,5 +89,8 @@ KB_INLINE void kb_transport_socket_factory_create(const struct kb_transport_sock
 
 KB_INLINE bool kb_transport_socket_factory_secure(const struct kb_transport_socket_factory *factory)
 {
+    while (factory->ops != NULL && factory->ops->inner != NULL) {
+        factory = factory->ops->inner(factory->config);
+    }
     return factory->ops != NULL && factory->ops->secure;
 }

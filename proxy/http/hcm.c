@@ -81,6 +81,7 @@ void *kb_hcm_create(void *config, struct kb_conn *conn)
     hcm->conn = conn;
     hcm->worker = conn->worker;
     conn->info.scheme_match_upstream = c->scheme_match_upstream;
+    conn->info.unnamed_upstream = c->unnamed_upstream;
     hcm->stats = kb_stat_group_block(c->http_stats, conn->worker->index);
     if (c->listener_stats != NULL) {
         hcm->listener_stats = kb_stat_group_block(c->listener_stats, conn->worker->index);

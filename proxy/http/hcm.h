@@ -98,6 +98,7 @@ struct kb_hcm_config {
                                loopback peers */
     struct kb_str scheme_to_overwrite; /* scheme_header_transformation; empty: keep */
     bool scheme_match_upstream;
+    bool unnamed_upstream; /* add_proxy_protocol_connection_state: false */
     struct kb_original_ip_list original_ip; /* count 0: the default way */
     struct kb_cidr *internal_cidrs;
     size_t internal_cidr_count;

@@ -226,6 +226,7 @@ static void identity_apply(struct kb_hcm_config *config, const hcm_message *m)
     if (kb_wkt_bool(m->add_user_agent, false)) {
         config->user_agent = config->server->node_cluster;
     }
+    config->unnamed_upstream = !kb_wkt_bool(m->add_proxy_protocol_connection_state, true);
     if (m->scheme_header_transformation != NULL) {
         config->scheme_to_overwrite =
             kb_str_dup(arena, kb_wkt_str(m->scheme_header_transformation->scheme_to_overwrite));

@@ -22,6 +22,7 @@ static void conn_release(struct kb_conn *conn)
     worker->connections_open--;
     free(conn->sniffed);
     free(conn->upstream_options);
+    free(conn->info.proxy_tlvs);
     kb_filter_state_dispose(&conn->info.filter_state, NULL);
     kb_dynamic_metadata_dispose(&conn->info.dynamic_metadata);
     KB_OBJ_CLEAR(conn);

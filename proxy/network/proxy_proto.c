@@ -3,8 +3,12 @@
  * addresses and TLVs. */
 #include "proxy/network/proxy_proto.h"
 
+#include <arpa/inet.h>
 #include <net/if.h>
+#include <stdio.h>
 #include <string.h>
+
+#include "base/obj.h"
 
 #define V1_WORDS_MAX     7
 #define V2_COMMAND_LOCAL 0
@@ -281,4 +285,101 @@ enum kb_proxy_proto_result kb_proxy_proto_parse(struct kb_str bytes, unsigned ve
         return v2_parse(bytes, header);
     }
     return v1 == 0 || v2 == 0 ? KB_PROXY_PROTO_MORE : KB_PROXY_PROTO_NOT_FOUND;
+}
+
+/* ---- writing ---- */
+
+/* AF_INET or AF_INET6 when both addresses are of it, else 0. */
+static int common_family(const struct kb_addr *source, const struct kb_addr *destination)
+{
+    if (source == NULL || !kb_addr_is_ip(source) ||
+        destination->sa.sa_family != source->sa.sa_family) {
+        return 0;
+    }
+    return source->sa.sa_family;
+}
+
+size_t kb_proxy_proto_v1_write(char *out, const struct kb_addr *source,
+                               const struct kb_addr *destination)
+{
+    int family = common_family(source, destination);
+    char from[KB_ADDR_TEXT_MAX], to[KB_ADDR_TEXT_MAX];
+    int n;
+
+    if (family == 0) {
+        n = snprintf(out, KB_PROXY_PROTO_V1_MAX, "PROXY UNKNOWN\r\n");
+    } else {
+        n = snprintf(out, KB_PROXY_PROTO_V1_MAX, "PROXY %s %.*s %.*s %u %u\r\n",
+                     family == AF_INET ? "TCP4" : "TCP6", KB_STR_ARG(kb_addr_ip_text(source, from)),
+                     KB_STR_ARG(kb_addr_ip_text(destination, to)), kb_addr_port(source),
+                     kb_addr_port(destination));
+    }
+    KB_ASSERT(n > 0 && n < KB_PROXY_PROTO_V1_MAX);
+    return (size_t)n;
+}
+
+size_t kb_proxy_proto_v2_size(size_t tlvs_len)
+{
+    return KB_PROXY_PROTO_V2_HEADER + V2_INET6_BYTES + tlvs_len;
+}
+
+static char *v2_addresses_write(char *at, const struct kb_addr *source,
+                                const struct kb_addr *destination)
+{
+    const struct kb_addr *const addrs[] = {source, destination};
+    bool v4 = source->sa.sa_family == AF_INET;
+
+    for (unsigned i = 0; i < 2; i++) {
+        const void *ip =
+            v4 ? (const void *)&addrs[i]->in4.sin_addr : (const void *)&addrs[i]->in6.sin6_addr;
+
+        memcpy(at, ip, v4 ? 4 : 16);
+        at += v4 ? 4 : 16;
+    }
+    for (unsigned i = 0; i < 2; i++) {
+        uint16_t port = htons(kb_addr_port(addrs[i]));
+
+        memcpy(at, &port, sizeof(port));
+        at += sizeof(port);
+    }
+    return at;
+}
+
+size_t kb_proxy_proto_v2_write(char *out, const struct kb_addr *source,
+                               const struct kb_addr *destination, struct kb_str tlvs)
+{
+    int family = common_family(source, destination);
+    char *at = out + KB_PROXY_PROTO_V2_HEADER;
+    size_t len;
+
+    memcpy(out, v2_signature, sizeof(v2_signature));
+    out[sizeof(v2_signature)] = 2 << 4 | (family == 0 ? V2_COMMAND_LOCAL : V2_COMMAND_PROXY);
+    out[sizeof(v2_signature) + 1] = 0;
+    if (family != 0) {
+        out[sizeof(v2_signature) + 1] =
+            (char)((family == AF_INET ? V2_FAMILY_INET : V2_FAMILY_INET6) << 4 | V2_PROTO_STREAM);
+        at = v2_addresses_write(at, source, destination);
+        memcpy(at, tlvs.p, tlvs.len);
+        at += tlvs.len;
+    }
+    len = (size_t)(at - out) - KB_PROXY_PROTO_V2_HEADER;
+    KB_ASSERT(len <= UINT16_MAX);
+    out[sizeof(v2_signature) + 2] = (char)(len >> 8);
+    out[sizeof(v2_signature) + 3] = (char)len;
+    return (size_t)(at - out);
+}
+
+bool kb_proxy_proto_tlv_append(char *out, size_t *len, uint8_t type, struct kb_str value)
+{
+    if (value.len > UINT16_MAX || *len + TLV_HEADER + value.len > KB_PROXY_PROTO_TLVS_MAX) {
+        return false;
+    }
+    out[*len] = (char)type;
+    out[*len + 1] = (char)(value.len >> 8);
+    out[*len + 2] = (char)value.len;
+    if (value.len > 0) {
+        memcpy(out + *len + TLV_HEADER, value.p, value.len);
+    }
+    *len += TLV_HEADER + value.len;
+    return true;
 }

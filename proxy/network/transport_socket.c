@@ -71,6 +71,23 @@ int kb_transport_socket_factory_init(struct kb_transport_socket_factory *out,
     return rc;
 }
 
+const struct kb_proxied_client *kb_proxied_client_of(const struct kb_connection_info *info,
+                                                     struct kb_arena *arena)
+{
+    struct kb_proxied_client *client;
+
+    if (info == NULL || (info->unnamed_upstream && !info->proxy_header)) {
+        return NULL;
+    }
+    client = KB_ARENA_NEW(arena, struct kb_proxied_client);
+    client->source = info->remote;
+    client->destination = info->local;
+    if (info->proxy_tlvs != NULL) {
+        client->tlvs = *info->proxy_tlvs;
+    }
+    return client;
+}
+
 void kb_transport_socket_factory_dispose(struct kb_transport_socket_factory *factory)
 {
     if (factory->ops != NULL) {

@@ -138,7 +138,8 @@ static struct kb_str authority_host(struct kb_str authority, bool *is_ip)
     return host;
 }
 
-/* auto_sni and auto_san_validation: the name comes from the request. */
+/* auto_sni and auto_san_validation: the name comes from the request. The PROXY protocol: so does
+ * the client. */
 static KB_NOINLINE void transport_options_set(struct kb_router *router)
 {
     const struct kb_cluster *cluster = router->cluster->cluster;
@@ -158,6 +159,9 @@ static KB_NOINLINE void transport_options_set(struct kb_router *router)
     if (cluster->auto_san_validation && options->verify_san_count == 0) {
         options->verify_sans = host;
         options->verify_san_count = 1;
+    }
+    if (cluster->names_client) {
+        options->client = kb_proxied_client_of(router->info->connection, router->arena);
     }
     router->info->transport_options = options;
 }
@@ -180,7 +184,8 @@ struct kb_host *kb_router_host_choose(struct kb_router *router)
         }
     }
     if (KB_UNLIKELY(router->cluster->cluster->auto_sni ||
-                    router->cluster->cluster->auto_san_validation) &&
+                    router->cluster->cluster->auto_san_validation ||
+                    router->cluster->cluster->names_client) &&
         router->attempts == 1) {
         transport_options_set(router);
     }

@@ -57,6 +57,11 @@ struct kb_str kb_cluster_stat_prefix(const struct kb_cluster_impl *cluster, stru
     return kb_str_dup(arena, stat_prefix_make(cluster->api.observability_name, arena));
 }
 
+static bool names_client(const struct kb_transport_socket_factory *factory)
+{
+    return factory->ops != NULL && factory->ops->names_client;
+}
+
 static void transport_socket_read(const Envoy__Config__Cluster__V3__Cluster *message,
                                   struct kb_cluster *cluster, struct kb_str stat_prefix,
                                   const struct kb_factory_context *factory, struct kb_diag *diag)
@@ -67,6 +72,11 @@ static void transport_socket_read(const Envoy__Config__Cluster__V3__Cluster *mes
     own.stat_prefix = kb_str_dup(factory->arena, stat_prefix).p;
     kb_transport_socket_factory_init(&cluster->transport_socket, message->transport_socket, true,
                                      &own, diag); /* reported */
+    cluster->names_client = names_client(&cluster->transport_socket);
+    for (uint32_t i = 0; i < cluster->socket_match_count; i++) {
+        cluster->names_client =
+            cluster->names_client || names_client(&cluster->socket_matches[i].socket);
+    }
 }
 
 static void source_add(struct kb_addr *sources, uint32_t *count,

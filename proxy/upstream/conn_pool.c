@@ -133,7 +133,7 @@ void kb_conn_pool_destroy_check(struct kb_conn_pool *pool)
             kb_conn_close(KB_LIST_ENTRY(link, struct kb_pool_client, link)->conn, KB_CONN_NO_FLUSH);
         }
     }
-    if ((pool->draining || kb_conn_pool_is_of_source(pool)) && pool->client_count == 0 &&
+    if ((pool->draining || kb_conn_pool_is_of_client(pool)) && pool->client_count == 0 &&
         pool->waiting_count == 0) {
         kb_loop_defer(kb_conn_pool_loop(pool), &pool->destroy);
     }
@@ -293,7 +293,7 @@ void kb_pool_new_stream(struct kb_cluster_local *local, struct kb_host *host,
     pool_count(pool, true);
     if (!kb_resource_take(local, priority, KB_RESOURCE_PENDING)) {
         kb_stat_inc(pool->stats, KB_STAT_CLUSTER_UPSTREAM_RQ_PENDING_OVERFLOW);
-        if (kb_conn_pool_is_of_source(pool)) {
+        if (kb_conn_pool_is_of_client(pool)) {
             kb_conn_pool_destroy_check(pool);
         }
         callbacks->on_failure(owner, KB_RESET_OVERFLOW, KB_STR_NULL, NULL);
@@ -315,7 +315,7 @@ void kb_pool_new_stream(struct kb_cluster_local *local, struct kb_host *host,
     if (KB_UNLIKELY(kb_conn_pool_connect_some(pool))) {
         waiter_remove(w);
         kb_stat_inc(pool->stats, KB_STAT_CLUSTER_UPSTREAM_RQ_CANCELLED);
-        if (kb_conn_pool_is_of_source(pool)) {
+        if (kb_conn_pool_is_of_client(pool)) {
             kb_conn_pool_destroy_check(pool);
         }
         callbacks->on_failure(owner, KB_RESET_OVERFLOW, KB_STR_NULL, NULL);

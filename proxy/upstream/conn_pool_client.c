@@ -95,7 +95,7 @@ static void client_create(struct kb_conn_pool *pool)
     client->ops = pool->client_ops;
     client->ops->init(client, &pool->settings);
     client->conn =
-        KB_UNLIKELY(kb_conn_pool_is_of_source(pool))
+        KB_UNLIKELY(pool->options != NULL && pool->options->source != NULL)
             ? kb_conn_create_connecting_foreign(local->worker, &addr, pool->options->source,
                                                 cluster->connect_timeout_ms,
                                                 cluster->per_connection_buffer_limit_bytes)

@@ -22,13 +22,19 @@ static bool sources_equal(const struct kb_sock_foreign_source *a,
            (a != NULL && b != NULL && a->mark == b->mark && kb_addr_eq(&a->addr, &b->addr));
 }
 
+static bool clients_equal(const struct kb_proxied_client *a, const struct kb_proxied_client *b)
+{
+    return a == b || (a != NULL && b != NULL && kb_addr_eq(&a->source, &b->source) &&
+                      kb_addr_eq(&a->destination, &b->destination));
+}
+
 bool kb_pool_options_equal(const struct kb_transport_socket_options *a,
                            const struct kb_transport_socket_options *b)
 {
     return a != NULL && b != NULL && kb_str_eq(a->server_name, b->server_name) &&
            texts_equal(a->alpn, a->alpn_count, b->alpn, b->alpn_count) &&
            texts_equal(a->verify_sans, a->verify_san_count, b->verify_sans, b->verify_san_count) &&
-           sources_equal(a->source, b->source);
+           sources_equal(a->source, b->source) && clients_equal(a->client, b->client);
 }
 
 static const struct kb_str *texts_copy(const struct kb_str *texts, size_t count,
@@ -54,6 +60,13 @@ kb_pool_options_copy(const struct kb_transport_socket_options *options, struct k
 
         *source = *options->source;
         copy->source = source;
+    }
+    if (options->client != NULL) {
+        struct kb_proxied_client *client = KB_ARENA_NEW(arena, struct kb_proxied_client);
+
+        *client = *options->client;
+        client->tlvs = kb_str_dup(arena, client->tlvs);
+        copy->client = client;
     }
     copy->server_name = kb_str_dup(arena, options->server_name);
     copy->alpn =

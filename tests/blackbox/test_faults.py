@@ -10,6 +10,7 @@ import threading
 
 import pytest
 
+from tests.harness import tls_config
 from tests.harness.faults import Faults, compiled
 from tests.harness.patience import DEADLINE_S
 
@@ -44,15 +45,23 @@ class EchoServer(http.server.ThreadingHTTPServer):
         pass  # a proxy may break off
 
 
-def spec(port):
+def spec(port, header=False):
+    """With `header` each connection between the two begins with one of the PROXY protocol."""
+    tls = {"cert": "client", "ca": "ca", "alpn": ["h2"]}
     app = {"load_assignment": {"cluster_name": "app", "endpoints": [{"lb_endpoints": [{
         "endpoint": {"address": {"socket_address": {"address": "127.0.0.1",
                                                     "port_value": port}}}}]}]}}
-    return {"clusters": {"app": app, "next": {
-                "endpoints": ["second"], "http2": {},
-                "tls": {"cert": "client", "ca": "ca", "alpn": ["h2"]}}},
+    to_second = {"tls": tls} if not header else {"transport_socket": {
+        "name": "header", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.proxy_protocol.v3."
+                     "ProxyProtocolUpstreamTransport",
+            "config": {"version": "V2", "added_tlvs": [{"type": 224, "value": "A" * 400}]},
+            "transport_socket": tls_config.upstream(tls)}}}
+    return {"clusters": {"app": app,
+                         "next": {"endpoints": ["second"], "http2": {}, **to_second}},
             "listeners": {"main": {"routes": ["/ -> next"]},
                           "second": {"routes": ["/ -> app"],
+                                     "inspect": ["proxy_protocol"] if header else [],
                                      "tls": {"ca": "ca", "require": True, "alpn": ["h2"]}}}}
 
 
@@ -65,7 +74,12 @@ def library(tmp_path_factory):
 
 
 @pytest.fixture
-def faulty(rig, library, tmp_path, monkeypatch):
+def header():
+    return False
+
+
+@pytest.fixture
+def faulty(rig, library, tmp_path, monkeypatch, header):
     server = EchoServer(("127.0.0.1", 0), Echo)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     faults = Faults(tmp_path)
@@ -73,7 +87,7 @@ def faulty(rig, library, tmp_path, monkeypatch):
         environment.setenv("LD_PRELOAD", str(library))
         environment.setenv("KB_FAULTS_FILE", str(faults.file))
         environment.setenv("ASAN_OPTIONS", "verify_asan_link_order=0:detect_leaks=1:exitcode=99")
-        one = rig(spec(server.server_address[1]))
+        one = rig(spec(server.server_address[1], header))
     one.faults = faults
     # connections between the listeners, and to the application, stay
     one.at_rest = lambda: not [k for k in one.proxy.active() if not k.endswith("cx_active")]
@@ -112,6 +126,17 @@ def test_nobody_sees(faulty, kind, every):
     outcomes = talk(faulty, 40, every)
     faulty.faults.set()
     assert outcomes == ["ok"] * 40
+    assert faulty.faults.made()[kind.replace("_", " ")] > 0
+
+
+@pytest.mark.parametrize("header", [True])
+@pytest.mark.parametrize("kind,every", [("send_one_byte", 1), ("send_one_byte", 2), ("send_EAGAIN", 2),
+                                        ("send_EINTR", 2), ("recv_one_byte", 1)])
+def test_nobody_sees_headers_in_pieces(faulty, kind, every):
+    faulty.faults.set(**{kind: every})
+    outcomes = talk(faulty, 10, every)
+    faulty.faults.set()
+    assert outcomes == ["ok"] * 10
     assert faulty.faults.made()[kind.replace("_", " ")] > 0
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Headers of the PROXY protocol, version 2, written by hand."""
+"""Headers of the PROXY protocol, written and read by hand."""
 
 import ipaddress
 import struct
@@ -35,3 +35,31 @@ def tlv(kind, text):
 def address(text):
     host, _, port = text.rpartition(":")
     return ipaddress.ip_address(host.strip("[]")), int(port)
+
+
+def read(sock):
+    """Takes a header off a connection, in words: version 1 as it is, version 2 by its parts."""
+    data = exactly(sock, 12)
+    if data != SIGNATURE:
+        while not data.endswith(b"\r\n") and len(data) < 108:
+            data += exactly(sock, 1)
+        return repr(data.decode("latin-1"))
+    what, family, length = struct.unpack("!BBH", exactly(sock, 4))
+    body = exactly(sock, length)
+    size = {0x11: 4, 0x21: 16}.get(family, 0)
+    words = [f"v{what >> 4}", {0: "LOCAL", 1: "PROXY"}.get(what & 15, str(what & 15)), f"{family:#x}"]
+    if size:
+        words += [str(ipaddress.ip_address(body[:size])), str(ipaddress.ip_address(body[size:2 * size]))]
+        words += map(str, struct.unpack("!HH", body[2 * size:2 * size + 4]))
+        body = body[2 * size + 4:]
+    return " ".join(words) + (f" + {body.hex()}" if body else "")
+
+
+def exactly(sock, n):
+    data = b""
+    while len(data) < n:
+        got = sock.recv(n - len(data))
+        if not got:
+            raise EOFError
+        data += got
+    return data

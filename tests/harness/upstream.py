@@ -10,6 +10,8 @@ of the connection on which it came. With `tls` it is a TLS server:
     ca        whose clients it asks for, and insists on; optional: it does not insist
     alpn      protocols
     version   "1.3", or [lowest, highest]
+
+With `proxy_header` a header of the PROXY protocol comes first on each connection; it is recorded in words.
 """
 
 import collections
@@ -21,7 +23,7 @@ import struct
 import threading
 import time
 
-from . import certs
+from . import certs, proxy_header as proxy_headers
 from .patience import DEADLINE_S
 from .tls_client import VERSIONS
 
@@ -263,9 +265,11 @@ class Gate:
 class Upstream:
     """One listening scripted server; `number` is its port, `callers` are the addresses it saw."""
 
-    def __init__(self, name="up", mode="http", tls=None, address="127.0.0.1", port=0, **h2):
+    def __init__(self, name="up", mode="http", tls=None, address="127.0.0.1", port=0,
+                 proxy_header=False, **h2):
         self.name = name
         self.mode = mode
+        self.proxy_header = proxy_header  # a header of the PROXY protocol comes first
         self.context = server_context(**tls) if tls is not None else None
         self.tls = {}
         self.h2 = h2  # of h2 mode: see h2_upstream.py
@@ -390,6 +394,8 @@ class Upstream:
     def _serve(self, serve, sock, number):
         then = "close"
         try:
+            if self.proxy_header:
+                self._record(number, proxy_headers.read(sock).encode())
             if self.context:
                 sock = self._secure(sock, number)
             then = serve(sock, number)

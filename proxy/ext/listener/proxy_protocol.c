@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* envoy.filters.listener.proxy_protocol: takes the addresses of the client from the header that a
  * load balancer puts in front of its bytes. */
+#include <stdlib.h>
+
+#include "base/mem.h"
 #include "base/obj.h"
 #include "envoy/extensions/filters/listener/proxy_protocol/v3/proxy_protocol.pb-c.h"
 #include "proto/wkt.h"
 #include "proxy/api/listener_filter.h"
 #include "proxy/api/stats.h"
+#include "proxy/ext/proxy_tlvs.h"
 #include "proxy/network/proxy_proto.h"
 
 typedef Envoy__Extensions__Filters__Listener__ProxyProtocol__V3__ProxyProtocol filter_message;
@@ -16,6 +20,7 @@ struct proxy_protocol {
     struct kb_stat_named *errors; /* all versions together */
     unsigned disallowed;          /* KB_PROXY_PROTO_V1 | _V2 */
     bool allow_without;
+    struct kb_proxy_tlv_choice passed; /* on to hosts */
 };
 KB_OBJ_MAGIC(proxy_protocol, 0x50505254);
 
@@ -47,6 +52,7 @@ static int config_create(const void *message, struct kb_factory_context *factory
     KB_OBJ_SET(filter, proxy_protocol);
     filter->allow_without = m->allow_requests_without_proxy_protocol;
     filter->disallowed = disallowed_read(m);
+    kb_proxy_tlv_choice_read(&filter->passed, m->pass_through_tlvs);
     if (filter->disallowed == (KB_PROXY_PROTO_V1 | KB_PROXY_PROTO_V2)) {
         kb_diag_error(diag, "Proxy Protocol filter is misconfigured: all proxy protocol versions "
                             "are disallowed.");
@@ -101,6 +107,19 @@ static void addresses_take(struct kb_listener_socket *socket,
     info->remote = header->source;
 }
 
+/* Keeps the TLVs that hosts are told. */
+static void tlvs_keep(const struct proxy_protocol *filter, struct kb_connection_info *info,
+                      struct kb_str tlvs)
+{
+    struct kb_str *kept = kb_calloc(1, sizeof(*kept) + tlvs.len);
+    char *bytes = (char *)(kept + 1);
+
+    kb_proxy_tlvs_copy(bytes, &kept->len, tlvs, &filter->passed, NULL);
+    kept->p = bytes;
+    free(info->proxy_tlvs);
+    info->proxy_tlvs = kept;
+}
+
 static enum kb_listener_filter_status refuse(const struct proxy_protocol *filter, uint32_t worker)
 {
     kb_stat_named_add(filter->errors, worker, 1);
@@ -121,6 +140,10 @@ static enum kb_listener_filter_status done(const struct proxy_protocol *filter,
         return KB_LISTENER_FILTER_CLOSE;
     }
     addresses_take(socket, header);
+    socket->conn->info.proxy_header = true;
+    if (header->tlvs.len > 0) {
+        tlvs_keep(filter, &socket->conn->info, header->tlvs);
+    }
     kb_buf_consume(in, header->len);
     return KB_LISTENER_FILTER_CONTINUE;
 }

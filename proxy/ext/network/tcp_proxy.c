@@ -413,6 +413,19 @@ static const struct kb_response_decoder_ops decoder_ops = {
 
 /* ---- connecting ---- */
 
+/* The PROXY protocol tells hosts of the client. */
+static void client_name(struct tcp_proxy *proxy)
+{
+    struct kb_transport_socket_options *options =
+        KB_ARENA_NEW(&proxy->arena, struct kb_transport_socket_options);
+
+    if (proxy->info.transport_options != NULL) {
+        *options = *proxy->info.transport_options;
+    }
+    options->client = kb_proxied_client_of(&proxy->down->info, &proxy->arena);
+    proxy->info.transport_options = options;
+}
+
 static void connect_attempt(struct tcp_proxy *proxy)
 {
     struct kb_lb_request request = {.info = &proxy->info, .metadata = proxy->metadata_match};
@@ -433,6 +446,9 @@ static void connect_attempt(struct tcp_proxy *proxy)
         kb_stat_inc(proxy->cluster->stats, KB_STAT_CLUSTER_UPSTREAM_CX_NONE_HEALTHY);
         init_fail(proxy, KB_RF_NO_HEALTHY_UPSTREAM);
         return;
+    }
+    if (KB_UNLIKELY(proxy->cluster->cluster->names_client) && proxy->attempts == 0) {
+        client_name(proxy);
     }
     proxy->attempts++;
     proxy->info.attempt_count = proxy->attempts;
