@@ -105,10 +105,20 @@ struct kb_route_policies {
     const struct kb_metadata_criteria *metadata_match; /* NULL: none; see kb_route_metadata_match */
 };
 
-/* The operation that a route is, as tracing names it. */
-struct kb_route_decorator {
-    struct kb_str operation;
-    bool propagate; /* told to the other side */
+struct kb_tracing_share {
+    uint32_t numerator;
+    uint32_t denominator;
+};
+
+/* What a route says on tracing. */
+struct kb_route_tracing {
+    struct kb_str operation; /* of its decorator; empty: none */
+    bool propagate;          /* told to the other side */
+    bool samples;            /* with shares of its own */
+    bool names_operation;    /* by a format: the decorator does not count */
+    struct kb_tracing_share client;
+    struct kb_tracing_share random;
+    struct kb_tracing_share overall;
 };
 
 /* The chosen route. Everything is borrowed from the table. */
@@ -125,13 +135,13 @@ struct kb_route {
     uint64_t idle_timeout_ms;
     uint64_t max_stream_duration_ms;
     uint64_t grpc_timeout_header_max_ms;
-    uint64_t flush_timeout_ms;                  /* UINT64_MAX: not set */
-    uint64_t request_body_buffer_limit;         /* UINT64_MAX: the connection's */
-    const struct kb_retry_policy *retry;        /* NULL: none */
-    const struct kb_route_upgrade *upgrades;    /* ends with an empty name; NULL: none */
-    const struct kb_route_policies *policies;   /* NULL: none */
-    const struct kb_route_decorator *decorator; /* NULL: none */
-    uint16_t cluster_not_found_status;          /* 503 */
+    uint64_t flush_timeout_ms;                /* UINT64_MAX: not set */
+    uint64_t request_body_buffer_limit;       /* UINT64_MAX: the connection's */
+    const struct kb_retry_policy *retry;      /* NULL: none */
+    const struct kb_route_upgrade *upgrades;  /* ends with an empty name; NULL: none */
+    const struct kb_route_policies *policies; /* NULL: none */
+    const struct kb_route_tracing *tracing;   /* NULL: nothing */
+    uint16_t cluster_not_found_status;        /* 503 */
     bool timeout_set;
     bool idle_timeout_set;
     bool max_stream_duration_set;

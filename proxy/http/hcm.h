@@ -63,10 +63,11 @@ struct kb_proxy_status;       /* proxy/http/proxy_status.h */
 
 /* `tracing`: who is traced. Nothing collects spans. */
 struct kb_hcm_tracing {
-    bool egress;           /* the listener's traffic_direction is OUTBOUND */
-    uint32_t client_share; /* of 10000, like the others */
-    uint32_t random_share;
-    uint32_t overall_share;
+    bool egress;          /* the listener's traffic_direction is OUTBOUND */
+    bool names_operation; /* by a format: decorators do not count */
+    struct kb_tracing_share client;
+    struct kb_tracing_share random;
+    struct kb_tracing_share overall;
 };
 
 /* Immutable; made on the main thread, shared by the connections of all workers. */

@@ -560,7 +560,7 @@ struct kb_hcm_config *kb_hcm_config_create(const hcm_message *m, struct kb_facto
     common_apply(config, m->common_http_protocol_options, diag);
     timeouts_apply(config, m);
     identity_apply(config, m);
-    kb_hcm_tracing_apply(config, m, factory->outbound);
+    kb_hcm_tracing_apply(config, m, factory->outbound, diag);
     kb_hcm_request_id_apply(config, m->request_id_extension, diag);
     original_ip_apply(config, m, diag);
     kb_early_mutations_apply_config(config, m, diag);

@@ -273,6 +273,9 @@ void kb_stream_encode_1xx(struct kb_stream *stream, struct kb_header_map *header
     if (!stream->ended && stream->encoder != NULL && stream->hcm->config->proxy_100_continue) {
         stream->info.response_code = headers->status;
         kb_stream_code_count(stream, headers->status);
+        if (stream->hcm->config->tracing != NULL) {
+            kb_hcm_trace_count(stream);
+        }
         stream->encoder_ops->encode_1xx(stream->encoder, headers);
     }
 }

@@ -106,7 +106,7 @@ struct kb_stream {
     const struct kb_route_config *route_config; /* of the provider, from the first look on */
     struct kb_filter_hold *filter_holds;        /* configurations that filters came with over xDS */
     struct kb_shared *route_hold;               /* what keeps it; NULL: it came with the listener */
-    const struct kb_route_decorator *decorator; /* told to the other side; NULL: none */
+    const struct kb_route_tracing *decorator;   /* told to the other side; NULL: none */
     uint64_t route_random; /* what the route and its weighted cluster were chosen by */
     struct kb_stream_encoding *encoding; /* NULL: no filter looks at the answer */
     struct kb_stream_filter *filters;
@@ -140,9 +140,12 @@ struct kb_stream {
     bool upgraded;      /* it was agreed to: bytes pass both ways as they come */
     bool recreated; /* a later pass of an internal redirect: its headers were sanitised already */
     bool edge_request;
-    bool h2_upgrade;   /* extended CONNECT, which reads as a HTTP/1 upgrade */
-    bool replied_here; /* by a local reply: filters see no more of the request */
-    bool source_broke; /* of the answer; else a stream is cut off by a timeout or limit of ours */
+    bool trace_begun;    /* kb_hcm_trace_request was here */
+    bool operation_told; /* by the caller, to tracing */
+    char trace_reason;   /* as the request's id tells it; 0: not decided */
+    bool h2_upgrade;     /* extended CONNECT, which reads as a HTTP/1 upgrade */
+    bool replied_here;   /* by a local reply: filters see no more of the request */
+    bool source_broke;   /* of the answer; else a stream is cut off by a timeout or limit of ours */
 };
 KB_OBJ_MAGIC(kb_stream, 0x5354524d);
 
@@ -279,7 +282,7 @@ void kb_hcm_tracing_apply(
     struct kb_hcm_config *config,
     const struct
     Envoy__Extensions__Filters__Network__HttpConnectionManager__V3__HttpConnectionManager *message,
-    bool outbound);
+    bool outbound, struct kb_diag *diag);
 /* request_id_extension, or NULL: the defaults. */
 void kb_hcm_request_id_apply(
     struct kb_hcm_config *config,
@@ -288,12 +291,16 @@ void kb_hcm_request_id_apply(
     struct kb_diag *diag);
 /* Writes into the request's id why it is traced ('4': it is not), if it has the form of one. */
 void kb_hcm_request_id_mark(struct kb_stream *stream, char reason);
-/* Where config->tracing is set: the request was routed, or is answered before that. */
+/* Where config->tracing is set: the request was routed. */
 void kb_hcm_trace_begin(struct kb_stream *stream);
+/* Likewise, whenever it is routed again. */
+void kb_hcm_trace_refresh(struct kb_stream *stream);
+/* Likewise, when headers of an answer are sent: counts by what is decided then. */
+void kb_hcm_trace_count(struct kb_stream *stream);
 /* Likewise, before its filters run. */
 void kb_hcm_trace_request(struct kb_stream *stream);
-/* The answer is complete but for this; likewise. */
-void kb_hcm_trace_response(const struct kb_stream *stream, struct kb_header_map *headers);
+/* The answer is complete but for this; likewise. Counts. */
+void kb_hcm_trace_response(struct kb_stream *stream, struct kb_header_map *headers);
 
 /* ---- http_filter_manager.c ---- */
 

@@ -491,6 +491,9 @@ static void continue_expected(struct kb_stream *stream)
     headers->status = 100;
     stream->info.response_code = 100;
     kb_stream_code_count(stream, 100);
+    if (stream->hcm->config->tracing != NULL) {
+        kb_hcm_trace_count(stream);
+    }
     stream->encoder_ops->encode_1xx(stream->encoder, headers);
     kb_header_map_remove_id(&stream->request, KB_HDR_EXPECT);
 }
@@ -539,6 +542,10 @@ const struct kb_route *kb_stream_route(struct kb_stream *stream)
         }
         stream->info.route = stream->route;
         stream->info.route_name = stream->route != NULL ? stream->route->name : KB_STR_NULL;
+        if (KB_UNLIKELY(stream->info.route_resolutions > 1) &&
+            stream->hcm->config->tracing != NULL) {
+            kb_hcm_trace_refresh(stream);
+        }
     }
     return stream->route;
 }

@@ -23,15 +23,30 @@
 
 /* ---- configuration ---- */
 
-static uint32_t share(const Envoy__Type__V3__Percent *percent)
+static struct kb_tracing_share share(const Envoy__Type__V3__Percent *percent)
 {
-    return percent != NULL ? (uint32_t)(percent->value * (SAMPLING_OF / 100)) : SAMPLING_OF;
+    return (struct kb_tracing_share){
+        percent != NULL ? (uint32_t)(percent->value * (SAMPLING_OF / 100)) : SAMPLING_OF,
+        SAMPLING_OF};
+}
+
+/* Nothing shows what the format makes; it has to be one all the same. */
+static bool operation_check(struct kb_hcm_config *config, const char *field, const char *format,
+                            struct kb_diag *diag)
+{
+    if (format[0] == '\0') {
+        return false;
+    }
+    kb_diag_push(diag, field);
+    (void)kb_formatter_create(&config->arena, kb_str_from_cstr(format), true, diag);
+    kb_diag_pop(diag);
+    return true;
 }
 
 void kb_hcm_tracing_apply(
     struct kb_hcm_config *config,
     const Envoy__Extensions__Filters__Network__HttpConnectionManager__V3__HttpConnectionManager *m,
-    bool outbound)
+    bool outbound, struct kb_diag *diag)
 {
     struct kb_hcm_tracing *tracing;
 
@@ -40,9 +55,13 @@ void kb_hcm_tracing_apply(
     }
     tracing = KB_ARENA_NEW(&config->arena, struct kb_hcm_tracing);
     tracing->egress = outbound;
-    tracing->client_share = share(m->tracing->client_sampling);
-    tracing->random_share = share(m->tracing->random_sampling);
-    tracing->overall_share = share(m->tracing->overall_sampling);
+    tracing->client = share(m->tracing->client_sampling);
+    tracing->random = share(m->tracing->random_sampling);
+    tracing->overall = share(m->tracing->overall_sampling);
+    kb_diag_push(diag, "tracing");
+    tracing->names_operation = operation_check(config, "operation", m->tracing->operation, diag);
+    operation_check(config, "upstream_operation", m->tracing->upstream_operation, diag);
+    kb_diag_pop(diag);
     config->tracing = tracing;
 }
 
@@ -131,22 +150,40 @@ static char id_reason(struct kb_str id)
                : NOT_TRACED;
 }
 
-static char reason_new(struct kb_stream *stream, uint64_t number)
+/* Of these shares, those of the route or the connection manager's. */
+struct shares {
+    struct kb_tracing_share client, random, overall;
+};
+
+static struct shares shares_of(const struct kb_stream *stream)
 {
-    const struct kb_hcm_tracing *tracing = stream->hcm->config->tracing;
-    const struct kb_runtime *runtime = stream->hcm->config->server->runtime;
+    const struct kb_hcm_tracing *all = stream->hcm->config->tracing;
+    const struct kb_route_tracing *own = stream->route != NULL ? stream->route->tracing : NULL;
+
+    return own != NULL && own->samples ? (struct shares){own->client, own->random, own->overall}
+                                       : (struct shares){all->client, all->random, all->overall};
+}
+
+static bool share_holds(const struct kb_stream *stream, struct kb_str key,
+                        struct kb_tracing_share of, uint64_t number)
+{
+    return kb_runtime_feature_enabled(stream->hcm->config->server->runtime, key, of.numerator,
+                                      of.denominator, number);
+}
+
+static char reason_new(struct kb_stream *stream, const struct shares *shares, uint64_t number)
+{
     const struct kb_header_map *map = &stream->request;
 
     if (kb_header_map_get_id(map, KB_HDR_X_CLIENT_TRACE_ID) != NULL &&
-        kb_runtime_feature_enabled(runtime, KB_STR("tracing.client_enabled"), tracing->client_share,
-                                   SAMPLING_OF, kb_rand_u64(&stream->hcm->worker->rand))) {
+        share_holds(stream, KB_STR("tracing.client_enabled"), shares->client,
+                    kb_rand_u64(&stream->hcm->worker->rand))) {
         return TRACED_CLIENT;
     }
     if (kb_header_map_get_id(map, KB_HDR_X_ENVOY_FORCE_TRACE) != NULL) {
         return TRACED_FORCED;
     }
-    return kb_runtime_feature_enabled(runtime, KB_STR("tracing.random_sampling"),
-                                      tracing->random_share, SAMPLING_OF, number)
+    return share_holds(stream, KB_STR("tracing.random_sampling"), shares->random, number)
                ? TRACED_RANDOM
                : NOT_TRACED;
 }
@@ -156,6 +193,7 @@ static char reason_choose(struct kb_stream *stream)
 {
     const struct kb_hcm_config *config = stream->hcm->config;
     struct kb_str id = kb_header_map_value_id(&stream->request, KB_HDR_X_REQUEST_ID);
+    struct shares shares;
     uint64_t number;
     char before;
     char reason;
@@ -167,13 +205,13 @@ static char reason_choose(struct kb_stream *stream)
         return NOT_TRACED;
     }
     number %= SAMPLING_OF;
+    shares = shares_of(stream);
     before = config->request_id_packs_reason ? id_reason(id) : NOT_TRACED;
-    reason = before != NOT_TRACED ? before : reason_new(stream, number);
+    reason = before != NOT_TRACED ? before : reason_new(stream, &shares, number);
     if (reason == NOT_TRACED) {
         return reason;
     }
-    if (!kb_runtime_feature_enabled(config->server->runtime, KB_STR("tracing.global_enabled"),
-                                    config->tracing->overall_share, SAMPLING_OF, number)) {
+    if (!share_holds(stream, KB_STR("tracing.global_enabled"), shares.overall, number)) {
         reason = NOT_TRACED;
     }
     kb_hcm_request_id_mark(stream, reason);
@@ -182,17 +220,17 @@ static char reason_choose(struct kb_stream *stream)
 
 /* ---- requests ---- */
 
-static void reason_count(struct kb_stream *stream, char reason)
+void kb_hcm_trace_count(struct kb_stream *stream)
 {
     uint32_t stat = KB_STAT_HTTP_TRACING_NOT_TRACEABLE;
 
     if (stream->info.health_check) {
-        stat = KB_STAT_HTTP_TRACING_HEALTH_CHECK;
-    } else if (reason == TRACED_CLIENT) {
+        stat = KB_STAT_HTTP_TRACING_NOT_TRACEABLE;
+    } else if (stream->trace_reason == TRACED_CLIENT) {
         stat = KB_STAT_HTTP_TRACING_CLIENT_ENABLED;
-    } else if (reason == TRACED_FORCED) {
+    } else if (stream->trace_reason == TRACED_FORCED) {
         stat = KB_STAT_HTTP_TRACING_SERVICE_FORCED;
-    } else if (reason == TRACED_RANDOM) {
+    } else if (stream->trace_reason == TRACED_RANDOM) {
         stat = KB_STAT_HTTP_TRACING_RANDOM_SAMPLING;
     }
     kb_stat_inc(stream->hcm->stats, stat);
@@ -200,22 +238,33 @@ static void reason_count(struct kb_stream *stream, char reason)
 
 void kb_hcm_trace_begin(struct kb_stream *stream)
 {
-    bool chooses = stream->headers_decoded && !stream->recreated;
-
-    reason_count(stream, chooses ? reason_choose(stream) : NOT_TRACED);
+    /* Later passes of a redirect decide only where they are routed again. */
+    stream->trace_reason = stream->recreated ? NOT_TRACED : reason_choose(stream);
 }
 
-void kb_hcm_trace_request(struct kb_stream *stream)
+/* A format names the operation: what decorators say is not told. */
+static bool operation_named(const struct kb_stream *stream)
+{
+    return stream->hcm->config->tracing->names_operation ||
+           (stream->route != NULL && stream->route->tracing != NULL &&
+            stream->route->tracing->names_operation);
+}
+
+static void decorator_set(struct kb_stream *stream)
 {
     const struct kb_hcm_tracing *tracing = stream->hcm->config->tracing;
-    const struct kb_route_decorator *decorator =
-        stream->route != NULL ? stream->route->decorator : NULL;
+    const struct kb_route_tracing *decorator =
+        stream->route != NULL ? stream->route->tracing : NULL;
     struct kb_header_map *map = &stream->request;
     const struct kb_header *told;
 
-    stream->decorator = decorator != NULL && decorator->propagate && decorator->operation.len > 0
-                            ? decorator
-                            : NULL;
+    stream->decorator = NULL;
+    if (operation_named(stream)) {
+        return;
+    }
+    if (decorator != NULL && decorator->propagate && decorator->operation.len > 0) {
+        stream->decorator = decorator;
+    }
     if (tracing->egress) {
         if (stream->decorator != NULL) {
             kb_header_map_set_id(map, KB_HDR_X_ENVOY_DECORATOR_OPERATION, decorator->operation);
@@ -224,15 +273,36 @@ void kb_hcm_trace_request(struct kb_stream *stream)
     }
     told = kb_header_map_get_id(map, KB_HDR_X_ENVOY_DECORATOR_OPERATION);
     if (told != NULL) {
-        if (told->value.len > 0) {
-            stream->decorator = NULL; /* the caller's name for it goes before the route's */
-        }
+        /* The caller's name for it goes before the route's. */
+        stream->operation_told |= told->value.len > 0;
         kb_header_map_remove_id(map, KB_HDR_X_ENVOY_DECORATOR_OPERATION);
+    }
+    if (stream->operation_told) {
+        stream->decorator = NULL;
     }
 }
 
-void kb_hcm_trace_response(const struct kb_stream *stream, struct kb_header_map *headers)
+void kb_hcm_trace_request(struct kb_stream *stream)
 {
+    stream->trace_begun = true;
+    stream->operation_told = false;
+    decorator_set(stream);
+}
+
+void kb_hcm_trace_refresh(struct kb_stream *stream)
+{
+    if (stream->trace_begun) {
+        stream->trace_reason = reason_choose(stream);
+        decorator_set(stream);
+    }
+}
+
+void kb_hcm_trace_response(struct kb_stream *stream, struct kb_header_map *headers)
+{
+    kb_hcm_trace_count(stream);
+    if (operation_named(stream)) {
+        return;
+    }
     if (stream->hcm->config->tracing->egress) {
         kb_header_map_remove_id(headers, KB_HDR_X_ENVOY_DECORATOR_OPERATION);
     } else if (stream->decorator != NULL) {

@@ -84,9 +84,6 @@ void kb_stream_send_local_reply(struct kb_stream *stream, unsigned status, struc
         return;
     }
     if (stream->filters == NULL && KB_LIKELY(!stream->without_filters)) {
-        if (stream->hcm->config->tracing != NULL && !stream->headers_decoded) {
-            kb_hcm_trace_begin(stream);
-        }
         kb_stream_filters_create_for_answer(stream);
     }
     stream->replied_here = true;

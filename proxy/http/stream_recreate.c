@@ -38,6 +38,9 @@ static void first_pass_end(struct kb_stream *stream, struct kb_header_map *respo
     stream->info.end_ns = kb_loop_now_ns(loop);
     kb_stat_record(stream->hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_TIME,
                    (stream->info.end_ns - stream->info.start_ns) / 1000000);
+    if (stream->hcm->config->tracing != NULL) {
+        kb_hcm_trace_count(stream);
+    }
     kb_stream_filters_complete(stream);
     kb_stream_log_write(stream, "DownstreamEnd");
     kb_stream_filters_destroy(stream);

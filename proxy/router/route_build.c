@@ -7,6 +7,8 @@
 
 #include "proto/pb.h"
 #include "proto/wkt.h"
+#include "proxy/api/formatter.h"
+#include "proxy/matcher/runtime_fraction.h"
 
 #define ACTION(name) ENVOY__CONFIG__ROUTE__V3__ROUTE__ACTION_##name
 #define SECONDS_MAX  INT64_C(315576000000) /* google.protobuf.Duration */
@@ -207,18 +209,58 @@ static struct kb_str metadata_pack(const struct kb_route_build *build,
     return metadata != NULL ? kb_pb_pack(&metadata->base, build->match.arena) : KB_STR("");
 }
 
-static const struct kb_route_decorator *
-decorator_build(struct kb_route_build *build, const Envoy__Config__Route__V3__Decorator *message)
+static struct kb_tracing_share share_read(const Envoy__Type__V3__FractionalPercent *percent)
 {
-    struct kb_route_decorator *decorator;
+    return percent != NULL
+               ? (struct kb_tracing_share){percent->numerator, kb_fraction_denominator(percent)}
+               : (struct kb_tracing_share){100, 100};
+}
 
-    if (message == NULL) {
+/* Nothing shows what the format makes; it has to be one all the same. */
+static bool operation_check(struct kb_route_build *build, const char *field, const char *format)
+{
+    if (format[0] == '\0') {
+        return false;
+    }
+    kb_diag_push(build->match.diag, field);
+    if (kb_formatter_create(build->match.arena, kb_str_from_cstr(format), true,
+                            build->match.diag) == NULL) {
+        build->failed = true;
+    }
+    kb_diag_pop(build->match.diag);
+    return true;
+}
+
+static void sampling_build(struct kb_route_build *build, const Envoy__Config__Route__V3__Tracing *m,
+                           struct kb_route_tracing *tracing)
+{
+    tracing->samples = true;
+    tracing->client = share_read(m->client_sampling);
+    tracing->random = share_read(m->random_sampling);
+    tracing->overall = share_read(m->overall_sampling);
+    kb_diag_push(build->match.diag, "tracing");
+    tracing->names_operation = operation_check(build, "operation", m->operation);
+    operation_check(build, "upstream_operation", m->upstream_operation);
+    kb_diag_pop(build->match.diag);
+}
+
+static const struct kb_route_tracing *tracing_build(struct kb_route_build *build,
+                                                    const Envoy__Config__Route__V3__Route *message)
+{
+    struct kb_route_tracing *tracing;
+
+    if (message->decorator == NULL && message->tracing == NULL) {
         return NULL;
     }
-    decorator = KB_ARENA_NEW(build->match.arena, struct kb_route_decorator);
-    decorator->operation = kb_route_build_intern(build, message->operation);
-    decorator->propagate = kb_wkt_bool(message->propagate, true);
-    return decorator;
+    tracing = KB_ARENA_NEW(build->match.arena, struct kb_route_tracing);
+    if (message->decorator != NULL) {
+        tracing->operation = kb_route_build_intern(build, message->decorator->operation);
+        tracing->propagate = kb_wkt_bool(message->decorator->propagate, true);
+    }
+    if (message->tracing != NULL) {
+        sampling_build(build, message->tracing, tracing);
+    }
+    return tracing;
 }
 
 void kb_route_build_entry(struct kb_route_build *build,
@@ -234,7 +276,7 @@ void kb_route_build_entry(struct kb_route_build *build,
     route->name = kb_route_build_intern(build, message->name);
     route->metadata = metadata_pack(build, message->metadata);
     route->virtual_host_metadata = metadata_pack(build, defaults->message->metadata);
-    route->decorator = decorator_build(build, message->decorator);
+    route->tracing = tracing_build(build, message);
     route->timeout_ms = KB_ROUTE_TIMEOUT_MS;
     route->flush_timeout_ms = UINT64_MAX;
     route->cluster_not_found_status = 503;
