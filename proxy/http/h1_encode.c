@@ -269,8 +269,10 @@ enum kb_h1_framing kb_h1_encode_request(struct kb_buf *out, const struct kb_head
 {
     struct kb_str target =
         kb_str_eq(headers->method, KB_STR("CONNECT")) ? headers->authority : headers->path;
-    size_t size =
-        headers_size(headers) + headers->method.len + target.len + headers->authority.len + 32;
+    bool whole = KB_UNLIKELY(settings->send_fully_qualified_url) && target.p == headers->path.p;
+    size_t size = headers_size(headers) + headers->method.len + target.len +
+                  headers->authority.len + 32 +
+                  (whole ? headers->scheme.len + 3 + headers->authority.len : 0);
     char *start = kb_buf_reserve(out, size);
     char *at = put(start, headers->method.p, headers->method.len);
     struct name_style storage;
@@ -278,6 +280,11 @@ enum kb_h1_framing kb_h1_encode_request(struct kb_buf *out, const struct kb_head
     enum kb_h1_framing framing;
 
     at = PUT(at, " ");
+    if (whole) {
+        at = put(at, headers->scheme.p, headers->scheme.len);
+        at = PUT(at, "://");
+        at = put(at, headers->authority.p, headers->authority.len);
+    }
     if (target.len > 0) {
         at = put(at, target.p, target.len);
     }

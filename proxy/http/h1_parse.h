@@ -42,6 +42,8 @@ struct kb_h1_settings {
     bool proper_case_otherwise; /* with it: names that the message does not have */
     bool forward_reason_phrase; /* with it: of responses */
     bool send_fully_qualified_url;
+    const struct kb_string_matcher *ignored_upgrades; /* ignore_http_11_upgrade */
+    uint32_t ignored_upgrade_count;
     bool validate_scheme; /* no https:// URL on a plain connection */
 };
 

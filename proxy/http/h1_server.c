@@ -2,8 +2,11 @@
 /* Downstream HTTP/1 codec: parser events to streams, responses to the connection's queue. */
 #include "proxy/http/h1_server.h"
 
+#include <string.h>
+
 #include "proxy/http/hcm_internal.h"
 #include "proxy/http/url.h"
+#include "proxy/matcher/string_match.h"
 
 static const struct kb_response_encoder_ops h1_server_encoder;
 
@@ -162,6 +165,70 @@ static bool connection_acceptable(struct kb_header_map *map)
     return true;
 }
 
+static bool upgrade_ignored(const struct kb_h1_settings *settings, struct kb_str name)
+{
+    for (uint32_t i = 0; i < settings->ignored_upgrade_count; i++) {
+        if (kb_string_matcher_match(&settings->ignored_upgrades[i], name)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A list without what is in vain, and what `ignored` names; empty when nothing is left. */
+static struct kb_str tokens_left(struct kb_arena *arena, struct kb_str list,
+                                 const struct kb_h1_settings *settings, struct kb_str ignored)
+{
+    char *text = kb_arena_alloc(arena, list.len + 1, 1);
+    struct kb_str token;
+    size_t len = 0;
+
+    while (kb_str_next_token(&list, ',', &token)) {
+        token = kb_str_trim(token);
+        if (token.len == 0 || kb_str_ieq(token, ignored) ||
+            (settings != NULL && upgrade_ignored(settings, token))) {
+            continue;
+        }
+        if (len > 0) {
+            text[len++] = ',';
+        }
+        memcpy(text + len, token.p, token.len);
+        len += token.len;
+    }
+    return kb_str_make(text, len);
+}
+
+static void list_set(struct kb_header_map *map, enum kb_header_id id, struct kb_str list)
+{
+    if (list.len > 0) {
+        kb_header_map_set_id(map, id, list);
+    } else {
+        kb_header_map_remove_id(map, id);
+    }
+}
+
+/* ignore_http_11_upgrade: the request reads as if it had not asked for these. */
+static KB_COLD void upgrades_ignore(const struct kb_h1_settings *settings,
+                                    struct kb_header_map *map)
+{
+    struct kb_str left;
+
+    if (!kb_header_map_asks_upgrade(map)) {
+        return;
+    }
+    left =
+        tokens_left(map->arena, kb_header_map_value_id(map, KB_HDR_UPGRADE), settings, KB_STR_NULL);
+    if (kb_str_ieq(left, KB_STR("h2c"))) {
+        return; /* it is ignored alone only: with others it is an upgrade that nobody knows */
+    }
+    list_set(map, KB_HDR_UPGRADE, left);
+    if (left.len == 0) {
+        list_set(map, KB_HDR_CONNECTION,
+                 tokens_left(map->arena, kb_header_map_value_id(map, KB_HDR_CONNECTION), NULL,
+                             KB_STR("upgrade")));
+    }
+}
+
 /* CONNECT has no body that could be framed (RFC 9110 section 9.3.6): what claims one is refused,
  * so that nobody behind takes its bytes for something else. */
 static enum kb_h1_error connect_check(const struct kb_h1_parser *parser, struct kb_header_map *map)
@@ -202,6 +269,9 @@ static void on_head(struct kb_h1_server *server)
     server->connect_request = kb_str_eq(map->method, KB_STR("CONNECT"));
     stream->head_request = server->head_request;
     stream->connect_request = server->connect_request;
+    if (KB_UNLIKELY(parser->settings->ignored_upgrade_count > 0)) {
+        upgrades_ignore(parser->settings, map);
+    }
     if (KB_UNLIKELY(kb_header_map_get_id(map, KB_HDR_CONNECTION) != NULL) && !upgrade_named(map) &&
         !connection_acceptable(map)) {
         fail(server, KB_H1_CONNECTION_HEADER_REJECTED);
@@ -434,6 +504,15 @@ static void response_end(struct kb_h1_server *server)
     server->stream = NULL;
 }
 
+/* HTTP/1 has no place for it. */
+static void encode_metadata(void *encoder, struct kb_buf *block)
+{
+    struct kb_h1_server *server = KB_CAST(encoder, kb_h1_server);
+
+    kb_stat_inc(server->hcm->http1_stats, KB_STAT_HTTP1_METADATA_NOT_SUPPORTED_ERROR);
+    kb_buf_consume(block, block->len);
+}
+
 static void encode_1xx(void *encoder, const struct kb_header_map *headers)
 {
     struct kb_h1_server *server = KB_CAST(encoder, kb_h1_server);
@@ -519,6 +598,7 @@ static const struct kb_response_encoder_ops h1_server_encoder = {
     .encode_headers = encode_headers,
     .encode_data = encode_data,
     .encode_trailers = encode_trailers,
+    .encode_metadata = encode_metadata,
     .reset = encoder_reset,
     .read_disable = encoder_read_disable,
 };

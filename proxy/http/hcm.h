@@ -75,6 +75,7 @@ struct kb_hcm_config {
     KB_OBJ;
     struct kb_server_context *server;
     struct kb_arena arena;
+    struct kb_regex_list regexes;
     struct kb_stat_group *http_stats; /* "http.<stat_prefix>." */
     struct kb_stat_group
         *listener_stats; /* "listener.<address>.http.<stat_prefix>."; NULL outside of listeners */
