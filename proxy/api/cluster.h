@@ -103,6 +103,7 @@ struct kb_cluster {
         bool forward_reason_phrase;
         bool override_stream_error;
         bool allow_chunked_length;
+        bool send_fully_qualified_url;
     } http1;
     enum kb_cluster_http http_protocol;
     struct { /* Http2ProtocolOptions; zeros: Envoy's defaults */
@@ -118,6 +119,10 @@ struct kb_cluster {
         uint32_t max_response_headers_bytes; /* 60 KiB */
         uint32_t max_outbound_control_frames;
         uint32_t max_empty_frames, max_priority_frames, max_window_updates;
+        struct kb_h2_setting *custom_settings; /* its own; NULL: none */
+        size_t custom_settings_count;
+        uint64_t max_metadata_bytes;
+        bool allow_metadata;
         bool allow_connect;
         bool override_stream_error;
     } http2;

@@ -17,6 +17,9 @@ struct kb_response_encoder_ops {
     void (*encode_data)(void *encoder, struct kb_buf *data,
                         bool end_stream); /* takes all of data */
     void (*encode_trailers)(void *encoder, const struct kb_header_map *trailers);
+    /* Name-value pairs beside the message (METADATA of HTTP/2), as a block of literal fields (RFC
+     * 7541 section 6.2.2); takes all of it. */
+    void (*encode_metadata)(void *encoder, struct kb_buf *block);
     void (*reset)(void *encoder);
     /* Counted: stops delivering the request's body. */
     void (*read_disable)(void *encoder, bool disable);
@@ -30,6 +33,8 @@ struct kb_response_decoder_ops {
     void (*on_data)(void *owner, struct kb_buf *data,
                     bool end_stream); /* what is left in data is dropped */
     void (*on_trailers)(void *owner, struct kb_header_map *trailers);
+    /* METADATA; may be NULL: nobody wants it. What is left in the block is dropped. */
+    void (*on_metadata)(void *owner, struct kb_buf *block);
     /* The last call; no response will come, or no more of it. `transport_failure` may be empty. */
     void (*on_reset)(void *owner, enum kb_reset_reason reason, struct kb_str transport_failure);
     void (*on_above_high)(void *owner); /* the upstream write queue */
@@ -46,6 +51,7 @@ struct kb_request_encoder_ops {
                     bool end_stream);
     void (*data)(struct kb_request_encoder *encoder, struct kb_buf *data, bool end_stream);
     void (*trailers)(struct kb_request_encoder *encoder, const struct kb_header_map *trailers);
+    void (*metadata)(struct kb_request_encoder *encoder, struct kb_buf *block); /* may be NULL */
     void (*close)(struct kb_request_encoder *encoder, enum kb_conn_close how,
                   uint64_t flush_timeout_ms);
     void (*read_disable)(struct kb_request_encoder *encoder, bool disable);
@@ -75,6 +81,15 @@ KB_INLINE void kb_request_encoder_trailers(struct kb_request_encoder *encoder,
                                            const struct kb_header_map *trailers)
 {
     encoder->ops->trailers(encoder, trailers);
+}
+/* METADATA in its turn, before the end of the request; takes all of the block. Where the other side
+ * cannot have it, it is dropped. */
+KB_INLINE void kb_request_encoder_metadata(struct kb_request_encoder *encoder, struct kb_buf *block)
+{
+    if (encoder->ops->metadata != NULL) {
+        encoder->ops->metadata(encoder, block);
+    }
+    kb_buf_consume(block, block->len);
 }
 /* Gives the request up; no callback comes any more. Its connection goes as `how` says; when it is
  * flushed first, the peer may take nothing for flush_timeout_ms (0: for ever). */

@@ -49,6 +49,8 @@ struct kb_http_filter_ops {
                                                     bool end_stream);
     enum kb_filter_data_status (*decode_data)(void *filter, struct kb_buf *data, bool end_stream);
     enum kb_filter_trailers_status (*decode_trailers)(void *filter, struct kb_header_map *trailers);
+    /* METADATA, behind the headers; what is left of the block is dropped. Terminal filters only. */
+    void (*decode_metadata)(void *filter, struct kb_buf *block);
     /* The answer, local replies too. A filter that has none of these costs an answer nothing. */
     enum kb_filter_headers_status (*encode_headers)(void *filter, struct kb_header_map *headers,
                                                     bool end_stream);
@@ -120,6 +122,8 @@ void kb_stream_encode_headers(struct kb_stream *stream, struct kb_header_map *he
                               bool end_stream);
 void kb_stream_encode_data(struct kb_stream *stream, struct kb_buf *data, bool end_stream);
 void kb_stream_encode_trailers(struct kb_stream *stream, struct kb_header_map *trailers);
+/* METADATA, before the headers or between what follows; what is left of the block is dropped. */
+void kb_stream_encode_metadata(struct kb_stream *stream, struct kb_buf *block);
 /* Terminal filter, before it encoded an answer: starts the stream over with its request headers as
  * they are now and this body (taken), as if it came from the client; `response` is what the log of
  * the first pass shows. All filters are gone when it returns true; false when the request has not

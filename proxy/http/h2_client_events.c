@@ -66,7 +66,7 @@ static void meter_received(struct kb_h2_session *session, const nghttp2_frame_hd
 {
     struct kb_h2_stream *stream = hd->stream_id > 0 ? stream_of(session, hd->stream_id) : NULL;
 
-    if (stream == NULL || hd->type == NGHTTP2_WINDOW_UPDATE) {
+    if (stream == NULL || hd->type == NGHTTP2_WINDOW_UPDATE || hd->type == KB_H2_METADATA) {
         return;
     }
     stream->meter.wire_received += hd->length + KB_H2_FRAME_HEAD_BYTES;
@@ -228,6 +228,85 @@ static void settings_received(struct kb_h2_session *session)
     }
 }
 
+/* ---- METADATA ---- */
+
+/* The stream whose owner wants it; NULL: nobody does. */
+static struct kb_h2_stream *metadata_stream(struct kb_h2_session *session,
+                                            const nghttp2_frame_hd *hd)
+{
+    struct kb_h2_stream *stream;
+
+    if (hd->type != KB_H2_METADATA || !session->settings.allow_metadata) {
+        return NULL;
+    }
+    stream = stream_of(session, hd->stream_id);
+    if (stream == NULL || stream->released || stream->ended || stream->end_received ||
+        stream->callbacks->on_metadata == NULL) {
+        return NULL;
+    }
+    if (stream->metadata == NULL) {
+        stream->metadata = kb_h2_metadata_create(&session->metadata);
+    }
+    return stream;
+}
+
+static int on_extension_chunk(nghttp2_session *nghttp2, const nghttp2_frame_hd *hd,
+                              const uint8_t *bytes, size_t len, void *user_data)
+{
+    struct kb_h2_session *session = session_of(user_data);
+    struct kb_h2_stream *stream = metadata_stream(session, hd);
+
+    (void)nghttp2;
+    if (stream == NULL) {
+        return NGHTTP2_ERR_CANCEL;
+    }
+    return kb_h2_metadata_receive(&session->metadata, stream->metadata, bytes, len)
+               ? 0
+               : NGHTTP2_ERR_CALLBACK_FAILURE;
+}
+
+/* A frame is whole; no more is to be done with it. */
+static int unpack_extension(nghttp2_session *nghttp2, void **payload, const nghttp2_frame_hd *hd,
+                            void *user_data)
+{
+    struct kb_h2_session *session = session_of(user_data);
+    struct kb_h2_stream *stream = metadata_stream(session, hd);
+    struct kb_buf block;
+    int rc = NGHTTP2_ERR_CANCEL;
+
+    (void)nghttp2;
+    *payload = NULL;
+    if (stream == NULL) {
+        return rc;
+    }
+    kb_buf_init(&block, session->slices, 0);
+    switch (kb_h2_metadata_frame_end(&session->metadata, stream->metadata, hd->flags, &block)) {
+    case KB_H2_METADATA_WHOLE:
+        stream->callbacks->on_metadata(stream->owner, &block);
+        break;
+    case KB_H2_METADATA_EMPTY:
+        kb_stat_inc(session->stats, KB_STAT_HTTP2_METADATA_EMPTY_FRAMES);
+        break;
+    case KB_H2_METADATA_BROKEN:
+        rc = NGHTTP2_ERR_CALLBACK_FAILURE;
+        break;
+    case KB_H2_METADATA_MORE:
+        break;
+    }
+    kb_buf_dispose(&block);
+    return rc;
+}
+
+static ssize_t pack_extension(nghttp2_session *nghttp2, uint8_t *to, size_t len,
+                              const nghttp2_frame *frame, void *user_data)
+{
+    struct kb_h2_session *session = session_of(user_data);
+    bool open = stream_of(session, frame->hd.stream_id) != NULL;
+
+    (void)nghttp2;
+    return kb_h2_metadata_pack(&session->metadata, to, len, frame, open);
+}
+
 static int on_frame_recv(nghttp2_session *nghttp2, const nghttp2_frame *frame, void *user_data)
 {
     struct kb_h2_session *session = session_of(user_data);
@@ -365,6 +444,10 @@ static void meter_sent(struct kb_h2_session *session, const nghttp2_frame_hd *hd
     stream->meter.wire_sent += hd->length + KB_H2_FRAME_HEAD_BYTES;
     if (hd->type == NGHTTP2_HEADERS) {
         stream->meter.headers_sent += hd->length + KB_H2_FRAME_HEAD_BYTES;
+        if (KB_UNLIKELY(stream->metadata != NULL)) { /* which waited for them */
+            kb_h2_metadata_due(&session->metadata, stream->metadata, session->nghttp2, stream->id,
+                               0);
+        }
     }
 }
 
@@ -387,6 +470,7 @@ static int on_frame_send(nghttp2_session *nghttp2, const nghttp2_frame *frame, v
         break;
     case NGHTTP2_DATA:
     case NGHTTP2_HEADERS:
+    case KB_H2_METADATA:
         meter_sent(session, &frame->hd);
         break;
     default:
@@ -415,6 +499,7 @@ ssize_t kb_h2_client_data_wanted(nghttp2_session *nghttp2, int32_t id, uint8_t *
 {
     struct kb_h2_stream *stream = KB_CAST(source->ptr, kb_h2_stream);
     size_t n = KB_MIN(stream->out.len, len);
+    size_t before; /* METADATA */
 
     (void)id;
     (void)to;
@@ -422,6 +507,10 @@ ssize_t kb_h2_client_data_wanted(nghttp2_session *nghttp2, int32_t id, uint8_t *
     if (n == 0 && !stream->out_end) {
         stream->deferred = true;
         return NGHTTP2_ERR_DEFERRED;
+    }
+    if (KB_UNLIKELY(stream->metadata != NULL) && kb_h2_metadata_next(stream->metadata, &before)) {
+        *flags |= NGHTTP2_DATA_FLAG_NO_COPY;
+        return (ssize_t)KB_MIN(n, before);
     }
     if (n == stream->out.len && stream->out_end && body_ends(nghttp2, stream, flags) != 0) {
         return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
@@ -439,7 +528,6 @@ static int on_send_data(nghttp2_session *nghttp2, nghttp2_frame *frame, const ui
     struct kb_h2_session *session = session_of(user_data);
     struct kb_h2_stream *stream = KB_CAST(source->ptr, kb_h2_stream);
 
-    (void)nghttp2;
     (void)frame;
     if (session->sending->len >= session->send_limit) {
         return NGHTTP2_ERR_WOULDBLOCK;
@@ -448,6 +536,9 @@ static int on_send_data(nghttp2_session *nghttp2, nghttp2_frame *frame, const ui
     kb_buf_move_first(session->sending, &stream->out, len);
     session->recent = stream; /* nghttp2 tells next that the frame was sent */
     kb_h2_stream_out_drop(stream, len);
+    if (KB_UNLIKELY(stream->metadata != NULL)) {
+        kb_h2_metadata_due(&session->metadata, stream->metadata, nghttp2, stream->id, len);
+    }
     if (stream->above_high && kb_buf_below_low(&stream->out)) {
         stream->above_high = false;
         if (!kb_list_linked(&stream->writable_link)) {
@@ -463,6 +554,9 @@ void kb_h2_client_callbacks_set(nghttp2_session_callbacks *callbacks)
     nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, on_begin_headers);
     nghttp2_session_callbacks_set_on_header_callback(callbacks, on_header);
     nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, on_frame_recv);
+    nghttp2_session_callbacks_set_on_extension_chunk_recv_callback(callbacks, on_extension_chunk);
+    nghttp2_session_callbacks_set_unpack_extension_callback(callbacks, unpack_extension);
+    nghttp2_session_callbacks_set_pack_extension_callback(callbacks, pack_extension);
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data_chunk);
     nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_stream_close);
     nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(callbacks, on_invalid_frame);

@@ -6,6 +6,7 @@
 #include <nghttp2/nghttp2.h>
 
 #include "proxy/http/h2_client_session.h"
+#include "proxy/http/h2_metadata.h"
 
 #define KB_H2_FRAME_HEAD_BYTES 9
 
@@ -18,6 +19,7 @@ struct kb_h2_session {
     struct kb_slice_source *slices;
     struct kb_stat_block *stats;
     struct kb_h2_guard guard;
+    struct kb_h2_metadata_session metadata;
     struct kb_h2_stream *recent; /* the last that was looked up, or the one behind */
     struct kb_list streams;
     struct kb_list writable; /* streams that shall hear on_below_low */
@@ -53,6 +55,7 @@ struct kb_h2_stream {
     nghttp2_nv *trailers; /* of the request, to be sent behind `out`; of the session's memory */
     size_t trailer_count;
     size_t unconsumed;
+    struct kb_h2_metadata *metadata; /* NULL: none came or was sent */
     struct kb_h2_meter meter;
     bool out_end;
     bool deferred;     /* nghttp2 waits for kb_h2_stream_send */

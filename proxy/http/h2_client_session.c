@@ -5,7 +5,10 @@
  * Output is pulled, never pushed, so it cannot pile up. */
 #include "proxy/http/h2_client_session.h"
 
+#include <string.h>
+
 #include "proxy/http/h2_client_internal.h"
+#include "proxy/http/h2_fields.h"
 
 #define STREAM_WINDOW_DEFAULT     (16u * 1024 * 1024)
 #define CONNECTION_WINDOW_DEFAULT (24u * 1024 * 1024)
@@ -51,6 +54,10 @@ static nghttp2_session *nghttp2_create(struct kb_h2_session *session)
     nghttp2_option_set_max_outbound_ack(option, session->settings.max_outbound_acks);
     nghttp2_option_set_peer_max_concurrent_streams(option,
                                                    session->settings.max_concurrent_streams);
+    /* Those that nobody knows are counted, too. */
+    for (unsigned type = NGHTTP2_CONTINUATION + 1; type <= UINT8_MAX; type++) {
+        nghttp2_option_set_user_recv_extension_type(option, (uint8_t)type);
+    }
     KB_ASSERT(nghttp2_session_client_new3(&nghttp2, callbacks, session, option, &mem) == 0);
     nghttp2_option_del(option);
     nghttp2_session_callbacks_del(callbacks);
@@ -60,16 +67,21 @@ static nghttp2_session *nghttp2_create(struct kb_h2_session *session)
 /* The settings of Envoy's client in its order. */
 static void preface_submit(struct kb_h2_session *session)
 {
-    const nghttp2_settings_entry entries[] = {
-        {NGHTTP2_SETTINGS_ENABLE_PUSH, 0},
-        {NGHTTP2_SETTINGS_HEADER_TABLE_SIZE, session->settings.hpack_table_bytes},
-        {NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL, session->settings.allow_connect},
-        {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, session->settings.max_concurrent_streams},
-        {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, session->settings.stream_window_bytes},
+    const struct kb_h2_settings *settings = &session->settings;
+    const nghttp2_settings_entry named[] = {
+        {NGHTTP2_SETTINGS_HEADER_TABLE_SIZE, settings->hpack_table_bytes},
+        {NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL, settings->allow_connect},
+        {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, settings->max_concurrent_streams},
+        {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, settings->stream_window_bytes},
     };
+    nghttp2_settings_entry entries[1 + KB_H2_CUSTOM_SETTINGS_MAX + KB_ARRAY_LEN(named)] = {
+        {NGHTTP2_SETTINGS_ENABLE_PUSH, 0}};
+    size_t count =
+        1 + kb_h2_custom_settings_put(entries + 1, settings->custom, settings->custom_count, true);
 
+    memcpy(entries + count, named, sizeof(named));
     KB_ASSERT(nghttp2_submit_settings(session->nghttp2, NGHTTP2_FLAG_NONE, entries,
-                                      KB_ARRAY_LEN(entries)) == 0);
+                                      count + KB_ARRAY_LEN(named)) == 0);
     KB_ASSERT(nghttp2_session_set_local_window_size(
                   session->nghttp2, NGHTTP2_FLAG_NONE, 0,
                   (int32_t)session->settings.connection_window_bytes) == 0);
@@ -92,6 +104,7 @@ struct kb_h2_session *kb_h2_session_create(const struct kb_h2_settings *settings
     session->stats = stats;
     kb_list_init(&session->streams);
     kb_list_init(&session->writable);
+    kb_h2_metadata_session_init(&session->metadata, mem, session->settings.max_metadata_bytes);
     kb_h2_guard_init(&session->guard, &session->settings.guard);
     session->nghttp2 = nghttp2_create(session);
     preface_submit(session);
@@ -117,6 +130,7 @@ void kb_h2_session_destroy(struct kb_h2_session *session, enum kb_reset_reason r
 {
     KB_ASSERT(!session->busy);
     kb_h2_session_fail(session, reason);
+    kb_h2_metadata_session_dispose(&session->metadata);
     nghttp2_session_del(session->nghttp2);
     KB_OBJ_CLEAR(session);
     kb_h2_mem_free(session, session->mem);

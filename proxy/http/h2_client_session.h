@@ -10,8 +10,8 @@
 #include "proxy/api/header_map.h"
 #include "proxy/api/reset_reason.h"
 #include "proxy/api/stats.h"
-#include "proxy/http/h2_guard.h"
 #include "proxy/http/h2_mem.h"
+#include "proxy/http/h2_options.h"
 
 struct kb_h2_session;
 struct kb_h2_stream;
@@ -28,9 +28,13 @@ struct kb_h2_settings {
     bool override_stream_error; /* a faulty message costs its stream alone, not the connection */
     bool requests; /* of clients: pseudo headers stand as Envoy has them of HTTP/1, :authority
                       first, and goaway_sent does not count errors */
-    uint32_t max_outbound_acks; /* acknowledgements that may wait to be sent: 1000 */
-    bool allow_connect;         /* our SETTINGS say so, as Envoy's */
-    bool guard_filled;          /* zeros in `guard` mean zero */
+    uint32_t max_outbound_acks;         /* acknowledgements that may wait to be sent: 1000 */
+    bool allow_connect;                 /* our SETTINGS say so, as Envoy's */
+    bool allow_metadata;                /* METADATA frames pass; else they are skipped */
+    uint64_t max_metadata_bytes;        /* of one stream's */
+    const struct kb_h2_setting *custom; /* said before ours; outlive the session */
+    size_t custom_count;
+    bool guard_filled; /* zeros in `guard` mean zero */
     struct kb_h2_guard_limits guard;
 };
 
@@ -48,6 +52,9 @@ struct kb_h2_stream_callbacks {
     void (*on_data_done)(void *owner);
     /* Trailers, or NULL when the stream ended without. The last event unless on_reset follows. */
     void (*on_end)(void *owner, struct kb_header_map *trailers);
+    /* A block of METADATA, as h2_metadata.h has it; what is left of it is dropped. NULL: nobody
+     * asks. */
+    void (*on_metadata)(void *owner, struct kb_buf *block);
     /* The stream ended before its time; the last event. */
     void (*on_reset)(void *owner, enum kb_reset_reason reason);
     /* What is kept to send fell to half of its high watermark. */
@@ -114,6 +121,8 @@ struct kb_h2_stream *kb_h2_stream_open(struct kb_h2_session *session,
 void kb_h2_stream_send(struct kb_h2_stream *stream, struct kb_buf *data, bool end_stream);
 /* The end of the request, with trailers (copied). */
 void kb_h2_stream_send_trailers(struct kb_h2_stream *stream, const struct kb_header_map *trailers);
+/* A block of METADATA, in its turn; takes all of it. Nothing without allow_metadata. */
+void kb_h2_stream_send_metadata(struct kb_h2_stream *stream, struct kb_buf *block);
 bool kb_h2_stream_above_high(const struct kb_h2_stream *stream);
 /* Bytes that wait to be sent. */
 size_t kb_h2_stream_queued(const struct kb_h2_stream *stream);

@@ -36,6 +36,8 @@ void kb_h2_stream_gone(struct kb_h2_stream *stream, enum kb_reset_reason reason)
     kb_list_unlink(&stream->writable_link);
     kb_h2_stream_out_drop(stream, stream->out.len);
     kb_buf_dispose(&stream->out);
+    kb_h2_metadata_destroy(&session->metadata, stream->metadata);
+    stream->metadata = NULL;
     stream->session = NULL;
     session->stream_count--;
     kb_stat_gauge_add(session->stats, KB_STAT_HTTP2_STREAMS_ACTIVE, -1);
@@ -128,6 +130,25 @@ void kb_h2_stream_send(struct kb_h2_stream *stream, struct kb_buf *data, bool en
     stream->out_end = end_stream;
     stream->above_high = stream->above_high || kb_buf_above_high(&stream->out);
     resume(stream);
+}
+
+void kb_h2_stream_send_metadata(struct kb_h2_stream *stream, struct kb_buf *block)
+{
+    struct kb_h2_session *session = stream->session;
+
+    if (session == NULL || !session->settings.allow_metadata || stream->out_end) {
+        kb_buf_consume(block, block->len);
+        return;
+    }
+    if (stream->metadata == NULL) {
+        stream->metadata = kb_h2_metadata_create(&session->metadata);
+    }
+    if (!kb_h2_metadata_queue(&session->metadata, stream->metadata, block, stream->out.len)) {
+        kb_stat_inc(session->stats, KB_STAT_HTTP2_OUTBOUND_FLOOD);
+        session->error = KB_ELIMIT;
+    } else if (stream->meter.headers_sent > 0) { /* nghttp2 sends new streams last */
+        kb_h2_metadata_due(&session->metadata, stream->metadata, session->nghttp2, stream->id, 0);
+    }
 }
 
 /* One piece of memory: the fields, and behind them the bytes to which they point. */

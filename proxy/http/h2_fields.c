@@ -156,6 +156,20 @@ void kb_h2_fields_trailers(struct kb_h2_fields *fields, const struct kb_header_m
     headers_add(fields, trailers);
 }
 
+size_t kb_h2_custom_settings_put(nghttp2_settings_entry *entries,
+                                 const struct kb_h2_setting *settings, size_t count,
+                                 bool without_push)
+{
+    size_t put = 0;
+
+    for (size_t i = 0; i < count; i++) {
+        if (!without_push || settings[i].identifier != NGHTTP2_SETTINGS_ENABLE_PUSH) {
+            entries[put++] = (nghttp2_settings_entry){settings[i].identifier, settings[i].value};
+        }
+    }
+    return put;
+}
+
 struct kb_str kb_h2_copy(struct kb_arena *arena, const uint8_t *bytes, size_t len)
 {
     char *copy = kb_arena_alloc(arena, len + 1, 1);

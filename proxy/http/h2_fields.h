@@ -5,6 +5,7 @@
 #include <nghttp2/nghttp2.h>
 
 #include "proxy/api/header_map.h"
+#include "proxy/http/h2_options.h"
 
 /* Fields of this many headers, pseudo headers included, have room on the stack. */
 #define KB_H2_FIELDS_STACK 64
@@ -27,6 +28,12 @@ void kb_h2_fields_request(struct kb_h2_fields *fields, const struct kb_header_ma
 void kb_h2_fields_response(struct kb_h2_fields *fields, const struct kb_header_map *headers);
 /* Trailers: no pseudo headers. */
 void kb_h2_fields_trailers(struct kb_h2_fields *fields, const struct kb_header_map *trailers);
+
+/* Puts configured settings into `entries`, which has room for KB_H2_CUSTOM_SETTINGS_MAX; their
+ * number. `without_push`: ENABLE_PUSH was said already. */
+size_t kb_h2_custom_settings_put(nghttp2_settings_entry *entries,
+                                 const struct kb_h2_setting *settings, size_t count,
+                                 bool without_push);
 
 /* Copies of bytes that nghttp2 shows, in the arena. */
 struct kb_str kb_h2_copy(struct kb_arena *arena, const uint8_t *bytes, size_t len);

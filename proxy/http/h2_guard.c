@@ -10,6 +10,7 @@ enum { /* RFC 9113 section 6 */
        FRAME_PUSH_PROMISE = 5,
        FRAME_WINDOW_UPDATE = 8,
        FRAME_CONTINUATION = 9,
+       FRAME_METADATA = 0x4d,
 };
 #define FLAG_END_STREAM 1
 
@@ -83,6 +84,8 @@ enum kb_h2_guard_fault kb_h2_guard_frame(struct kb_h2_guard *guard, uint8_t type
                                                       guard->data_frames_sent)
                    ? KB_H2_GUARD_WINDOW_UPDATES
                    : KB_H2_GUARD_OK;
+    case FRAME_METADATA:
+        return guard->limits.metadata && len > 0 ? KB_H2_GUARD_OK : count_control(guard, now_ms);
     default:
         return count_control(guard, now_ms);
     }

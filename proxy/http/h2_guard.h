@@ -14,6 +14,7 @@ struct kb_h2_guard_limits {
     uint32_t window_updates_per_data;
     uint32_t control_frames_in_period; /* SETTINGS, PING, RST_STREAM, GOAWAY, unknown: in 10 s */
     uint32_t continuations;            /* of one header block */
+    bool metadata;                     /* METADATA with content is welcome */
 };
 
 enum kb_h2_guard_fault {

@@ -2,9 +2,17 @@
 /* Http2ProtocolOptions as a server session needs them, with Envoy's defaults filled in. */
 #pragma once
 
-#include <stdbool.h>
-
+#include "base/arena.h"
+#include "base/diag.h"
 #include "proxy/http/h2_guard.h"
+
+/* One of custom_settings_parameters (RFC 9113 section 6.5.1). */
+struct kb_h2_setting {
+    uint16_t identifier;
+    uint32_t value;
+};
+
+#define KB_H2_CUSTOM_SETTINGS_MAX 64
 
 struct kb_h2_options {
     uint32_t hpack_table_bytes;
@@ -19,10 +27,16 @@ struct kb_h2_options {
     uint64_t keepalive_timeout_ms;
     bool allow_connect; /* extended CONNECT (RFC 8441) */
     bool stream_error_on_invalid_message;
+    bool allow_metadata;
+    uint64_t max_metadata_bytes;        /* of a stream's METADATA frames */
+    const struct kb_h2_setting *custom; /* are said before ours */
+    size_t custom_count;
 };
 
 struct Envoy__Config__Core__V3__Http2ProtocolOptions;
 
-/* From a message, or Envoy's defaults when it is NULL. Main thread. */
+/* From a message, or Envoy's defaults when it is NULL. What it keeps is in the arena; errors are
+ * reported at the present path. Main thread. */
 void kb_h2_options_read(struct kb_h2_options *options,
-                        const struct Envoy__Config__Core__V3__Http2ProtocolOptions *message);
+                        const struct Envoy__Config__Core__V3__Http2ProtocolOptions *message,
+                        struct kb_arena *arena, struct kb_diag *diag);

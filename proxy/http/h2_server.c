@@ -261,6 +261,11 @@ static void on_trailers(void *owner, struct kb_header_map *trailers)
     kb_stream_decode_trailers(KB_CAST(owner, kb_stream), trailers);
 }
 
+static void on_metadata(void *owner, struct kb_buf *block)
+{
+    kb_stream_decode_metadata(KB_CAST(owner, kb_stream), block);
+}
+
 static void on_progress(void *owner)
 {
     kb_stream_touch(KB_CAST(owner, kb_stream));
@@ -291,6 +296,7 @@ static const struct kb_h2_server_callbacks session_callbacks = {
     .on_headers = on_headers,
     .on_data = on_data,
     .on_trailers = on_trailers,
+    .on_metadata = on_metadata,
     .on_progress = on_progress,
     .on_sent = on_sent,
     .on_above_high = on_above_high,
@@ -348,6 +354,14 @@ static void encode_trailers(void *encoder, const struct kb_header_map *trailers)
     flush_soon(server_of(h2));
 }
 
+static void encode_metadata(void *encoder, struct kb_buf *block)
+{
+    struct kb_h2_server_stream *h2 = encoder;
+
+    kb_h2_server_stream_metadata(h2, block);
+    flush_soon(server_of(h2));
+}
+
 static void encoder_reset(void *encoder)
 {
     struct kb_h2_server_stream *h2 = encoder;
@@ -377,6 +391,7 @@ static const struct kb_response_encoder_ops h2_server_encoder = {
     .encode_headers = encode_headers,
     .encode_data = encode_data,
     .encode_trailers = encode_trailers,
+    .encode_metadata = encode_metadata,
     .reset = encoder_reset,
     .read_disable = encoder_read_disable,
 };

@@ -6,6 +6,7 @@
 #include <nghttp2/nghttp2.h>
 
 #include "base/list.h"
+#include "proxy/http/h2_metadata.h"
 #include "proxy/http/h2_server_session.h"
 
 /* Frames in the output that the client has not read yet, counted in two generations: the older one
@@ -54,6 +55,7 @@ struct kb_h2_server_session {
     bool goaway_heard;
     struct kb_h2_late_pings late_pings;
     struct kb_h2_guard guard;
+    struct kb_h2_metadata_session metadata;
     struct kb_h2_outbound outbound;
     struct kb_h2_server_stream *recent; /* the last that was looked up, or the one behind */
     struct kb_list streams;
@@ -86,6 +88,7 @@ struct kb_h2_server_stream {
     struct kb_stream_info *info;
     struct kb_header_map *headers;        /* that are being read; NULL: to nobody */
     const struct kb_header_map *trailers; /* of the response; NULL: none */
+    struct kb_h2_metadata *metadata;      /* NULL: none came or was sent */
     struct kb_str details;                /* of a fault of the client's in this stream */
     char *cookie;                         /* of several fields so far; in the headers' arena */
     uint32_t cookie_len, cookie_room;

@@ -360,6 +360,70 @@ static void data_received(struct kb_h2_server_stream *stream, bool end_stream)
     }
 }
 
+/* ---- METADATA ---- */
+
+/* The stream whose owner wants it; NULL: nobody does, as of frames that come before HEADERS or
+ * behind the end. */
+static struct kb_h2_server_stream *metadata_stream(struct kb_h2_server_session *session, int32_t id)
+{
+    struct kb_h2_server_stream *stream = kb_h2_server_stream_of(session, id);
+
+    if (stream == NULL || stream->owner == NULL || stream->remote_ended || session->stopped) {
+        return NULL;
+    }
+    if (stream->metadata == NULL) {
+        stream->metadata = kb_h2_metadata_create(&session->metadata);
+    }
+    return stream;
+}
+
+static int on_extension_chunk(nghttp2_session *nghttp2, const nghttp2_frame_hd *hd,
+                              const uint8_t *bytes, size_t len, void *user_data)
+{
+    struct kb_h2_server_session *session = session_of(user_data);
+    struct kb_h2_server_stream *stream = metadata_stream(session, hd->stream_id);
+
+    (void)nghttp2;
+    if (stream == NULL) {
+        return NGHTTP2_ERR_CANCEL;
+    }
+    return kb_h2_metadata_receive(&session->metadata, stream->metadata, bytes, len)
+               ? 0
+               : NGHTTP2_ERR_CALLBACK_FAILURE;
+}
+
+/* A frame is whole; no more is to be done with it. */
+static int unpack_extension(nghttp2_session *nghttp2, void **payload, const nghttp2_frame_hd *hd,
+                            void *user_data)
+{
+    struct kb_h2_server_session *session = session_of(user_data);
+    struct kb_h2_server_stream *stream = metadata_stream(session, hd->stream_id);
+    struct kb_buf block;
+    int rc = NGHTTP2_ERR_CANCEL;
+
+    (void)nghttp2;
+    *payload = NULL;
+    if (stream == NULL) {
+        return rc;
+    }
+    kb_buf_init(&block, session->slices, 0);
+    switch (kb_h2_metadata_frame_end(&session->metadata, stream->metadata, hd->flags, &block)) {
+    case KB_H2_METADATA_WHOLE:
+        session->callbacks->on_metadata(stream->owner, &block);
+        break;
+    case KB_H2_METADATA_EMPTY:
+        kb_stat_inc(session->stats, KB_STAT_HTTP2_METADATA_EMPTY_FRAMES);
+        break;
+    case KB_H2_METADATA_BROKEN:
+        rc = NGHTTP2_ERR_CALLBACK_FAILURE;
+        break;
+    case KB_H2_METADATA_MORE:
+        break;
+    }
+    kb_buf_dispose(&block);
+    return rc;
+}
+
 /* nghttp2 counts CONTINUATIONs into the length of their HEADERS, without their frame headers. */
 static void bytes_count(struct kb_stream_info *info, const nghttp2_frame_hd *hd)
 {
@@ -516,6 +580,8 @@ void kb_h2_server_receive_callbacks_set(nghttp2_session_callbacks *callbacks)
     nghttp2_session_callbacks_set_on_invalid_header_callback(callbacks, on_invalid_header);
     nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, on_frame_recv);
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data_chunk);
+    nghttp2_session_callbacks_set_on_extension_chunk_recv_callback(callbacks, on_extension_chunk);
+    nghttp2_session_callbacks_set_unpack_extension_callback(callbacks, unpack_extension);
     nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_stream_close);
     nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(callbacks, on_invalid_frame);
 }

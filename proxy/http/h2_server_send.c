@@ -117,6 +117,7 @@ static ssize_t on_data_wanted(nghttp2_session *nghttp2, int32_t id, uint8_t *to,
 {
     struct kb_h2_server_stream *stream = KB_CAST(source->ptr, kb_h2_server_stream);
     size_t n = KB_MIN(len, stream->out.len);
+    size_t before; /* METADATA */
 
     (void)nghttp2;
     (void)id;
@@ -128,6 +129,9 @@ static ssize_t on_data_wanted(nghttp2_session *nghttp2, int32_t id, uint8_t *to,
     }
     if (n > 0) {
         *flags |= NGHTTP2_DATA_FLAG_NO_COPY;
+    }
+    if (KB_UNLIKELY(stream->metadata != NULL) && kb_h2_metadata_next(stream->metadata, &before)) {
+        return (ssize_t)KB_MIN(n, before);
     }
     if (n == stream->out.len && stream->out_end) {
         *flags |= NGHTTP2_DATA_FLAG_EOF;
@@ -146,7 +150,6 @@ static int on_send_data(nghttp2_session *nghttp2, nghttp2_frame *frame, const ui
     struct kb_h2_server_session *session = session_of(user_data);
     struct kb_h2_server_stream *stream = KB_CAST(source->ptr, kb_h2_server_stream);
 
-    (void)nghttp2;
     (void)frame;
     if (session->stopped) {
         return NGHTTP2_ERR_CALLBACK_FAILURE;
@@ -158,8 +161,21 @@ static int on_send_data(nghttp2_session *nghttp2, nghttp2_frame *frame, const ui
     kb_buf_move_first(session->output, &stream->out, len);
     session->outbound.produced += FRAME_HEADER_BYTES + len;
     kb_h2_server_queue_shrunk(stream, len);
+    if (KB_UNLIKELY(stream->metadata != NULL)) {
+        kb_h2_metadata_due(&session->metadata, stream->metadata, nghttp2, stream->id, len);
+    }
     session->recent = stream; /* nghttp2 tells next that the frame was sent */
     return 0;
+}
+
+static ssize_t pack_extension(nghttp2_session *nghttp2, uint8_t *to, size_t len,
+                              const nghttp2_frame *frame, void *user_data)
+{
+    struct kb_h2_server_session *session = session_of(user_data);
+    bool open = kb_h2_server_stream_of(session, frame->hd.stream_id) != NULL;
+
+    (void)nghttp2;
+    return kb_h2_metadata_pack(&session->metadata, to, len, frame, open);
 }
 
 static bool is_control(const nghttp2_frame *frame)
@@ -275,6 +291,7 @@ static int on_frame_not_send(nghttp2_session *nghttp2, const nghttp2_frame *fram
 void kb_h2_server_send_callbacks_set(nghttp2_session_callbacks *callbacks)
 {
     nghttp2_session_callbacks_set_send_data_callback(callbacks, on_send_data);
+    nghttp2_session_callbacks_set_pack_extension_callback(callbacks, pack_extension);
     nghttp2_session_callbacks_set_on_frame_send_callback(callbacks, on_frame_send);
     nghttp2_session_callbacks_set_on_frame_not_send_callback(callbacks, on_frame_not_send);
 }
@@ -323,6 +340,26 @@ void kb_h2_server_stream_data(struct kb_h2_server_stream *stream, struct kb_buf 
         queue_grown(stream, n);
     }
     resume(stream);
+}
+
+void kb_h2_server_stream_metadata(struct kb_h2_server_stream *stream, struct kb_buf *block)
+{
+    struct kb_h2_server_session *session = stream->session;
+
+    if (!session->settings->options.allow_metadata || stream->out_end) {
+        kb_buf_consume(block, block->len);
+        return;
+    }
+    if (stream->metadata == NULL) {
+        stream->metadata = kb_h2_metadata_create(&session->metadata);
+    }
+    if (!kb_h2_metadata_queue(&session->metadata, stream->metadata, block, stream->out.len)) {
+        kb_stat_inc(session->stats, KB_STAT_HTTP2_OUTBOUND_FLOOD);
+        kb_h2_server_fault_set(session, KB_ELIMIT,
+                               KB_STR("codec_error:Too_many_frames_in_the_outbound_queue."), true);
+        return;
+    }
+    kb_h2_metadata_due(&session->metadata, stream->metadata, session->nghttp2, stream->id, 0);
 }
 
 void kb_h2_server_stream_trailers(struct kb_h2_server_stream *stream,

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "proxy/http/h2_fields.h"
 #include "proxy/http/h2_server_internal.h"
 
 #define SEND_HEADER_BLOCK_MAX (32u * 1024 * 1024) /* Envoy's */
@@ -35,6 +36,9 @@ static nghttp2_session *nghttp2_create(struct kb_h2_server_session *session)
     nghttp2_option_set_max_send_header_block_length(option, SEND_HEADER_BLOCK_MAX);
     nghttp2_option_set_max_outbound_ack(option, (size_t)options->max_outbound_control_frames + 1);
     nghttp2_option_set_max_deflate_dynamic_table_size(option, options->hpack_table_bytes);
+    if (options->allow_metadata) {
+        nghttp2_option_set_user_recv_extension_type(option, KB_H2_METADATA);
+    }
     KB_ASSERT(nghttp2_session_server_new3(&nghttp2, callbacks, session, option, &mem) == 0);
     nghttp2_option_del(option);
     nghttp2_session_callbacks_del(callbacks);
@@ -45,15 +49,19 @@ static nghttp2_session *nghttp2_create(struct kb_h2_server_session *session)
 static void preface_submit(struct kb_h2_server_session *session)
 {
     const struct kb_h2_options *options = &session->settings->options;
-    const nghttp2_settings_entry entries[] = {
+    const nghttp2_settings_entry named[] = {
         {NGHTTP2_SETTINGS_HEADER_TABLE_SIZE, options->hpack_table_bytes},
         {NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL, options->allow_connect},
         {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, options->max_concurrent_streams},
         {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, options->stream_window_bytes},
     };
+    nghttp2_settings_entry entries[KB_H2_CUSTOM_SETTINGS_MAX + KB_ARRAY_LEN(named)];
+    size_t count =
+        kb_h2_custom_settings_put(entries, options->custom, options->custom_count, false);
 
+    memcpy(entries + count, named, sizeof(named));
     KB_ASSERT(nghttp2_submit_settings(session->nghttp2, NGHTTP2_FLAG_NONE, entries,
-                                      KB_ARRAY_LEN(entries)) == 0);
+                                      count + KB_ARRAY_LEN(named)) == 0);
     KB_ASSERT(nghttp2_session_set_local_window_size(session->nghttp2, NGHTTP2_FLAG_NONE, 0,
                                                     (int32_t)options->connection_window_bytes) ==
               0);
@@ -76,6 +84,7 @@ struct kb_h2_server_session *kb_h2_server_session_create(
     kb_list_init(&session->closing);
     kb_list_init(&session->lowered);
     kb_list_init(&session->grown);
+    kb_h2_metadata_session_init(&session->metadata, mem, settings->options.max_metadata_bytes);
     kb_h2_guard_init(&session->guard, &settings->options.guard);
     session->nghttp2 = nghttp2_create(session);
     preface_submit(session);
@@ -98,6 +107,7 @@ void kb_h2_server_session_destroy(struct kb_h2_server_session *session)
                       -(int64_t)(outbound->frames[0] + outbound->frames[1]));
     kb_stat_gauge_add(session->stats, KB_STAT_HTTP2_OUTBOUND_CONTROL_FRAMES_ACTIVE,
                       -(int64_t)(outbound->control[0] + outbound->control[1]));
+    kb_h2_metadata_session_dispose(&session->metadata);
     nghttp2_session_del(session->nghttp2);
     KB_OBJ_CLEAR(session);
     kb_h2_mem_free(session, session->mem);
@@ -156,6 +166,7 @@ void kb_h2_server_stream_destroy(struct kb_h2_server_stream *stream)
     kb_h2_server_queue_shrunk(stream, stream->out.len);
     kb_buf_dispose(&stream->out);
     kb_buf_dispose(&stream->in);
+    kb_h2_metadata_destroy(&session->metadata, stream->metadata);
     session->header_bytes -= stream->header_bytes_held;
     kb_list_unlink(&stream->link);
     kb_list_unlink(&stream->closing_link);
@@ -265,7 +276,8 @@ static void silent_count(struct kb_h2_server_session *session, uint8_t type)
     bool control = type == NGHTTP2_PING || type == NGHTTP2_SETTINGS || type == NGHTTP2_GOAWAY ||
                    type == NGHTTP2_RST_STREAM;
 
-    if (KB_LIKELY(type <= NGHTTP2_CONTINUATION && !(control && session->goaway_heard))) {
+    if (KB_LIKELY(type <= NGHTTP2_CONTINUATION && !(control && session->goaway_heard)) ||
+        (type == KB_H2_METADATA && session->settings->options.allow_metadata)) {
         return;
     }
     ignored_count(session);

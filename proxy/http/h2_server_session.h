@@ -53,6 +53,8 @@ struct kb_h2_server_callbacks {
     void (*on_data)(void *owner, struct kb_buf *data, bool end_stream);
     /* The end of a request with trailers, which live in the arena of its headers. */
     void (*on_trailers)(void *owner, struct kb_header_map *trailers);
+    /* A block of METADATA, as h2_metadata.h has it; with allow_metadata only. */
+    void (*on_metadata)(void *owner, struct kb_buf *block);
     /* Response data left for the output. */
     void (*on_progress)(void *owner);
     /* The whole response did; the owner is let go of. */
@@ -119,6 +121,8 @@ void kb_h2_server_stream_headers(struct kb_h2_server_stream *stream,
 /* Takes all of data, beyond the high watermark too. */
 void kb_h2_server_stream_data(struct kb_h2_server_stream *stream, struct kb_buf *data,
                               bool end_stream);
+/* A block of METADATA, in its turn; takes all of it. Nothing without allow_metadata. */
+void kb_h2_server_stream_metadata(struct kb_h2_server_stream *stream, struct kb_buf *block);
 /* `trailers` have to stay until the owner is let go of. */
 void kb_h2_server_stream_trailers(struct kb_h2_server_stream *stream,
                                   const struct kb_header_map *trailers);

@@ -13,6 +13,7 @@
 #include "proxy/http/header_key_format.h"
 #include "proxy/http/http_filter_discovery.h"
 #include "proxy/http/proxy_status.h"
+#include "proxy/matcher/string_match.h"
 #include "proxy/stats/stat_store.h"
 
 #define HCM(name) Envoy__Extensions__Filters__Network__HttpConnectionManager__V3__##name
@@ -89,7 +90,7 @@ struct kb_hcm_config *kb_hcm_config_create_default(struct kb_server_context *ser
         .max_header_bytes = HEADERS_KB_DEFAULT * 1024,
         .max_header_count = HEADERS_COUNT_DEFAULT,
     };
-    kb_h2_options_read(&config->h2.options, NULL);
+    kb_h2_options_read(&config->h2.options, NULL, NULL, NULL);
     config->server_name = KB_STR("envoy");
     config->overload = &kb_overload_never;
     config->local_ip = local_ip_find(arena);
@@ -152,6 +153,28 @@ static void unsupported(struct kb_diag *diag, const char *field, const char *why
     kb_diag_pop(diag);
 }
 
+static void ignored_upgrades_apply(struct kb_hcm_config *config,
+                                   const Envoy__Config__Core__V3__Http1ProtocolOptions *options,
+                                   struct kb_diag *diag)
+{
+    struct kb_match_build build = {&config->arena, &config->regexes, diag};
+    struct kb_string_matcher *matchers;
+    size_t n = options->n_ignore_http_11_upgrade;
+
+    if (n == 0) {
+        return;
+    }
+    matchers = kb_arena_calloc(&config->arena, n * sizeof(*matchers));
+    for (size_t i = 0; i < n; i++) {
+        kb_diag_push_index(diag, "ignore_http_11_upgrade", i);
+        if (kb_string_matcher_init(&matchers[i], options->ignore_http_11_upgrade[i], &build) == 0) {
+            config->h1.ignored_upgrade_count++;
+        }
+        kb_diag_pop(diag);
+    }
+    config->h1.ignored_upgrades = matchers;
+}
+
 static void http1_apply(struct kb_hcm_config *config,
                         const Envoy__Config__Core__V3__Http1ProtocolOptions *options,
                         struct kb_diag *diag)
@@ -179,6 +202,7 @@ static void http1_apply(struct kb_hcm_config *config,
     config->h1.preserve_case = format.preserve_case;
     config->h1.proper_case_otherwise = format.proper_case_otherwise;
     config->h1.forward_reason_phrase = format.forward_reason_phrase;
+    ignored_upgrades_apply(config, options, diag);
     kb_diag_pop(diag);
 }
 
@@ -497,7 +521,9 @@ static void codec_apply(struct kb_hcm_config *config, const hcm_message *m, stru
     default:
         config->codec = KB_HCM_CODEC_AUTO;
     }
-    kb_h2_options_read(&config->h2.options, m->http2_protocol_options);
+    kb_diag_push(diag, "http2_protocol_options");
+    kb_h2_options_read(&config->h2.options, m->http2_protocol_options, &config->arena, diag);
+    kb_diag_pop(diag);
     config->h2.max_header_bytes = config->h1.max_head_bytes;
     config->h2.max_header_count = config->h1.max_headers_count;
     config->h2.underscores = (enum kb_h2_underscores)config->h1.underscores;

@@ -84,6 +84,7 @@ struct kb_stream_filter {
 };
 
 struct kb_stream_encoding; /* http_filter_encode.c */
+struct kb_stream_metadata; /* stream_metadata.c */
 
 /* One downstream request and its answer. */
 struct kb_stream {
@@ -109,6 +110,7 @@ struct kb_stream {
     const struct kb_route_tracing *decorator;   /* told to the other side; NULL: none */
     uint64_t route_random; /* what the route and its weighted cluster were chosen by */
     struct kb_stream_encoding *encoding; /* NULL: no filter looks at the answer */
+    struct kb_stream_metadata *metadata; /* that waits; NULL: none ever did */
     struct kb_stream_filter *filters;
     size_t filter_count;           /* 0 until the chain is made */
     struct kb_buf decode_buffer;   /* body held back by a stopped filter */
@@ -197,6 +199,8 @@ void kb_stream_decode_headers(struct kb_stream *stream, bool end_stream);
 void kb_stream_decode_data(struct kb_stream *stream, struct kb_buf *data, bool end_stream);
 /* The end of a request with trailers, which live in the stream's arena. */
 void kb_stream_decode_trailers(struct kb_stream *stream, struct kb_header_map *trailers);
+/* METADATA of the client; what is left of the block is dropped. */
+void kb_stream_decode_metadata(struct kb_stream *stream, struct kb_buf *block);
 /* The connection went away under the stream. */
 void kb_stream_on_disconnect(struct kb_stream *stream, bool by_peer);
 /* The codec sent the whole response, and let go (HTTP/2). */
@@ -272,6 +276,14 @@ void kb_stream_log_timer_stop(struct kb_stream *stream);
 /* The stream's route was chosen, and route or request limit its duration: arms the timer anew, or
  * disarms it, and tells the upstream of a gRPC call by grpc-timeout. */
 void kb_stream_duration_refresh(struct kb_stream *stream);
+
+/* ---- stream_metadata.c, with kb_stream_decode_metadata and kb_stream_encode_metadata ---- */
+
+/* The request's headers went on past a filter that held them. */
+void kb_stream_metadata_release(struct kb_stream *stream);
+/* The answer's headers went to the codec, with stream->metadata only. */
+void kb_stream_metadata_answer_release(struct kb_stream *stream);
+void kb_stream_metadata_dispose(struct kb_stream *stream);
 
 /* ---- hcm_tracing.c ---- */
 

@@ -68,6 +68,9 @@ static void headers_from(struct kb_stream *stream, size_t from, bool end_stream)
     }
     if (!gone(stream)) {
         kb_stream_headers_send(stream, stream->response, end_stream);
+        if (KB_UNLIKELY(stream->metadata != NULL)) {
+            kb_stream_metadata_answer_release(stream);
+        }
     }
 }
 

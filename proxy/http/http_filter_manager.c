@@ -257,6 +257,7 @@ static void data_from(struct kb_stream *stream, size_t from, struct kb_buf *data
             if (filter->headers_stopped) {
                 filter->headers_stopped = false;
                 headers_from(stream, i + 1, false);
+                kb_stream_metadata_release(stream);
             }
             if (stream->decode_buffer.len > 0 && stream->held_by == i && !stopped(stream)) {
                 kb_buf_move(&stream->decode_buffer, data);
@@ -320,6 +321,7 @@ static void trailers_from(struct kb_stream *stream, size_t from)
         if (KB_UNLIKELY(filter->headers_stopped)) {
             filter->headers_stopped = false;
             headers_from(stream, i + 1, false);
+            kb_stream_metadata_release(stream);
         }
         if (KB_UNLIKELY(stream->decode_buffer.len > 0 && stream->held_by == i &&
                         !stopped(stream))) {
@@ -357,6 +359,7 @@ void kb_stream_continue_decoding(struct kb_stream *stream, void *self)
         stream->filters[at].headers_stopped = false;
         headers_from(stream, at + 1,
                      stream->decode_ended && !held && stream->request_trailers == NULL);
+        kb_stream_metadata_release(stream);
     }
     if (held && !stopped(stream)) {
         held_from(stream, at + 1, stream->decode_ended && stream->request_trailers == NULL);
@@ -397,6 +400,7 @@ void kb_stream_filters_destroy(struct kb_stream *stream)
         }
     }
     stream->filter_count = 0;
+    kb_stream_metadata_dispose(stream);
 }
 
 void kb_stream_filters_watermark(struct kb_stream *stream, bool above)

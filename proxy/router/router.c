@@ -563,6 +563,16 @@ static enum kb_filter_trailers_status router_decode_trailers(void *filter,
     return KB_FILTER_TRAILERS_STOP;
 }
 
+/* It is not kept for another attempt, as in Envoy. */
+static void router_decode_metadata(void *filter, struct kb_buf *block)
+{
+    struct kb_router *router = KB_CAST(filter, kb_router);
+
+    if (!router->done && router->cluster != NULL && router->upstream != NULL) {
+        kb_upstream_request_metadata(router->upstream, block);
+    }
+}
+
 /* The log of a stream that ends before its attempt does shows what was carried until then. */
 static void router_on_stream_complete(void *filter)
 {
@@ -583,6 +593,7 @@ const struct kb_http_filter_ops kb_ext_http_router = {
     .decode_headers = router_decode_headers,
     .decode_data = router_decode_data,
     .decode_trailers = router_decode_trailers,
+    .decode_metadata = router_decode_metadata,
     .on_stream_complete = router_on_stream_complete,
     .on_destroy = kb_router_on_destroy,
     .on_above_high = kb_router_on_above_high,

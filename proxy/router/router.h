@@ -39,6 +39,7 @@ struct kb_upstream_request {
     struct kb_request_encoder *encoder; /* NULL: no connection yet, or any more */
     struct kb_pool_waiter *waiter;
     struct kb_buf pending;       /* body that came before the connection */
+    struct kb_buf *metadata;     /* blocks that came before the connection; NULL: none */
     struct kb_slice *head_slice; /* pins the response's strings */
     struct kb_timer per_try_timer;
     struct kb_timer per_try_idle_timer;
@@ -193,6 +194,7 @@ void kb_upstream_request_start(struct kb_router *router, struct kb_host *host);
 void kb_upstream_request_data(struct kb_upstream_request *upstream, struct kb_buf *data,
                               bool end_stream);
 void kb_upstream_request_trailers(struct kb_upstream_request *upstream);
+void kb_upstream_request_metadata(struct kb_upstream_request *upstream, struct kb_buf *block);
 /* Gives the attempt up; no event comes any more. Harmless when it is over. */
 void kb_upstream_request_cancel(struct kb_upstream_request *upstream);
 /* Facts of its connection into the stream's info, while there is one. */

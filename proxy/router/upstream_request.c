@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One attempt of a stream at an upstream host: waits for a connection, sends the request, hears the
  * answer (Envoy Router::UpstreamRequest). */
+#include "proxy/http/metadata_blocks.h"
 #include "proxy/router/attempt_record.h"
 #include "proxy/router/hedging.h"
 
@@ -109,12 +110,26 @@ static void body_sent(struct kb_upstream_request *upstream, const struct kb_buf 
     }
 }
 
+/* What came before there was somebody to send it to; the headers were sent. */
+static KB_COLD void metadata_send(struct kb_upstream_request *upstream)
+{
+    struct kb_buf block;
+
+    kb_buf_init(&block, &upstream->router->worker->slices, 0);
+    while (kb_metadata_blocks_pop(upstream->metadata, &block)) {
+        kb_request_encoder_metadata(upstream->encoder, &block);
+    }
+}
+
 /* The answer to a request to upgrade came: what waited for it is sent, or is for nobody. */
 static void pause_end(struct kb_upstream_request *upstream, bool agreed)
 {
     upstream->paused = false;
     upstream->refused = !agreed;
     on_below_low(upstream);
+    if (KB_UNLIKELY(upstream->metadata != NULL) && agreed) {
+        metadata_send(upstream);
+    }
     if (agreed && upstream->pending.len > 0) {
         body_sent(upstream, &upstream->pending);
         kb_request_encoder_data(upstream->encoder, &upstream->pending, false);
@@ -186,6 +201,15 @@ static void on_trailers(void *owner, struct kb_header_map *trailers)
     kb_router_on_trailers(upstream->router, trailers);
 }
 
+static void on_metadata(void *owner, struct kb_buf *block)
+{
+    struct kb_upstream_request *upstream = KB_CAST(owner, kb_upstream_request);
+
+    present(upstream);
+    idle_touch(upstream);
+    kb_stream_encode_metadata(upstream->router->stream, block);
+}
+
 static void on_reset(void *owner, enum kb_reset_reason reason, struct kb_str transport_failure)
 {
     struct kb_upstream_request *upstream = KB_CAST(owner, kb_upstream_request);
@@ -223,6 +247,7 @@ static const struct kb_response_decoder_ops decoder_ops = {
     .on_headers = on_headers,
     .on_data = on_data,
     .on_trailers = on_trailers,
+    .on_metadata = on_metadata,
     .on_reset = on_reset,
     .on_above_high = on_above_high,
     .on_below_low = on_below_low,
@@ -278,6 +303,9 @@ static void on_ready(void *owner, struct kb_request_encoder *encoder, struct kb_
         return; /* a TCP connection answered at once, and that was the end */
     }
     kb_upstream_request_info(upstream);
+    if (KB_UNLIKELY(upstream->metadata != NULL)) {
+        metadata_send(upstream);
+    }
     if (!head_only && (upstream->pending.len > 0 || upstream->end_pending)) {
         body_sent(upstream, &upstream->pending);
         kb_request_encoder_data(encoder, &upstream->pending,
@@ -386,6 +414,27 @@ void kb_upstream_request_trailers(struct kb_upstream_request *upstream)
     request_ended(upstream);
 }
 
+void kb_upstream_request_metadata(struct kb_upstream_request *upstream, struct kb_buf *block)
+{
+    struct kb_router *router = upstream->router;
+
+    if (upstream->done || upstream->refused || upstream->request_ended) {
+        return;
+    }
+    if (upstream->encoder != NULL && !upstream->paused) {
+        idle_touch(upstream);
+        kb_request_encoder_metadata(upstream->encoder, block);
+        return;
+    }
+    if (upstream->metadata == NULL) {
+        upstream->metadata = KB_ARENA_NEW(router->arena, struct kb_buf);
+        kb_buf_init(upstream->metadata, &router->worker->slices, 0);
+    }
+    if (!kb_metadata_blocks_push(upstream->metadata, block)) {
+        kb_stream_reset(router->stream);
+    }
+}
+
 void kb_upstream_request_cancel(struct kb_upstream_request *upstream)
 {
     if (upstream->waiter != NULL) {
@@ -413,6 +462,9 @@ void kb_upstream_request_dispose(struct kb_upstream_request *upstream)
         kb_attempt_record_end(upstream);
     }
     kb_buf_dispose(&upstream->pending);
+    if (KB_UNLIKELY(upstream->metadata != NULL)) {
+        kb_buf_dispose(upstream->metadata);
+    }
     if (KB_UNLIKELY(router->response_started || router->done) && upstream->head_slice != NULL) {
         kb_slice_unref(router->head_slice);
         router->head_slice = upstream->head_slice; /* the log may name what the client got */

@@ -285,11 +285,14 @@ static void http1_seen(void *arg)
 
     if (cluster->api.http1_stats == NULL) {
         kb_arena_init(&scratch, NULL);
-        cluster->api.http1_stats = kb_stat_group_create(
-            stats,
-            kb_str_printf(&scratch, "%.*shttp1.",
-                          KB_STR_ARG(stat_prefix_make(cluster->api.observability_name, &scratch))),
-            &kb_stat_schema_http1);
+        __atomic_store_n(
+            &cluster->api.http1_stats,
+            kb_stat_group_create(stats,
+                                 kb_str_printf(&scratch, "%.*shttp1.",
+                                               KB_STR_ARG(stat_prefix_make(
+                                                   cluster->api.observability_name, &scratch))),
+                                 &kb_stat_schema_http1),
+            __ATOMIC_RELEASE);
         kb_arena_dispose(&scratch);
     }
     kb_cluster_impl_unref(cluster);
@@ -338,6 +341,7 @@ void kb_cluster_impl_free(struct kb_cluster_impl *cluster)
     kb_socket_matches_dispose(&cluster->api);
     kb_transport_socket_factory_dispose(&cluster->api.transport_socket);
     kb_stat_group_destroy(cluster->api.http1_stats);
+    free(cluster->api.http2.custom_settings);
     kb_stat_group_destroy(cluster->api.http2_stats);
     kb_stat_group_destroy(cluster->api.stats);
     kb_upstream_filter_chain_destroy(cluster->api.filters);

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The HTTP side of a cluster: typed_extension_protocol_options with HttpProtocolOptions, or the
  * deprecated fields of the cluster itself. */
-#include "envoy/extensions/upstreams/http/v3/http_protocol_options.pb-c.h"
+#include <string.h>
 
+#include "base/mem.h"
+#include "envoy/extensions/upstreams/http/v3/http_protocol_options.pb-c.h"
 #include "proto/any.h"
 #include "proxy/http/h2_options.h"
 #include "proxy/http/header_key_format.h"
@@ -33,8 +35,15 @@ static void http1_read(const Envoy__Config__Core__V3__Http1ProtocolOptions *mess
     if (message == NULL) {
         return;
     }
+    if (message->n_ignore_http_11_upgrade > 0) {
+        kb_diag_push(diag, "ignore_http_11_upgrade");
+        kb_diag_error(diag, "implemented for clients only: an upstream's answer to an upgrade "
+                            "cannot be left out");
+        kb_diag_pop(diag);
+    }
     cluster->http1.enable_trailers = message->enable_trailers != 0;
     cluster->http1.allow_chunked_length = message->allow_chunked_length != 0;
+    cluster->http1.send_fully_qualified_url = message->send_fully_qualified_url != 0;
     cluster->http1.override_stream_error =
         message->override_stream_error_on_invalid_http_message != NULL &&
         message->override_stream_error_on_invalid_http_message->value != 0;
@@ -78,12 +87,12 @@ static void common_read(const Envoy__Config__Core__V3__HttpProtocolOptions *mess
 
 /* `message` may be NULL: defaults. */
 static void http2_read(const Envoy__Config__Core__V3__Http2ProtocolOptions *message,
-                       struct kb_cluster *cluster, struct kb_diag *diag)
+                       struct kb_cluster *cluster, struct kb_arena *arena, struct kb_diag *diag)
 {
     const Envoy__Config__Core__V3__KeepaliveSettings *keepalive;
     struct kb_h2_options options;
 
-    kb_h2_options_read(&options, message);
+    kb_h2_options_read(&options, message, arena, diag);
     cluster->http2.enabled = true;
     cluster->http2.hpack_table_bytes = options.hpack_table_bytes;
     cluster->http2.max_concurrent_streams = options.max_concurrent_streams;
@@ -96,6 +105,14 @@ static void http2_read(const Envoy__Config__Core__V3__Http2ProtocolOptions *mess
     cluster->http2.max_empty_frames = options.guard.empty_frames;
     cluster->http2.max_priority_frames = options.guard.priority_per_stream;
     cluster->http2.max_window_updates = options.guard.window_updates_per_data;
+    if (options.custom_count > 0) {
+        size_t bytes = options.custom_count * sizeof(*options.custom);
+
+        cluster->http2.custom_settings = memcpy(kb_malloc(bytes), options.custom, bytes);
+        cluster->http2.custom_settings_count = options.custom_count;
+    }
+    cluster->http2.allow_metadata = options.allow_metadata;
+    cluster->http2.max_metadata_bytes = options.max_metadata_bytes;
     cluster->http2.allow_connect = options.allow_connect;
     cluster->http2.override_stream_error = options.stream_error_on_invalid_message;
     keepalive = message != NULL ? message->connection_keepalive : NULL;
@@ -136,7 +153,7 @@ static void explicit_read(
         break;
     case EXPLICIT(HTTP2_PROTOCOL_OPTIONS):
         kb_diag_push(diag, "http2_protocol_options");
-        http2_read(config->http2_protocol_options, cluster, diag);
+        http2_read(config->http2_protocol_options, cluster, arena, diag);
         cluster->http_protocol = KB_CLUSTER_HTTP2;
         kb_diag_pop(diag);
         break;
@@ -189,14 +206,15 @@ static void options_read(const HttpOptions *options, struct kb_cluster *cluster,
         kb_diag_push(diag, "use_downstream_protocol_config");
         http1_read(options->use_downstream_protocol_config->http_protocol_options, cluster, arena,
                    diag);
-        http2_read(options->use_downstream_protocol_config->http2_protocol_options, cluster, diag);
+        http2_read(options->use_downstream_protocol_config->http2_protocol_options, cluster, arena,
+                   diag);
         kb_diag_pop(diag);
         break;
     case OPTIONS(AUTO_CONFIG):
         cluster->http_protocol = KB_CLUSTER_HTTP_ALPN;
         kb_diag_push(diag, "auto_config");
         http1_read(options->auto_config->http_protocol_options, cluster, arena, diag);
-        http2_read(options->auto_config->http2_protocol_options, cluster, diag);
+        http2_read(options->auto_config->http2_protocol_options, cluster, arena, diag);
         kb_diag_pop(diag);
         break;
     case OPTIONS(_NOT_SET):
@@ -220,7 +238,7 @@ static void deprecated_read(const Envoy__Config__Cluster__V3__Cluster *message,
     if (downstream) {
         cluster->http_protocol = KB_CLUSTER_HTTP_DOWNSTREAM;
         kb_diag_push(diag, "http2_protocol_options");
-        http2_read(message->http2_protocol_options, cluster, diag);
+        http2_read(message->http2_protocol_options, cluster, arena, diag);
         kb_diag_pop(diag);
     }
     if (message->http2_protocol_options != NULL && message->http_protocol_options != NULL &&
@@ -230,7 +248,7 @@ static void deprecated_read(const Envoy__Config__Cluster__V3__Cluster *message,
                   "'protocol_selection' values");
     } else if (message->http2_protocol_options != NULL && !downstream) {
         kb_diag_push(diag, "http2_protocol_options");
-        http2_read(message->http2_protocol_options, cluster, diag);
+        http2_read(message->http2_protocol_options, cluster, arena, diag);
         cluster->http_protocol = KB_CLUSTER_HTTP2;
         kb_diag_pop(diag);
     }

@@ -115,6 +115,20 @@ static void encode_trailers(struct kb_request_encoder *encoder,
     request_ended(client);
 }
 
+/* HTTP/1 has no place for it. */
+static void encode_metadata(struct kb_request_encoder *encoder, struct kb_buf *block)
+{
+    struct kb_pool_client *base = &client_of(encoder)->base;
+    struct kb_stat_group *stats =
+        __atomic_load_n(&kb_conn_pool_cluster(base)->http1_stats, __ATOMIC_ACQUIRE);
+
+    (void)block;
+    if (stats != NULL) { /* the main thread is still about to make it for the first connection */
+        kb_stat_inc(kb_stat_group_block(stats, kb_conn_pool_worker(base)->index),
+                    KB_STAT_HTTP1_METADATA_NOT_SUPPORTED_ERROR);
+    }
+}
+
 static struct kb_slice *head_slice(struct kb_request_encoder *encoder)
 {
     return client_of(encoder)->parser.head_slice;
@@ -134,6 +148,7 @@ static const struct kb_request_encoder_ops encoder_ops = {
     .headers = encode_headers,
     .data = encode_data,
     .trailers = encode_trailers,
+    .metadata = encode_metadata,
     .close = kb_pool_client_close,
     .read_disable = kb_pool_client_read_disable,
     .head_slice = head_slice,

@@ -117,19 +117,16 @@ static void work_deferred(struct kb_deferred *deferred)
 
 /* ---- life ---- */
 
-static void client_init(struct kb_pool_client *base, const struct kb_h1_settings *h1)
+void kb_h2_client_settings(const struct kb_cluster *cluster, struct kb_h2_settings *settings)
 {
-    struct kb_h2_client *client = KB_CONTAINER_OF(base, struct kb_h2_client, base);
-    const struct kb_cluster *cluster = kb_conn_pool_cluster(base);
-    uint32_t limit = cluster->per_connection_buffer_limit_bytes;
-    const struct kb_h2_settings settings = {
+    *settings = (struct kb_h2_settings){
         .hpack_table_bytes = cluster->http2.hpack_table_bytes,
         .max_concurrent_streams = cluster->http2.max_concurrent_streams,
         .stream_window_bytes = cluster->http2.stream_window_bytes,
         .connection_window_bytes = cluster->http2.connection_window_bytes,
         .max_header_bytes = cluster->http2.max_response_headers_bytes,
-        .max_header_count = h1->max_headers_count,
-        .stream_out_bytes = limit,
+        .max_header_count = cluster->max_response_headers_count,
+        .stream_out_bytes = cluster->per_connection_buffer_limit_bytes,
         .override_stream_error = cluster->http2.override_stream_error,
         .requests = true,
         .allow_connect = cluster->http2.allow_connect,
@@ -138,10 +135,24 @@ static void client_init(struct kb_pool_client *base, const struct kb_h1_settings
                   .priority_per_stream = cluster->http2.max_priority_frames,
                   .window_updates_per_data = cluster->http2.max_window_updates,
                   .control_frames_in_period = CONTROL_FRAMES_IN_PERIOD,
-                  .continuations = CONTINUATIONS},
-        .guard_filled = true,
+                  .continuations = CONTINUATIONS,
+                  .metadata = cluster->http2.allow_metadata},
+        .guard_filled = cluster->http2.enabled, /* a check may speak it to others, too */
+        .custom = cluster->http2.custom_settings,
+        .custom_count = cluster->http2.custom_settings_count,
+        .allow_metadata = cluster->http2.allow_metadata,
+        .max_metadata_bytes = cluster->http2.max_metadata_bytes,
     };
+}
 
+static void client_init(struct kb_pool_client *base, const struct kb_h1_settings *h1)
+{
+    struct kb_h2_client *client = KB_CONTAINER_OF(base, struct kb_h2_client, base);
+    uint32_t limit = kb_conn_pool_cluster(base)->per_connection_buffer_limit_bytes;
+    struct kb_h2_settings settings;
+
+    (void)h1;
+    kb_h2_client_settings(kb_conn_pool_cluster(base), &settings);
     client->out_limit = limit > 0 ? limit : OUT_BYTES_DEFAULT;
     client->stream_limit =
         settings.max_concurrent_streams > 0 ? settings.max_concurrent_streams : CONCURRENT_STREAMS;
@@ -292,6 +303,16 @@ static void encode_trailers(struct kb_request_encoder *encoder,
     }
 }
 
+static void encode_metadata(struct kb_request_encoder *encoder, struct kb_buf *block)
+{
+    struct h2_request *request = request_of(encoder);
+
+    if (request->stream != NULL) {
+        kb_h2_stream_send_metadata(request->stream, block);
+        kb_h2_client_wake(request->client);
+    }
+}
+
 static void encoder_close(struct kb_request_encoder *encoder, enum kb_conn_close how,
                           uint64_t flush_timeout_ms)
 {
@@ -345,6 +366,7 @@ static const struct kb_request_encoder_ops encoder_ops = {
     .headers = encode_headers,
     .data = encode_data,
     .trailers = encode_trailers,
+    .metadata = encode_metadata,
     .close = encoder_close,
     .read_disable = encoder_read_disable,
     .head_slice = head_slice,
@@ -429,6 +451,15 @@ static void on_end(void *owner, struct kb_header_map *trailers)
     request->decoder->on_trailers(request->owner, trailers);
 }
 
+static void on_metadata(void *owner, struct kb_buf *block)
+{
+    struct h2_request *request = KB_CAST(owner, h2_request);
+
+    if (request->decoder->on_metadata != NULL) {
+        request->decoder->on_metadata(request->owner, block);
+    }
+}
+
 /* As Envoy's MultiplexedActiveClientBase counts them. */
 static void reset_count(struct kb_h2_client *client, enum kb_reset_reason reason)
 {
@@ -472,6 +503,7 @@ static const struct kb_h2_stream_callbacks stream_callbacks = {
     .on_data = on_data,
     .on_data_done = on_data_done,
     .on_end = on_end,
+    .on_metadata = on_metadata,
     .on_reset = on_reset,
     .on_below_low = on_below_low,
 };

@@ -37,6 +37,11 @@ KB_INLINE void kb_h2_client_wake(struct kb_h2_client *client)
     kb_loop_defer(kb_h2_client_loop(client), &client->work);
 }
 
+/* ---- h2_client.c ---- */
+
+/* What the cluster says of HTTP/2 to its hosts; a session of its own kind adds to it. */
+void kb_h2_client_settings(const struct kb_cluster *cluster, struct kb_h2_settings *settings);
+
 /* ---- h2_client_ping.c ---- */
 
 /* Connected, or the answer to a PING came: the next one is due after the interval. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Health checks over HTTP/2: a session for each connection, with one stream at a time. Nothing is
  * closed from within the session: what its callbacks find out is acted upon when it returns. */
+#include "proxy/upstream/h2_client.h"
 #include "proxy/upstream/health_checker_internal.h"
 
 #define OUT_BYTES_MAX     (1024u * 1024)
@@ -31,16 +32,9 @@ void kb_health_h2_init(struct kb_health_session *session)
 {
     const struct kb_cluster *cluster = session->host->cluster;
     struct kb_worker *main = session->checker->server->main;
-    const struct kb_h2_settings settings = {
-        .hpack_table_bytes = cluster->http2.hpack_table_bytes,
-        .max_concurrent_streams = cluster->http2.max_concurrent_streams,
-        .stream_window_bytes = cluster->http2.stream_window_bytes,
-        .connection_window_bytes = cluster->http2.connection_window_bytes,
-        .max_header_bytes = cluster->http2.max_response_headers_bytes,
-        .max_header_count = cluster->max_response_headers_count,
-        .requests = true,
-    };
+    struct kb_h2_settings settings;
 
+    kb_h2_client_settings(cluster, &settings);
     session->probe.h2.goaway = false;
     session->probe.h2.failed = false;
     session->probe.h2.session = kb_h2_session_create(

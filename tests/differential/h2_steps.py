@@ -7,6 +7,7 @@ get: /path, request: POST /path, fields: ["name: value"]   HEADERS; with the las
     headers: [..], host:, scheme:, body: text, trailers: [..], end: false, pieces: n
 data: text          end: false
 trailers: [..]      alone, for a stream that was begun before
+metadata: [..]      METADATA, of which `end: false` is not the last
 rst: code           ping: text     settings: {number: value}     goaway: code     window: n
 priority: stream it depends on     frame: [type, flags, payload in hex]
 hex: bytes          anything; before the preface when `preface: ""` was said
@@ -22,7 +23,7 @@ from tests.harness.h2_client import H2, raw_frame
 from . import normal
 
 FRAMES = {"get", "request", "fields", "data", "trailers", "rst", "ping", "settings", "goaway",
-          "window", "priority", "frame", "hex"}
+          "window", "priority", "frame", "hex", "metadata"}
 
 
 def pairs(lines, fill):
@@ -97,9 +98,11 @@ class H2Steps:
             return client.data(stream, self.fill(step["data"]).encode("latin-1"), end)
         if "trailers" in step:
             return client.headers(stream, self.fields(step["trailers"]), end)
+        if "metadata" in step:
+            return client.metadata(stream, self.fields(step["metadata"]), end)
         if "frame" in step:
             kind, flags, payload = step["frame"]
-            return raw_frame(kind, flags, step.get("stream", 0), bytes.fromhex(payload))
+            return raw_frame(kind, flags, step.get("stream", 0), bytes.fromhex(self.filled(payload)))
         if "hex" in step:
             return bytes.fromhex(step["hex"])
         make = {"rst": lambda code: client.rst(stream, code),

@@ -88,6 +88,16 @@ static void on_end(void *owner, struct kb_header_map *trailers)
     user_close(user);
 }
 
+/* It goes back, wherever the request stands. */
+static void on_metadata(void *owner, struct kb_buf *block)
+{
+    struct user *user = owner;
+
+    check(user->ends == 0 && !user->closed && block->len > 0);
+    kb_h2_stream_send_metadata(user->stream, block);
+    check(block->len == 0);
+}
+
 static void on_reset(void *owner, enum kb_reset_reason reason)
 {
     struct user *user = owner;
@@ -106,6 +116,7 @@ static const struct kb_h2_stream_callbacks stream_callbacks = {
     .on_headers = on_headers,
     .on_data = on_data,
     .on_end = on_end,
+    .on_metadata = on_metadata,
     .on_reset = on_reset,
     .on_below_low = on_below_low,
 };
@@ -152,7 +163,10 @@ static void user_open(struct user *user, struct kb_h2_session *session, struct k
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    const struct kb_h2_settings settings = {.max_header_bytes = 2000, .max_header_count = 20};
+    const struct kb_h2_settings settings = {.max_header_bytes = 2000,
+                                            .max_header_count = 20,
+                                            .allow_metadata = true,
+                                            .max_metadata_bytes = 10000};
     struct user users[STREAMS] = {{0}};
     struct kb_h2_session *session;
     struct kb_arena arena;

@@ -145,6 +145,16 @@ static void on_trailers(void *owner, struct kb_header_map *trailers)
     check(kb_header_map_bytes(trailers) <= HEADER_BYTES + 100);
 }
 
+/* It comes back, whenever it came. */
+static void on_metadata(void *owner, struct kb_buf *block)
+{
+    struct user *user = owner;
+
+    check(user->heads == 1 && user->ends == 0 && !user->gone && block->len > 0);
+    kb_h2_server_stream_metadata(user->stream, block);
+    check(block->len == 0);
+}
+
 static void on_progress(void *owner)
 {
     check(!((struct user *)owner)->gone);
@@ -194,6 +204,7 @@ static const struct kb_h2_server_callbacks callbacks = {
     .on_headers = on_headers,
     .on_data = on_data,
     .on_trailers = on_trailers,
+    .on_metadata = on_metadata,
     .on_progress = on_progress,
     .on_sent = on_sent,
     .on_above_high = on_above_high,
@@ -239,8 +250,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     bool fine = true;
 
     once();
-    kb_h2_options_read(&settings.options, NULL);
+    kb_h2_options_read(&settings.options, NULL, NULL, NULL);
     settings.options.allow_connect = true;
+    settings.options.allow_metadata = size > 1 && (data[1] & 4) == 0;
+    settings.options.guard.metadata = settings.options.allow_metadata;
+    settings.options.max_metadata_bytes = 10000;
     settings.options.stream_error_on_invalid_message = size > 1 && (data[1] & 2) != 0;
     kb_buf_init(&in, &slices, 0);
     kb_buf_init(&out, &slices, 0);

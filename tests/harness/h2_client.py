@@ -9,7 +9,7 @@ import time
 
 from hpack import Decoder, Encoder, HPACKError
 from hyperframe.exceptions import HyperframeError
-from hyperframe.frame import (ContinuationFrame, DataFrame, Frame, GoAwayFrame, HeadersFrame,
+from hyperframe.frame import (ContinuationFrame, DataFrame, ExtensionFrame, Frame, GoAwayFrame, HeadersFrame,
                               PingFrame, PriorityFrame, RstStreamFrame, SettingsFrame,
                               WindowUpdateFrame)
 
@@ -17,6 +17,7 @@ from .patience import DEADLINE_S
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 WIDE = 2**31 - 1
+METADATA, END_METADATA = 0x4d, 4
 SETTINGS = {1: "HEADER_TABLE_SIZE", 2: "ENABLE_PUSH", 3: "MAX_CONCURRENT_STREAMS",
             4: "INITIAL_WINDOW_SIZE", 5: "MAX_FRAME_SIZE", 6: "MAX_HEADER_LIST_SIZE",
             8: "ENABLE_CONNECT_PROTOCOL"}
@@ -30,6 +31,7 @@ class Stream:
         self.body = b""
         self.ended = False
         self.reset = None  # error code
+        self.metadata = b""  # of a block that did not end yet
 
     @property
     def done(self):
@@ -106,6 +108,14 @@ class H2:
             out += frame.serialize()
             if not body:
                 return out
+
+    @staticmethod
+    def metadata(stream, fields, end=True):
+        """METADATA frames with a block of their own; the encoder knows nothing of other blocks."""
+        block = Encoder().encode(fields, huffman=False)
+        parts = [block[at:at + 16384] for at in range(0, len(block), 16384)] or [b""]
+        return b"".join(raw_frame(METADATA, END_METADATA if end and part is parts[-1] else 0, stream,
+                                  part) for part in parts)
 
     @staticmethod
     def rst(stream, code=8):
@@ -190,8 +200,20 @@ class H2:
             self.event(0, f"PING{' ACK' if 'ACK' in frame.flags else ''}")
         elif isinstance(frame, WindowUpdateFrame):
             self.event(frame.stream_id, f"WINDOW_UPDATE {frame.window_increment}")
+        elif isinstance(frame, ExtensionFrame) and frame.type == METADATA and stream:
+            self.take_metadata(stream, frame)
         else:
             self.event(frame.stream_id, type(frame).__name__)
+
+    def take_metadata(self, stream, frame):
+        stream.metadata += frame.body
+        if not frame.flag_byte & END_METADATA:
+            self.event(frame.stream_id, f"METADATA {len(frame.body)}")
+            return
+        self.event(frame.stream_id, "METADATA END")
+        for name, value in sorted(Decoder(1 << 24).decode(stream.metadata, raw=True)):
+            self.event(frame.stream_id, f"  {name.decode('latin-1')}: {value.decode('latin-1')}")
+        stream.metadata = b""
 
     def take_settings(self, frame):
         if "ACK" in frame.flags:

@@ -10,14 +10,17 @@ A behaviour is steps joined by ";", or one of the names of NAMED:
     trailers a=b      HEADERS with END_STREAM   rst 8             RST_STREAM
     goaway 1 0        GOAWAY, last id (`this`, `below`: of this stream), code
     settings 3=2      SETTINGS                  raw 0000...       any bytes, in hexadecimal
+    meta a=b          METADATA                  metas 5 a=b       so many of them
     hold              waits for release()       close, abort      FIN, RST of the connection
     early             the steps behind it do not wait for the end of the request
 
 Recorded is each request: a line for each header, an empty one, the body, and trailers; `<rst 2>`
-where the subject resets it before its end. Further settings of an upstream:
+where the subject resets it before its end, `<metadata a: b>` where one came, among the body or
+before the headers. Further settings of an upstream:
 
     settings       {number: value} of our SETTINGS
     greeting       a text that is sent in place of everything else
+    shown          SETTINGS are recorded
     resets         a reset that comes after the request is one more entry, and so is a GOAWAY
     deaf_to_pings  PINGs stay without answer
     greedy         windows never open again
@@ -33,6 +36,7 @@ import hpack
 DATA, HEADERS, PRIORITY, RST, SETTINGS, PUSH, PING, GOAWAY, WINDOW, CONTINUATION = range(10)
 END_STREAM, ACK, END_HEADERS, PADDED, PRIORITY_FLAG = 1, 1, 4, 8, 32
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+METADATA, END_METADATA = 0x4d, 4
 FRAME_MAX = 16384
 
 NAMED = {
@@ -70,6 +74,7 @@ class Stream:
         self.reset = False
         self.window = 0  # what its WINDOW_UPDATEs gave
         self.flooded = 0
+        self.metadata = b""  # of a block that did not end yet
 
 
 class H2Connection:
@@ -81,6 +86,7 @@ class H2Connection:
         self.sock = sock
         self.number = number
         self.streams = {}
+        self.early = {}  # METADATA of streams that did not begin yet
         self.decoder = hpack.Decoder()
         self.encoder = hpack.Encoder()
         self.lock = threading.Lock()
@@ -141,13 +147,27 @@ class H2Connection:
             self.headers(flags, number, payload)
         elif kind == DATA:
             self.data(flags, number, payload)
+        elif kind == METADATA:
+            self.metadata(flags, number, payload)
         elif kind == RST:
             self.rst(number, struct.unpack(">I", payload)[0])
         elif kind == GOAWAY and self.options.get("resets"):
             self.record(f"<goaway {struct.unpack('>I', payload[4:8])[0]}>")
 
+    def metadata(self, flags, number, payload):
+        stream = self.streams.get(number) or self.early.setdefault(number, Stream(number))
+        stream.metadata += payload
+        if not flags & END_METADATA:
+            return
+        pairs = hpack.Decoder(1 << 24).decode(stream.metadata, raw=True)
+        stream.metadata = b""
+        stream.body += b"<metadata " + b", ".join(sorted(k + b": " + v for k, v in pairs)) + b">"
+
     def settings(self, payload):
-        for key, value in struct.iter_unpack(">HI", payload):
+        pairs = list(struct.iter_unpack(">HI", payload))
+        if self.options.get("shown"):
+            self.record("<settings " + " ".join(f"{k}={v}" for k, v in pairs) + ">")
+        for key, value in pairs:
             if key == 4:
                 with self.windows:
                     self.initial_window = value
@@ -175,6 +195,8 @@ class H2Connection:
         if stream is None:
             stream = self.streams[number] = Stream(number)
             stream.lines = lines
+            if number in self.early:
+                lines.insert(0, self.early.pop(number).body.decode("latin-1"))
             threading.Thread(target=self.play, args=(stream, self.upstream.next_h2()),
                              daemon=True).start()
         else:
@@ -313,6 +335,20 @@ class H2Connection:
         pairs = [w.split("=") for w in arg.split()]
         self.send(frame(SETTINGS, 0, 0, b"".join(struct.pack(">HI", int(k), int(v))
                                                  for k, v in pairs)))
+
+    def do_meta(self, stream, arg, _):
+        block = hpack.Encoder().encode(fields(arg.split()), huffman=False)
+        while True:
+            end = END_METADATA if len(block) <= FRAME_MAX else 0
+            self.send(frame(METADATA, end, stream.number, block[:FRAME_MAX]))
+            block = block[FRAME_MAX:]
+            if end:
+                return
+
+    def do_metas(self, stream, arg, gate):
+        count, _, words = arg.partition(" ")
+        for _ in range(int(count)):
+            self.do_meta(stream, words, gate)
 
     def do_raw(self, stream, arg, _):
         """Hexadecimal; SSSSSSSS stands for this stream's number."""
