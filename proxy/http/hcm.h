@@ -75,7 +75,6 @@ struct kb_hcm_config {
     KB_OBJ;
     struct kb_server_context *server;
     struct kb_arena arena;
-    struct kb_regex_list regexes;
     struct kb_stat_group *http_stats; /* "http.<stat_prefix>." */
     struct kb_stat_group
         *listener_stats; /* "listener.<address>.http.<stat_prefix>."; NULL outside of listeners */
@@ -100,7 +99,7 @@ struct kb_hcm_config {
                                loopback peers */
     struct kb_str scheme_to_overwrite; /* scheme_header_transformation; empty: keep */
     bool scheme_match_upstream;
-    bool unnamed_upstream; /* add_proxy_protocol_connection_state: false */
+    bool unnamed_upstream;                  /* add_proxy_protocol_connection_state: false */
     struct kb_original_ip_list original_ip; /* count 0: the default way */
     struct kb_cidr *internal_cidrs;
     size_t internal_cidr_count;
