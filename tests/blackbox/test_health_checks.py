@@ -3,6 +3,7 @@
 holds for the real Envoy too."""
 
 import json
+import queue
 import re
 import socket
 import threading
@@ -601,3 +602,78 @@ def test_requests_are_checked(binary, tmp_path, check, text):
 ])
 def test_ranges_are_checked(binary, tmp_path, field, value, text):
     assert text in refused(binary, tmp_path, checked(1, {"http_health_check": {"path": "/", field: value}}))
+
+
+# ---- one answer after the other, each when it is asked for ----
+
+class Gate:
+    """Answers wait until they are let through; None: the connection is closed instead."""
+
+    def __init__(self):
+        self.answers = queue.Queue()
+
+    def take(self):
+        return self.answers.get(timeout=60)
+
+
+class GatedHost(Gate, Host):
+    def __init__(self):
+        Gate.__init__(self)
+        Host.__init__(self)
+
+    def _serve(self, conn):
+        with conn:
+            while conn.recv(4096):
+                answer = self.take()
+                if answer is None:
+                    return
+                conn.sendall(answer)
+
+
+class GatedH2Host(Gate, H2Host):
+    def __init__(self):
+        Gate.__init__(self)
+        H2Host.__init__(self)
+
+    def next_h2(self):
+        return self.take()
+
+
+THREE_TO_PASS = {"unhealthy_threshold": 2, "healthy_threshold": 3, "timeout": "60s"}
+TCP = {"tcp_health_check": {"send": {"text": "70"}, "receive": [{"text": "71"}]}}
+GATED = {
+    "http": (GatedHost, {"http_health_check": {"path": "/", "retriable_statuses": [{"start": 429, "end": 430}]}}, checked,
+             {"+": status(200), "-": status(503), "~": status(429), "!": None}),
+    "tcp": (GatedHost, TCP, checked, {"+": b"q", "!": None}),
+    "grpc": (GatedH2Host, {}, lambda port, check: grpc_checked(port, **check),
+             {"+": SERVING, "-": SERVING.replace("0801", "0802"), "!": "close", "~": "rst 2"}),
+}
+
+
+@pytest.mark.parametrize("kind,answers,states", [
+    # the first success is enough, later ones have to be three in a row; two failures in a row are too many
+    ("http", "+~+~~+~+++", "++++-----+"), ("http", "+-+++-", "+---+-"), ("http", "-+++!!", "---++-"),
+    ("http", "~+~++++", "-----++"),
+    ("tcp", "+!+!!+!+++", "++++-----+"), ("tcp", "!!+++", "----+"),
+    ("grpc", "+!+!!+!+++", "++++-----+"), ("grpc", "+-+++~~", "+---++-"), ("grpc", "-+++", "---+"),
+])
+def test_states_in_order(rig, kind, answers, states):
+    make, check, cluster, words = GATED[kind]
+    host = make()
+    try:
+        host.answers.put(words[answers[0]])
+        one = started(rig, cluster(host.port, {**THREE_TO_PASS, **check}))
+        seen = ""
+        for n, answer in enumerate(answers, 1):
+            if n > 1:
+                host.answers.put(words[answer])
+            wait_until(lambda: count(one, "attempt") == n + 1, "the next question")
+            seen += "+" if flags(one) == "healthy" else "-"
+            assert count(one, "healthy") == (1 if seen[-1] == "+" else 0)
+        assert seen == states.replace(" ", "")
+        assert count(one, "success") == answers.count("+")
+        assert count(one, "network_failure") == answers.count("!") + (answers.count("~") if kind == "grpc" else 0)
+        assert count(one, "failure") == len(answers) - answers.count("+")
+    finally:
+        host.answers.put(words["!"])
+        host.close()
