@@ -43,7 +43,7 @@ struct kb_tls_facts {
     X509 *leaf;          /* NULL: not decoded */
     STACK_OF(X509) * chain;
     struct kb_arena arena;
-    struct kb_str texts[KB_SSL_PEER_CHAIN_ENCODED + 1];
+    struct kb_str texts[KB_SSL_SESSION_ID];
     struct san_list lists[KB_SSL_LIST_COUNT];
 };
 KB_OBJ_MAGIC(kb_tls_facts, 0x544c5346);
@@ -323,23 +323,24 @@ void kb_tls_facts_unref(struct kb_tls_facts *facts)
 
 /* ---- texts ---- */
 
-static struct kb_str digest_text(struct kb_tls_facts *facts, const char *algorithm)
+static struct kb_str digest_text(struct kb_tls_facts *facts, X509 *certificate,
+                                 const char *algorithm)
 {
     unsigned char bytes[EVP_MAX_MD_SIZE];
     EVP_MD *md = EVP_MD_fetch(facts->lib->ctx, algorithm, NULL);
     unsigned int len = 0;
     struct kb_str text = KB_STR("");
 
-    if (md != NULL && X509_digest(facts->leaf, md, bytes, &len) == 1) {
+    if (md != NULL && X509_digest(certificate, md, bytes, &len) == 1) {
         text = kb_str_hex(&facts->arena, bytes, len);
     }
     EVP_MD_free(md);
     return text;
 }
 
-static struct kb_str serial_text(struct kb_tls_facts *facts)
+static struct kb_str serial_text(struct kb_tls_facts *facts, X509 *certificate)
 {
-    BIGNUM *number = ASN1_INTEGER_to_BN(X509_get0_serialNumber(facts->leaf), NULL);
+    BIGNUM *number = ASN1_INTEGER_to_BN(X509_get0_serialNumber(certificate), NULL);
     char *text = number == NULL ? NULL : BN_bn2hex(number);
     struct kb_str out = KB_STR("");
 
@@ -355,6 +356,39 @@ static struct kb_str serial_text(struct kb_tls_facts *facts)
     OPENSSL_free(text);
     BN_free(number);
     return out;
+}
+
+/* The leaf's digest or serial number (NULL), then those of the others that the peer sent. */
+static struct kb_str chain_text(struct kb_tls_facts *facts, const char *algorithm)
+{
+    const STACK_OF(X509) *rest = chain_of(facts);
+    struct kb_str text = algorithm != NULL ? digest_text(facts, facts->leaf, algorithm)
+                                           : serial_text(facts, facts->leaf);
+
+    for (int i = chain_first(facts->leaf, rest); i < sk_X509_num(rest); i++) {
+        X509 *next = sk_X509_value(rest, i);
+        struct kb_str one =
+            algorithm != NULL ? digest_text(facts, next, algorithm) : serial_text(facts, next);
+
+        text = kb_str_printf(&facts->arena, "%.*s,%.*s", KB_STR_ARG(text), KB_STR_ARG(one));
+    }
+    return text;
+}
+
+/* Of the one of the chain that issued the leaf. */
+static struct kb_str issuer_text(struct kb_tls_facts *facts, enum kb_ssl_text what)
+{
+    const STACK_OF(X509) *rest = chain_of(facts);
+
+    for (int i = 0; i < sk_X509_num(rest); i++) {
+        X509 *issuer = sk_X509_value(rest, i);
+
+        if (X509_check_issued(issuer, facts->leaf) == X509_V_OK) {
+            return what == KB_SSL_PEER_ISSUER_SHA256 ? digest_text(facts, issuer, "SHA256")
+                                                     : serial_text(facts, issuer);
+        }
+    }
+    return KB_STR("");
 }
 
 /* RFC 2253, as Envoy shows names. */
@@ -425,11 +459,11 @@ static struct kb_str text_make(struct kb_tls_facts *facts, enum kb_ssl_text what
     }
     switch (what) {
     case KB_SSL_PEER_SHA256:
-        return digest_text(facts, "SHA256");
+        return digest_text(facts, leaf, "SHA256");
     case KB_SSL_PEER_SHA1:
-        return digest_text(facts, "SHA1");
+        return digest_text(facts, leaf, "SHA1");
     case KB_SSL_PEER_SERIAL:
-        return serial_text(facts);
+        return serial_text(facts, leaf);
     case KB_SSL_PEER_ISSUER:
         return name_text(facts, X509_get_issuer_name(leaf));
     case KB_SSL_PEER_SUBJECT:
@@ -438,12 +472,22 @@ static struct kb_str text_make(struct kb_tls_facts *facts, enum kb_ssl_text what
         return pem_text(facts, false);
     case KB_SSL_PEER_CHAIN_ENCODED:
         return pem_text(facts, true);
+    case KB_SSL_PEER_CHAIN_SHA256:
+        return chain_text(facts, "SHA256");
+    case KB_SSL_PEER_CHAIN_SHA1:
+        return chain_text(facts, "SHA1");
+    case KB_SSL_PEER_CHAIN_SERIALS:
+        return chain_text(facts, NULL);
+    case KB_SSL_PEER_ISSUER_SHA256:
+    case KB_SSL_PEER_ISSUER_SERIAL:
+        return issuer_text(facts, what);
     case KB_SSL_LOCAL_SUBJECT:
     case KB_SSL_SESSION_ID:
     case KB_SSL_VERSION:
     case KB_SSL_CIPHER:
     case KB_SSL_SERVER_NAME:
     case KB_SSL_ALPN:
+    case KB_SSL_GROUP:
     case KB_SSL_TEXT_COUNT:
         break;
     }

@@ -24,7 +24,10 @@ struct kb_ssl_connection_info {
     struct kb_tls_facts *peer;  /* NULL: it showed no certificate */
     struct kb_tls_facts *local; /* NULL: nobody asked */
     X509 *local_certificate;
-    SSL_SESSION *session; /* NULL while `ssl` has it */
+    struct kb_tls_facts *issuer; /* NULL: nobody asked */
+    X509 *issuer_certificate; /* one of ours; NULL: the peer's was not checked in this handshake */
+    bool issuer_sent;         /* it is among those that the peer sent */
+    SSL_SESSION *session;     /* NULL while `ssl` has it */
     struct kb_arena arena;
     struct kb_str texts[KB_SSL_TEXT_COUNT - KB_SSL_SESSION_ID]; /* of the connection itself */
 };
@@ -70,6 +73,23 @@ void kb_ssl_info_handshake_done(struct kb_ssl_connection_info *info, SSL *ssl, b
     }
 }
 
+void kb_ssl_info_issuer_set(struct kb_ssl_connection_info *info, const STACK_OF(X509) * checked,
+                            const STACK_OF(X509) * sent)
+{
+    X509 *issuer = sk_X509_value(checked, 1);
+
+    info->issuer_sent = false;
+    for (int i = 0; issuer != NULL && i < sk_X509_num(sent); i++) {
+        info->issuer_sent = info->issuer_sent || sk_X509_value(sent, i) == issuer;
+    }
+    X509_free(info->issuer_certificate);
+    info->issuer_certificate = NULL;
+    if (issuer != NULL && !info->issuer_sent) {
+        X509_up_ref(issuer);
+        info->issuer_certificate = issuer;
+    }
+}
+
 static struct kb_ssl_connection_info *own(const struct kb_ssl_connection_info *ssl)
 {
     return KB_CAST((void *)(uintptr_t)ssl, kb_ssl_connection_info);
@@ -97,7 +117,9 @@ void kb_ssl_connection_info_unref(const struct kb_ssl_connection_info *ssl)
     }
     kb_tls_facts_unref(info->peer);
     kb_tls_facts_unref(info->local);
+    kb_tls_facts_unref(info->issuer);
     X509_free(info->local_certificate);
+    X509_free(info->issuer_certificate);
     SSL_SESSION_free(info->session);
     kb_arena_dispose(&info->arena);
     kb_tls_lib_unref(info->lib);
@@ -120,6 +142,23 @@ static struct kb_str session_id_text(struct kb_ssl_connection_info *info)
     return kb_str_hex(&info->arena, bytes, len);
 }
 
+/* As BoringSSL names it. */
+static struct kb_str group_text(SSL *ssl)
+{
+    switch (SSL_get_negotiated_group(ssl)) {
+    case NID_X25519:
+        return KB_STR("X25519");
+    case NID_X9_62_prime256v1:
+        return KB_STR("P-256");
+    case NID_secp384r1:
+        return KB_STR("P-384");
+    case NID_secp521r1:
+        return KB_STR("P-521");
+    default:
+        return KB_STR("");
+    }
+}
+
 /* Of the live connection; kept at its end. */
 static struct kb_str live_text(struct kb_ssl_connection_info *info, enum kb_ssl_text what)
 {
@@ -139,6 +178,9 @@ static struct kb_str live_text(struct kb_ssl_connection_info *info, enum kb_ssl_
         info->cipher_id = cipher != NULL ? SSL_CIPHER_get_protocol_id(cipher) : 0;
         return name != NULL && strcmp(name, "(NONE)") != 0 ? kb_str_from_cstr(name) : KB_STR("");
     }
+    if (what == KB_SSL_GROUP) {
+        return group_text(info->ssl);
+    }
     if (what == KB_SSL_SERVER_NAME) {
         return kb_str_dup(&info->arena, kb_str_from_cstr(SSL_get_servername(
                                             info->ssl, TLSEXT_NAMETYPE_host_name)));
@@ -156,6 +198,15 @@ static struct kb_tls_facts *local_of(struct kb_ssl_connection_info *info)
     return info->local;
 }
 
+/* Of the certificate above the peer's; NULL: none. */
+static struct kb_tls_facts *issuer_of(struct kb_ssl_connection_info *info)
+{
+    if (info->issuer == NULL) {
+        info->issuer = kb_tls_facts_of(info->tls, info->issuer_certificate, NULL);
+    }
+    return info->issuer;
+}
+
 struct kb_str kb_ssl_text(const struct kb_ssl_connection_info *ssl, enum kb_ssl_text what)
 {
     struct kb_ssl_connection_info *info;
@@ -169,6 +220,13 @@ struct kb_str kb_ssl_text(const struct kb_ssl_connection_info *ssl, enum kb_ssl_
     }
     if (what == KB_SSL_LOCAL_SUBJECT) {
         return kb_tls_facts_text(local_of(info), KB_SSL_PEER_SUBJECT);
+    }
+    if (what == KB_SSL_PEER_ISSUER_SHA256 || what == KB_SSL_PEER_ISSUER_SERIAL) {
+        return info->issuer_sent
+                   ? kb_tls_facts_text(info->peer, what)
+                   : kb_tls_facts_text(issuer_of(info), what == KB_SSL_PEER_ISSUER_SHA256
+                                                            ? KB_SSL_PEER_SHA256
+                                                            : KB_SSL_PEER_SERIAL);
     }
     if (what < KB_SSL_SESSION_ID) {
         return kb_tls_facts_text(info->peer, what);
@@ -198,6 +256,7 @@ void kb_ssl_info_closing(struct kb_ssl_connection_info *info)
         (void)kb_ssl_text(info, KB_SSL_CIPHER);
         (void)kb_ssl_text(info, KB_SSL_SERVER_NAME);
         (void)kb_ssl_text(info, KB_SSL_ALPN);
+        (void)kb_ssl_text(info, KB_SSL_GROUP);
         info->session = SSL_get1_session(info->ssl);
     }
     info->ssl = NULL;

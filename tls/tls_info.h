@@ -11,6 +11,10 @@ struct kb_ssl_connection_info *kb_ssl_connection_info_create(SSL *ssl, struct kb
  * before the handshake is done. */
 void kb_ssl_info_peer_set(struct kb_ssl_connection_info *info, struct kb_tls_facts *peer);
 struct kb_tls_facts *kb_ssl_info_peer(struct kb_ssl_connection_info *info);
+/* The peer's certificate was checked: `checked` is its chain to a root, `sent` are those that it
+ * sent (NULL: none). */
+void kb_ssl_info_issuer_set(struct kb_ssl_connection_info *info, const STACK_OF(X509) * checked,
+                            const STACK_OF(X509) * sent);
 /* The peer is set and, with `validated`, was checked. */
 void kb_ssl_info_handshake_done(struct kb_ssl_connection_info *info, SSL *ssl, bool validated);
 /* The SSL object goes; what it alone knows is kept. NULL is allowed. */

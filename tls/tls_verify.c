@@ -281,6 +281,10 @@ int kb_tls_verify(X509_STORE_CTX *store_ctx, void *arg)
         return 1;
     }
     socket->peer_validated = leaf != NULL && peer_accepted(socket, store_ctx, leaf);
+    if (socket->peer_validated) {
+        kb_ssl_info_issuer_set(socket->info, X509_STORE_CTX_get0_chain(store_ctx),
+                               X509_STORE_CTX_get0_untrusted(store_ctx));
+    }
     X509_STORE_CTX_set0_verified_chain(store_ctx, NULL); /* the connection would keep it */
     if (socket->peer_validated || context->validation->accept_untrusted) {
         X509_STORE_CTX_set_error(store_ctx, X509_V_OK);

@@ -17,11 +17,18 @@ enum kb_ssl_text {
     KB_SSL_LOCAL_SUBJECT,
     KB_SSL_PEER_PEM_ENCODED,   /* URL-encoded PEM of the certificate */
     KB_SSL_PEER_CHAIN_ENCODED, /* of the whole chain */
-    KB_SSL_SESSION_ID,         /* hex */
-    KB_SSL_VERSION,            /* "TLSv1.3" */
-    KB_SSL_CIPHER,             /* "TLS_AES_256_GCM_SHA384" */
+    KB_SSL_PEER_CHAIN_SHA256,  /* of each certificate that the peer sent, with commas between */
+    KB_SSL_PEER_CHAIN_SHA1,
+    KB_SSL_PEER_CHAIN_SERIALS,
+    KB_SSL_PEER_ISSUER_SHA256, /* of the certificate that vouched for the peer's, as it was checked
+                                */
+    KB_SSL_PEER_ISSUER_SERIAL,
+    KB_SSL_SESSION_ID, /* hex */
+    KB_SSL_VERSION,    /* "TLSv1.3" */
+    KB_SSL_CIPHER,     /* "TLS_AES_256_GCM_SHA384" */
     KB_SSL_SERVER_NAME,
-    KB_SSL_ALPN, /* as negotiated; empty: none */
+    KB_SSL_ALPN,  /* as negotiated; empty: none */
+    KB_SSL_GROUP, /* of the key exchange: "X25519", "P-256" */
     KB_SSL_TEXT_COUNT
 };
 
