@@ -20,9 +20,10 @@ enum kb_worker_slot {
     KB_SLOT_HTTP,      /* http: freelists and date cache */
     KB_SLOT_NETWORK,   /* network: connection freelist */
     KB_SLOT_ACCESS_LOG,
-    KB_SLOT_TLS,     /* tls: library context */
-    KB_SLOT_SHADOWS, /* router: mirrored requests under way */
-    KB_SLOT_GRPC,    /* grpc: HTTP/2 connections of gRPC streams */
+    KB_SLOT_TLS,         /* tls: library context */
+    KB_SLOT_SHADOWS,     /* router: mirrored requests under way */
+    KB_SLOT_GRPC,        /* grpc: HTTP/2 connections of gRPC streams */
+    KB_SLOT_COMPRESSION, /* ext: what compression libraries hold */
     KB_SLOT_COUNT
 };
 

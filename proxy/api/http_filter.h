@@ -64,6 +64,9 @@ struct kb_http_filter_ops {
      * and resumes the response's source. May be NULL. */
     void (*on_above_high)(void *filter);
     void (*on_below_low)(void *filter);
+    /* One of those that stopped the request's or the answer's source goes on: a filter that makes
+     * more of what it holds asks again whether it may. Not a place to pass data on. May be NULL. */
+    void (*on_resumed)(void *filter);
 };
 
 /* ---- what a filter may do with its stream ---- */
@@ -110,6 +113,26 @@ void kb_stream_inject_decoded_data(struct kb_stream *stream, void *filter, struc
                                    bool end_stream);
 void kb_stream_inject_encoded_data(struct kb_stream *stream, void *filter, struct kb_buf *data,
                                    bool end_stream);
+/* This filter keeps a part of the body back (or no more), whose end it may have been given: nobody
+ * behind it is told the end, or trailers, meanwhile. */
+void kb_stream_withhold_decoded(struct kb_stream *stream, const void *filter, bool withholds);
+void kb_stream_withhold_encoded(struct kb_stream *stream, const void *filter, bool withholds);
+/* Trailers for the end of a body that had none, in the stream's arena; those that are there if
+ * there are. The filter gives the last part of the body without end_stream, then continues. */
+struct kb_header_map *kb_stream_add_decoded_trailers(struct kb_stream *stream);
+struct kb_header_map *kb_stream_add_encoded_trailers(struct kb_stream *stream);
+/* False: nobody wants more of the request (answer), it was answered, reset or is over. */
+bool kb_stream_decodes(const struct kb_stream *stream);
+bool kb_stream_encodes(const struct kb_stream *stream);
+/* A filter that makes more of what it holds stops (resumes) what feeds it, as
+ * kb_stream_read_disable and kb_stream_encoder_above_high do. */
+void kb_stream_stop_decoded(struct kb_stream *stream, const void *filter, bool stop);
+void kb_stream_stop_encoded(struct kb_stream *stream, const void *filter, bool stop);
+/* Nobody behind this filter has stopped its source; else on_resumed comes. */
+bool kb_stream_takes_decoded(const struct kb_stream *stream, const void *filter);
+bool kb_stream_takes_encoded(const struct kb_stream *stream, const void *filter);
+/* A filter holds so many bytes more (less) of memory for this stream, besides bodies. */
+void kb_stream_filter_bytes_add(struct kb_stream *stream, int64_t bytes);
 /* A filter holds more (less) of the answer than it should: stops (resumes) the answer's source.
  * Counted; what was stopped has to be resumed or the stream to end. */
 void kb_stream_encoder_above_high(struct kb_stream *stream, void *filter);

@@ -88,6 +88,9 @@ void kb_stream_read_disable(struct kb_stream *stream, bool disable)
     } else {
         KB_ASSERT(stream->read_disables > 0);
         stream->read_disables--;
+        if (stream->read_disables > 0) {
+            kb_stream_filters_resumed(stream);
+        }
     }
     if (stream->hcm->closed) {
         return;

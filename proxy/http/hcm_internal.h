@@ -81,6 +81,10 @@ struct kb_stream_filter {
     bool encode_stopped; /* the same of the answer */
     bool encode_stop_all;
     bool encode_trailers_stopped;
+    bool withholds; /* part of the request's body, see kb_stream_withhold_decoded */
+    bool encode_withholds;
+    bool stops; /* the request's source, see kb_stream_stop_decoded */
+    bool encode_stops;
 };
 
 struct kb_stream_encoding; /* http_filter_encode.c */
@@ -123,6 +127,7 @@ struct kb_stream {
     uint64_t idle_deadline_ms; /* the idle timer is re-armed lazily: activity only moves this */
     struct kb_deferred destroy;
     unsigned read_disables; /* taken by this stream and not given back */
+    int64_t filter_bytes;   /* what its filters hold, besides bodies */
     bool decode_paused;     /* reading stopped because of what is held */
     bool route_chosen;
     bool headers_decoded;      /* the request's head came and was accepted for decoding */
@@ -327,6 +332,8 @@ void kb_stream_filters_decode_trailers(struct kb_stream *stream);
 void kb_stream_filters_complete(struct kb_stream *stream);
 void kb_stream_filters_destroy(struct kb_stream *stream);
 void kb_stream_filters_watermark(struct kb_stream *stream, bool above);
+/* Tells filters that hold something back that one of those who stopped its way goes on. */
+void kb_stream_filters_resumed(struct kb_stream *stream);
 
 /* ---- http_filter_encode.c ---- */
 

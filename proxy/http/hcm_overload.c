@@ -150,7 +150,7 @@ void kb_http_worker_close_idle(struct kb_worker *worker)
 
 static size_t bytes_held(const struct kb_stream *stream)
 {
-    size_t bytes = stream->decode_buffer.len;
+    size_t bytes = stream->decode_buffer.len + (size_t)stream->filter_bytes;
 
     if (stream->hcm->h2 == NULL) {
         return bytes + stream->hcm->conn->out.len + stream->hcm->conn->in.len;

@@ -207,25 +207,89 @@ void kb_stream_filters_encode_trailers(struct kb_stream *stream, struct kb_heade
 
 /* ---- from filters ---- */
 
+void kb_stream_withhold_encoded(struct kb_stream *stream, const void *self, bool withholds)
+{
+    size_t at = index_of(stream, self);
+
+    if (at < stream->filter_count) {
+        stream->filters[at].encode_withholds = withholds;
+    }
+}
+
+struct kb_header_map *kb_stream_add_encoded_trailers(struct kb_stream *stream)
+{
+    struct kb_stream_encoding *encoding = stream->encoding;
+
+    if (encoding->trailers == NULL) {
+        encoding->trailers = KB_ARENA_NEW(&stream->arena, struct kb_header_map);
+        kb_header_map_init(encoding->trailers, &stream->arena);
+    }
+    return encoding->trailers;
+}
+
+bool kb_stream_encodes(const struct kb_stream *stream)
+{
+    return !gone(stream);
+}
+
+void kb_stream_stop_encoded(struct kb_stream *stream, const void *self, bool stop)
+{
+    size_t at = index_of(stream, self);
+
+    if (at == stream->filter_count || stream->filters[at].encode_stops == stop) {
+        return;
+    }
+    stream->filters[at].encode_stops = stop;
+    if (stop) {
+        kb_stream_encoder_above_high(stream, NULL);
+    } else {
+        kb_stream_encoder_below_low(stream, NULL);
+    }
+}
+
+bool kb_stream_takes_encoded(const struct kb_stream *stream, const void *self)
+{
+    unsigned before = 0;
+
+    for (size_t i = index_of(stream, self); i < stream->filter_count; i++) {
+        before += stream->filters[i].encode_stops;
+    }
+    return stream->encoding->above <= before;
+}
+
+/* The end of the answer was given to this filter and all before it on its way, and none keeps a
+ * part back. */
+static bool end_passed(const struct kb_stream *stream, size_t at)
+{
+    for (size_t i = at; i < stream->filter_count; i++) {
+        if (stream->filters[i].encode_withholds) {
+            return false;
+        }
+    }
+    return stream->encoding->ended;
+}
+
 void kb_stream_continue_encoding(struct kb_stream *stream, void *self)
 {
     struct kb_stream_encoding *encoding = stream->encoding;
     size_t at = index_of(stream, self);
     struct kb_stream_filter *filter;
+    bool ended;
 
     if (at == stream->filter_count || encoding == NULL || gone(stream)) {
         return;
     }
     filter = &stream->filters[at];
+    ended = end_passed(stream, at);
     filter->encode_stop_all = false;
     if (filter->encode_stopped) {
         filter->encode_stopped = false;
         headers_from(stream, at, encoding->headers_end);
     }
     if (encoding->held.len > 0 && encoding->held_by == at && !gone(stream)) {
-        held_from(stream, at, encoding->ended && encoding->trailers == NULL);
+        held_from(stream, at, ended && encoding->trailers == NULL);
     }
-    if (encoding->trailers != NULL && !gone(stream)) {
+    if (encoding->trailers != NULL && ended && !gone(stream)) {
         filter->encode_trailers_stopped = false;
         trailers_from(stream, at);
     }
@@ -273,6 +337,8 @@ void kb_stream_encoder_below_low(struct kb_stream *stream, void *filter)
     KB_ASSERT(stream->encoding->above > 0);
     if (--stream->encoding->above == 0) {
         terminal_tell(stream, false);
+    } else {
+        kb_stream_filters_resumed(stream);
     }
 }
 

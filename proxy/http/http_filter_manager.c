@@ -345,26 +345,37 @@ static size_t index_of(const struct kb_stream *stream, const void *self)
     return at;
 }
 
+/* The end of the request was given to all filters up to this one, and none keeps a part back. */
+static bool end_passed(const struct kb_stream *stream, size_t at)
+{
+    for (size_t i = 0; i <= at; i++) {
+        if (stream->filters[i].withholds) {
+            return false;
+        }
+    }
+    return stream->decode_ended;
+}
+
 void kb_stream_continue_decoding(struct kb_stream *stream, void *self)
 {
     size_t at = index_of(stream, self);
-    bool held;
+    bool held, ended;
 
     if (at == stream->filter_count || stopped(stream)) {
         return;
     }
+    ended = end_passed(stream, at);
     held = stream->decode_buffer.len > 0 && stream->held_by == at;
     stream->filters[at].stop_all = false;
     if (stream->filters[at].headers_stopped) {
         stream->filters[at].headers_stopped = false;
-        headers_from(stream, at + 1,
-                     stream->decode_ended && !held && stream->request_trailers == NULL);
+        headers_from(stream, at + 1, ended && !held && stream->request_trailers == NULL);
         kb_stream_metadata_release(stream);
     }
     if (held && !stopped(stream)) {
-        held_from(stream, at + 1, stream->decode_ended && stream->request_trailers == NULL);
+        held_from(stream, at + 1, ended && stream->request_trailers == NULL);
     }
-    if (stream->request_trailers != NULL && !stream->ended) {
+    if (stream->request_trailers != NULL && ended && !stream->ended) {
         stream->filters[at].trailers_stopped = false;
         trailers_from(stream, at + 1);
     }
@@ -380,6 +391,64 @@ void kb_stream_inject_decoded_data(struct kb_stream *stream, void *self, struct 
     }
     if (data->len > 0) {
         kb_buf_consume(data, data->len);
+    }
+}
+
+void kb_stream_withhold_decoded(struct kb_stream *stream, const void *self, bool withholds)
+{
+    size_t at = index_of(stream, self);
+
+    if (at < stream->filter_count) {
+        stream->filters[at].withholds = withholds;
+    }
+}
+
+struct kb_header_map *kb_stream_add_decoded_trailers(struct kb_stream *stream)
+{
+    if (stream->request_trailers == NULL) {
+        stream->request_trailers = KB_ARENA_NEW(&stream->arena, struct kb_header_map);
+        kb_header_map_init(stream->request_trailers, &stream->arena);
+    }
+    return stream->request_trailers;
+}
+
+bool kb_stream_decodes(const struct kb_stream *stream)
+{
+    return !stopped(stream);
+}
+
+void kb_stream_stop_decoded(struct kb_stream *stream, const void *self, bool stop)
+{
+    size_t at = index_of(stream, self);
+
+    if (at < stream->filter_count && stream->filters[at].stops != stop) {
+        stream->filters[at].stops = stop;
+        kb_stream_read_disable(stream, stop);
+    }
+}
+
+bool kb_stream_takes_decoded(const struct kb_stream *stream, const void *self)
+{
+    size_t at = index_of(stream, self);
+    unsigned before = 0;
+
+    for (size_t i = 0; i < stream->filter_count && i <= at; i++) {
+        before += stream->filters[i].stops;
+    }
+    return stream->read_disables <= before;
+}
+
+void kb_stream_filter_bytes_add(struct kb_stream *stream, int64_t bytes)
+{
+    stream->filter_bytes += bytes;
+}
+
+void kb_stream_filters_resumed(struct kb_stream *stream)
+{
+    for (size_t i = 0; i < stream->filter_count; i++) {
+        if (stream->filters[i].ops->on_resumed != NULL) {
+            stream->filters[i].ops->on_resumed(stream->filters[i].self);
+        }
     }
 }
 

@@ -26,10 +26,20 @@
 #define RATIO_FREE     (64 * 1024) /* so much is never too much */
 #define WINDOW_LOG_MAX 23
 
+/* What the libraries hold for a worker's streams. */
+struct compression_memory {
+    KB_OBJ;
+    uint64_t bytes_in_use;
+};
+KB_OBJ_MAGIC(compression_memory, 0x434d454d);
+
 struct kb_compression_stream {
-    struct kb_compression_library library;
+    const struct kb_compression_library *library;
+    struct compression_memory *memory;
+    uint64_t bytes; /* of `memory`, for this stream */
     bool compress;
-    bool done; /* the end of the compressed data was seen */
+    bool done;    /* the end of the compressed data was seen */
+    bool pending; /* the library has more to give without further input */
     bool failed;
     uint64_t in, out;
     z_stream zlib;
@@ -166,11 +176,100 @@ int kb_compression_library_read(struct kb_compression_library *library,
     return KB_ECONFIG;
 }
 
+/* ---- memory: blocks begin with their size, as the libraries do not say it when they free ---- */
+
+#define BLOCK_HEAD 16 /* keeps what follows aligned for any type */
+
+static void memory_dispose(struct kb_worker *worker)
+{
+    struct compression_memory *memory =
+        KB_CAST(worker->slots[KB_SLOT_COMPRESSION], compression_memory);
+
+    KB_ASSERT(memory->bytes_in_use == 0);
+    worker->slot_bytes[KB_SLOT_COMPRESSION] = NULL;
+    worker->slots[KB_SLOT_COMPRESSION] = NULL;
+    KB_OBJ_CLEAR(memory);
+    free(memory);
+}
+
+/* From any thread. */
+static uint64_t memory_bytes(const struct kb_worker *worker)
+{
+    const struct compression_memory *memory = worker->slots[KB_SLOT_COMPRESSION];
+
+    return __atomic_load_n(&memory->bytes_in_use, __ATOMIC_RELAXED);
+}
+
+static struct compression_memory *memory_of(struct kb_worker *worker)
+{
+    struct compression_memory *memory = worker->slots[KB_SLOT_COMPRESSION];
+
+    if (memory == NULL) {
+        memory = kb_calloc(1, sizeof(*memory));
+        KB_OBJ_SET(memory, compression_memory);
+        worker->slots[KB_SLOT_COMPRESSION] = memory;
+        worker->slot_dispose[KB_SLOT_COMPRESSION] = memory_dispose;
+        __atomic_store_n(&worker->slot_bytes[KB_SLOT_COMPRESSION], memory_bytes, __ATOMIC_RELEASE);
+    }
+    return memory;
+}
+
+static void bytes_set(struct kb_compression_stream *stream, uint64_t bytes)
+{
+    stream->memory->bytes_in_use += bytes - stream->bytes;
+    stream->bytes = bytes;
+}
+
+static void *block_alloc(void *stream, size_t size)
+{
+    struct kb_compression_stream *owner = stream;
+    char *block = kb_malloc(size + BLOCK_HEAD);
+
+    memcpy(block, &size, sizeof(size));
+    bytes_set(owner, owner->bytes + size);
+    return block + BLOCK_HEAD;
+}
+
+static void block_free(void *stream, void *memory)
+{
+    struct kb_compression_stream *owner = stream;
+    char *block = memory;
+    size_t size;
+
+    if (block == NULL) {
+        return;
+    }
+    block -= BLOCK_HEAD;
+    memcpy(&size, block, sizeof(size));
+    bytes_set(owner, owner->bytes - size);
+    free(block);
+}
+
+static void *zlib_alloc(void *stream, uInt count, uInt size)
+{
+    return block_alloc(stream, (size_t)count * size);
+}
+
+/* Zstandard tells how much it holds. */
+static void zstd_bytes_refresh(struct kb_compression_stream *stream)
+{
+    if (stream->zstd_out != NULL) {
+        bytes_set(stream, ZSTD_sizeof_CCtx(stream->zstd_out));
+    } else if (stream->zstd_in != NULL) {
+        bytes_set(stream, ZSTD_sizeof_DCtx(stream->zstd_in));
+    }
+}
+
+uint64_t kb_compression_stream_bytes(const struct kb_compression_stream *stream)
+{
+    return stream->bytes;
+}
+
 /* ---- streams ---- */
 
 static void compress_init(struct kb_compression_stream *stream)
 {
-    const struct kb_compression_library *library = &stream->library;
+    const struct kb_compression_library *library = stream->library;
 
     switch (library->kind) {
     case KB_COMPRESSION_GZIP:
@@ -179,7 +278,7 @@ static void compress_init(struct kb_compression_stream *stream)
                                library->strategy) == Z_OK);
         break;
     case KB_COMPRESSION_BROTLI:
-        stream->brotli_out = BrotliEncoderCreateInstance(NULL, NULL, NULL);
+        stream->brotli_out = BrotliEncoderCreateInstance(block_alloc, block_free, stream);
         KB_ASSERT(stream->brotli_out != NULL);
         BrotliEncoderSetParameter(stream->brotli_out, BROTLI_PARAM_QUALITY,
                                   (uint32_t)library->level);
@@ -207,12 +306,12 @@ static void compress_init(struct kb_compression_stream *stream)
 
 static void decompress_init(struct kb_compression_stream *stream)
 {
-    switch (stream->library.kind) {
+    switch (stream->library->kind) {
     case KB_COMPRESSION_GZIP:
-        KB_ASSERT(inflateInit2(&stream->zlib, stream->library.window_bits | GZIP_HEADER) == Z_OK);
+        KB_ASSERT(inflateInit2(&stream->zlib, stream->library->window_bits | GZIP_HEADER) == Z_OK);
         break;
     case KB_COMPRESSION_BROTLI:
-        stream->brotli_in = BrotliDecoderCreateInstance(NULL, NULL, NULL);
+        stream->brotli_in = BrotliDecoderCreateInstance(block_alloc, block_free, stream);
         KB_ASSERT(stream->brotli_in != NULL);
         break;
     case KB_COMPRESSION_ZSTD:
@@ -224,17 +323,23 @@ static void decompress_init(struct kb_compression_stream *stream)
 }
 
 struct kb_compression_stream *
-kb_compression_stream_create(const struct kb_compression_library *library, bool compress)
+kb_compression_stream_create(const struct kb_compression_library *library, bool compress,
+                             struct kb_worker *worker)
 {
     struct kb_compression_stream *stream = kb_calloc(1, sizeof(*stream));
 
-    stream->library = *library;
+    stream->library = library;
+    stream->memory = memory_of(worker);
     stream->compress = compress;
+    stream->zlib.opaque = stream;
+    stream->zlib.zalloc = zlib_alloc;
+    stream->zlib.zfree = block_free;
     if (compress) {
         compress_init(stream);
     } else {
         decompress_init(stream);
     }
+    zstd_bytes_refresh(stream);
     return stream;
 }
 
@@ -243,7 +348,7 @@ void kb_compression_stream_destroy(struct kb_compression_stream *stream)
     if (stream == NULL) {
         return;
     }
-    if (stream->library.kind == KB_COMPRESSION_GZIP) {
+    if (stream->library->kind == KB_COMPRESSION_GZIP) {
         if (stream->compress) {
             deflateEnd(&stream->zlib);
         } else {
@@ -258,6 +363,7 @@ void kb_compression_stream_destroy(struct kb_compression_stream *stream)
     }
     ZSTD_freeCCtx(stream->zstd_out);
     ZSTD_freeDCtx(stream->zstd_in);
+    bytes_set(stream, 0);
     free(stream);
 }
 
@@ -347,42 +453,42 @@ static enum step zstd_step(struct kb_compression_stream *stream, struct kb_str *
     return output.pos == output.size ? MORE : ENOUGH;
 }
 
-static bool too_much(const struct kb_compression_stream *stream)
+static enum step step_run(struct kb_compression_stream *stream, struct kb_str *in, char *out,
+                          size_t *room, bool flush, bool end)
 {
-    return !stream->compress && stream->out > RATIO_FREE &&
-           stream->out /
-                   (stream->library.max_ratio > 0 ? stream->library.max_ratio : RATIO_DEFAULT) >
-               stream->in;
+    enum step step = FAILED;
+
+    switch (stream->library->kind) {
+    case KB_COMPRESSION_GZIP:
+        step = gzip_step(stream, in, out, room, flush, end);
+        break;
+    case KB_COMPRESSION_BROTLI:
+        step = brotli_step(stream, in, out, room, flush, end);
+        break;
+    case KB_COMPRESSION_ZSTD:
+        step = zstd_step(stream, in, out, room, flush, end);
+        zstd_bytes_refresh(stream);
+        break;
+    }
+    return step;
 }
 
 /* Runs one piece of input through, to `out`. */
-static int piece_run(struct kb_compression_stream *stream, struct kb_str piece, struct kb_buf *out,
-                     bool flush, bool end)
+static int piece_pack(struct kb_compression_stream *stream, struct kb_str piece, struct kb_buf *out,
+                      bool flush, bool end)
 {
     enum step step = MORE;
+    char bytes[OUT_ROOM];
 
-    stream->in += piece.len;
     while (step == MORE || (step == ENOUGH && piece.len > 0 && !stream->done)) {
-        size_t room = OUT_ROOM;
+        size_t room = sizeof(bytes);
         size_t before = piece.len;
-        char *at = kb_buf_reserve(out, room);
 
-        switch (stream->library.kind) {
-        case KB_COMPRESSION_GZIP:
-            step = gzip_step(stream, &piece, at, &room, flush, end);
-            break;
-        case KB_COMPRESSION_BROTLI:
-            step = brotli_step(stream, &piece, at, &room, flush, end);
-            break;
-        case KB_COMPRESSION_ZSTD:
-            step = zstd_step(stream, &piece, at, &room, flush, end);
-            break;
-        }
-        kb_buf_commit(out, step == FAILED ? 0 : room);
-        stream->out += step == FAILED ? 0 : room;
-        if (step == FAILED || too_much(stream)) {
+        step = step_run(stream, &piece, bytes, &room, flush, end);
+        if (step == FAILED) {
             return KB_EINVALID;
         }
+        kb_buf_append(out, bytes, room); /* pieces of a few bytes must not hold a slice each */
         if (room == 0 && piece.len == before) {
             break; /* it wants what is not there yet */
         }
@@ -390,7 +496,7 @@ static int piece_run(struct kb_compression_stream *stream, struct kb_str piece, 
     return 0;
 }
 
-int kb_compression_stream_run(struct kb_compression_stream *stream, struct kb_buf *data, bool end)
+int kb_compression_stream_pack(struct kb_compression_stream *stream, struct kb_buf *data, bool end)
 {
     struct kb_buf out;
     int rc = 0;
@@ -400,19 +506,68 @@ int kb_compression_stream_run(struct kb_compression_stream *stream, struct kb_bu
         struct kb_str piece = kb_buf_first(data);
         bool last = piece.len == data->len;
 
-        /* What follows the end of compressed data belongs to nobody. */
-        if (stream->failed) {
-            rc = KB_EINVALID;
-        } else if (stream->compress || !stream->done) {
-            rc = piece_run(stream, piece, &out, last, last && end);
-        }
+        rc = stream->failed ? KB_EINVALID : piece_pack(stream, piece, &out, last, last && end);
         kb_buf_consume(data, rc == 0 ? piece.len : data->len);
     }
     stream->failed |= rc != 0;
-    if (rc == 0 && end && stream->compress && !stream->done) {
-        rc = piece_run(stream, KB_STR(""), &out, true, true);
+    if (rc == 0 && end && !stream->done) {
+        rc = piece_pack(stream, KB_STR(""), &out, true, true);
     }
     kb_buf_move(data, &out);
     kb_buf_dispose(&out);
     return rc;
+}
+
+static bool too_much(const struct kb_compression_stream *stream, const struct kb_buf *in)
+{
+    uint32_t ratio = stream->library->max_ratio > 0 ? stream->library->max_ratio : RATIO_DEFAULT;
+
+    return stream->out > RATIO_FREE && stream->out / ratio > stream->in + in->len;
+}
+
+/* One call of the library. False: nothing more comes of it. */
+static bool unpack_some(struct kb_compression_stream *stream, struct kb_buf *in, struct kb_buf *out)
+{
+    struct kb_str piece = in->len > 0 ? kb_buf_first(in) : KB_STR("");
+    size_t before = piece.len;
+    char bytes[OUT_ROOM];
+    size_t room = sizeof(bytes);
+    enum step step = step_run(stream, &piece, bytes, &room, false, false);
+
+    if (step == FAILED) {
+        return false;
+    }
+    kb_buf_append(out, bytes, room);
+    kb_buf_consume(in, before - piece.len);
+    stream->in += before - piece.len;
+    stream->out += room;
+    stream->pending = step == MORE && !stream->done;
+    /* A library that takes nothing and gives nothing would be asked for ever. */
+    return !too_much(stream, in) && (room > 0 || piece.len < before || before == 0);
+}
+
+int kb_compression_stream_unpack(struct kb_compression_stream *stream, struct kb_buf *in,
+                                 struct kb_buf *out, size_t most)
+{
+    size_t full = out->len + most;
+
+    if (stream->failed && in->len > 0) {
+        kb_buf_consume(in, in->len);
+        return KB_EINVALID;
+    }
+    while (!stream->done && (in->len > 0 || stream->pending)) {
+        if (out->len >= full) {
+            return KB_EAGAIN;
+        }
+        if (!unpack_some(stream, in, out)) {
+            stream->failed = true;
+            stream->pending = false;
+            kb_buf_consume(in, in->len);
+            return KB_EINVALID;
+        }
+    }
+    if (stream->done && in->len > 0) {
+        kb_buf_consume(in, in->len); /* what follows the end belongs to nobody */
+    }
+    return 0;
 }

@@ -91,7 +91,7 @@ static void body_run(struct compressor *filter, const struct kb_compressor_direc
                      struct kb_compression_stream *stream, struct kb_buf *data, bool end)
 {
     count(filter, direction, KB_COMPRESSOR_TOTAL_UNCOMPRESSED, data->len);
-    if (kb_compression_stream_run(stream, data, end) != 0) {
+    if (kb_compression_stream_pack(stream, data, end) != 0) {
         kb_buf_consume(data, data->len); /* a compressor takes everything */
     }
     count(filter, direction, KB_COMPRESSOR_TOTAL_COMPRESSED, data->len);
@@ -148,14 +148,16 @@ static void request_begin(struct compressor *filter, struct kb_header_map *heade
 
     if (end_stream || !config->compresses_requests || !enabled(filter, direction) ||
         !long_enough(filter, direction, headers) || !type_fits(direction, headers) ||
-        kb_header_map_get_id(headers, KB_HDR_CONTENT_ENCODING) != NULL || !transfer_fits(headers)) {
+        kb_header_map_get_id(headers, KB_HDR_CONTENT_ENCODING) != NULL ||
+        kb_header_map_get_id(headers, KB_HDR_UPGRADE) != NULL || !transfer_fits(headers)) {
         count(filter, direction, KB_COMPRESSOR_NOT_COMPRESSED, 1);
         return;
     }
     kb_header_map_remove_id(headers, KB_HDR_CONTENT_LENGTH);
     kb_header_map_set_id(headers, KB_HDR_CONTENT_ENCODING, config->library.encoding);
     count(filter, direction, KB_COMPRESSOR_COMPRESSED, 1);
-    filter->request = kb_compression_stream_create(&config->library, true);
+    filter->request =
+        kb_compression_stream_create(&config->library, true, kb_stream_worker(filter->stream));
 }
 
 static enum kb_filter_headers_status decode_headers(void *arg, struct kb_header_map *headers,
@@ -349,7 +351,8 @@ static enum kb_filter_headers_status encode_headers(void *arg, struct kb_header_
         kb_header_map_remove_id(headers, KB_HDR_CONTENT_LENGTH);
         kb_header_map_set_id(headers, KB_HDR_CONTENT_ENCODING, config->library.encoding);
         count(filter, direction, KB_COMPRESSOR_COMPRESSED, 1);
-        filter->response = kb_compression_stream_create(&config->library, true);
+        filter->response =
+            kb_compression_stream_create(&config->library, true, kb_stream_worker(filter->stream));
     } else {
         count(filter, direction, KB_COMPRESSOR_NOT_COMPRESSED, 1);
     }

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* envoy.filters.http.decompressor: unpacks requests and answers whose last encoding is that of its
  * library, and tells upstreams that it can. */
+#include <inttypes.h>
+
 #include "envoy/config/core/v3/base.pb-c.h"
 #include "envoy/extensions/filters/http/decompressor/v3/decompressor.pb-c.h"
 #include "proto/wkt.h"
@@ -12,6 +14,8 @@
 typedef Envoy__Extensions__Filters__Http__Decompressor__V3__Decompressor decompressor_message;
 typedef Envoy__Extensions__Filters__Http__Decompressor__V3__Decompressor__CommonDirectionConfig
     common_message;
+
+#define TURN_BYTES (64 * 1024)
 
 enum { DECOMPRESSED, NOT_DECOMPRESSED, TOTAL_UNCOMPRESSED, TOTAL_COMPRESSED, COUNTERS };
 
@@ -27,15 +31,33 @@ struct decompressor_config {
     struct kb_compression_library library;
     const struct kb_runtime *runtime;
     struct direction request, response;
-    struct kb_stat_named *data_error; /* gzip: of its library; else NULL */
+    struct kb_stat_named *data_error;  /* gzip: of its library; else NULL */
+    struct kb_str bytes_in, bytes_out; /* names of trailers */
     bool advertises;
 };
 KB_OBJ_MAGIC(decompressor_config, 0x4445434f);
 
+struct decompressor;
+
+/* One body on its way. What a few bytes stand for is unpacked bit by bit: no more in one turn of
+ * the loop than TURN_BYTES, and none while those who take it have enough. */
+struct unpacking {
+    struct decompressor *filter;
+    const struct direction *direction;
+    const struct body_ops *ops;
+    struct kb_compression_stream *library; /* NULL: this body is left as it is */
+    struct kb_buf held;                    /* what came and is not unpacked */
+    struct kb_timer timer;
+    uint64_t in, out; /* bytes */
+    uint64_t counted; /* of memory, told to the stream */
+    bool ended;       /* its end came and has to go on */
+    bool waits;       /* for its turn, or for those who take it; its source is stopped */
+};
+
 struct decompressor {
     struct decompressor_config *config;
     struct kb_stream *stream;
-    struct kb_compression_stream *request, *response;
+    struct unpacking request, response;
 };
 
 /* ---- configuration ---- */
@@ -60,6 +82,19 @@ static void direction_read(struct direction *direction, const common_message *m,
                           KB_STR_ARG(config->library.stat), what, names[i]),
             KB_STAT_COUNTER);
     }
+}
+
+static struct kb_str trailer_name(const struct decompressor_config *config, struct kb_arena *arena,
+                                  const char *un)
+{
+    struct kb_str name = kb_str_printf(arena, "x-envoy-decompressor-%.*s-%scompressed-bytes",
+                                       KB_STR_ARG(config->library.name), un);
+    char *lower = kb_arena_alloc(arena, name.len + 1, 1);
+
+    for (size_t i = 0; i < name.len; i++) {
+        lower[i] = kb_ascii_lower(name.p[i]);
+    }
+    return kb_str_make(lower, name.len);
 }
 
 static int config_create(const void *message, struct kb_factory_context *factory,
@@ -97,6 +132,8 @@ static int config_create(const void *message, struct kb_factory_context *factory
                           KB_STR_ARG(factory->http_stat_prefix), KB_STR_ARG(config->library.name)),
             KB_STAT_COUNTER);
     }
+    config->bytes_in = trailer_name(config, factory->arena, "");
+    config->bytes_out = trailer_name(config, factory->arena, "un");
     config->advertises = m->request_direction_config == NULL ||
                          kb_wkt_bool(m->request_direction_config->advertise_accept_encoding, true);
     *out = config;
@@ -119,15 +156,6 @@ static void config_destroy(void *arg)
 }
 
 /* ---- streams ---- */
-
-static void *create(void *config, struct kb_stream *stream)
-{
-    struct decompressor *filter = KB_ARENA_NEW(kb_stream_arena(stream), struct decompressor);
-
-    filter->config = KB_CAST(config, decompressor_config);
-    filter->stream = stream;
-    return filter;
-}
 
 static void count(const struct decompressor *filter, const struct direction *direction, unsigned id,
                   uint64_t n)
@@ -166,29 +194,233 @@ static bool encoding_take(const struct decompressor *filter, struct kb_header_ma
     return true;
 }
 
-static struct kb_compression_stream *begin(const struct decompressor *filter,
-                                           const struct direction *direction,
-                                           struct kb_header_map *headers)
+/* ---- bodies ---- */
+
+/* What differs by direction. */
+struct body_ops {
+    void (*inject)(struct kb_stream *stream, void *filter, struct kb_buf *data, bool end_stream);
+    struct kb_header_map *(*trailers)(struct kb_stream *stream);
+    void (*go_on)(struct kb_stream *stream, void *filter);
+    void (*withhold)(struct kb_stream *stream, const void *filter, bool withholds);
+    bool (*wanted)(const struct kb_stream *stream);
+    bool (*taken)(const struct kb_stream *stream, const void *filter);
+    void (*source_stop)(struct kb_stream *stream, const void *filter, bool stop);
+};
+
+static const struct body_ops request_ops = {
+    .inject = kb_stream_inject_decoded_data,
+    .trailers = kb_stream_add_decoded_trailers,
+    .go_on = kb_stream_continue_decoding,
+    .withhold = kb_stream_withhold_decoded,
+    .wanted = kb_stream_decodes,
+    .taken = kb_stream_takes_decoded,
+    .source_stop = kb_stream_stop_decoded,
+};
+
+static const struct body_ops response_ops = {
+    .inject = kb_stream_inject_encoded_data,
+    .trailers = kb_stream_add_encoded_trailers,
+    .go_on = kb_stream_continue_encoding,
+    .withhold = kb_stream_withhold_encoded,
+    .wanted = kb_stream_encodes,
+    .taken = kb_stream_takes_encoded,
+    .source_stop = kb_stream_stop_encoded,
+};
+
+static void memory_count(struct unpacking *body, uint64_t bytes)
 {
+    kb_stream_filter_bytes_add(body->filter->stream, (int64_t)bytes - (int64_t)body->counted);
+    body->counted = bytes;
+}
+
+/* What cannot be read ends where it could be read to, as in Envoy. True: there is more to come. */
+static bool some_unpack(struct unpacking *body)
+{
+    struct decompressor *filter = body->filter;
+    struct kb_buf out;
+    int rc;
+
+    kb_buf_init(&out, body->held.source, 0);
+    rc = kb_compression_stream_unpack(body->library, &body->held, &out, TURN_BYTES);
+    if (rc == KB_EINVALID && filter->config->data_error != NULL) {
+        kb_stat_named_add(filter->config->data_error, kb_stream_worker(filter->stream)->index, 1);
+    }
+    body->out += out.len;
+    count(filter, body->direction, TOTAL_UNCOMPRESSED, out.len);
+    memory_count(body, kb_compression_stream_bytes(body->library) + body->held.len);
+    if (out.len > 0) {
+        body->ops->inject(filter->stream, filter, &out, false);
+    }
+    kb_buf_dispose(&out);
+    return rc == KB_EAGAIN;
+}
+
+static void sizes_tell(const struct unpacking *body)
+{
+    const struct decompressor_config *config = body->filter->config;
+    struct kb_arena *arena = kb_stream_arena(body->filter->stream);
+    struct kb_header_map *trailers = body->ops->trailers(body->filter->stream);
+
+    kb_header_map_add(trailers, config->bytes_in, kb_str_printf(arena, "%" PRIu64, body->in));
+    kb_header_map_add(trailers, config->bytes_out, kb_str_printf(arena, "%" PRIu64, body->out));
+}
+
+static void pump(struct unpacking *body)
+{
+    struct decompressor *filter = body->filter;
+    struct kb_stream *stream = filter->stream;
+    bool more = body->ops->wanted(stream) && some_unpack(body);
+
+    if (!body->ops->wanted(stream)) {
+        kb_buf_consume(&body->held, body->held.len);
+        more = body->ended = false;
+    }
+    if (more) {
+        body->waits = true;
+        body->ops->source_stop(stream, filter, true);
+        if (body->ops->taken(stream, filter)) {
+            kb_loop_timer_arm(&kb_stream_worker(stream)->loop, &body->timer, 0);
+        }
+        return;
+    }
+    if (body->waits) {
+        body->waits = false;
+        body->ops->source_stop(stream, filter, false);
+    }
+    if (body->ended) {
+        body->ended = false;
+        sizes_tell(body);
+        body->ops->withhold(stream, filter, false);
+        body->ops->go_on(stream, filter);
+    }
+}
+
+static void timer_fired(struct kb_timer *timer)
+{
+    struct unpacking *body = KB_CONTAINER_OF(timer, struct unpacking, timer);
+
+    if (body->ops->taken(body->filter->stream, body->filter)) {
+        pump(body);
+    }
+}
+
+/* True: it is held back or went on by itself. */
+static bool data_came(struct unpacking *body, struct kb_buf *data, bool end_stream)
+{
+    if (body->library == NULL) {
+        return false;
+    }
+    body->in += data->len;
+    count(body->filter, body->direction, TOTAL_COMPRESSED, data->len);
+    kb_buf_move(&body->held, data);
+    if (end_stream) {
+        body->ended = true;
+        body->ops->withhold(body->filter->stream, body->filter, true);
+    }
+    if (!body->waits) {
+        pump(body);
+    }
+    return true;
+}
+
+static enum kb_filter_trailers_status trailers_came(struct unpacking *body)
+{
+    if (body->library == NULL) {
+        return KB_FILTER_TRAILERS_CONTINUE;
+    }
+    if (body->waits) {
+        body->ended = true;
+        body->ops->withhold(body->filter->stream, body->filter, true);
+        return KB_FILTER_TRAILERS_STOP;
+    }
+    sizes_tell(body);
+    return KB_FILTER_TRAILERS_CONTINUE;
+}
+
+static void on_resumed(void *arg)
+{
+    struct decompressor *filter = arg;
+    struct unpacking *const bodies[] = {&filter->request, &filter->response};
+
+    for (size_t i = 0; i < KB_ARRAY_LEN(bodies); i++) {
+        if (bodies[i]->waits && bodies[i]->ops->taken(filter->stream, filter) &&
+            !kb_timer_armed(&bodies[i]->timer)) {
+            kb_loop_timer_arm(&kb_stream_worker(filter->stream)->loop, &bodies[i]->timer, 0);
+        }
+    }
+}
+
+static void body_init(struct unpacking *body, struct decompressor *filter,
+                      const struct direction *direction, const struct body_ops *ops)
+{
+    body->filter = filter;
+    body->direction = direction;
+    body->ops = ops;
+    kb_buf_init(&body->held, &kb_stream_worker(filter->stream)->slices, 0);
+    kb_timer_init(&body->timer, timer_fired);
+}
+
+static void body_dispose(struct unpacking *body)
+{
+    kb_loop_timer_cancel(&kb_stream_worker(body->filter->stream)->loop, &body->timer);
+    memory_count(body, 0);
+    kb_buf_dispose(&body->held);
+    kb_compression_stream_destroy(body->library);
+    body->library = NULL;
+}
+
+static void begin(struct unpacking *body, struct kb_header_map *headers)
+{
+    const struct decompressor *filter = body->filter;
+    const struct direction *direction = body->direction;
+
     if (!enabled(filter, direction) || (!direction->ignore_no_transform && no_transform(headers)) ||
         !encoding_take(filter, headers)) {
         count(filter, direction, NOT_DECOMPRESSED, 1);
-        return NULL;
+        return;
     }
     count(filter, direction, DECOMPRESSED, 1);
     kb_header_map_remove_id(headers, KB_HDR_CONTENT_LENGTH);
-    return kb_compression_stream_create(&filter->config->library, false);
+    body->library = kb_compression_stream_create(&filter->config->library, false,
+                                                 kb_stream_worker(filter->stream));
 }
 
-/* What cannot be read ends where it could be read to, as in Envoy. */
-static void body_run(const struct decompressor *filter, const struct direction *direction,
-                     struct kb_compression_stream *stream, struct kb_buf *data, bool end)
+/* ---- the filter ---- */
+
+static void *create(void *config, struct kb_stream *stream)
 {
-    count(filter, direction, TOTAL_COMPRESSED, data->len);
-    if (kb_compression_stream_run(stream, data, end) != 0 && filter->config->data_error != NULL) {
-        kb_stat_named_add(filter->config->data_error, kb_stream_worker(filter->stream)->index, 1);
+    struct decompressor *filter = KB_ARENA_NEW(kb_stream_arena(stream), struct decompressor);
+
+    filter->config = KB_CAST(config, decompressor_config);
+    filter->stream = stream;
+    body_init(&filter->request, filter, &filter->config->request, &request_ops);
+    body_init(&filter->response, filter, &filter->config->response, &response_ops);
+    return filter;
+}
+
+/* Once, at the end, and without the weight that the client gave it. */
+static void encoding_advertise(const struct decompressor *filter, struct kb_header_map *headers)
+{
+    struct kb_str list = kb_header_map_value_id(headers, KB_HDR_ACCEPT_ENCODING);
+    struct kb_str encoding = filter->config->library.encoding;
+    struct kb_str token;
+    size_t len = 0;
+    char *text = kb_arena_alloc(kb_stream_arena(filter->stream), list.len + 1 + encoding.len, 1);
+
+    while (list.len > 0 && kb_str_next_token(&list, ',', &token)) {
+        struct kb_str item = kb_str_trim(token);
+        ptrdiff_t semicolon = kb_str_find_char(item, ';');
+        struct kb_str name =
+            semicolon >= 0 ? kb_str_trim(kb_str_first(item, (size_t)semicolon)) : item;
+
+        if (item.len > 0 && !kb_str_eq(name, encoding)) {
+            memcpy(text + len, item.p, item.len);
+            len += item.len;
+            text[len++] = ',';
+        }
     }
-    count(filter, direction, TOTAL_UNCOMPRESSED, data->len);
+    memcpy(text + len, encoding.p, encoding.len);
+    kb_header_map_set_id(headers, KB_HDR_ACCEPT_ENCODING, kb_str_make(text, len + encoding.len));
 }
 
 static enum kb_filter_headers_status decode_headers(void *arg, struct kb_header_map *headers,
@@ -198,17 +430,10 @@ static enum kb_filter_headers_status decode_headers(void *arg, struct kb_header_
     struct decompressor_config *config = filter->config;
 
     if (enabled(filter, &config->response) && config->advertises) {
-        struct kb_str accepted = kb_header_map_value_id(headers, KB_HDR_ACCEPT_ENCODING);
-
-        kb_header_map_set_id(headers, KB_HDR_ACCEPT_ENCODING,
-                             accepted.len == 0
-                                 ? config->library.encoding
-                                 : kb_str_printf(kb_stream_arena(filter->stream), "%.*s,%.*s",
-                                                 KB_STR_ARG(accepted),
-                                                 KB_STR_ARG(config->library.encoding)));
+        encoding_advertise(filter, headers);
     }
     if (!end_stream) {
-        filter->request = begin(filter, &config->request, headers);
+        begin(&filter->request, headers);
     }
     return KB_FILTER_HEADERS_CONTINUE;
 }
@@ -217,10 +442,16 @@ static enum kb_filter_data_status decode_data(void *arg, struct kb_buf *data, bo
 {
     struct decompressor *filter = arg;
 
-    if (filter->request != NULL) {
-        body_run(filter, &filter->config->request, filter->request, data, end_stream);
-    }
-    return KB_FILTER_DATA_CONTINUE;
+    return data_came(&filter->request, data, end_stream) ? KB_FILTER_DATA_STOP_NO_BUFFER
+                                                         : KB_FILTER_DATA_CONTINUE;
+}
+
+static enum kb_filter_trailers_status decode_trailers(void *arg, struct kb_header_map *trailers)
+{
+    struct decompressor *filter = arg;
+
+    (void)trailers;
+    return trailers_came(&filter->request);
 }
 
 static enum kb_filter_headers_status encode_headers(void *arg, struct kb_header_map *headers,
@@ -229,7 +460,7 @@ static enum kb_filter_headers_status encode_headers(void *arg, struct kb_header_
     struct decompressor *filter = arg;
 
     if (!end_stream) {
-        filter->response = begin(filter, &filter->config->response, headers);
+        begin(&filter->response, headers);
     }
     return KB_FILTER_HEADERS_CONTINUE;
 }
@@ -238,18 +469,25 @@ static enum kb_filter_data_status encode_data(void *arg, struct kb_buf *data, bo
 {
     struct decompressor *filter = arg;
 
-    if (filter->response != NULL) {
-        body_run(filter, &filter->config->response, filter->response, data, end_stream);
-    }
-    return KB_FILTER_DATA_CONTINUE;
+    return data_came(&filter->response, data, end_stream) ? KB_FILTER_DATA_STOP_NO_BUFFER
+                                                          : KB_FILTER_DATA_CONTINUE;
+}
+
+static enum kb_filter_trailers_status encode_trailers(void *arg, struct kb_header_map *trailers)
+{
+    struct decompressor *filter = arg;
+
+    (void)trailers;
+    return trailers_came(&filter->response);
 }
 
 static void on_destroy(void *arg)
 {
     struct decompressor *filter = arg;
 
-    kb_compression_stream_destroy(filter->request);
-    kb_compression_stream_destroy(filter->response);
+    kb_stream_stop_decoded(filter->stream, filter, false);
+    body_dispose(&filter->request);
+    body_dispose(&filter->response);
 }
 
 const struct kb_http_filter_ops kb_ext_http_decompressor = {
@@ -260,7 +498,10 @@ const struct kb_http_filter_ops kb_ext_http_decompressor = {
     .create = create,
     .decode_headers = decode_headers,
     .decode_data = decode_data,
+    .decode_trailers = decode_trailers,
     .encode_headers = encode_headers,
     .encode_data = encode_data,
+    .encode_trailers = encode_trailers,
+    .on_resumed = on_resumed,
     .on_destroy = on_destroy,
 };
