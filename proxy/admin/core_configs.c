@@ -24,6 +24,7 @@ struct configs_visit {
     void *arg;
     const struct kb_admin_dynamic *dynamic; /* may be NULL */
     struct kb_map listeners;                /* names shown */
+    bool scoped;                            /* route tables: those of scopes */
 };
 
 Google__Protobuf__Timestamp *kb_admin_timestamp(uint64_t wall_ns, struct kb_arena *arena)
@@ -307,6 +308,29 @@ static void listener_config_visit(void *arg, const struct kb_listener_view *view
     kb_arena_dispose(&arena);
 }
 
+static void scopes_visit(
+    const Envoy__Extensions__Filters__Network__HttpConnectionManager__V3__ScopedRoutes *scoped,
+    uint64_t updated_wall_ns, struct kb_arena *arena, const struct configs_visit *v)
+{
+    const Envoy__Extensions__Filters__Network__HttpConnectionManager__V3__ScopedRouteConfigurationsList
+        *list = scoped->scoped_route_configurations_list;
+    Envoy__Admin__V3__ScopedRoutesConfigDump__InlineScopedRouteConfigs *message =
+        NEW(Envoy__Admin__V3__ScopedRoutesConfigDump__InlineScopedRouteConfigs,
+            envoy__admin__v3__scoped_routes_config_dump__inline_scoped_route_configs, arena);
+
+    message->name = scoped->name;
+    message->last_updated = kb_admin_timestamp(updated_wall_ns, arena);
+    message->n_scoped_route_configs = list->n_scoped_route_configurations;
+    message->scoped_route_configs = kb_arena_calloc(
+        arena, (message->n_scoped_route_configs + 1) * sizeof(*message->scoped_route_configs));
+    for (size_t i = 0; i < message->n_scoped_route_configs; i++) {
+        message->scoped_route_configs[i] =
+            any_of(&list->scoped_route_configurations[i]->base, arena);
+    }
+    v->visit(v->arg, "inline_scoped_route_configs", kb_str_from_cstr(message->name),
+             &message->base);
+}
+
 static void route_config_visit(const Envoy__Config__Listener__V3__Filter *filter,
                                uint64_t updated_wall_ns, struct kb_arena *arena,
                                const struct configs_visit *v)
@@ -326,6 +350,12 @@ static void route_config_visit(const Envoy__Config__Listener__V3__Filter *filter
         return;
     }
     hcm = (const void *)config;
+    if (v->scoped) {
+        if (hcm->route_specifier_case == HCM_ENUM(ROUTE_SPECIFIER_SCOPED_ROUTES)) {
+            scopes_visit(hcm->scoped_routes, updated_wall_ns, arena, v);
+        }
+        return;
+    }
     if (hcm->route_specifier_case != HCM_ENUM(ROUTE_SPECIFIER_ROUTE_CONFIG)) {
         return;
     }
@@ -414,7 +444,7 @@ static void entries_visit(const struct kb_admin_core *core, const struct configs
 void kb_admin_core_visit_configs(const struct kb_admin_core *core, enum kb_admin_section section,
                                  kb_admin_config_fn visit, void *visit_arg)
 {
-    struct configs_visit v = {visit, visit_arg, core->dynamic, {0}};
+    struct configs_visit v = {visit, visit_arg, core->dynamic, {0}, false};
 
     switch (section) {
     case KB_ADMIN_BOOTSTRAP:
@@ -447,6 +477,11 @@ void kb_admin_core_visit_configs(const struct kb_admin_core *core, enum kb_admin
         kb_admin_dynamic_extensions(core->dynamic, visit, visit_arg);
         break;
     case KB_ADMIN_SCOPED_ROUTES:
+        v.scoped = true;
+        if (core->listeners != NULL) {
+            kb_listener_manager_visit(core->listeners, listener_routes_visit, &v);
+        }
+        break;
     case KB_ADMIN_SECTIONS:
         break;
     }

@@ -60,6 +60,7 @@ struct kb_hcm_upgrade {
 struct kb_early_mutations;    /* early_mutation.c */
 struct kb_local_reply_config; /* proxy/api/local_reply.h */
 struct kb_proxy_status;       /* proxy/http/proxy_status.h */
+struct kb_scoped_routes;      /* proxy/http/scoped_routes.h */
 
 /* `tracing`: who is traced. Nothing collects spans. */
 struct kb_hcm_tracing {
@@ -86,6 +87,8 @@ struct kb_hcm_config {
     struct kb_h2_server_settings h2;
     struct kb_route_config *route_config;     /* NULL: none, or route_provider's */
     struct kb_route_provider *route_provider; /* rds; NULL: none, every request gets 404 */
+    struct kb_scoped_routes *scoped_routes;   /* or by the request's headers; NULL: not */
+    bool internal_only_headers;               /* the table may have some */
     struct kb_access_log_list *access_log;
     struct kb_hcm_filter_chain chain;
     struct kb_local_reply_config *local_reply; /* NULL: default */

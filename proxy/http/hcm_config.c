@@ -13,6 +13,7 @@
 #include "proxy/http/header_key_format.h"
 #include "proxy/http/http_filter_discovery.h"
 #include "proxy/http/proxy_status.h"
+#include "proxy/http/scoped_routes.h"
 #include "proxy/matcher/string_match.h"
 #include "proxy/stats/stat_store.h"
 
@@ -127,6 +128,9 @@ void kb_hcm_config_destroy(struct kb_hcm_config *config)
     }
     if (config->route_provider != NULL) {
         kb_route_provider_destroy(config->route_provider);
+    }
+    if (config->scoped_routes != NULL) {
+        kb_scoped_routes_destroy(config->scoped_routes);
     }
     if (config->local_reply != NULL) {
         kb_local_reply_config_dispose(config->local_reply);
@@ -499,10 +503,20 @@ static void routes_apply(struct kb_hcm_config *config, const hcm_message *m,
         kb_diag_pop(diag);
         break;
     case HCM_ENUM(ROUTE_SPECIFIER_SCOPED_ROUTES):
-        unsupported(diag, "scoped_routes", "scoped routes are not supported; use route_config");
+        kb_diag_push(diag, "scoped_routes");
+        config->scoped_routes = kb_scoped_routes_create(m->scoped_routes, factory, diag);
+        kb_diag_pop(diag);
         break;
     default:
         break;
+    }
+    if (config->route_config != NULL) {
+        size_t count;
+
+        (void)kb_route_config_internal_only_headers(config->route_config, &count);
+        config->internal_only_headers = count > 0;
+    } else {
+        config->internal_only_headers = true;
     }
 }
 

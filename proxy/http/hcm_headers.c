@@ -233,6 +233,21 @@ static void external_headers_remove(struct kb_header_map *map, bool edge)
     }
 }
 
+static KB_COLD void internal_only_remove(struct kb_stream *stream)
+{
+    const struct kb_route_config *config = kb_stream_route_table(stream);
+    const struct kb_str *names;
+    size_t count;
+
+    if (config == NULL) {
+        return;
+    }
+    names = kb_route_config_internal_only_headers(config, &count);
+    for (size_t i = 0; i < count; i++) {
+        kb_header_map_remove(&stream->request, names[i]);
+    }
+}
+
 /* ---- identity ---- */
 
 static void via_append(struct kb_header_map *map, struct kb_str via)
@@ -343,6 +358,9 @@ unsigned kb_hcm_mutate_request(struct kb_stream *stream)
         kb_header_map_set_id(map, KB_HDR_X_ENVOY_INTERNAL, KB_STR("true"));
     } else {
         external_headers_remove(map, stream->edge_request);
+        if (KB_UNLIKELY(config->internal_only_headers)) {
+            internal_only_remove(stream);
+        }
     }
     user_agent_add(stream);
     via_append(map, config->via);

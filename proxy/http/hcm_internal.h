@@ -227,6 +227,8 @@ void kb_stream_touch(struct kb_stream *stream);
 /* The same, and arms the timer if there is such a timeout and it is not armed. */
 void kb_stream_idle_arm(struct kb_stream *stream);
 
+/* The table that the request is routed by; NULL: none. */
+const struct kb_route_config *kb_stream_route_table(struct kb_stream *stream);
 /* Counts the response's class; once, when its headers are sent. */
 void kb_stream_code_count(struct kb_stream *stream, unsigned status);
 

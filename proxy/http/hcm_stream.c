@@ -11,6 +11,7 @@
 #include "proxy/http/hcm_internal.h"
 #include "proxy/http/local_reply.h"
 #include "proxy/http/path.h"
+#include "proxy/http/scoped_routes.h"
 
 static void idle_timer_fired(struct kb_timer *timer);
 static void request_timer_fired(struct kb_timer *timer);
@@ -507,12 +508,18 @@ static void method_set(struct kb_stream *stream)
 }
 
 /* A stream keeps the table with which it began, whatever comes over xDS meanwhile. */
-static const struct kb_route_config *route_config_of(struct kb_stream *stream)
+const struct kb_route_config *kb_stream_route_table(struct kb_stream *stream)
 {
     const struct kb_hcm_config *config = stream->hcm->config;
 
-    if (KB_LIKELY(config->route_provider == NULL)) {
+    if (KB_LIKELY(config->route_config != NULL)) {
         return config->route_config;
+    }
+    if (config->scoped_routes != NULL) {
+        return kb_scoped_routes_find(config->scoped_routes, &stream->request, &stream->arena);
+    }
+    if (config->route_provider == NULL) {
+        return NULL;
     }
     if (stream->route_config == NULL) {
         stream->route_config = kb_route_provider_acquire(config->route_provider,
@@ -531,7 +538,7 @@ const struct kb_route *kb_stream_route(struct kb_stream *stream)
 
         stream->route_chosen = true;
         stream->info.route_resolutions++;
-        config = route_config_of(stream);
+        config = kb_stream_route_table(stream);
         if (config != NULL) {
             stream->route_random = kb_rand_u64(&stream->hcm->worker->rand);
             stream->route = kb_route_config_match(config, &stream->request, &stream->info,
