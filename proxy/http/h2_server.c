@@ -288,7 +288,10 @@ static void on_below_low(void *owner)
 
 static void on_reset(void *owner, enum kb_reset_reason reason, struct kb_str details)
 {
-    kb_stream_on_codec_reset(KB_CAST(owner, kb_stream), reason, details);
+    struct kb_stream *stream = KB_CAST(owner, kb_stream);
+
+    kb_stream_on_codec_reset(stream, reason, details,
+                             kb_h2_server_session_receiving(stream->hcm->h2->session));
 }
 
 static const struct kb_h2_server_callbacks session_callbacks = {

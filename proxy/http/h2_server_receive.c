@@ -503,6 +503,29 @@ static enum kb_reset_reason reset_reason(struct kb_h2_server_stream *stream, uin
     }
 }
 
+/* The owner's last word of a stream that was reset, or will be. */
+static void owner_tell(struct kb_h2_server_session *session, void *owner,
+                       enum kb_reset_reason reason, struct kb_str details)
+{
+    if (owner != NULL && !session->stopped) {
+        session->callbacks->on_reset(owner, reason, details);
+    }
+}
+
+/* nghttp2 will reset the stream: its owner hears now what it would hear when that is sent. Whoever
+ * has streams reset thus would else have all of a read at work at the same time. */
+static void stream_refused(struct kb_h2_server_session *session, struct kb_h2_server_stream *stream,
+                           uint32_t error_code)
+{
+    void *owner = stream->owner;
+
+    kb_h2_server_stream_unfinished_clear(stream);
+    stream->owner = NULL;
+    stream->headers = NULL;
+    stream->trailers = NULL;
+    owner_tell(session, owner, reset_reason(stream, error_code), stream->details);
+}
+
 static int on_stream_close(nghttp2_session *nghttp2, int32_t id, uint32_t error_code,
                            void *user_data)
 {
@@ -527,9 +550,7 @@ static int on_stream_close(nghttp2_session *nghttp2, int32_t id, uint32_t error_
     }
     kb_h2_server_stream_unfinished_clear(stream);
     kb_h2_server_stream_destroy(stream);
-    if (owner != NULL && !session->stopped) {
-        session->callbacks->on_reset(owner, reason, details);
-    }
+    owner_tell(session, owner, reason, details);
     return 0;
 }
 
@@ -563,6 +584,9 @@ static int on_invalid_frame(nghttp2_session *nghttp2, const nghttp2_frame *frame
         }
     }
     if (code == NGHTTP2_ERR_FLOW_CONTROL) {
+        if (stream != NULL && stream->owner != NULL) {
+            stream_refused(session, stream, NGHTTP2_FLOW_CONTROL_ERROR);
+        }
         return 0; /* nghttp2 says so, by GOAWAY or RST_STREAM (RFC 9113 section 6.9.1) */
     }
     KB_LOG(HTTP2, DEBUG, "invalid frame: %s on stream %d", nghttp2_strerror(code),

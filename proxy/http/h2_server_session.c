@@ -351,6 +351,11 @@ bool kb_h2_server_session_receive(struct kb_h2_server_session *session, struct k
     return session->fault.error == 0;
 }
 
+bool kb_h2_server_session_receiving(const struct kb_h2_server_session *session)
+{
+    return session->input != NULL;
+}
+
 static void lowered_tell(struct kb_h2_server_session *session)
 {
     while (!kb_list_empty(&session->lowered)) {

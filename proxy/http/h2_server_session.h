@@ -87,6 +87,8 @@ void kb_h2_server_session_destroy(struct kb_h2_server_session *session);
  * monotonic clock. False after a fault. */
 bool kb_h2_server_session_receive(struct kb_h2_server_session *session, struct kb_buf *in,
                                   uint64_t now_ms) KB_MUST_USE;
+/* From within callbacks: whether they come of bytes of the client's. */
+bool kb_h2_server_session_receiving(const struct kb_h2_server_session *session);
 /* Moves bytes for the client to `out` until there are none or out->len reaches `limit`. False after
  * a fault. */
 bool kb_h2_server_session_send(struct kb_h2_server_session *session, struct kb_buf *out,

@@ -136,6 +136,7 @@ struct kb_stream {
     bool response_started;     /* the final response's headers were encoded */
     bool local_complete;       /* the whole response was encoded */
     bool ended;                /* destroy is queued */
+    bool filters_ended;        /* and it is logged */
     bool saw_connection_close; /* the connection ends with this stream: the client said so, or we */
     bool head_request;
     bool grpc_request;
@@ -210,9 +211,10 @@ void kb_stream_decode_metadata(struct kb_stream *stream, struct kb_buf *block);
 void kb_stream_on_disconnect(struct kb_stream *stream, bool by_peer);
 /* The codec sent the whole response, and let go (HTTP/2). */
 void kb_stream_flushed(struct kb_stream *stream);
-/* The codec's stream was reset, by the client or for its fault, and is gone (HTTP/2). */
+/* The codec's stream was reset, by the client or for its fault, and is gone (HTTP/2). `by_peer`:
+ * the client's bytes are being read, so that nothing of the stream's own is under way. */
 void kb_stream_on_codec_reset(struct kb_stream *stream, enum kb_reset_reason reason,
-                              struct kb_str details);
+                              struct kb_str details, bool by_peer);
 /* Ends the stream: log, statistics, filters, memory; later in this event. */
 void kb_stream_end(struct kb_stream *stream);
 /* Frees, and so logs, the streams that ended in this event: before the next one begins, so that

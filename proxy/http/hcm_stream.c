@@ -102,6 +102,16 @@ void kb_stream_code_count(struct kb_stream *stream, unsigned status)
     }
 }
 
+/* The filters end, and with them what was asked of upstreams. */
+static void filters_end(struct kb_stream *stream)
+{
+    stream->filters_ended = true;
+    stream->info.end_ns = kb_loop_now_ns(&stream->hcm->worker->loop);
+    kb_stream_filters_complete(stream);
+    kb_stream_log_write(stream, "DownstreamEnd");
+    kb_stream_filters_destroy(stream);
+}
+
 static void destroy_deferred(struct kb_deferred *deferred)
 {
     struct kb_stream *stream = KB_CONTAINER_OF(deferred, struct kb_stream, destroy);
@@ -109,10 +119,9 @@ static void destroy_deferred(struct kb_deferred *deferred)
     struct kb_worker *worker = hcm->worker;
 
     KB_ASSERT(stream->kb_magic == (uint32_t)KB_MAGIC_kb_stream);
-    stream->info.end_ns = kb_loop_now_ns(&worker->loop);
-    kb_stream_filters_complete(stream);
-    kb_stream_log_write(stream, "DownstreamEnd");
-    kb_stream_filters_destroy(stream);
+    if (KB_LIKELY(!stream->filters_ended)) {
+        filters_end(stream);
+    }
     while (stream->read_disables > 0) {
         kb_stream_read_disable(stream, false);
     }
@@ -212,8 +221,11 @@ void kb_stream_on_disconnect(struct kb_stream *stream, bool by_peer)
 }
 
 /* Envoy's protection against clients that ask and reset: half of so many streams, or more. */
-#define PREMATURE_RESET_STREAMS 500
-#define PREMATURE_LIFETIME_NS   UINT64_C(2000000000) /* over one second, in whole ones */
+#define PREMATURE_RESET_STREAMS  500
+#define PREMATURE_LIFETIME_NS    UINT64_C(2000000000) /* over one second, in whole ones */
+/* Behind so many, what a request wants of upstreams is given up where its reset is read, not at the
+ * end of the turn: else hundreds that were read together would each have a connection made. */
+#define PREMATURE_RESETS_SUSPECT 16
 
 static void premature_resets_check(struct kb_hcm *hcm)
 {
@@ -235,9 +247,10 @@ static void premature_resets_check(struct kb_hcm *hcm)
 }
 
 void kb_stream_on_codec_reset(struct kb_stream *stream, enum kb_reset_reason reason,
-                              struct kb_str details)
+                              struct kb_str details, bool by_peer)
 {
     struct kb_hcm *hcm = stream->hcm;
+    bool premature;
 
     stream->encoder = NULL;
     stream->flushing = NULL;
@@ -253,12 +266,15 @@ void kb_stream_on_codec_reset(struct kb_stream *stream, enum kb_reset_reason rea
         stream->info.response_code_details = details;
     }
     hcm->ended_streams++;
-    if (stream->info.response_code == 0 &&
-        kb_loop_now_ns(&hcm->worker->loop) - stream->info.start_ns < PREMATURE_LIFETIME_NS) {
-        hcm->premature_resets++;
-    }
+    premature = stream->info.response_code == 0 &&
+                kb_loop_now_ns(&hcm->worker->loop) - stream->info.start_ns < PREMATURE_LIFETIME_NS;
+    hcm->premature_resets += premature;
     kb_stream_end(stream);
     premature_resets_check(hcm);
+    if (KB_UNLIKELY(premature && hcm->premature_resets > PREMATURE_RESETS_SUSPECT) && by_peer &&
+        !hcm->closed) {
+        filters_end(stream);
+    }
 }
 
 void kb_hcm_stream_codec_error(struct kb_stream *stream, unsigned status, struct kb_str details)

@@ -3,6 +3,7 @@
 that are begun to be thrown away. What each costs is asserted as a ratio to what it sent; see cost.py."""
 
 import itertools
+import signal
 
 import pytest
 
@@ -221,6 +222,27 @@ def test_streams_thrown_away(server, how, lenient):
     begun = one.proxy.stats("^cluster.hang.upstream_rq_pending_total$").get("cluster.hang.upstream_rq_pending_total", 0)
     assert begun <= 1030, "as many as may be open, and one read"
     meter.check(streams=1024)
+    served(one)
+
+
+@pytest.mark.parametrize("how", ["reset", "window overflow"])
+def test_requests_thrown_away_connect_to_nobody(server, stricter, how):
+    """Hundreds of them that come at a time, each thrown away by what is behind it: they have a few connections made, not one each."""
+    if how == "window overflow":
+        stricter("broken frames: it closes the connection at the first")
+    one = server()
+    client = H2(one.connect())
+    client.send()
+    one.proxy.wait_stat("http.main.downstream_cx_active", 1)
+    one.proxy.signal(signal.SIGSTOP)
+    try:
+        client.send(b"".join(RESETS[how](client, 1 + 2 * n) for n in range(400)))
+    finally:
+        one.proxy.signal(signal.SIGCONT)
+    one.proxy.wait_stat("http.main.downstream_rq_rx_reset", lambda n: n >= 249)
+    one.proxy.wait_stat("http.main.downstream_rq_active", 0)
+    assert one.proxy.stats("^cluster.hang.upstream_cx_total$")["cluster.hang.upstream_cx_total"] <= 40
+    client.conn.close()
     served(one)
 
 
