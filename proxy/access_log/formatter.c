@@ -157,6 +157,12 @@ struct kb_formatter *kb_formatter_create_extended(struct kb_arena *arena, struct
     return formatter;
 }
 
+bool kb_formatter_is_single(const struct kb_formatter *formatter)
+{
+    return formatter->count == 0 || (formatter->count == 1 && formatter->items[0].before.len == 0 &&
+                                     formatter->tail.len == 0);
+}
+
 struct kb_formatter *kb_formatter_create(struct kb_arena *arena, struct kb_str format,
                                          bool omit_empty, struct kb_diag *diag)
 {

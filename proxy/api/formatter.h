@@ -26,6 +26,9 @@ struct kb_formatter; /* immutable after creation, shared by workers */
 struct kb_formatter *kb_formatter_create(struct kb_arena *arena, struct kb_str format,
                                          bool omit_empty, struct kb_diag *diag);
 
+/* The format is one command or one text, not several. */
+bool kb_formatter_is_single(const struct kb_formatter *formatter);
+
 /* The text, in `arena` (or the literal itself when the format has no command). */
 struct kb_str kb_formatter_text(const struct kb_formatter *formatter,
                                 const struct kb_formatter_input *input,

@@ -89,6 +89,7 @@ struct kb_internal_redirect_policy {
 
 struct kb_stat_group;
 struct kb_hash_policies; /* proxy/router/hash_policy.c */
+struct kb_rate_limits;   /* proxy/router/rate_limit.h */
 
 /* What few routes have. */
 struct kb_route_policies {
@@ -97,6 +98,8 @@ struct kb_route_policies {
     const struct kb_mirror_policy *mirrors;
     size_t mirror_count;
     const struct kb_internal_redirect_policy *internal_redirect; /* NULL: off */
+    const struct kb_rate_limits *rate_limits;                    /* NULL: none */
+    bool include_virtual_host_rate_limits;
     bool hedge_on_per_try_timeout;
     bool max_grpc_timeout_set; /* the deprecated fields */
     uint64_t max_grpc_timeout_ms;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* envoy.config.route.v3.QueryParameterMatcher. Names and values are not percent-decoded; only the
- * first value of a name counts. */
+/* envoy.config.route.v3.QueryParameterMatcher. Only the first value of a name counts. Routes match
+ * names and values as they stand; others percent-decode them. */
 #pragma once
 
 #include "proxy/matcher/string_match.h"
@@ -26,3 +26,11 @@ bool kb_query_matchers_all(const struct kb_query_matcher *matchers, size_t count
 
 /* First value of a parameter: p NULL when it is not there, empty when it has no '='. */
 struct kb_str kb_query_first_value(struct kb_str path, struct kb_str name);
+
+/* The same of the decoded query, for which memory is taken from `arena`. */
+bool kb_query_matchers_all_decoded(const struct kb_query_matcher *matchers, size_t count,
+                                   struct kb_str path, struct kb_arena *arena);
+/* First value of the parameter whose decoded name is `name`, decoded too; p NULL when it is not
+ * there. */
+struct kb_str kb_query_decoded_value(struct kb_str path, struct kb_str name,
+                                     struct kb_arena *arena);

@@ -9,6 +9,7 @@
 #include "envoy/config/core/v3/extension.pb-c.h"
 #include "proto/any.h"
 #include "proxy/api/stats.h"
+#include "proxy/router/rate_limit.h"
 
 #define TLS(name) ENVOY__CONFIG__ROUTE__V3__VIRTUAL_HOST__TLS_REQUIREMENT_TYPE__##name
 
@@ -247,6 +248,9 @@ static void vhost_build(struct kb_route_build *build,
     }
     defaults.hedge_on_per_try_timeout =
         message->hedge_policy != NULL && message->hedge_policy->hedge_on_per_try_timeout;
+    vhost->rate_limits =
+        kb_rate_limits_create(message->rate_limits, message->n_rate_limits, KB_RATE_LIMITS_OF_ROUTE,
+                              build->factory->server->node_cluster, &build->match, &build->failed);
     domains_build(build, message, vhost);
     require_tls_build(build, message, vhost);
     vclusters_build(build, message, vhost);

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What few routes have: hashing, mirroring, internal redirects, hedging, old gRPC timeouts. */
 #include "proxy/router/hash_policy.h"
+#include "proxy/router/rate_limit.h"
 #include "proxy/router/route_build.h"
 
 #include "envoy/config/core/v3/base.pb-c.h"
 #include "envoy/config/core/v3/extension.pb-c.h"
 #include "envoy/extensions/internal_redirect/allow_listed_routes/v3/allow_listed_routes_config.pb-c.h"
 #include "proto/any.h"
+#include "proto/wkt.h"
 #include "proxy/api/metadata_criteria.h"
 #include "proxy/http/header_mutation_list.h"
 
@@ -260,6 +262,7 @@ static bool policies_wanted(const struct kb_route_build *build,
            defaults->hedge_on_per_try_timeout || message->max_grpc_timeout != NULL ||
            (message->max_stream_duration != NULL &&
             message->max_stream_duration->grpc_timeout_header_offset != NULL) ||
+           message->n_rate_limits > 0 || message->include_vh_rate_limits != NULL ||
            metadata_wanted(message);
 }
 
@@ -287,6 +290,11 @@ kb_route_build_policies(struct kb_route_build *build,
         policies->mirror_count = defaults->mirror_count;
     }
     policies->internal_redirect = internal_redirect_of(build, message);
+    policies->rate_limits =
+        kb_rate_limits_create(message->rate_limits, message->n_rate_limits, KB_RATE_LIMITS_OF_ROUTE,
+                              build->factory->server->node_cluster, &build->match, &build->failed);
+    policies->include_virtual_host_rate_limits =
+        kb_wkt_bool(message->include_vh_rate_limits, false);
     metadata_build(build, message, entry, policies);
     policies->hedge_on_per_try_timeout = message->hedge_policy != NULL
                                              ? message->hedge_policy->hedge_on_per_try_timeout

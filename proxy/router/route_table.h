@@ -187,6 +187,7 @@ struct kb_virtual_host {
     const struct kb_header_mutations *request;
     const struct kb_header_mutations *response;
     const struct kb_filter_configs *filters;
+    const struct kb_rate_limits *rate_limits; /* NULL: none */
     const struct kb_route_entry *tls_redirect;
     uint8_t require_tls;
 };

@@ -1,49 +1,46 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* envoy.filters.http.local_ratelimit: answers 429 when the tokens of this process, route or
  * descriptor are used up. */
-#include "proxy/ext/http/local_ratelimit.h"
-
-#include <stdlib.h>
-
 #include "envoy/extensions/common/ratelimit/v3/ratelimit.pb-c.h"
 #include "envoy/extensions/filters/http/local_ratelimit/v3/local_rate_limit.pb-c.h"
 #include "envoy/type/v3/http_status.pb-c.h"
 #include "proto/wkt.h"
+#include "proxy/api/filter_state.h"
+#include "proxy/api/http_filter.h"
+#include "proxy/api/route.h"
 #include "proxy/api/stats.h"
+#include "proxy/ext/common/local_rate_limiter.h"
 #include "proxy/http/header_mutation.h"
 #include "proxy/matcher/runtime_fraction.h"
 
 #define GRPC_UNAVAILABLE        14
 #define GRPC_RESOURCE_EXHAUSTED 8
 #define STATUS_LIMITED          429
+#define VH_RATE_LIMITS(name) \
+    ENVOY__EXTENSIONS__COMMON__RATELIMIT__V3__VH_RATE_LIMITS_OPTIONS__##name
+#define X_RATE_LIMIT_03 ENVOY__CONFIG__ROUTE__V3__RATE_LIMIT__XRATE_LIMIT_OPTION__DRAFT_VERSION_03
 
 typedef Envoy__Extensions__Filters__Http__LocalRatelimit__V3__LocalRateLimit limit_message;
-typedef Envoy__Extensions__Common__Ratelimit__V3__LocalRateLimitDescriptor descriptor_message;
 
 enum { ENABLED, ENFORCED, OK, RATE_LIMITED, SHADOW_MODE, COUNTERS };
-
-struct described {
-    struct kb_rate_descriptor descriptor;
-    struct kb_token_bucket bucket;
-    bool shadow;
-};
 
 struct limit_config {
     KB_OBJ;
     struct kb_regex_list regexes;
     struct kb_stat_named *counters[COUNTERS];
     const struct kb_runtime *runtime;
-    struct kb_token_bucket bucket;
-    bool has_bucket;
+    struct kb_rate_rules *rules;
+    struct kb_rate_limiter *limiter; /* NULL: one for each connection */
+    const struct kb_filter_state_key *connection_key;
     struct kb_runtime_fraction enabled, enforced;
     bool has_enabled, has_enforced;
     const struct kb_header_mutations *request_headers, *response_headers;
-    const struct kb_rate_limits *limits;
-    struct described *descriptors; /* the slowest first */
-    size_t descriptor_count;
+    const struct kb_rate_limits *limits; /* NULL: those of the route and its virtual host */
+    bool has_descriptors;
+    uint32_t stage;
+    int vh_rate_limits;
     unsigned status;
     uint8_t grpc_status;
-    bool always_consume;
     bool shows_limit; /* x-ratelimit-* */
     bool shows_retry_after;
 };
@@ -53,62 +50,10 @@ struct limit_filter {
     struct limit_config *own;
     struct limit_config *config; /* in force */
     struct kb_stream *stream;
-    const struct kb_token_bucket *seen; /* what x-ratelimit-* tell; NULL: nothing */
-    bool shadowed;                      /* a descriptor that only watches would have refused it */
+    struct kb_rate_decision decision;
 };
 
 /* ---- configuration ---- */
-
-static void descriptor_read(struct described *out, const descriptor_message *m, uint64_t now_ns,
-                            struct kb_arena *arena, struct kb_diag *diag)
-{
-    if (m->n_entries > KB_RATE_ENTRIES_MAX) {
-        kb_diag_error(diag, "more than %d entries", KB_RATE_ENTRIES_MAX);
-        return;
-    }
-    for (size_t i = 0; i < m->n_entries; i++) {
-        if (m->entries[i]->value[0] == '\0') {
-            kb_diag_error(diag,
-                          "entries[%zu].value: a bucket for each value is not implemented; "
-                          "give the value",
-                          i);
-        }
-        out->descriptor.entries[i].key = kb_str_dup(arena, kb_str_from_cstr(m->entries[i]->key));
-        out->descriptor.entries[i].value =
-            kb_str_dup(arena, kb_str_from_cstr(m->entries[i]->value));
-    }
-    out->descriptor.count = m->n_entries;
-    out->shadow = m->shadow_mode;
-    kb_diag_push(diag, "token_bucket");
-    if (m->token_bucket == NULL) {
-        kb_diag_error(diag, "value is required");
-    } else {
-        kb_token_bucket_init(&out->bucket, m->token_bucket, now_ns, diag);
-    }
-    kb_diag_pop(diag);
-}
-
-static int slower(const void *a, const void *b)
-{
-    const struct described *left = a, *right = b;
-
-    return (left->bucket.per_ns > right->bucket.per_ns) -
-           (left->bucket.per_ns < right->bucket.per_ns);
-}
-
-static void descriptors_read(struct limit_config *config, const limit_message *m, uint64_t now_ns,
-                             struct kb_arena *arena, struct kb_diag *diag)
-{
-    config->descriptors =
-        kb_arena_calloc(arena, (m->n_descriptors + 1) * sizeof(*config->descriptors));
-    config->descriptor_count = m->n_descriptors;
-    for (size_t i = 0; i < m->n_descriptors; i++) {
-        kb_diag_push_index(diag, "descriptors", i);
-        descriptor_read(&config->descriptors[i], m->descriptors[i], now_ns, arena, diag);
-        kb_diag_pop(diag);
-    }
-    qsort(config->descriptors, config->descriptor_count, sizeof(*config->descriptors), slower);
-}
 
 static void counters_create(struct limit_config *config, const char *prefix,
                             struct kb_factory_context *factory)
@@ -135,6 +80,8 @@ static void config_destroy(void *arg)
     for (size_t i = 0; i < COUNTERS; i++) {
         kb_stat_named_destroy(config->counters[i]);
     }
+    kb_rate_limiter_destroy(config->limiter);
+    kb_rate_rules_unref(config->rules);
     kb_regex_list_dispose(&config->regexes);
 }
 
@@ -162,46 +109,69 @@ static void fractions_read(struct limit_config *config, const limit_message *m,
     }
 }
 
+/* Whose tokens they are. */
+static int limiter_create(struct limit_config *config, const limit_message *m,
+                          struct kb_factory_context *factory, struct kb_diag *diag)
+{
+    const struct kb_rate_rules_config rules = {
+        .token_bucket = m->token_bucket,
+        .descriptors = m->descriptors,
+        .descriptor_count = m->n_descriptors,
+        .dynamic_max = kb_wkt_u32(m->max_dynamic_descriptors, KB_DYNAMIC_DESCRIPTORS),
+        .always_consume_default = kb_wkt_bool(m->always_consume_default_token_bucket, true),
+    };
+
+    config->has_descriptors = m->n_descriptors > 0;
+    config->rules = kb_rate_rules_create(&rules, diag);
+    if (config->rules == NULL) {
+        return KB_ECONFIG;
+    }
+    if (m->local_rate_limit_per_downstream_connection) {
+        config->connection_key = kb_filter_state_key(KB_STR("per_connection_local_rate_limiter"));
+    } else {
+        config->limiter =
+            kb_rate_limiter_create(config->rules, kb_loop_now_ns(&factory->server->main->loop));
+    }
+    return 0;
+}
+
 static int limit_create(const limit_message *m, bool of_route, struct kb_factory_context *factory,
                         struct kb_diag *diag, void **out)
 {
     struct kb_arena *arena = factory->arena;
     struct limit_config *config = KB_ARENA_NEW(arena, struct limit_config);
     const struct kb_match_build build = {arena, &config->regexes, diag};
-    uint64_t now_ns = kb_loop_now_ns(&factory->server->main->loop);
     bool failed = false;
 
     KB_OBJ_SET(config, limit_config);
     config->runtime = factory->server->runtime;
-    config->has_bucket = m->token_bucket != NULL;
-    kb_diag_push(diag, "token_bucket");
-    if (config->has_bucket) {
-        kb_token_bucket_init(&config->bucket, m->token_bucket, now_ns, diag);
-    } else if (of_route) {
+    if (m->token_bucket == NULL && of_route) {
         kb_diag_error(diag, "local rate limit token bucket must be set for per filter configs");
+        failed = true;
     }
-    kb_diag_pop(diag);
     if (m->local_cluster_rate_limit != NULL) {
         kb_diag_error(diag, "local_cluster_rate_limit: sharing with other proxies is not "
                             "implemented");
-    }
-    if (m->local_rate_limit_per_downstream_connection) {
-        kb_diag_error(diag, "local_rate_limit_per_downstream_connection is not implemented");
+        failed = true;
     }
     fractions_read(config, m, arena);
     headers_read(config, m, &build, &failed);
-    config->limits = kb_rate_limits_create(m->rate_limits, m->n_rate_limits,
-                                           factory->server->node_cluster, &build, &failed);
-    descriptors_read(config, m, now_ns, arena, diag);
+    config->limits =
+        kb_rate_limits_create(m->rate_limits, m->n_rate_limits, KB_RATE_LIMITS_OF_FILTER,
+                              factory->server->node_cluster, &build, &failed);
+    failed |= limiter_create(config, m, factory, diag) != 0;
+    config->stage = m->stage;
+    config->vh_rate_limits = (int)m->vh_rate_limits;
     config->status = m->status != NULL && (unsigned)m->status->code >= 400
                          ? (unsigned)m->status->code
                          : STATUS_LIMITED;
     config->grpc_status =
         m->rate_limited_as_resource_exhausted ? GRPC_RESOURCE_EXHAUSTED : GRPC_UNAVAILABLE;
-    config->always_consume = kb_wkt_bool(m->always_consume_default_token_bucket, true);
     config->shows_limit = (int)m->enable_x_ratelimit_headers != 0;
     config->shows_retry_after = m->enable_retry_after_header;
     if (failed) {
+        kb_rate_limiter_destroy(config->limiter);
+        kb_rate_rules_unref(config->rules);
         kb_regex_list_dispose(&config->regexes);
         return KB_ECONFIG;
     }
@@ -247,62 +217,119 @@ static bool holds(const struct limit_filter *filter, bool has,
                                             kb_rand_u64(&kb_stream_worker(filter->stream)->rand));
 }
 
-static bool descriptor_eq(const struct kb_rate_descriptor *a, const struct kb_rate_descriptor *b)
-{
-    bool same = a->count == b->count;
+/* ---- which limiter ---- */
 
-    for (size_t i = 0; same && i < a->count; i++) {
-        same = kb_str_eq(a->entries[i].key, b->entries[i].key) &&
-               kb_str_eq(a->entries[i].value, b->entries[i].value);
-    }
-    return same;
+static void connection_limiter_release(const void *object)
+{
+    kb_rate_limiter_destroy((struct kb_rate_limiter *)(uintptr_t)object);
 }
 
-/* Takes a token of each bucket that concerns the request, the slowest first; false when one has
- * none. */
-static bool tokens_take(struct limit_filter *filter, const struct kb_rate_descriptor *made,
-                        size_t made_count)
+/* On a connection that keeps one; it has no text. */
+static const struct kb_filter_state_type connection_limiter = {
+    .name = "per_connection_local_rate_limiter",
+    .release = connection_limiter_release,
+};
+
+/* The first configuration that a connection meets says what its buckets are, as in Envoy. */
+static struct kb_rate_limiter *limiter_of(struct limit_filter *filter, uint64_t now_ns)
 {
     struct limit_config *config = filter->config;
-    uint64_t now_ns = kb_loop_now_ns(&kb_stream_worker(filter->stream)->loop);
-    bool matched = false;
+    struct kb_connection_info *connection;
+    const struct kb_filter_state_item *found;
+    struct kb_filter_state_item item = {.type = &connection_limiter, .read_only = true};
 
-    for (size_t i = 0; i < config->descriptor_count; i++) {
-        struct described *described = &config->descriptors[i];
-        bool concerns = false;
-
-        for (size_t j = 0; j < made_count && !concerns; j++) {
-            concerns = descriptor_eq(&described->descriptor, &made[j]);
-        }
-        if (!concerns) {
-            continue;
-        }
-        if (!matched) {
-            filter->seen = &described->bucket;
-        }
-        matched = true;
-        if (!kb_token_bucket_take(&described->bucket, now_ns)) {
-            if (described->shadow) {
-                count(filter, SHADOW_MODE);
-                filter->shadowed = true;
-                continue;
-            }
-            filter->seen = &described->bucket;
-            return false;
-        }
+    if (config->limiter != NULL) {
+        return config->limiter;
     }
-    if (!config->has_bucket || (matched && !config->always_consume)) {
-        return true;
+    connection =
+        (struct kb_connection_info *)(uintptr_t)kb_stream_stream_info(filter->stream)->connection;
+    found = kb_filter_state_item_find(connection->filter_state, config->connection_key);
+    if (found != NULL) {
+        return found->type == &connection_limiter
+                   ? (struct kb_rate_limiter *)(uintptr_t)found->object
+                   : NULL;
     }
-    if (!matched) {
-        filter->seen = &config->bucket;
+    item.key = config->connection_key;
+    item.object = kb_rate_limiter_create(config->rules, now_ns);
+    if (kb_filter_state_put_connection(connection, &item) != 0) {
+        connection_limiter_release(item.object);
+        return NULL;
     }
-    if (!kb_token_bucket_take(&config->bucket, now_ns)) {
-        filter->seen = &config->bucket;
-        return false;
-    }
-    return true;
+    return (struct kb_rate_limiter *)(uintptr_t)item.object;
 }
+
+/* ---- descriptors ---- */
+
+struct sources {
+    const struct kb_rate_limits *of_route;
+    const struct kb_rate_limits *of_virtual_host;
+};
+
+/* Whose rules count for this request. */
+static struct sources sources_of(const struct limit_config *config, const struct kb_route *route)
+{
+    struct sources sources = {NULL, NULL};
+    bool include;
+
+    if (config->limits != NULL) {
+        sources.of_route = config->limits;
+        return sources;
+    }
+    if (route == NULL || route->kind != KB_ROUTE_CLUSTER) {
+        return sources;
+    }
+    sources.of_route = kb_route_rate_limits(route);
+    include = kb_route_includes_virtual_host_rate_limits(route) ||
+              config->vh_rate_limits == VH_RATE_LIMITS(INCLUDE) ||
+              (config->vh_rate_limits == VH_RATE_LIMITS(OVERRIDE) && sources.of_route == NULL);
+    sources.of_virtual_host = include ? kb_route_virtual_host_rate_limits(route) : NULL;
+    return sources;
+}
+
+/* The request's descriptors, in its arena. */
+static const struct kb_rate_descriptor *describe(const struct limit_filter *filter,
+                                                 const struct kb_header_map *headers, size_t *count)
+{
+    const struct limit_config *config = filter->config;
+    struct kb_stream *stream = filter->stream;
+    struct sources sources;
+    struct kb_rate_descriptor *made;
+    size_t room;
+
+    *count = 0;
+    if (!config->has_descriptors) {
+        return NULL;
+    }
+    sources = sources_of(config, kb_stream_route(stream));
+    room = kb_rate_limits_count(sources.of_route) + kb_rate_limits_count(sources.of_virtual_host);
+    if (room == 0) {
+        return NULL;
+    }
+    made = kb_arena_alloc(kb_stream_arena(stream), room * sizeof(*made),
+                          _Alignof(struct kb_rate_descriptor));
+    *count = kb_rate_limits_describe(sources.of_route, config->stage, stream, headers, made);
+    *count += kb_rate_limits_describe(sources.of_virtual_host, config->stage, stream, headers,
+                                      made + *count);
+    return made;
+}
+
+static void tokens_take(struct limit_filter *filter, const struct kb_header_map *headers)
+{
+    uint64_t now_ns = kb_loop_now_ns(&kb_stream_worker(filter->stream)->loop);
+    struct kb_rate_limiter *limiter = limiter_of(filter, now_ns);
+    const struct kb_rate_descriptor *made;
+    size_t count;
+
+    if (limiter == NULL) {
+        filter->decision = (struct kb_rate_decision){.allowed = true};
+        return;
+    }
+    made = describe(filter, headers, &count);
+    kb_rate_limiter_take(limiter, made, count, 1.0, now_ns, kb_stream_arena(filter->stream),
+                         &filter->decision);
+}
+
+/* ---- answers ---- */
 
 static struct kb_str number(const struct limit_filter *filter, uint64_t value)
 {
@@ -318,38 +345,23 @@ static void answer_modify(void *arg, struct kb_header_map *headers)
 
     kb_header_mutations_apply(filter->config->response_headers, headers, &input,
                               kb_stream_stream_info(filter->stream));
-    if (filter->config->shows_retry_after && filter->seen != NULL &&
+    if (filter->config->shows_retry_after && filter->decision.bucket != NULL &&
         filter->config->status == STATUS_LIMITED) {
         kb_header_map_add(headers, KB_STR("retry-after"),
-                          number(filter, kb_token_bucket_wait_s(filter->seen, now_ns)));
+                          number(filter, kb_token_bucket_wait_s(filter->decision.bucket, now_ns)));
     }
 }
 
-static enum kb_filter_headers_status decode_headers(void *arg, struct kb_header_map *headers,
-                                                    bool end_stream)
+static enum kb_filter_headers_status refuse(struct limit_filter *filter,
+                                            struct kb_header_map *headers)
 {
-    struct limit_filter *filter = arg;
     struct kb_stream *stream = filter->stream;
-    const void *of_route = kb_stream_route_config(stream, filter);
-    struct kb_rate_descriptor made[KB_RATE_DESCRIPTORS_MAX];
-    size_t made_count = 0;
 
-    (void)end_stream;
-    if (of_route != NULL) {
-        filter->config = KB_CAST((void *)(uintptr_t)of_route, limit_config);
-    }
-    if (!holds(filter, filter->config->has_enabled, &filter->config->enabled)) {
-        return KB_FILTER_HEADERS_CONTINUE;
-    }
-    count(filter, ENABLED);
-    if (filter->config->descriptor_count > 0) {
-        made_count = kb_rate_limits_describe(filter->config->limits, stream, headers, made);
-    }
-    if (tokens_take(filter, made, made_count)) {
-        count(filter, filter->shadowed ? RATE_LIMITED : OK);
-        return KB_FILTER_HEADERS_CONTINUE;
-    }
     count(filter, RATE_LIMITED);
+    if (filter->decision.shadow) {
+        count(filter, SHADOW_MODE);
+        return KB_FILTER_HEADERS_CONTINUE;
+    }
     if (!holds(filter, filter->config->has_enforced, &filter->config->enforced)) {
         const struct kb_formatter_input input = {.request = headers};
 
@@ -365,22 +377,60 @@ static enum kb_filter_headers_status decode_headers(void *arg, struct kb_header_
     return KB_FILTER_HEADERS_STOP_ITERATION;
 }
 
+static enum kb_filter_headers_status decode_headers(void *arg, struct kb_header_map *headers,
+                                                    bool end_stream)
+{
+    struct limit_filter *filter = arg;
+    const void *of_route = kb_stream_route_config(filter->stream, filter);
+
+    (void)end_stream;
+    if (of_route != NULL) {
+        filter->config = KB_CAST((void *)(uintptr_t)of_route, limit_config);
+    }
+    if (!holds(filter, filter->config->has_enabled, &filter->config->enabled)) {
+        return KB_FILTER_HEADERS_CONTINUE;
+    }
+    count(filter, ENABLED);
+    tokens_take(filter, headers);
+    if (!filter->decision.allowed) {
+        return refuse(filter, headers);
+    }
+    count(filter, OK);
+    return KB_FILTER_HEADERS_CONTINUE;
+}
+
+/* The descriptor's own word, or else the filter's. */
+static bool shows_limit(const struct limit_filter *filter)
+{
+    unsigned option = filter->decision.x_rate_limit;
+
+    return option == 0 ? filter->config->shows_limit : option == (unsigned)X_RATE_LIMIT_03;
+}
+
 static enum kb_filter_headers_status encode_headers(void *arg, struct kb_header_map *headers,
                                                     bool end_stream)
 {
     struct limit_filter *filter = arg;
+    const struct kb_token_bucket *bucket = filter->decision.bucket;
     uint64_t now_ns;
 
     (void)end_stream;
-    if (filter->config->shows_limit && filter->seen != NULL) {
+    if (bucket != NULL && shows_limit(filter)) {
         now_ns = kb_loop_now_ns(&kb_stream_worker(filter->stream)->loop);
-        kb_header_map_add(headers, KB_STR("x-ratelimit-limit"), number(filter, filter->seen->max));
+        kb_header_map_add(headers, KB_STR("x-ratelimit-limit"), number(filter, bucket->rate.max));
         kb_header_map_add(headers, KB_STR("x-ratelimit-remaining"),
-                          number(filter, kb_token_bucket_left(filter->seen, now_ns)));
+                          number(filter, kb_token_bucket_left(bucket, now_ns)));
         kb_header_map_add(headers, KB_STR("x-ratelimit-reset"),
-                          number(filter, kb_token_bucket_wait_s(filter->seen, now_ns)));
+                          number(filter, kb_token_bucket_wait_s(bucket, now_ns)));
     }
     return KB_FILTER_HEADERS_CONTINUE;
+}
+
+static void destroy(void *arg)
+{
+    struct limit_filter *filter = arg;
+
+    kb_rate_decision_dispose(&filter->decision);
 }
 
 const struct kb_http_filter_ops kb_ext_http_local_ratelimit = {
@@ -393,4 +443,5 @@ const struct kb_http_filter_ops kb_ext_http_local_ratelimit = {
     .create = create,
     .decode_headers = decode_headers,
     .encode_headers = encode_headers,
+    .on_destroy = destroy,
 };
