@@ -19,6 +19,8 @@ struct kb_runtime_ops {
     uint64_t (*get_u64)(const struct kb_runtime *runtime, struct kb_str key, uint64_t absent);
     /* The key's number, or `absent`. */
     double (*get_double)(const struct kb_runtime *runtime, struct kb_str key, double absent);
+    /* What the key says of true or false, or `absent`. */
+    bool (*get_bool)(const struct kb_runtime *runtime, struct kb_str key, bool absent);
 };
 
 /* First member of the implementation's struct. */
@@ -68,5 +70,13 @@ KB_INLINE double kb_runtime_get_double(const struct kb_runtime *runtime, struct 
 {
     return kb_runtime_may_have(runtime, key) && key.len > 0
                ? runtime->ops->get_double(runtime, key, absent)
+               : absent;
+}
+
+/* Envoy Runtime::Snapshot::getBoolean. `runtime` may be NULL and `key` empty: the default. */
+KB_INLINE bool kb_runtime_get_bool(const struct kb_runtime *runtime, struct kb_str key, bool absent)
+{
+    return kb_runtime_may_have(runtime, key) && key.len > 0
+               ? runtime->ops->get_bool(runtime, key, absent)
                : absent;
 }

@@ -44,6 +44,7 @@ struct kb_connection_info {
     struct kb_str *proxy_tlvs; /* of that header, which are passed on; in one piece; NULL: none */
     uint64_t id;
     uint64_t start_ns;
+    uint32_t flags;    /* 1 << KB_RF_..., for logs of the listener */
     uint32_t requests; /* streams so far */
     bool tls;
     bool peer_reset;            /* it ended by the peer's RST */

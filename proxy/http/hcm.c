@@ -70,6 +70,17 @@ struct kb_h2_mem *kb_h2_mem_of(struct kb_worker *worker)
 
 /* ---- lifecycle ---- */
 
+/* Connections that a filter in front closes count too. */
+static void connection_count(struct kb_hcm *hcm)
+{
+    kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_TOTAL);
+    kb_stat_gauge_add(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_ACTIVE, 1);
+    if (hcm->conn->info.tls) {
+        kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_SSL_TOTAL);
+        kb_stat_gauge_add(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_SSL_ACTIVE, 1);
+    }
+}
+
 void *kb_hcm_create(void *config, struct kb_conn *conn)
 {
     struct kb_hcm_config *c = KB_CAST(config, kb_hcm_config);
@@ -109,6 +120,7 @@ void *kb_hcm_create(void *config, struct kb_conn *conn)
     conn->stat_tx_buffered = KB_STAT_HTTP_DOWNSTREAM_CX_TX_BYTES_BUFFERED;
     conn->stat_delayed_close = KB_STAT_HTTP_DOWNSTREAM_CX_DELAYED_CLOSE_TIMEOUT;
     conn->delayed_close_ms = c->delayed_close_ms;
+    connection_count(hcm);
     return hcm;
 }
 
@@ -148,12 +160,6 @@ static enum kb_network_filter_status hcm_on_new_connection(void *filter)
 {
     struct kb_hcm *hcm = KB_CAST(filter, kb_hcm);
 
-    kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_TOTAL);
-    kb_stat_gauge_add(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_ACTIVE, 1);
-    if (hcm->conn->info.tls) {
-        kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_SSL_TOTAL);
-        kb_stat_gauge_add(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_SSL_ACTIVE, 1);
-    }
     idle_timer_arm(hcm);
     if (hcm->config->max_connection_duration_ms > 0) {
         kb_loop_timer_arm(&hcm->worker->loop, &hcm->duration_timer,

@@ -247,6 +247,7 @@ void kb_listener_log(struct kb_listener_worker *lw, const struct kb_conn *conn, 
     if (lw->listener == NULL || lw->listener->access_log == NULL) {
         return;
     }
+    flags |= conn->info.flags;
     memset(&info, 0, sizeof(info));
     info.connection = &conn->info;
     info.worker = lw->worker;

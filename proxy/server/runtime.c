@@ -100,10 +100,28 @@ static double runtime_get_double(const struct kb_runtime *api, struct kb_str key
     return entry != NULL && entry->has_number ? entry->number : absent;
 }
 
+/* As JSON has it; a number is true unless it is 0. */
+static bool runtime_get_bool(const struct kb_runtime *api, struct kb_str key, bool absent)
+{
+    const struct entry *entry = entry_find(api, key);
+
+    if (entry == NULL) {
+        return absent;
+    }
+    if (entry->has_number) {
+        return entry->number < 0 || entry->number > 0;
+    }
+    if (kb_str_eq(entry->final_value, KB_STR("true"))) {
+        return true;
+    }
+    return absent && !kb_str_eq(entry->final_value, KB_STR("false"));
+}
+
 static const struct kb_runtime_ops ops = {
     .feature_enabled = runtime_feature_enabled,
     .get_u64 = runtime_get_u64,
     .get_double = runtime_get_double,
+    .get_bool = runtime_get_bool,
 };
 
 static void entry_set_number(struct entry *entry, double number)

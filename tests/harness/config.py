@@ -45,10 +45,11 @@ ROUTE_FILTERS = {**HTTP_FILTERS, "buffer": "buffer.v3.BufferPerRoute",
                  "compressor": "compressor.v3.CompressorPerRoute",
                  "rbac": "rbac.v3.RBACPerRoute", "cors": "cors.v3.CorsPolicy",
                  "jwt_authn": "jwt_authn.v3.PerRouteConfig"}
-NETWORK_FILTERS = {"rbac": "rbac.v3.RBAC"}
+NETWORK_FILTERS = {"rbac": "rbac.v3.RBAC", "local_ratelimit": "local_ratelimit.v3.LocalRateLimit"}
 LISTENER_FILTERS = {"tls_inspector": "tls_inspector.v3.TlsInspector",
                     "http_inspector": "http_inspector.v3.HttpInspector",
                     "proxy_protocol": "proxy_protocol.v3.ProxyProtocol",
+                    "local_ratelimit": "local_ratelimit.v3.LocalRateLimit",
                     "original_dst": "original_dst.v3.OriginalDst"}
 
 HTTP_LOG = {

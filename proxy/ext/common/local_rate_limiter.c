@@ -388,12 +388,17 @@ static void matches_take(struct kb_rate_limiter *limiter, struct match *matches,
                          double share, uint64_t now_ns, struct kb_rate_decision *decision)
 {
     const struct kb_rate_rules *rules = limiter->rules;
+    struct match *watched = NULL; /* the first that only watches and would refuse */
 
     for (size_t i = 0; i < count; i++) {
-        if (!match_take(&matches[i], share, now_ns)) {
+        if (match_take(&matches[i], share, now_ns)) {
+            continue;
+        }
+        if (!matches[i].described->shadow) {
             decide(decision, false, &matches[i]);
             return;
         }
+        watched = watched != NULL ? watched : &matches[i];
     }
     if (rules->has_default && (count == 0 || rules->always_consume_default) &&
         !kb_token_bucket_take(&limiter->by_default, now_ns, 1 / share)) {
@@ -401,7 +406,7 @@ static void matches_take(struct kb_rate_limiter *limiter, struct match *matches,
         /* one of no tokens at all is nothing to tell of */
         decision->bucket = rules->rate.max > 0 ? &limiter->by_default : NULL;
     } else if (count > 0) {
-        decide(decision, true, &matches[0]);
+        decide(decision, watched == NULL, watched != NULL ? watched : &matches[0]);
     } else if (rules->has_default) {
         decision->bucket = &limiter->by_default;
     }

@@ -12,6 +12,9 @@
 #include "proxy/ext/common/local_rate_limiter.h"
 #include "proxy/http/header_mutation.h"
 #include "proxy/matcher/runtime_fraction.h"
+#include "proxy/upstream/cluster_local.h"
+#include "proxy/upstream/cluster_manager.h"
+#include "proxy/upstream/priority_set.h"
 
 #define GRPC_UNAVAILABLE        14
 #define GRPC_RESOURCE_EXHAUSTED 8
@@ -37,6 +40,8 @@ struct limit_config {
     const struct kb_header_mutations *request_headers, *response_headers;
     const struct kb_rate_limits *limits; /* NULL: those of the route and its virtual host */
     bool has_descriptors;
+    uint32_t share_slot; /* of the cluster whose members share the tokens */
+    bool shares;
     uint32_t stage;
     int vh_rate_limits;
     unsigned status;
@@ -135,6 +140,24 @@ static int limiter_create(struct limit_config *config, const limit_message *m,
     return 0;
 }
 
+/* Tokens are those of all members of the cluster that this process is one of. */
+static int share_read(struct limit_config *config, const limit_message *m,
+                      struct kb_factory_context *factory, struct kb_diag *diag)
+{
+    if (m->local_rate_limit_per_downstream_connection) {
+        kb_diag_error(diag, "local_cluster_rate_limit is set and "
+                            "local_rate_limit_per_downstream_connection is set to true");
+        return KB_ECONFIG;
+    }
+    config->shares = true;
+    config->share_slot = kb_cluster_manager_local_slot(factory->server->clusters);
+    if (config->share_slot == UINT32_MAX) {
+        kb_diag_error(diag, "local_cluster_rate_limit is set but no local cluster name is present");
+        return KB_ECONFIG;
+    }
+    return 0;
+}
+
 static int limit_create(const limit_message *m, bool of_route, struct kb_factory_context *factory,
                         struct kb_diag *diag, void **out)
 {
@@ -149,11 +172,7 @@ static int limit_create(const limit_message *m, bool of_route, struct kb_factory
         kb_diag_error(diag, "local rate limit token bucket must be set for per filter configs");
         failed = true;
     }
-    if (m->local_cluster_rate_limit != NULL) {
-        kb_diag_error(diag, "local_cluster_rate_limit: sharing with other proxies is not "
-                            "implemented");
-        failed = true;
-    }
+    failed |= m->local_cluster_rate_limit != NULL && share_read(config, m, factory, diag) != 0;
     fractions_read(config, m, arena);
     headers_read(config, m, &build, &failed);
     config->limits =
@@ -313,6 +332,18 @@ static const struct kb_rate_descriptor *describe(const struct limit_filter *filt
     return made;
 }
 
+/* The part of the tokens that is this process's. */
+static double share_of(const struct limit_filter *filter)
+{
+    const struct kb_priority_set *members;
+
+    if (!filter->config->shares) {
+        return 1;
+    }
+    members = kb_cluster_view_set(kb_stream_worker(filter->stream), filter->config->share_slot);
+    return members != NULL && members->host_count > 0 ? 1.0 / members->host_count : 1;
+}
+
 static void tokens_take(struct limit_filter *filter, const struct kb_header_map *headers)
 {
     uint64_t now_ns = kb_loop_now_ns(&kb_stream_worker(filter->stream)->loop);
@@ -325,8 +356,8 @@ static void tokens_take(struct limit_filter *filter, const struct kb_header_map 
         return;
     }
     made = describe(filter, headers, &count);
-    kb_rate_limiter_take(limiter, made, count, 1.0, now_ns, kb_stream_arena(filter->stream),
-                         &filter->decision);
+    kb_rate_limiter_take(limiter, made, count, share_of(filter), now_ns,
+                         kb_stream_arena(filter->stream), &filter->decision);
 }
 
 /* ---- answers ---- */

@@ -74,6 +74,7 @@ static void *tcp_proxy_create(void *arg, struct kb_conn *conn)
     kb_timer_init(&proxy->idle_timer, idle_timer_fired);
     kb_timer_init(&proxy->duration_timer, duration_timer_fired);
     kb_timer_init(&proxy->log_timer, log_timer_fired);
+    kb_stat_inc(proxy->stats, KB_STAT_TCP_DOWNSTREAM_CX_TOTAL);
     conn->stream_info = &proxy->info;
     proxy->info.connection = &conn->info;
     proxy->info.worker = conn->worker;
@@ -482,7 +483,6 @@ static enum kb_network_filter_status tcp_proxy_on_new_connection(void *filter)
     struct tcp_proxy *proxy = KB_CAST(filter, tcp_proxy);
     const struct kb_tcp_proxy_cluster *cluster = cluster_pick(proxy);
 
-    kb_stat_inc(proxy->stats, KB_STAT_TCP_DOWNSTREAM_CX_TOTAL);
     if (KB_UNLIKELY(shed(proxy, KB_OVERLOAD_SHED_TCP_PROXY_CONNECT))) {
         return KB_NETWORK_FILTER_STOP;
     }
