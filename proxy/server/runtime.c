@@ -27,6 +27,7 @@ struct entry {
     bool has_number;
     double number;
     bool has_fraction;
+    bool is_bool, truth;
 };
 
 struct snapshot {
@@ -100,21 +101,15 @@ static double runtime_get_double(const struct kb_runtime *api, struct kb_str key
     return entry != NULL && entry->has_number ? entry->number : absent;
 }
 
-/* As JSON has it; a number is true unless it is 0. */
+/* Texts are neither, as in Envoy; a number is true unless it is 0. */
 static bool runtime_get_bool(const struct kb_runtime *api, struct kb_str key, bool absent)
 {
     const struct entry *entry = entry_find(api, key);
 
-    if (entry == NULL) {
+    if (entry == NULL || (!entry->is_bool && !entry->has_number)) {
         return absent;
     }
-    if (entry->has_number) {
-        return entry->number < 0 || entry->number > 0;
-    }
-    if (kb_str_eq(entry->final_value, KB_STR("true"))) {
-        return true;
-    }
-    return absent && !kb_str_eq(entry->final_value, KB_STR("false"));
+    return entry->is_bool ? entry->truth : entry->number < 0 || entry->number > 0;
 }
 
 static const struct kb_runtime_ops ops = {
@@ -151,6 +146,7 @@ static struct entry *entry_set(struct snapshot *snapshot, size_t layer_count, si
     entry->has_u64 = false;
     entry->has_number = false;
     entry->has_fraction = false;
+    entry->is_bool = false;
     return entry;
 }
 
@@ -262,6 +258,7 @@ static void value_add(struct builder *builder, size_t key_len, const Google__Pro
 {
     struct kb_str key = kb_str_make(builder->key, key_len);
     struct kb_arena *arena = &builder->snapshot->arena;
+    struct entry *entry;
     struct kb_str text;
 
     switch (value->kind_case) {
@@ -278,7 +275,9 @@ static void value_add(struct builder *builder, size_t key_len, const Google__Pro
         return;
     case GOOGLE__PROTOBUF__VALUE__KIND_BOOL_VALUE:
         text = value->bool_value ? KB_STR("true") : KB_STR("false");
-        entry_set(builder->snapshot, builder->layer_count, builder->layer, key, text);
+        entry = entry_set(builder->snapshot, builder->layer_count, builder->layer, key, text);
+        entry->is_bool = true;
+        entry->truth = value->bool_value;
         return;
     case GOOGLE__PROTOBUF__VALUE__KIND_STRUCT_VALUE:
         if (struct_get(value->struct_value, "numerator") != NULL ||
