@@ -338,7 +338,7 @@ void kb_h1_encode_data(struct kb_buf *out, enum kb_h1_framing framing, struct kb
 }
 
 void kb_h1_encode_end(struct kb_buf *out, enum kb_h1_framing framing,
-                      const struct kb_header_map *trailers, bool proper_case_words)
+                      const struct kb_header_map *trailers)
 {
     if (framing != KB_H1_FRAMING_CHUNKED) {
         return;
@@ -352,7 +352,7 @@ void kb_h1_encode_end(struct kb_buf *out, enum kb_h1_framing framing,
         char *at = PUT(start, "0\r\n");
         struct name_style storage;
 
-        at = headers_put(at, trailers, style_of(&storage, trailers, proper_case_words));
+        at = headers_put(at, trailers, style_of(&storage, trailers, false));
         at = PUT(at, "\r\n");
         kb_buf_commit(out, (size_t)(at - start));
     }

@@ -32,9 +32,10 @@ enum kb_h1_framing kb_h1_encode_request(struct kb_buf *out, const struct kb_head
 
 /* Body bytes with the framing; takes all of data. */
 void kb_h1_encode_data(struct kb_buf *out, enum kb_h1_framing framing, struct kb_buf *data);
-/* What ends the message: the last chunk, with trailers when `trailers` is not NULL. */
+/* What ends the message: the last chunk, with trailers when `trailers` is not NULL. As in Envoy,
+ * proper_case_words is not for their names. */
 void kb_h1_encode_end(struct kb_buf *out, enum kb_h1_framing framing,
-                      const struct kb_header_map *trailers, bool proper_case_words);
+                      const struct kb_header_map *trailers);
 
 /* Of the `head_bytes` of an encoded response those of its header lines. */
 size_t kb_h1_header_bytes(size_t head_bytes, const struct kb_header_map *headers);

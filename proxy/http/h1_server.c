@@ -558,7 +558,7 @@ static void encode_data(void *encoder, struct kb_buf *data, bool end_stream)
 
     kb_h1_encode_data(&conn->out, server->framing, data);
     if (end_stream) {
-        kb_h1_encode_end(&conn->out, server->framing, NULL, false);
+        kb_h1_encode_end(&conn->out, server->framing, NULL);
     }
     server->stream->info.wire_bytes_sent += conn->out.len - before;
     kb_conn_written(conn);
@@ -573,7 +573,7 @@ static void encode_trailers(void *encoder, const struct kb_header_map *trailers)
     const struct kb_h1_settings *settings = server->parser.settings;
 
     kb_h1_encode_end(&server->hcm->conn->out, server->framing,
-                     settings->enable_trailers ? trailers : NULL, settings->proper_case_words);
+                     settings->enable_trailers ? trailers : NULL);
     kb_conn_written(server->hcm->conn);
     response_end(server);
 }

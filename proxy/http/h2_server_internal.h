@@ -99,7 +99,6 @@ struct kb_h2_server_stream {
     uint32_t block_fields; /* the same, with those that were dropped */
     uint32_t header_bytes_held;
     uint32_t header_count;
-    uint32_t cookie_count;
     uint32_t read_disables;
     uint32_t reset_code; /* of its RST_STREAM, while it is closing */
     bool headers_done;   /* the request's headers came */
@@ -111,6 +110,7 @@ struct kb_h2_server_stream {
     bool told_above;     /* the owner believes that it is */
     bool reset_sent;     /* by us */
     bool faulty;         /* a message error that costs the stream only */
+    bool userinfo;       /* its authority names a user */
 };
 KB_OBJ_MAGIC(kb_h2_server_stream, 0x48325374);
 

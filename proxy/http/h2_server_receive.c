@@ -163,6 +163,7 @@ static void pseudo_set(struct kb_h2_server_stream *stream, struct kb_str name, s
         break;
     case sizeof(":authority") - 1:
         map->authority = value;
+        stream->userinfo |= memchr(value.p, '@', value.len) != NULL;
         break;
     default:
         break;
@@ -172,7 +173,7 @@ static void pseudo_set(struct kb_h2_server_stream *stream, struct kb_str name, s
 /* One growing line of all crumbs (RFC 9113 section 8.2.3), so that many cost no more than few. */
 static void cookie_add(struct kb_h2_server_stream *stream, const uint8_t *value, size_t len)
 {
-    size_t used = stream->cookie_count++ == 0 ? 0 : stream->cookie_len + 2;
+    size_t used = stream->cookie_len == 0 ? 0 : stream->cookie_len + 2;
 
     if (used + len > stream->cookie_room || stream->cookie == NULL) {
         size_t room = (used + len) * 2;
@@ -224,6 +225,7 @@ static void field_add(struct kb_h2_server_stream *stream, const uint8_t *name, s
     } else if (!stream->headers_done && kb_str_eq(key, KB_STR("cookie"))) {
         cookie_add(stream, value, value_len);
     } else if (!stream->headers_done && kb_str_eq(key, KB_STR("host"))) {
+        stream->userinfo |= memchr(value, '@', value_len) != NULL;
         if (map->authority.p == NULL) {
             map->authority = kb_h2_copy(map->arena, value, value_len);
         }
@@ -311,7 +313,7 @@ static void headers_received(struct kb_h2_server_stream *stream, bool end_stream
         return;
     }
     stream->headers_done = true;
-    if (KB_UNLIKELY(stream->cookie_count > 0)) {
+    if (KB_UNLIKELY(stream->cookie_len > 0)) { /* alone, an empty one is none, as in Envoy */
         kb_header_map_add_id(stream->headers, KB_HDR_COOKIE,
                              kb_str_make(stream->cookie, stream->cookie_len));
     }
@@ -446,6 +448,19 @@ static int ping_received(struct kb_h2_server_session *session, const nghttp2_fra
     return nghttp2_submit_ping(session->nghttp2, NGHTTP2_FLAG_ACK, frame->ping.opaque_data);
 }
 
+static int on_invalid_frame(nghttp2_session *nghttp2, const nghttp2_frame *frame, int code,
+                            void *user_data);
+
+/* Names of users have no place there (RFC 9113 section 8.3.1), and nghttp2 lets them through. */
+static int userinfo_refuse(struct kb_h2_server_session *session, const nghttp2_frame *frame)
+{
+    int rc = on_invalid_frame(session->nghttp2, frame, NGHTTP2_ERR_HTTP_HEADER, session);
+
+    return rc != 0 ? rc
+                   : nghttp2_submit_rst_stream(session->nghttp2, NGHTTP2_FLAG_NONE,
+                                               frame->hd.stream_id, NGHTTP2_PROTOCOL_ERROR);
+}
+
 static int on_frame_recv(nghttp2_session *nghttp2, const nghttp2_frame *frame, void *user_data)
 {
     struct kb_h2_server_session *session = session_of(user_data);
@@ -461,6 +476,9 @@ static int on_frame_recv(nghttp2_session *nghttp2, const nghttp2_frame *frame, v
     }
     switch (frame->hd.type) {
     case NGHTTP2_HEADERS:
+        if (stream != NULL && KB_UNLIKELY(stream->userinfo)) {
+            return userinfo_refuse(session, frame);
+        }
         if (stream != NULL) {
             headers_received(stream, end_stream);
         }

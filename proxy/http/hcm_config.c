@@ -538,14 +538,15 @@ static void codec_apply(struct kb_hcm_config *config, const hcm_message *m, stru
     kb_diag_push(diag, "http2_protocol_options");
     kb_h2_options_read(&config->h2.options, m->http2_protocol_options, &config->arena, diag);
     kb_diag_pop(diag);
+    if (m->stream_error_on_invalid_http_message != NULL &&
+        (m->http2_protocol_options == NULL ||
+         m->http2_protocol_options->override_stream_error_on_invalid_http_message == NULL)) {
+        config->h2.options.stream_error_on_invalid_message =
+            m->stream_error_on_invalid_http_message->value;
+    }
     config->h2.max_header_bytes = config->h1.max_head_bytes;
     config->h2.max_header_count = config->h1.max_headers_count;
     config->h2.underscores = (enum kb_h2_underscores)config->h1.underscores;
-    if (config->stream_error_on_invalid_http_message &&
-        (m->http2_protocol_options == NULL ||
-         m->http2_protocol_options->override_stream_error_on_invalid_http_message == NULL)) {
-        config->h2.options.stream_error_on_invalid_message = true;
-    }
 }
 
 static void upgrade_apply(struct kb_hcm_config *config,

@@ -113,6 +113,7 @@ struct kb_router {
     bool request_complete;
     bool head_only; /* the request ended with its head: no body follows, not even an empty one */
     bool response_started;
+    bool informed; /* a 1xx head was passed on */
     bool response_complete;
     bool done;              /* answered: nothing more to do */
     bool watermark_stopped; /* the client reads slowly: the upstream connection is paused */

@@ -146,6 +146,13 @@ void kb_router_retry_timer_fired(struct kb_timer *timer)
 void kb_router_on_1xx(struct kb_router *router, struct kb_header_map *headers)
 {
     kb_router_charge_code(router, headers->status, headers, router->upstream, false);
+    /* This attempt is the one: what a second one would say cannot follow on it. */
+    router->informed = true;
+    router->retry_enabled = false;
+    retry_resource_give(router);
+    if (KB_UNLIKELY(kb_hedging_others(router))) {
+        kb_hedging_end(router);
+    }
     kb_stream_encode_1xx(router->stream, headers);
 }
 
@@ -381,11 +388,17 @@ static void abort_with(struct kb_router *router, unsigned status, struct kb_str 
     kb_router_reply(router, status, body, details, overloaded);
 }
 
+/* For the statistics and the log: a 1xx head is a beginning, too. */
+static bool answer_begun(const struct kb_router *router)
+{
+    return router->response_started || router->informed;
+}
+
 static void abort_charge(struct kb_router *router, unsigned status)
 {
     struct kb_upstream_request *upstream = router->upstream;
 
-    if (router->response_started) {
+    if (answer_begun(router)) {
         /* Whether a gRPC request succeeded is not known before its trailers. */
         if (upstream != NULL && upstream->grpc_success_deferred) {
             kb_host_stat_add(upstream->host_local, KB_HOST_RQ_ERROR, 1);
@@ -458,8 +471,8 @@ void kb_router_on_reset(struct kb_router *router, enum kb_reset_reason reason,
         KB_STR_ARG(kb_reset_reason_text(reason)));
     abort_with(router, status, body,
                details_text(router,
-                            router->response_started ? "upstream_reset_after_response_started"
-                                                     : "upstream_reset_before_response_started",
+                            answer_begun(router) ? "upstream_reset_after_response_started"
+                                                 : "upstream_reset_before_response_started",
                             reason, transport_failure),
                dropped);
 }
@@ -470,11 +483,11 @@ static void timeout_count(struct kb_router *router)
     kb_router_count_vhost(router, KB_STAT_VIRTUAL_CLUSTER_UPSTREAM_RQ_TIMEOUT);
     if (router->upstream != NULL) {
         kb_host_stat_add(router->upstream->host_local, KB_HOST_RQ_TIMEOUT, 1);
-        if (!router->response_started && !router->upstream->timeout_reported) {
+        if (!answer_begun(router) && !router->upstream->timeout_reported) {
             failure_report(router, KB_OUTLIER_TIMEOUT, router->timeout_status);
         }
         abort_charge(router, router->timeout_status);
-    } else if (!router->response_started) {
+    } else if (!answer_begun(router)) {
         kb_router_charge_code(router, router->timeout_status, NULL, NULL, false);
     }
 }

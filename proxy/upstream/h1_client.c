@@ -95,7 +95,7 @@ static void encode_data(struct kb_request_encoder *encoder, struct kb_buf *data,
 
     kb_h1_encode_data(&client->base.conn->out, client->framing, data);
     if (end_stream) {
-        kb_h1_encode_end(&client->base.conn->out, client->framing, NULL, false);
+        kb_h1_encode_end(&client->base.conn->out, client->framing, NULL);
     }
     kb_conn_written(client->base.conn);
     if (end_stream) {
@@ -110,7 +110,7 @@ static void encode_trailers(struct kb_request_encoder *encoder,
     const struct kb_h1_settings *settings = client->parser.settings;
 
     kb_h1_encode_end(&client->base.conn->out, client->framing,
-                     settings->enable_trailers ? trailers : NULL, settings->proper_case_words);
+                     settings->enable_trailers ? trailers : NULL);
     kb_conn_written(client->base.conn);
     request_ended(client);
 }
