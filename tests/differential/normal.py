@@ -94,7 +94,7 @@ def remaining_timeouts(seen):
     for one in seen:
         request = one["request"]
         if not first:
-            request = [re.sub(r"^(x-envoy-expected-rq-timeout-ms: )\d+$", r"\1<left>", line)
+            request = [re.sub(r"(?i)^(x-envoy-expected-rq-timeout-ms: )\d+$", r"\1<left>", line)
                        for line in request]
         first = False
         out.append({**one, "request": request})

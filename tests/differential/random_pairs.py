@@ -2,7 +2,9 @@
 """Random requests and answers for both binaries: python -m tests.differential.random_pairs
 
 Draws exchanges from a seed, runs them against the real Envoy and against the subject, and prints
-what differs, each difference shrunk to the lines that it needs. Exit code 1 when there is one.
+what differs, each difference shrunk to the lines and options that it needs. Exit code 1 when there is
+one. Some clients and upstreams speak HTTP/2; besides the listeners here there are six of random_world.py,
+others for each hundred exchanges.
 
     --seed N --count N      which exchanges, and how many (default 1, 500)
     --malformed             heads with several mistakes each, of requests or of answers
@@ -11,6 +13,8 @@ what differs, each difference shrunk to the lines that it needs. Exit code 1 whe
 
 import argparse
 import concurrent.futures
+import functools
+import json
 import random
 import sys
 import tempfile
@@ -20,7 +24,7 @@ import yaml
 
 from tests.harness.proxy import envoy_path, subject_path
 
-from . import casefile, golden, malformed, runner
+from . import casefile, golden, malformed, random_world, runner
 
 BATCH = 120  # exchanges a run of the binaries
 
@@ -127,13 +131,16 @@ ANSWER_HEADERS = {
     "x-pad": ["  both  ", "\xe9"], "cache-control": ["no-cache", "private"], "alt-svc": ["h3=\":1\""],
 }
 BODIES = ["", "a", "hello\n", "b" * 1000, "c" * 70000]
+EXTENSIONS = ["", "", ";e=1", ";q", ';a="b;c"', ";x=y;z"]
+INFORMATIONAL = [["100 Continue"], ["103 Early Hints", "link: </a>"], ["103 Early Hints", "X-Early: 1", "link: </b>"],
+                 ["102 Processing"]]
 TRAILERS = ["x-t: 1", "X-T2: two", "grpc-status: 0", "x_t: under"]
 
 
 def chunks_of(draw, body):
     """The body as chunk lines, cut somewhere."""
     cut = draw.randrange(len(body) + 1)
-    return "".join(f"{len(part):{draw.choice('xX')}}{draw.choice(['', ';e=1', ';q'])}\r\n{part}\r\n"
+    return "".join(f"{len(part):{draw.choice('xX')}}{draw.choice(EXTENSIONS)}\r\n{part}\r\n"
                    for part in (body[:cut], body[cut:]) if part)
 
 
@@ -142,11 +149,11 @@ def framed(draw, lines, body):
     way = draw.choice(["length", "length", "chunked", "trailers"])
     if way == "length":
         lines.append(draw.choice(["content-length", "Content-Length"]) + f": {len(body)}")
-        return {"body": body}
+        return {"body": body, "plain": body}
     body = body[:100]  # more may come in several reads, and where those end is not compared
     lines.append("transfer-encoding: chunked")
     trailers = draw.sample(TRAILERS, draw.randrange(1, 3)) if way == "trailers" else []
-    return {"body": chunks_of(draw, body) + "0\r\n", "trailers": trailers}
+    return {"body": chunks_of(draw, body) + "0\r\n", "plain": body, "trailers": trailers}
 
 
 def drawn_headers(draw, table, most):
@@ -168,7 +175,7 @@ def drawn_request(draw):
     if draw.random() < (0.9 if method in ("POST", "PUT", "PATCH") else 0.1):
         rest = framed(draw, lines, draw.choice(BODIES))
     else:
-        rest = {"body": ""}
+        rest = {"body": "", "plain": ""}
     version = "HTTP/1.1" if draw.random() < 0.94 else draw.choice(["HTTP/1.0", "HTTP/1.2", "http/1.1"])
     target = draw.choice(PATHS[:20] if draw.random() < 0.75 else PATHS)
     return {"first": f"{method} {target} {version}", "lines": lines, **rest}
@@ -180,7 +187,8 @@ def drawn_answer(draw):
         if draw.random() < 0.95 else lines
     rest = framed(draw, lines, draw.choice(BODIES))
     draw.shuffle(lines)
-    return {"first": "HTTP/1.1 " + draw.choice(STATUSES), "lines": lines, **rest}
+    return {"first": "HTTP/1.1 " + draw.choice(STATUSES), "lines": lines, **rest,
+            "before": draw.sample(INFORMATIONAL, draw.choice([1, 1, 2])) if draw.random() < 0.1 else []}
 
 
 def drawn_malformed(seed, n):
@@ -192,15 +200,31 @@ def drawn_malformed(seed, n):
     return {**one, "to": "inner", "request": request, "answers": [malformed.answer(draw)]}
 
 
+@functools.lru_cache(4)
+def world_of(seed, batch):
+    """The listeners and clusters that the exchanges of a batch share."""
+    world = random_world.world(random.Random(f"world/{seed}/{batch}"))
+    return {**world, "listeners": {**LISTENERS, **world["listeners"]}}
+
+
 def drawn(seed, n):
     draw = random.Random(f"{seed}/{n}")
-    answers = [drawn_answer(draw) for _ in range(2)] if draw.random() < 0.7 else []
-    return {"name": f"{seed}/{n}", "to": draw.choice(sorted(LISTENERS)),
-            "request": drawn_request(draw), "answers": answers}
+    world = world_of(seed, n // BATCH)
+    answers = [drawn_answer(draw) for _ in range(3)] if draw.random() < 0.7 else []
+    to = draw.choice(sorted(world["listeners"]))
+    return {"name": f"{seed}/{n}", "to": to, "request": drawn_request(draw), "answers": answers, "world": world,
+            "h2": draw.random() < 0.4 and not compresses(world["listeners"][to]),
+            "impolite": draw.random() < 0.05}
+
+
+def compresses(listener):
+    return any("compressor" in one for one in listener.get("filters", []))
 
 
 def text_of(message):
-    text = "\r\n".join([message["first"], *message["lines"]]) + "\r\n\r\n" + message["body"]
+    text = "".join("\r\n".join([f"HTTP/1.1 {status}", *lines]) + "\r\n\r\n"
+                   for status, *lines in message.get("before", []))
+    text += "\r\n".join([message["first"], *message["lines"]]) + "\r\n\r\n" + message["body"]
     if "trailers" in message:
         text += "".join(line + "\r\n" for line in message["trailers"]) + "\r\n"
     return text
@@ -212,15 +236,84 @@ def closes(message):
 
 def upstream_script(one):
     head = one["request"]["first"].startswith("HEAD ")
-    return [{"raw": text_of({**a, "body": ""} if head else a).split("\r\n\r\n")[0] + "\r\n\r\n"
-             if head else text_of(a), "then": "close" if closes(a) else "keep"}
-            for a in one["answers"]]
+    out = []
+    for answer in one["answers"]:
+        text = text_of(answer)
+        if head:
+            heads = text.split("\r\n\r\n")[:len(answer.get("before", [])) + 1]
+            text = "\r\n\r\n".join(heads) + "\r\n\r\n"
+        out.append({"raw": text, "then": "close" if closes(answer) else "keep"})
+    return out
+
+
+HOP_BY_HOP = {"connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "te", "host"}
+
+
+def fields_of(lines, impolite):
+    """Header lines as HTTP/2 has them: names in lower case, nothing of the connection unless impolite."""
+    pairs = [line.partition(":")[::2] for line in lines if ":" in line[1:]]
+    return [[name if impolite else name.lower(), value.strip(" \t")] for name, value in pairs
+            if impolite or name.lower() not in HOP_BY_HOP]
+
+
+def frames_script(one):
+    """The answers as behaviours of an upstream of HTTP/2."""
+    def said(verb, status, lines):
+        return f"{verb} {json.dumps([[':status', status], *fields_of(lines, one['impolite'])]).encode().hex()}"
+    head = one["request"]["first"].startswith("HEAD ")
+    out = []
+    for answer in one["answers"]:
+        steps = [said("said", status.split()[0], lines) for status, *lines in answer.get("before", [])]
+        body, trailers = ("", []) if head else (answer["plain"], answer.get("trailers", []))
+        steps.append(said("said" if body or trailers else "saidend", answer["first"].split()[1], answer["lines"]))
+        if body:
+            steps.append(f"bytes {len(body)}" if len(body) > 1000 else f"data {body}")
+        if trailers:
+            pairs = fields_of(trailers, False)
+            steps.append(f"saidend {json.dumps(pairs).encode().hex()}")
+        elif body:
+            steps.append("end")
+        out.append(";".join(steps))
+    return out
+
+
+def h2_steps(one):
+    """The request as a client of HTTP/2 makes it, after a polite beginning."""
+    request = one["request"]
+    method, *target, _ = request["first"].split(" ")
+    hosts = [line.partition(":")[2].strip() for line in request["lines"] if line.lower().startswith("host:")]
+    target = " ".join(target)
+    fields = [[":method", method], [":scheme", "http"], *[[":authority", host] for host in hosts[:1]],
+              [":path", target if one["impolite"] or target[:1] in ("/", "*") else "/"],
+              *fields_of(request["lines"], one["impolite"])]
+    fields = [f"{name}: {value}" for name, value in fields]
+    body, trailers = request.get("plain", "")[:1000], request.get("trailers")
+    if len(request.get("plain", "")) > 1000:
+        fields = [line for line in fields if not line.startswith("content-length")]
+    step = {"fields": fields}
+    if body or trailers:
+        step["body"] = body
+    if trailers:
+        step["trailers"] = [f"{name}: {value}" for name, value in fields_of(trailers, False)]
+    return [{"open": {}}, {"wait": "SETTINGS "}, {"frame": [4, 1, ""]}, step, {"done": 1}]
+
+
+def exchange_of(one):
+    world = one.get("world", {})
+    out = {"name": one["name"], "to": one["to"], "upstream": {"up": upstream_script(one)}}
+    if "world" in one:
+        out["upstream"]["two"] = frames_script(one)
+        if compresses(world["listeners"][one["to"]]):
+            out["drop_log"] = ["sent"]
+    if one.get("h2"):
+        return {**out, "h2": h2_steps(one)}
+    return {**out, "raw": text_of(one["request"])}
 
 
 def case_of(exchanges, where):
-    spec = {"about": "Drawn from a seed.", "framing": "decoded", "listeners": LISTENERS, "clusters": CLUSTERS,
-            "exchanges": [{"name": one["name"], "to": one["to"], "raw": text_of(one["request"]),
-                           "upstream": upstream_script(one)} for one in exchanges]}
+    world = exchanges[0].get("world") or {"listeners": LISTENERS, "clusters": CLUSTERS}
+    spec = {"about": "Drawn from a seed.", "framing": "decoded", **world,
+            "exchanges": [exchange_of(one) for one in exchanges]}
     path = Path(where) / "drawn.yaml"
     path.write_text(yaml.safe_dump(spec, allow_unicode=False, width=10000))
     return casefile.load(path)
@@ -233,8 +326,12 @@ def differences(exchanges):
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
             theirs, ours = pool.map(lambda binary: runner.Run(case, binary, {"exchanges": []}).run(),
                                     (envoy_path(), subject_path()))
+    if "exit" in theirs:
+        if len(exchanges) > 1:
+            print(f"the real Envoy ended: {theirs['exit'][:3000]}", flush=True)
+        return []
     if "exit" in ours:
-        print(f"the subject ended: {ours['exit']}", flush=True)
+        print(f"the subject ended: {ours['exit'][:3000]}", flush=True)
     named = [{e["name"]: {k: v for k, v in e.items()} for e in side["exchanges"]}
              for side in (theirs, ours)]
     out = []
@@ -257,9 +354,13 @@ def smaller(one):
     if one["request"]["body"]:
         plain = [x for x in one["request"]["lines"]
                  if not x.lower().startswith(("content-length", "transfer-encoding"))]
-        put("request", {"first": one["request"]["first"], "lines": plain, "body": ""})
+        put("request", {"first": one["request"]["first"], "lines": plain, "body": "", "plain": ""})
+    if one.get("h2"):
+        put("h2", False)
     for n, answer in enumerate(one["answers"]):
         put("answers", one["answers"][:n] + one["answers"][n + 1:])
+        if answer.get("before"):
+            put("answers", one["answers"][:n] + [{**answer, "before": []}] + one["answers"][n + 1:])
         for m, line in enumerate(answer["lines"]):
             if not line.lower().startswith(("content-length", "transfer-encoding")):
                 less = {**answer, "lines": answer["lines"][:m] + answer["lines"][m + 1:]}
@@ -276,8 +377,45 @@ def shrunk(one, diff):
         found = differences(smaller(one) or [one])
         found = [(small, text) for small, text in found if small != one]
         if not found:
-            return one, diff
+            break
         one, diff = found[-1]
+    return narrowed(one, diff) if "world" in one else (one, diff)
+
+
+def narrowed(one, diff):
+    """With as few options of its listener as both still differ with."""
+    world = one["world"]
+    one = {**one, "world": {**world, "listeners": {one["to"]: world["listeners"][one["to"]]}}}
+    tried = set()
+    while True:
+        for small in less(one["world"]["listeners"][one["to"]]):
+            text = json.dumps(small, sort_keys=True)
+            if text in tried:
+                continue
+            tried.add(text)
+            smaller_world = {**one, "world": {**one["world"], "listeners": {one["to"]: small}}}
+            found = differences([smaller_world])
+            if found:
+                one, diff = found[0]
+                break
+        else:
+            return one, diff
+
+
+def less(node):
+    """Every form of a configuration with one member less, the large ones first."""
+    if isinstance(node, dict):
+        for key in node:
+            yield {k: v for k, v in node.items() if k != key}
+        for key, value in node.items():
+            for small in less(value):
+                yield {**node, key: small}
+    elif isinstance(node, list):
+        for n in range(len(node) if len(node) > 1 else 0):
+            yield node[:n] + node[n + 1:]
+        for n, value in enumerate(node):
+            for small in less(value):
+                yield node[:n] + [small] + node[n + 1:]
 
 
 def main():
@@ -301,13 +439,15 @@ def main():
         for one, diff in found:
             small, diff = (one, diff) if args.no_shrink else shrunk(one, diff)
             kept.append(small)
-            print(f"== {one['name']} to {small['to']}\n{text_of(small['request'])!r}")
+            print(f"== {one['name']} to {small['to']}{' by HTTP/2' if small.get('h2') else ''}\n{text_of(small['request'])!r}")
             for script in upstream_script(small):
                 print(f"  answer {script['raw'][:400]!r}")
+            if "world" in small:
+                print("  " + json.dumps(small["world"]["listeners"][small["to"]]))
             print(diff, flush=True)
     if args.keep and kept:
         with tempfile.TemporaryDirectory() as where:
-            case_of(kept, where)
+            case_of(kept[-1:] if "world" in kept[-1] else kept, where)
             args.keep.write_text((Path(where) / "drawn.yaml").read_text())
     print(f"{len(kept)} of {args.count} differ")
     return 1 if kept else 0

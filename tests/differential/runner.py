@@ -8,7 +8,7 @@ import time
 
 from tests.harness import certs, proxy_header
 from tests.harness import proxy as harness_proxy
-from tests.harness.client import Connection, methods_of, unchunk
+from tests.harness.client import Connection, methods_of, unchunk, unpack
 from tests.harness.config import Layout, needs_certificates
 from tests.harness.patience import DEADLINE_S
 from tests.harness.proxy import Proxy, ProxyDied, run_once
@@ -202,7 +202,7 @@ class Run:
     def client_view(self, exchange, conn):
         raw = conn.received
         if (exchange.framing or self.case.spec.get("framing")) == "decoded" or exchange.view:
-            raw = unchunk(raw)
+            raw = unpack(unchunk(raw))
         lines = normal.lines_of(raw, self.names, self.address)
         if exchange.view:
             lines = views.apply(exchange.view, raw, self.names)

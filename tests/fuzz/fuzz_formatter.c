@@ -5,6 +5,7 @@
  * is a json_format. The commands are tried by name, too, with the line as their argument. */
 #include "tests/fuzz/fuzz_world.h"
 
+#include <limits.h>
 #include <stdio.h>
 
 #include "base/obj.h"
@@ -12,6 +13,7 @@
 
 #define INPUT_MAX  20000
 #define FORMAT_MAX 4000
+#define ALL        UINT_MAX
 #define ALL_MAX    32 /* that many inputs of a run are tried with each command in turn */
 
 /* The bytes up to a newline, in the arena, with a NUL behind; *rest is what comes behind. */
@@ -112,8 +114,9 @@ static void format_run(struct fuzz_world *world, struct kb_str format, bool omit
     kb_diag_dispose(&diag);
 }
 
-/* "%NAME%" and with arguments: the line, and what each of the kinds takes. */
-static void command_run(struct fuzz_world *world, const char *name, struct kb_str line, bool omit)
+/* "%NAME%" and with arguments: the line, and what one of the kinds takes, or (ALL) each. */
+static void command_run(struct fuzz_world *world, const char *name, struct kb_str line,
+                        unsigned which, bool omit)
 {
     static const char *const arguments[] = {"%%%s%%",
                                             "%%%s(X-A)%%",
@@ -137,6 +140,9 @@ static void command_run(struct fuzz_world *world, const char *name, struct kb_st
     int len;
 
     for (size_t i = 0; i < KB_ARRAY_LEN(arguments); i++) {
+        if (which != ALL && i != which % KB_ARRAY_LEN(arguments)) {
+            continue;
+        }
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
         len = snprintf(text, 100, arguments[i], name);
@@ -148,7 +154,7 @@ static void command_run(struct fuzz_world *world, const char *name, struct kb_st
 }
 
 /* One, and at the beginning of a run all: then a file that broke something does so alone, too. */
-static void commands_run(struct fuzz_world *world, struct kb_str line, uint8_t which, bool omit)
+static void commands_run(struct fuzz_world *world, struct kb_str line, unsigned which, bool omit)
 {
     static unsigned runs;
     bool all = runs++ < ALL_MAX;
@@ -158,8 +164,8 @@ static void commands_run(struct fuzz_world *world, struct kb_str line, uint8_t w
         count++;
     }
     for (size_t i = 0; i < count; i++) {
-        if (all || i == which % count) {
-            command_run(world, kb_format_command_name(i), line, omit);
+        if (all || i == which % 256 % count) {
+            command_run(world, kb_format_command_name(i), line, all ? ALL : which / 256, omit);
         }
     }
 }
@@ -170,7 +176,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const Google__Protobuf__Struct *map;
     struct kb_str rest = kb_str_make((const char *)data, size);
     struct kb_str format, metadata;
-    uint8_t which;
+    unsigned which;
 
     if (size > INPUT_MAX) {
         return 0;
@@ -183,6 +189,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     metadata = line_take(&rest, &world.arena);
     world.bytes = (struct fuzz_bytes){(const uint8_t *)rest.p, rest.len};
     which = fuzz_byte(&world.bytes);
+    which += fuzz_byte(&world.bytes) * 256U;
     fuzz_world_make(&world, metadata);
     format_run(&world, format, size % 2 == 0);
     map = fuzz_struct(&world.arena, format);

@@ -23,6 +23,14 @@ SETTINGS = {1: "HEADER_TABLE_SIZE", 2: "ENABLE_PUSH", 3: "MAX_CONCURRENT_STREAMS
             8: "ENABLE_CONNECT_PROTOCOL"}
 
 
+def text_of(value):
+    """Bytes of a field as text, whatever they are."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
 class Stream:
     """What came on one stream."""
 
@@ -175,7 +183,8 @@ class H2:
         if isinstance(frame, SettingsFrame):
             self.take_settings(frame)
         elif isinstance(frame, HeadersFrame):
-            head = self.decoder.decode(frame.data)
+            head = [(text_of(name), text_of(value))
+                    for name, value in self.decoder.decode(frame.data, raw=True)]
             stream.heads.append(head)
             stream.ended |= "END_STREAM" in frame.flags
             self.event(frame.stream_id, "HEADERS" + (" END_STREAM" if stream.ended else ""))

@@ -8,6 +8,7 @@ A behaviour is steps joined by ";", or one of the names of NAMED:
     end               empty DATA, END_STREAM    dataend abc       DATA with END_STREAM
     flood 1000000     so many bytes, as the subject's windows let them go
     trailers a=b      HEADERS with END_STREAM   rst 8             RST_STREAM
+    said 5b5b...      HEADERS, from JSON in hexadecimal: [[name, value], ...]; saidend: with END_STREAM
     goaway 1 0        GOAWAY, last id (`this`, `below`: of this stream), code
     settings 3=2      SETTINGS                  raw 0000...       any bytes, in hexadecimal
     meta a=b          METADATA                  metas 5 a=b       so many of them
@@ -27,6 +28,7 @@ before the headers. Further settings of an upstream:
     sorted         pseudo headers are recorded in an order of ours
 """
 
+import json
 import socket
 import struct
 import threading
@@ -266,8 +268,11 @@ class H2Connection:
         stream.done.wait()
 
     def heads(self, stream, words, flags):
+        self.lines(stream, fields(words), flags)
+
+    def lines(self, stream, pairs, flags):
         with self.lock:
-            block = self.encoder.encode(fields(words))
+            block = self.encoder.encode(pairs)
             pieces = [block[i:i + FRAME_MAX] for i in range(0, len(block), FRAME_MAX)] or [b""]
             out = b""
             for i, piece in enumerate(pieces):
@@ -275,6 +280,13 @@ class H2Connection:
                 out += frame(HEADERS, flags | last, stream.number, piece) if i == 0 else \
                     frame(CONTINUATION, last, stream.number, piece)
             self.sock.sendall(out)
+
+    def do_said(self, stream, arg, _, flags=0):
+        pairs = json.loads(bytes.fromhex(arg))
+        self.lines(stream, [(k.encode("latin-1"), v.encode("latin-1")) for k, v in pairs], flags)
+
+    def do_saidend(self, stream, arg, gate):
+        self.do_said(stream, arg, gate, END_STREAM)
 
     def do_head(self, stream, arg, _):
         status, *words = arg.split()
