@@ -17,7 +17,8 @@
 struct h2_request {
     KB_OBJ;
     struct kb_request_encoder encoder;
-    struct kb_list link; /* in `refused` */
+    struct kb_list link;         /* in `refused` */
+    struct kb_list receive_link; /* in `received` */
     struct kb_h2_client *client;
     struct kb_h2_stream *stream; /* NULL: not sent yet, or over */
     const struct kb_response_decoder_ops *decoder;
@@ -25,7 +26,7 @@ struct h2_request {
     struct kb_arena *arena;
     struct kb_buf body;       /* what came of the frame being received */
     struct kb_h2_meter meter; /* as it was in the end */
-    size_t unconsumed;        /* what came while reading was disabled */
+    size_t unconsumed;        /* what came in this turn, or while reading was disabled */
     unsigned read_disables;
     struct kb_str upgrade; /* what a HTTP/1 client wants to upgrade to; p NULL: nothing */
     bool above_high;
@@ -97,6 +98,28 @@ static int pull(struct kb_h2_client *client)
     return rc;
 }
 
+static void unconsumed_consume(struct h2_request *request)
+{
+    if (request->unconsumed > 0) {
+        kb_h2_stream_consume(request->stream, request->unconsumed);
+        request->unconsumed = 0;
+    }
+}
+
+/* Windows open again for what came in this turn: whoever could not pass it on has said so by now,
+ * and gets no more. */
+static void received_consume(struct kb_h2_client *client)
+{
+    while (!kb_list_empty(&client->received)) {
+        struct h2_request *request =
+            KB_LIST_ENTRY(kb_list_pop_front(&client->received), struct h2_request, receive_link);
+
+        if (request->read_disables == 0) {
+            unconsumed_consume(request);
+        }
+    }
+}
+
 static void work_deferred(struct kb_deferred *deferred)
 {
     struct kb_h2_client *client = KB_CONTAINER_OF(deferred, struct kb_h2_client, work);
@@ -107,6 +130,7 @@ static void work_deferred(struct kb_deferred *deferred)
         client->base.state == KB_POOL_CLIENT_CLOSED) {
         return;
     }
+    received_consume(client);
     rc = pull(client);
     if (rc != 0) {
         session_failed(client, rc);
@@ -159,6 +183,7 @@ static void client_init(struct kb_pool_client *base, const struct kb_h1_settings
     base->stream_limit = client->stream_limit;
     client->received_ms = kb_loop_now_ms(kb_h2_client_loop(client));
     kb_list_init(&client->refused);
+    kb_list_init(&client->received);
     kb_deferred_init(&client->work, work_deferred);
     kb_timer_init(&client->ping_timer, kb_h2_client_ping_fired);
     client->session =
@@ -204,6 +229,7 @@ static void request_over(struct h2_request *request)
 
     request->over = true;
     kb_list_unlink(&request->link);
+    kb_list_unlink(&request->receive_link);
     kb_buf_dispose(&request->body);
     kb_conn_pool_request_uncount(&client->base);
     if (request->stream != NULL) {
@@ -336,8 +362,7 @@ static void encoder_read_disable(struct kb_request_encoder *encoder, bool disabl
     }
     request->read_disables += disable ? 1 : (unsigned)-1;
     if (request->read_disables == 0 && request->unconsumed > 0) {
-        kb_h2_stream_consume(request->stream, request->unconsumed);
-        request->unconsumed = 0;
+        unconsumed_consume(request);
         kb_h2_client_wake(request->client);
     }
 }
@@ -402,10 +427,9 @@ static void on_data(void *owner, const char *bytes, size_t len)
     struct h2_request *request = KB_CAST(owner, h2_request);
     struct kb_slice *slice = request->client->receiving;
 
-    if (request->read_disables == 0) {
-        kb_h2_stream_consume(request->stream, len);
-    } else {
-        request->unconsumed += len;
+    request->unconsumed += len;
+    if (!kb_list_linked(&request->receive_link)) {
+        kb_list_push_back(&request->client->received, &request->receive_link);
     }
     if (KB_LIKELY(slice != NULL && bytes >= slice->bytes &&
                   bytes + len <= slice->bytes + slice->cap)) {

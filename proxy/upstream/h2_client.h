@@ -13,6 +13,7 @@ struct kb_h2_client {
     struct kb_timer ping_timer; /* the next PING, or the end of waiting for its answer */
     struct kb_slice *receiving; /* holds the bytes that the session reads */
     struct kb_list refused;     /* requests that could not be sent */
+    struct kb_list received;    /* requests whose windows open again at the end of the turn */
     size_t out_limit;
     uint64_t received_ms;  /* when something came last */
     uint32_t gone;         /* streams that left the session, and the pool does not know yet */
