@@ -130,22 +130,45 @@ static bool names_match(const struct kb_tls_socket *socket, const GENERAL_NAMES 
     return false;
 }
 
-/* "verify cert failed: SAN matcher, certificate SANs are [a.test, spiffe://b]" */
-static void names_told(struct kb_tls_socket *socket, const GENERAL_NAMES *names)
+static void list_add(char *list, size_t cap, struct kb_str text)
 {
-    char list[DETAILS_MAX - 100];
-    size_t len = 0;
+    size_t len = strlen(list);
+
+    snprintf(list + len, cap - len, "%s%.*s", len > 0 ? ", " : "", KB_STR_ARG(text));
+}
+
+/* "a.test, spiffe://b" */
+static void names_list(const GENERAL_NAMES *names, char *list, size_t cap)
+{
     int count = KB_MIN(sk_GENERAL_NAME_num(names), KB_TLS_SANS_MAX);
 
     list[0] = '\0';
-    for (int i = 0; i < count && len < sizeof(list) - 1; i++) {
+    for (int i = 0; i < count; i++) {
         char address[KB_TLS_SAN_TEXT_MAX];
-        struct kb_str text = kb_tls_san_text(sk_GENERAL_NAME_value(names, i), address);
-        int n = snprintf(list + len, sizeof(list) - len, "%s%.*s", len > 0 ? ", " : "",
-                         KB_STR_ARG(text));
 
-        len = KB_MIN(len + (size_t)KB_MAX(n, 0), sizeof(list) - 1);
+        list_add(list, cap, kb_tls_san_text(sk_GENERAL_NAME_value(names, i), address));
     }
+}
+
+static void asked_names_told(struct kb_tls_socket *socket, const GENERAL_NAMES *names)
+{
+    char expected[DETAILS_MAX / 2 - 100] = "";
+    char list[DETAILS_MAX / 2];
+
+    for (size_t i = 0; i < socket->verify_san_count; i++) {
+        list_add(expected, sizeof(expected), socket->verify_sans[i]);
+    }
+    names_list(names, list, sizeof(list));
+    details_set(socket,
+                "verify cert failed: verify SAN list, expected SANs: [%s], certificate SANs: [%s]",
+                expected, list);
+}
+
+static void names_told(struct kb_tls_socket *socket, const GENERAL_NAMES *names)
+{
+    char list[DETAILS_MAX - 100];
+
+    names_list(names, list, sizeof(list));
     details_set(socket, "verify cert failed: SAN matcher, certificate SANs are [%s]", list);
 }
 
@@ -160,7 +183,7 @@ static enum verdict names_verify(struct kb_tls_socket *socket, X509 *leaf)
     }
     names = X509_get_ext_d2i(leaf, NID_subject_alt_name, NULL, NULL);
     if (socket->verify_san_count > 0 && (names == NULL || !names_match(socket, names, true))) {
-        details_set(socket, "verify cert failed: verify SAN list");
+        asked_names_told(socket, names);
         verdict = VERDICT_BAD;
     } else if (validation->matcher_count > 0 &&
                (names == NULL || !names_match(socket, names, false))) {

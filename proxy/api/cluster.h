@@ -130,6 +130,7 @@ struct kb_cluster {
     bool auto_sni;                  /* the request's host is the server name of TLS */
     bool auto_san_validation;       /* and has to stand in the peer's certificate */
     bool names_client; /* some of its hosts are told of the client: pools are of one each */
+    struct kb_str auto_sni_header;  /* which says the name in place of the host; empty: none */
     bool added_via_api;
     bool health_checked; /* actively: new hosts have failed until they pass */
     bool ignore_new_hosts_until_first_hc;

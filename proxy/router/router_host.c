@@ -147,9 +147,15 @@ static KB_NOINLINE void transport_options_set(struct kb_router *router)
     struct kb_transport_socket_options *options =
         KB_ARENA_NEW(router->arena, struct kb_transport_socket_options);
     struct kb_str *host = KB_ARENA_NEW(router->arena, struct kb_str);
+    struct kb_str name = router->request->authority;
     bool is_ip;
 
-    *host = kb_str_dup(router->arena, authority_host(router->request->authority, &is_ip));
+    if (cluster->auto_sni_header.len > 0) {
+        struct kb_str said = kb_header_map_value(router->request, cluster->auto_sni_header);
+
+        name = said.len > 0 ? said : name;
+    }
+    *host = kb_str_dup(router->arena, authority_host(name, &is_ip));
     if (before != NULL) {
         *options = *before;
     }

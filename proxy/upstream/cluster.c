@@ -336,6 +336,7 @@ void kb_cluster_impl_free(struct kb_cluster_impl *cluster)
         cluster->lb->config_destroy(cluster->lb_config);
     }
     free((void *)(uintptr_t)cluster->api.bind_sources);
+    free((void *)(uintptr_t)cluster->api.auto_sni_header.p);
     kb_circuit_breakers_dispose(cluster);
     kb_outlier_config_dispose(cluster);
     kb_socket_matches_dispose(&cluster->api);

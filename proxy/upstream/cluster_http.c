@@ -170,7 +170,7 @@ static void explicit_read(
 
 static void
 upstream_options_read(const Envoy__Config__Core__V3__UpstreamHttpProtocolOptions *message,
-                      struct kb_cluster *cluster, struct kb_diag *diag)
+                      struct kb_cluster *cluster)
 {
     if (message == NULL) {
         return;
@@ -178,12 +178,12 @@ upstream_options_read(const Envoy__Config__Core__V3__UpstreamHttpProtocolOptions
     cluster->auto_sni = message->auto_sni != 0;
     cluster->auto_san_validation = message->auto_san_validation != 0;
     if (message->override_auto_sni_header[0] != '\0') {
-        kb_diag_push(diag, "upstream_http_protocol_options");
-        kb_diag_push(diag, "override_auto_sni_header");
-        kb_diag_error(diag, "not implemented yet; without it another name than is meant would be "
-                            "asked for and accepted");
-        kb_diag_pop(diag);
-        kb_diag_pop(diag);
+        char *name = kb_strdup(message->override_auto_sni_header);
+
+        cluster->auto_sni_header = kb_str_from_cstr(name);
+        for (char *c = name; *c != '\0'; c++) {
+            *c = kb_ascii_lower(*c);
+        }
     }
 }
 
@@ -191,7 +191,7 @@ static void options_read(const HttpOptions *options, struct kb_cluster *cluster,
                          struct kb_arena *arena, struct kb_diag *diag)
 {
     common_read(options->common_http_protocol_options, cluster, diag);
-    upstream_options_read(options->upstream_http_protocol_options, cluster, diag);
+    upstream_options_read(options->upstream_http_protocol_options, cluster);
     if (options->n_http_filters > 0) {
         kb_diag_push(diag, "http_filters");
         kb_diag_error(diag, "upstream HTTP filters are not implemented yet");
@@ -234,7 +234,7 @@ static void deprecated_read(const Envoy__Config__Cluster__V3__Cluster *message,
         ENVOY__CONFIG__CLUSTER__V3__CLUSTER__CLUSTER_PROTOCOL_SELECTION__USE_DOWNSTREAM_PROTOCOL;
 
     common_read(message->common_http_protocol_options, cluster, diag);
-    upstream_options_read(message->upstream_http_protocol_options, cluster, diag);
+    upstream_options_read(message->upstream_http_protocol_options, cluster);
     if (downstream) {
         cluster->http_protocol = KB_CLUSTER_HTTP_DOWNSTREAM;
         kb_diag_push(diag, "http2_protocol_options");
