@@ -32,6 +32,8 @@ struct kb_filter_state_type {
     bool (*json)(const void *object, struct kb_arena *arena, struct kb_str *json);
     /* %FILTER_STATE(key:FIELD:name)%; false: no such field. */
     bool (*field)(const void *object, struct kb_str name, struct kb_filter_state_field *field);
+    /* The number by which a hash policy chooses a host; false: there is none. */
+    bool (*hash)(const void *object, uint64_t *hash);
     /* One holder more or less; NULL: the object lives at least as long as where it was put. */
     void (*retain)(const void *object);
     void (*release)(const void *object);
@@ -39,6 +41,8 @@ struct kb_filter_state_type {
 
 /* A `const struct kb_str *`, as Envoy's Router::StringAccessor. */
 extern const struct kb_filter_state_type kb_filter_state_string;
+/* Likewise, and hash policies take it (envoy.hashable_string). */
+extern const struct kb_filter_state_type kb_filter_state_hashable_string;
 
 /* Whether upstream connections made for the stream get the object too. */
 enum kb_filter_state_sharing {

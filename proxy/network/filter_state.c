@@ -3,6 +3,7 @@
 #include "proxy/api/filter_state.h"
 
 #include <stdlib.h>
+#include <xxhash.h>
 
 #include "base/map.h"
 #include "base/mem.h"
@@ -113,8 +114,23 @@ static bool string_json(const void *object, struct kb_arena *arena, struct kb_st
     return true;
 }
 
+static bool string_hash(const void *object, uint64_t *hash)
+{
+    const struct kb_str *text = object;
+
+    *hash = XXH64(text->p, text->len, 0);
+    return true;
+}
+
 const struct kb_filter_state_type kb_filter_state_string = {
     .name = "envoy.string",
     .text = string_text,
     .json = string_json,
+};
+
+const struct kb_filter_state_type kb_filter_state_hashable_string = {
+    .name = "envoy.hashable_string",
+    .text = string_text,
+    .json = string_json,
+    .hash = string_hash,
 };

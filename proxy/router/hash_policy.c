@@ -9,6 +9,7 @@
 #include "envoy/config/route/v3/route_components.pb-c.h"
 #include "envoy/type/matcher/v3/regex.pb-c.h"
 #include "google/protobuf/duration.pb-c.h"
+#include "proxy/api/filter_state.h"
 #include "proxy/http/header_mutation.h"
 #include "proxy/matcher/cookie_match.h"
 #include "proxy/matcher/query_match.h"
@@ -16,7 +17,14 @@
 #define HEADER_VALUES_MAX 64 /* of one header; more are not looked at */
 #define CASE(name) ENVOY__CONFIG__ROUTE__V3__ROUTE_ACTION__HASH_POLICY__POLICY_SPECIFIER_##name
 
-enum hash_kind { HASH_NOTHING, HASH_HEADER, HASH_COOKIE, HASH_SOURCE_IP, HASH_QUERY };
+enum hash_kind {
+    HASH_NOTHING,
+    HASH_HEADER,
+    HASH_COOKIE,
+    HASH_SOURCE_IP,
+    HASH_QUERY,
+    HASH_FILTER_STATE
+};
 
 struct hash_policy {
     uint8_t kind;
@@ -26,6 +34,7 @@ struct hash_policy {
     const struct kb_regex *regex; /* HEADER */
     struct kb_str substitution;
     struct kb_hash_cookie cookie;
+    const struct kb_filter_state_key *key; /* FILTER_STATE */
 };
 
 struct kb_hash_policies {
@@ -92,8 +101,9 @@ static int policy_init(struct hash_policy *policy,
         policy->kind = HASH_QUERY;
         policy->name = kb_str_dup(build->arena, kb_str_from_cstr(message->query_parameter->name));
         return 0;
-    case CASE(FILTER_STATE): /* streams have none: never a number */
-        policy->kind = HASH_NOTHING;
+    case CASE(FILTER_STATE):
+        policy->kind = HASH_FILTER_STATE;
+        policy->key = kb_filter_state_key(kb_str_from_cstr(message->filter_state->key));
         return 0;
     default:
         kb_diag_error(build->diag, "policy_specifier: is required");
@@ -188,6 +198,15 @@ static bool source_ip_hash(const struct kb_stream_info *info, uint64_t *hash)
            text_hash(kb_addr_ip_text(&info->remote, text), hash);
 }
 
+static bool filter_state_hash(const struct hash_policy *policy, const struct kb_stream_info *info,
+                              uint64_t *hash)
+{
+    const struct kb_filter_state_item *item =
+        info != NULL ? kb_filter_state_find(info, policy->key) : NULL;
+
+    return item != NULL && item->type->hash != NULL && item->type->hash(item->object, hash);
+}
+
 static bool policy_hash(const struct hash_policy *policy, const struct kb_header_map *headers,
                         const struct kb_stream_info *info, kb_hash_cookie_fn add_cookie, void *arg,
                         uint64_t *hash)
@@ -206,6 +225,8 @@ static bool policy_hash(const struct hash_policy *policy, const struct kb_header
     case HASH_QUERY:
         value = kb_query_first_value(headers->path, policy->name);
         return value.p != NULL && text_hash(value, hash);
+    case HASH_FILTER_STATE:
+        return filter_state_hash(policy, info, hash);
     }
     return false;
 }

@@ -19,6 +19,7 @@ struct state_value {
     uint8_t sharing;
     bool read_only;
     bool skip_if_empty;
+    bool hashable;
 };
 
 struct set_filter_state_config {
@@ -79,6 +80,8 @@ static int value_read(struct state_value *value, const value_message *m, struct 
 
     factory_check(m->factory_key[0] != '\0' ? m->factory_key : key, diag);
     value->key = kb_filter_state_key(kb_str_from_cstr(key));
+    value->hashable = kb_str_eq(kb_str_from_cstr(m->factory_key[0] != '\0' ? m->factory_key : key),
+                                KB_STR("envoy.hashable_string"));
     value->read_only = m->read_only;
     value->skip_if_empty = m->skip_if_empty;
     value->sharing = (uint8_t)m->shared_with_upstream; /* the same numbers */
@@ -132,7 +135,8 @@ static void value_put(const struct set_filter_state *filter, const struct state_
     struct kb_stream_info *info = kb_stream_stream_info(filter->stream);
     struct kb_str *text = KB_ARENA_NEW(arena, struct kb_str);
     struct kb_filter_state_item item = {.key = value->key,
-                                        .type = &kb_filter_state_string,
+                                        .type = value->hashable ? &kb_filter_state_hashable_string
+                                                                : &kb_filter_state_string,
                                         .object = text,
                                         .read_only = value->read_only,
                                         .sharing = value->sharing};
