@@ -331,8 +331,11 @@ void kb_pool_cancel(struct kb_pool_waiter *waiter)
     kb_stat_inc(pool->stats, KB_STAT_CLUSTER_UPSTREAM_RQ_CANCELLED);
     if (pool->kind == KB_POOL_TCP && pool->connecting_capacity > pool->waiting_count) {
         /* A TCP connection is made for one user, and would hear bytes that are for nobody. */
-        kb_conn_close(KB_LIST_ENTRY(pool->connecting.prev, struct kb_pool_client, link)->conn,
-                      KB_CONN_NO_FLUSH);
+        struct kb_pool_client *client =
+            KB_LIST_ENTRY(pool->connecting.prev, struct kb_pool_client, link);
+
+        client->unwanted = true;
+        kb_conn_close(client->conn, KB_CONN_NO_FLUSH);
     }
     kb_conn_pool_destroy_check(pool);
 }

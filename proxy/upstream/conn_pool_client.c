@@ -302,8 +302,10 @@ static void connect_failed(struct kb_pool_client *client, enum kb_conn_event eve
     char text[160];
 
     pool->connecting_capacity -= capacity(client);
-    kb_stat_inc(pool->stats, KB_STAT_CLUSTER_UPSTREAM_CX_CONNECT_FAIL);
-    kb_host_stat_add(pool->host_local, KB_HOST_CX_CONNECT_FAIL, 1);
+    if (!client->unwanted) {
+        kb_stat_inc(pool->stats, KB_STAT_CLUSTER_UPSTREAM_CX_CONNECT_FAIL);
+        kb_host_stat_add(pool->host_local, KB_HOST_CX_CONNECT_FAIL, 1);
+    }
     if (client->conn->connect_timed_out) {
         kb_stat_inc(pool->stats, KB_STAT_CLUSTER_UPSTREAM_CX_CONNECT_TIMEOUT);
         reason = KB_RESET_CONNECTION_TIMEOUT;

@@ -44,6 +44,7 @@ struct kb_pool_client {
     unsigned read_disables;
     bool answer_ended; /* after the whole request was sent: nothing more is expected */
     bool close_after;  /* not to be used again */
+    bool unwanted;     /* closed while it connects, as nobody waits any more: that is no failure */
 };
 KB_OBJ_MAGIC(kb_pool_client, 0x504c434c);
 

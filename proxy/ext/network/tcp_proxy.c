@@ -5,6 +5,7 @@
 #include "proxy/ext/network/tcp_proxy.h"
 
 #include <stdlib.h>
+#include <xxhash.h>
 
 #include "base/mem.h"
 #include "proxy/api/filter_state.h"
@@ -29,6 +30,8 @@ struct tcp_proxy {
     struct kb_timer idle_timer;
     struct kb_timer duration_timer;
     struct kb_timer log_timer;
+    struct kb_timer retry_timer;
+    uint64_t backoff_ms; /* upper end of the next wait */
     uint64_t idle_deadline_ms;
     uint32_t attempts;
     bool connected;  /* bytes pass: TCP is up, or the tunnel was agreed to */
@@ -46,6 +49,7 @@ KB_OBJ_MAGIC(tcp_proxy, 0x54435050);
 static void idle_timer_fired(struct kb_timer *timer);
 static void duration_timer_fired(struct kb_timer *timer);
 static void log_timer_fired(struct kb_timer *timer);
+static void retry_timer_fired(struct kb_timer *timer);
 static void connect_attempt(struct tcp_proxy *proxy);
 
 static struct kb_loop *loop_of(struct tcp_proxy *proxy)
@@ -75,6 +79,8 @@ static void *tcp_proxy_create(void *arg, struct kb_conn *conn)
     kb_timer_init(&proxy->duration_timer, duration_timer_fired);
     kb_timer_init(&proxy->log_timer, log_timer_fired);
     kb_stat_inc(proxy->stats, KB_STAT_TCP_DOWNSTREAM_CX_TOTAL);
+    kb_timer_init(&proxy->retry_timer, retry_timer_fired);
+    proxy->backoff_ms = config->backoff_ms;
     conn->stream_info = &proxy->info;
     proxy->info.connection = &conn->info;
     proxy->info.worker = conn->worker;
@@ -147,6 +153,7 @@ static void end(struct tcp_proxy *proxy)
     kb_loop_timer_cancel(loop_of(proxy), &proxy->idle_timer);
     kb_loop_timer_cancel(loop_of(proxy), &proxy->duration_timer);
     kb_loop_timer_cancel(loop_of(proxy), &proxy->log_timer);
+    kb_loop_timer_cancel(loop_of(proxy), &proxy->retry_timer);
     proxy->info.end_ns = kb_loop_now_ns(loop_of(proxy));
     if (proxy->info.upstream.connection_pool_ready_ns == 0) {
         proxy->info.upstream.connection_pool_ready_ns = proxy->info.end_ns;
@@ -210,15 +217,36 @@ static void connected(struct tcp_proxy *proxy)
     proxy->connected = true;
     upstream_info(proxy);
     proxy->info.upstream.connection_pool_ready_ns = kb_loop_now_ns(loop_of(proxy));
-    if (proxy->config->idle_timeout_ms > 0) {
-        idle_touch(proxy);
-        kb_loop_timer_arm(loop_of(proxy), &proxy->idle_timer, proxy->config->idle_timeout_ms);
-    }
+    idle_touch(proxy);
     if (proxy->config->log_on_connected) {
         log_write(proxy, "TcpUpstreamConnected");
     }
     proxy->down_stopped = false;
     kb_conn_read_disable(proxy->down, false);
+}
+
+/* The next attempt, at once or after a random time that may be longer each time. */
+static void retry(struct tcp_proxy *proxy)
+{
+    const struct kb_tcp_proxy_config *config = proxy->config;
+    uint64_t limit_ms = proxy->backoff_ms;
+
+    if (limit_ms == 0 || proxy->attempts >= config->max_connect_attempts) {
+        connect_attempt(proxy);
+        return;
+    }
+    proxy->backoff_ms =
+        limit_ms < config->backoff_max_ms / 2 ? limit_ms * 2 : config->backoff_max_ms;
+    kb_loop_timer_arm(loop_of(proxy), &proxy->retry_timer,
+                      kb_rand_u64(&proxy->worker->rand) % limit_ms);
+}
+
+static void retry_timer_fired(struct kb_timer *timer)
+{
+    struct tcp_proxy *proxy = KB_CONTAINER_OF(timer, struct tcp_proxy, retry_timer);
+
+    KB_ASSERT(proxy->kb_magic == (uint32_t)KB_MAGIC_tcp_proxy);
+    connect_attempt(proxy);
 }
 
 /* No way to the host: the next attempt, if there is one. */
@@ -235,7 +263,7 @@ static void attempt_failed(struct tcp_proxy *proxy, enum kb_reset_reason reason,
         kb_stream_info_set_flag(&proxy->info, KB_RF_UPSTREAM_CONNECTION_FAILURE);
     }
     if (!proxy->down_closed) {
-        connect_attempt(proxy);
+        retry(proxy);
     }
 }
 
@@ -283,7 +311,9 @@ static void upstream_on_ready(void *owner, struct kb_request_encoder *encoder, s
         connected(proxy);
     } else {
         kb_request_encoder_headers(
-            encoder, kb_tcp_tunnel_head(proxy->config->tunnel, &proxy->info, &proxy->arena), false);
+            encoder,
+            kb_tcp_tunnel_head(proxy->config->tunnel, &proxy->info, proxy->down, &proxy->arena),
+            false);
     }
 }
 
@@ -314,6 +344,9 @@ static void upstream_on_headers(void *owner, struct kb_header_map *headers, bool
     struct tcp_proxy *proxy = KB_CAST(owner, tcp_proxy);
     struct kb_request_encoder *encoder = proxy->up;
 
+    if (proxy->config->tunnel != NULL) {
+        kb_tcp_tunnel_headers_keep(proxy->config->tunnel, headers, &proxy->info, &proxy->arena);
+    }
     if (headers->status / 100 == 2 && !end_stream) {
         connected(proxy);
         return;
@@ -357,7 +390,9 @@ static void upstream_on_trailers(void *owner, struct kb_header_map *trailers)
 {
     struct tcp_proxy *proxy = KB_CAST(owner, tcp_proxy);
 
-    (void)trailers;
+    if (proxy->config->tunnel != NULL) {
+        kb_tcp_tunnel_trailers_keep(proxy->config->tunnel, trailers, &proxy->info, &proxy->arena);
+    }
     upstream_info(proxy);
     upstream_ended(proxy, false);
 }
@@ -427,10 +462,35 @@ static void client_name(struct tcp_proxy *proxy)
     proxy->info.transport_options = options;
 }
 
+static bool connection_hash(void *arg, uint64_t *hash)
+{
+    const struct tcp_proxy *proxy = KB_CAST(arg, tcp_proxy);
+    const struct kb_addr *remote = &proxy->down->info.remote;
+    const struct kb_filter_state_item *item;
+    char text[KB_ADDR_TEXT_MAX];
+    struct kb_str ip;
+
+    if (proxy->config->hash_key != NULL) {
+        item = kb_filter_state_find(&proxy->info, proxy->config->hash_key);
+        return item != NULL && item->type->hash != NULL && item->type->hash(item->object, hash);
+    }
+    if (!kb_addr_is_ip(remote)) {
+        return false;
+    }
+    ip = kb_addr_ip_text(remote, text);
+    *hash = XXH64(ip.p, ip.len, 0);
+    return true;
+}
+
 static void connect_attempt(struct tcp_proxy *proxy)
 {
     struct kb_lb_request request = {.info = &proxy->info, .metadata = proxy->metadata_match};
     struct kb_host *host;
+
+    if (proxy->config->hash_source_ip || proxy->config->hash_key != NULL) {
+        request.hash = connection_hash;
+        request.hash_arg = proxy;
+    }
 
     if (proxy->attempts >= proxy->config->max_connect_attempts) {
         kb_stat_inc(proxy->cluster->stats, KB_STAT_CLUSTER_UPSTREAM_CX_CONNECT_ATTEMPTS_EXCEEDED);
@@ -478,6 +538,16 @@ static bool shed(struct tcp_proxy *proxy, enum kb_overload_action point)
     return true;
 }
 
+static uint64_t max_duration_ms(struct tcp_proxy *proxy)
+{
+    const struct kb_tcp_proxy_config *config = proxy->config;
+
+    return config->max_duration_jitter_ms == 0
+               ? config->max_duration_ms
+               : config->max_duration_ms +
+                     kb_rand_u64(&proxy->worker->rand) % config->max_duration_jitter_ms;
+}
+
 static enum kb_network_filter_status tcp_proxy_on_new_connection(void *filter)
 {
     struct tcp_proxy *proxy = KB_CAST(filter, tcp_proxy);
@@ -500,7 +570,11 @@ static enum kb_network_filter_status tcp_proxy_on_new_connection(void *filter)
     proxy->info.upstream.cluster = proxy->cluster->cluster;
     proxy->info.upstream_cluster_name = proxy->cluster->cluster->observability_name;
     if (proxy->config->max_duration_ms > 0) {
-        kb_loop_timer_arm(loop_of(proxy), &proxy->duration_timer, proxy->config->max_duration_ms);
+        kb_loop_timer_arm(loop_of(proxy), &proxy->duration_timer, max_duration_ms(proxy));
+    }
+    if (proxy->config->idle_timeout_ms > 0) {
+        idle_touch(proxy);
+        kb_loop_timer_arm(loop_of(proxy), &proxy->idle_timer, proxy->config->idle_timeout_ms);
     }
     proxy->down_stopped = true;
     kb_conn_read_disable(proxy->down, true);

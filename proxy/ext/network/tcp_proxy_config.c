@@ -1,10 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* TcpProxy message to configuration. */
+#include <math.h>
 #include <stdlib.h>
 
 #include "base/mem.h"
+#include "envoy/config/core/v3/backoff.pb-c.h"
 #include "envoy/extensions/filters/network/tcp_proxy/v3/tcp_proxy.pb-c.h"
+#include "envoy/type/v3/hash_policy.pb-c.h"
+#include "envoy/type/v3/percent.pb-c.h"
 #include "proto/wkt.h"
+#include "proxy/api/filter_state.h"
 #include "proxy/ext/network/tcp_proxy.h"
 
 #define IDLE_TIMEOUT_DEFAULT_MS 3600000
@@ -65,6 +70,46 @@ static void unsupported_check(const tcp_proxy_message *m, struct kb_diag *diag)
     }
 }
 
+static void backoff_apply(struct kb_tcp_proxy_config *config, const tcp_proxy_message *m,
+                          struct kb_diag *diag)
+{
+    if (m->backoff_options == NULL) {
+        return;
+    }
+    config->backoff_ms = KB_MAX(kb_wkt_duration_ms(m->backoff_options->base_interval, 0), 1);
+    config->backoff_max_ms =
+        kb_wkt_duration_ms(m->backoff_options->max_interval, config->backoff_ms * 10);
+    if (config->backoff_max_ms < config->backoff_ms) {
+        unsupported(diag, "backoff_options",
+                    "max_backoff_interval must be greater or equal to base_backoff_interval");
+    }
+}
+
+static void hash_policy_apply(struct kb_tcp_proxy_config *config, const tcp_proxy_message *m)
+{
+    if (m->n_hash_policy == 0) {
+        return;
+    }
+    if (m->hash_policy[0]->policy_specifier_case ==
+        ENVOY__TYPE__V3__HASH_POLICY__POLICY_SPECIFIER_SOURCE_IP) {
+        config->hash_source_ip = true;
+    } else if (m->hash_policy[0]->policy_specifier_case ==
+               ENVOY__TYPE__V3__HASH_POLICY__POLICY_SPECIFIER_FILTER_STATE) {
+        config->hash_key =
+            kb_filter_state_key(kb_str_from_cstr(m->hash_policy[0]->filter_state->key));
+    }
+}
+
+static void duration_apply(struct kb_tcp_proxy_config *config, const tcp_proxy_message *m)
+{
+    config->max_duration_ms = kb_wkt_duration_ms(m->max_downstream_connection_duration, 0);
+    if (m->max_downstream_connection_duration_jitter_percentage != NULL) {
+        config->max_duration_jitter_ms =
+            (uint64_t)ceil((double)config->max_duration_ms *
+                           m->max_downstream_connection_duration_jitter_percentage->value / 100);
+    }
+}
+
 static void access_log_options_apply(struct kb_tcp_proxy_config *config, const tcp_proxy_message *m,
                                      struct kb_diag *diag)
 {
@@ -111,7 +156,9 @@ int kb_tcp_proxy_config_create(const void *message, struct kb_factory_context *f
                                          kb_str_printf(&config->arena, "tcp.%s.", m->stat_prefix),
                                          &kb_stat_schema_tcp);
     config->idle_timeout_ms = kb_wkt_duration_ms(m->idle_timeout, IDLE_TIMEOUT_DEFAULT_MS);
-    config->max_duration_ms = kb_wkt_duration_ms(m->max_downstream_connection_duration, 0);
+    duration_apply(config, m);
+    backoff_apply(config, m, diag);
+    hash_policy_apply(config, m);
     config->max_connect_attempts = kb_wkt_u32(m->max_connect_attempts, 1);
     access_log_options_apply(config, m, diag);
     clusters_create(config, m, diag);
