@@ -40,6 +40,12 @@ def allowed(case):
     return table.get(case.name) or {}
 
 
+def unsupported(case):
+    """The paths that `unsupported.yaml` names for this case."""
+    table = yaml.safe_load((CASES.parent / "unsupported.yaml").read_text()) or {}
+    return sorted(table.get(case.name) or [])
+
+
 class Exchange:
     """One exchange in its final shape."""
 

@@ -16,7 +16,7 @@ from tests.harness.tls_client import Contexts, TlsConnection
 from tests.harness.upstream import wait_until
 
 from . import collected, h2_steps, normal, views
-from .casefile import allowed, filled
+from .casefile import allowed, filled, unsupported
 from .due import Due
 
 QUIET_S = 0.12  # an open connection on which nothing comes for so long counts as open
@@ -94,7 +94,18 @@ class Run:
         result["stats"] = self.stats_at_rest()
         if self.layout.collectors:
             result["collected"] = self.collected()
+        self.unsupported(result)
         self.proxy.stop()
+
+    def unsupported(self, result):
+        """A case passes by what works, so what it sets is listed as implemented."""
+        status, body = self.proxy.admin("/kobune/unsupported?format=json")
+        if status != 200:
+            return  # the real Envoy
+        told = sorted(field["path"] for field in json.loads(body)["unsupported"])
+        if told != unsupported(self.case):
+            result["exit"] = (f"/kobune/unsupported has {told}; this case expects {unsupported(self.case)} "
+                              "(proto/supported.txt, tests/differential/unsupported.yaml)")
 
     def collected(self):
         """What collectors have when they have all of the record, or nothing comes any more."""
