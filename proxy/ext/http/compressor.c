@@ -14,6 +14,7 @@ struct offers {
 
 struct compressor {
     struct kb_compressor_config *config;
+    const struct kb_compression_library *library; /* the filter's, or the route's */
     struct kb_stream *stream;
     struct kb_str accepted; /* p NULL: no header */
     struct kb_compression_stream *request;
@@ -104,6 +105,7 @@ static void *create(void *config, struct kb_stream *stream)
     struct compressor *filter = KB_ARENA_NEW(kb_stream_arena(stream), struct compressor);
 
     filter->config = KB_CAST(config, kb_compressor_config);
+    filter->library = &filter->config->library;
     filter->stream = stream;
     return filter;
 }
@@ -154,10 +156,10 @@ static void request_begin(struct compressor *filter, struct kb_header_map *heade
         return;
     }
     kb_header_map_remove_id(headers, KB_HDR_CONTENT_LENGTH);
-    kb_header_map_set_id(headers, KB_HDR_CONTENT_ENCODING, config->library.encoding);
+    kb_header_map_set_id(headers, KB_HDR_CONTENT_ENCODING, filter->library->encoding);
     count(filter, direction, KB_COMPRESSOR_COMPRESSED, 1);
     filter->request =
-        kb_compression_stream_create(&config->library, true, kb_stream_worker(filter->stream));
+        kb_compression_stream_create(filter->library, true, kb_stream_worker(filter->stream));
 }
 
 static enum kb_filter_headers_status decode_headers(void *arg, struct kb_header_map *headers,
@@ -166,6 +168,9 @@ static enum kb_filter_headers_status decode_headers(void *arg, struct kb_header_
     struct compressor *filter = arg;
     const struct kb_compressor_route *route = route_of(filter);
 
+    if (route != NULL && route->library != NULL) {
+        filter->library = route->library;
+    }
     filter->accepted = kb_header_map_value_id(headers, KB_HDR_ACCEPT_ENCODING);
     if (response_enabled(filter, route)) {
         struct offers *offers = offers_get(filter);
@@ -210,21 +215,24 @@ static enum kb_filter_trailers_status decode_trailers(void *arg, struct kb_heade
 
 /* ---- answers ---- */
 
+/* A route's library counts for the filter that decides, the last of the chain, as in Envoy. */
 static void choose(const struct compressor *filter, struct offers *offers,
                    const struct kb_header_map *headers)
 {
-    struct kb_str offered[KB_COMPRESSORS_MAX];
+    struct kb_encoding_offer offered[KB_COMPRESSORS_MAX];
     size_t n = 0;
 
     for (size_t i = 0; i < offers->count; i++) {
-        struct kb_str encoding = offers->configs[i]->library.encoding;
+        struct kb_str encoding = offers->configs[i] == filter->config
+                                     ? filter->library->encoding
+                                     : offers->configs[i]->library.encoding;
         bool known = false;
 
         for (size_t j = 0; j < n; j++) {
-            known |= kb_str_eq(offered[j], encoding);
+            known |= kb_str_eq(offered[j].encoding, encoding);
         }
         if (!known && type_fits(&offers->configs[i]->response, headers)) {
-            offered[n++] = encoding;
+            offered[n++] = (struct kb_encoding_offer){encoding, offers->configs[i]->choose_first};
         }
     }
     offers->choice = kb_encoding_choose(offered, n, filter->accepted);
@@ -249,7 +257,7 @@ static bool accepted(const struct compressor *filter, const struct kb_header_map
     if (!offers->decided) {
         choose(filter, offers, headers);
     }
-    mine = kb_str_ieq(offers->choice.encoding, filter->config->library.encoding);
+    mine = kb_str_ieq(offers->choice.encoding, filter->library->encoding);
     switch (offers->choice.reason) {
     case KB_ENCODING_COMPRESSOR:
         count(filter, direction,
@@ -332,32 +340,117 @@ static void etag_change(const struct compressor *filter, struct kb_header_map *h
     }
 }
 
+static bool untouchable(const struct kb_header_map *headers)
+{
+    return headers->status == 101 ||
+           kb_str_list_has(kb_header_map_value_id(headers, KB_HDR_CACHE_CONTROL),
+                           KB_STR("no-transform")) ||
+           kb_header_map_get_id(headers, KB_HDR_CONTENT_ENCODING) != NULL;
+}
+
+static void status_add(const struct compressor *filter, struct kb_header_map *headers,
+                       const char *status, struct kb_str more)
+{
+    kb_header_map_add(headers, KB_STR("x-envoy-compression-status"),
+                      kb_str_printf(kb_stream_arena(filter->stream), "%.*s;%s%.*s",
+                                    KB_STR_ARG(filter->library->encoding), status,
+                                    KB_STR_ARG(more)));
+}
+
+/* Whether the answer could be compressed, for the client that tells why not; NULL: it could.
+ * `open`: it is long enough to be looked at. */
+static const char *why_not(const struct compressor *filter, const struct kb_header_map *headers,
+                           bool *open)
+{
+    const struct kb_compressor_direction *direction = &filter->config->response;
+
+    *open = long_enough(filter, direction, headers);
+    if (!*open) {
+        return "ContentLengthTooSmall";
+    }
+    if (!type_fits(direction, headers)) {
+        return "ContentTypeNotAllowed";
+    }
+    if (!etag_fits(filter, headers)) {
+        return "EtagNotAllowed";
+    }
+    return status_fits(filter->config, headers->status) ? NULL : "StatusCodeNotAllowed";
+}
+
+static void response_begin(struct compressor *filter, struct kb_header_map *headers)
+{
+    struct kb_str length = kb_header_map_value_id(headers, KB_HDR_CONTENT_LENGTH);
+
+    etag_change(filter, headers);
+    kb_header_map_remove_id(headers, KB_HDR_CONTENT_LENGTH);
+    kb_header_map_set_id(headers, KB_HDR_CONTENT_ENCODING, filter->library->encoding);
+    if (filter->config->tells_status) {
+        status_add(filter, headers, "Compressed",
+                   kb_str_printf(kb_stream_arena(filter->stream), ";OriginalLength=%.*s",
+                                 KB_STR_ARG(length)));
+    }
+    count(filter, &filter->config->response, KB_COMPRESSOR_COMPRESSED, 1);
+    filter->response =
+        kb_compression_stream_create(filter->library, true, kb_stream_worker(filter->stream));
+}
+
+/* With status_header_enabled: other checks first, so that the reason is the answer's own. True: it
+ * is compressed. */
+static bool tell_and_begin(struct compressor *filter, struct kb_header_map *headers,
+                           bool end_stream)
+{
+    bool open = true;
+    const char *reason;
+
+    if (!response_enabled(filter, route_of(filter)) || untouchable(headers)) {
+        return false;
+    }
+    reason = why_not(filter, headers, &open);
+    if (reason != NULL && !end_stream) {
+        if (!open) { /* once more, as in Envoy */
+            count(filter, &filter->config->response, KB_COMPRESSOR_TOO_SMALL, 1);
+        }
+        status_add(filter, headers, reason, KB_STR(""));
+    }
+    if (reason != NULL) {
+        return false;
+    }
+    vary_add(filter, headers);
+    if (end_stream || !accepted(filter, headers) || !transfer_fits(headers)) {
+        return false;
+    }
+    response_begin(filter, headers);
+    return true;
+}
+
+static bool response_try(struct compressor *filter, struct kb_header_map *headers, bool end_stream)
+{
+    const struct kb_compressor_config *config = filter->config;
+    const struct kb_compressor_direction *direction = &config->response;
+    bool open =
+        response_enabled(filter, route_of(filter)) && long_enough(filter, direction, headers);
+    bool fits = open && type_fits(direction, headers) && !untouchable(headers) &&
+                etag_fits(filter, headers) && status_fits(config, headers->status);
+    bool begins =
+        !end_stream && open && accepted(filter, headers) && fits && transfer_fits(headers);
+
+    if (begins) {
+        response_begin(filter, headers);
+    }
+    if (fits) {
+        vary_add(filter, headers);
+    }
+    return begins;
+}
+
 static enum kb_filter_headers_status encode_headers(void *arg, struct kb_header_map *headers,
                                                     bool end_stream)
 {
     struct compressor *filter = arg;
-    struct kb_compressor_config *config = filter->config;
-    struct kb_compressor_direction *direction = &config->response;
-    bool open =
-        response_enabled(filter, route_of(filter)) && long_enough(filter, direction, headers);
-    bool fits = open && headers->status != 101 && type_fits(direction, headers) &&
-                !kb_str_list_has(kb_header_map_value_id(headers, KB_HDR_CACHE_CONTROL),
-                                 KB_STR("no-transform")) &&
-                etag_fits(filter, headers) && status_fits(config, headers->status) &&
-                kb_header_map_get_id(headers, KB_HDR_CONTENT_ENCODING) == NULL;
 
-    if (!end_stream && open && accepted(filter, headers) && fits && transfer_fits(headers)) {
-        etag_change(filter, headers);
-        kb_header_map_remove_id(headers, KB_HDR_CONTENT_LENGTH);
-        kb_header_map_set_id(headers, KB_HDR_CONTENT_ENCODING, config->library.encoding);
-        count(filter, direction, KB_COMPRESSOR_COMPRESSED, 1);
-        filter->response =
-            kb_compression_stream_create(&config->library, true, kb_stream_worker(filter->stream));
-    } else {
-        count(filter, direction, KB_COMPRESSOR_NOT_COMPRESSED, 1);
-    }
-    if (fits) {
-        vary_add(filter, headers);
+    if (!(filter->config->tells_status ? tell_and_begin : response_try)(filter, headers,
+                                                                        end_stream)) {
+        count(filter, &filter->config->response, KB_COMPRESSOR_NOT_COMPRESSED, 1);
     }
     return KB_FILTER_HEADERS_CONTINUE;
 }

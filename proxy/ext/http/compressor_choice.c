@@ -31,29 +31,30 @@ static bool token_read(struct kb_str token, struct wanted *wanted)
                             &wanted->quality) == 0;
 }
 
-static bool offers(const struct kb_str *offered, size_t count, struct kb_str encoding)
+static const struct kb_encoding_offer *offer_find(const struct kb_encoding_offer *offered,
+                                                  size_t count, struct kb_str encoding)
 {
     for (size_t i = 0; i < count; i++) {
-        if (kb_str_eq(offered[i], encoding)) {
-            return true;
+        if (kb_str_eq(offered[i].encoding, encoding)) {
+            return &offered[i];
         }
     }
-    return false;
+    return NULL;
 }
 
-static void refuse(struct kb_str *offered, size_t *count, struct kb_str encoding)
+static void refuse(struct kb_encoding_offer *offered, size_t *count, struct kb_str encoding)
 {
     size_t kept = 0;
 
     for (size_t i = 0; i < *count; i++) {
-        if (!kb_str_eq(offered[i], encoding)) {
+        if (!kb_str_eq(offered[i].encoding, encoding)) {
             offered[kept++] = offered[i];
         }
     }
     *count = kept;
 }
 
-struct kb_encoding_choice kb_encoding_choose(struct kb_str *offered, size_t count,
+struct kb_encoding_choice kb_encoding_choose(struct kb_encoding_offer *offered, size_t count,
                                              struct kb_str accepted)
 {
     const struct kb_encoding_choice none = {KB_STR("identity"), KB_ENCODING_NOT_VALID};
@@ -76,10 +77,12 @@ struct kb_encoding_choice kb_encoding_choose(struct kb_str *offered, size_t coun
         return none;
     }
     for (size_t i = 0; i < wanted_count; i++) {
-        if (wanted[i].quality > best.quality &&
-            (offers(offered, count, wanted[i].encoding) ||
-             kb_str_eq(wanted[i].encoding, KB_STR("identity")) ||
-             kb_str_eq(wanted[i].encoding, KB_STR("*")))) {
+        const struct kb_encoding_offer *offer = offer_find(offered, count, wanted[i].encoding);
+        bool possible = offer != NULL || kb_str_eq(wanted[i].encoding, KB_STR("identity")) ||
+                        kb_str_eq(wanted[i].encoding, KB_STR("*"));
+
+        if (possible && (wanted[i].quality > best.quality ||
+                         (offer != NULL && offer->first && wanted[i].quality >= best.quality))) {
             best = wanted[i];
         }
     }
@@ -90,7 +93,7 @@ struct kb_encoding_choice kb_encoding_choose(struct kb_str *offered, size_t coun
         return (struct kb_encoding_choice){KB_STR("identity"), KB_ENCODING_IDENTITY};
     }
     if (kb_str_eq(best.encoding, KB_STR("*"))) {
-        return (struct kb_encoding_choice){offered[0], KB_ENCODING_WILDCARD};
+        return (struct kb_encoding_choice){offered[0].encoding, KB_ENCODING_WILDCARD};
     }
     return (struct kb_encoding_choice){best.encoding, KB_ENCODING_COMPRESSOR};
 }

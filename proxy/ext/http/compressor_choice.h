@@ -19,7 +19,13 @@ struct kb_encoding_choice {
     enum kb_encoding_reason reason;
 };
 
+struct kb_encoding_offer {
+    struct kb_str encoding;
+    bool first; /* among equally good ones rather this */
+};
+
 /* `offered` in the order of registration, without repetitions; it is changed. `accepted` is the
- * value of Accept-Encoding. Among equally good ones the client's first is taken. */
-struct kb_encoding_choice kb_encoding_choose(struct kb_str *offered, size_t count,
+ * value of Accept-Encoding. Among equally good ones the client's last that is offered as `first` is
+ * taken, or else its first. */
+struct kb_encoding_choice kb_encoding_choose(struct kb_encoding_offer *offered, size_t count,
                                              struct kb_str accepted);

@@ -3,6 +3,7 @@
 #include "proxy/ext/http/compressor_config.h"
 
 #include "envoy/config/core/v3/base.pb-c.h"
+#include "envoy/config/core/v3/extension.pb-c.h"
 #include "envoy/extensions/filters/http/compressor/v3/compressor.pb-c.h"
 #include "proto/wkt.h"
 
@@ -120,6 +121,7 @@ static int response_read(struct kb_compressor_config *config, const compressor_m
     }
     config->disable_on_etag = r->disable_on_etag_header;
     config->weaken_etag = r->weaken_etag_on_compress;
+    config->tells_status = r->status_header_enabled;
     config->remove_accept_encoding = r->remove_accept_encoding_header;
     codes =
         kb_arena_calloc(build->arena, (r->n_uncompressible_response_codes + 1) * sizeof(*codes));
@@ -169,6 +171,7 @@ int kb_compressor_config_create(const void *message, struct kb_factory_context *
                                          factory->arena, diag);
     }
     kb_diag_pop(diag);
+    config->choose_first = m->choose_first;
     config->compresses_requests = m->request_direction_config != NULL;
     rc |= common_read(
         &config->request,
@@ -201,6 +204,26 @@ void kb_compressor_config_destroy(void *arg)
     kb_regex_list_dispose(&config->regexes);
 }
 
+static int route_library_read(struct kb_compressor_route *route,
+                              const Envoy__Config__Core__V3__TypedExtensionConfig *message,
+                              struct kb_factory_context *factory, struct kb_diag *diag)
+{
+    struct kb_compression_library *library =
+        KB_ARENA_NEW(factory->arena, struct kb_compression_library);
+    int rc;
+
+    kb_diag_push(diag, "overrides.compressor_library");
+    if (message->typed_config == NULL) {
+        kb_diag_error(diag, "value is required");
+        rc = KB_ECONFIG;
+    } else {
+        rc = kb_compression_library_read(library, message, true, factory->arena, diag);
+    }
+    kb_diag_pop(diag);
+    route->library = library;
+    return rc;
+}
+
 int kb_compressor_route_create(const void *message, struct kb_factory_context *factory,
                                struct kb_diag *diag, void **out)
 {
@@ -220,7 +243,7 @@ int kb_compressor_route_create(const void *message, struct kb_factory_context *f
         return 0;
     }
     if (m->overrides->compressor_library != NULL) {
-        kb_diag_error(diag, "overrides.compressor_library is not implemented");
+        KB_TRY(route_library_read(route, m->overrides->compressor_library, factory, diag));
     }
     response = m->overrides->response_direction_config;
     if (response != NULL) {

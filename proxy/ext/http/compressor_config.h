@@ -49,6 +49,8 @@ struct kb_compressor_config {
     bool disable_on_etag;
     bool weaken_etag;
     bool remove_accept_encoding;
+    bool choose_first;
+    bool tells_status;
     const uint32_t *uncompressible;
     size_t uncompressible_count;
 };
@@ -58,7 +60,8 @@ struct kb_compressor_route {
     KB_OBJ;
     bool disabled;
     bool enabled;
-    int8_t remove_accept_encoding; /* -1: not said */
+    int8_t remove_accept_encoding;                /* -1: not said */
+    const struct kb_compression_library *library; /* in place of the filter's; NULL: that */
 };
 KB_OBJ_MAGIC(kb_compressor_route, 0x434f4d52);
 
