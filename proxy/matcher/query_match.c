@@ -121,6 +121,24 @@ struct kb_str kb_query_decoded_value(struct kb_str path, struct kb_str name, str
     return KB_STR_NULL;
 }
 
+struct kb_query_cursor kb_query_begin(struct kb_str path)
+{
+    ptrdiff_t mark = kb_str_find_char(path, '?');
+
+    return (struct kb_query_cursor){query_of(path), mark < 0 ? path.len : (size_t)mark};
+}
+
+bool kb_query_next_decoded(struct kb_query_cursor *cursor, struct kb_str *name,
+                           struct kb_str *value, struct kb_arena *arena)
+{
+    if (!param_next(&cursor->rest, name, value)) {
+        return false;
+    }
+    *name = decoded(*name, arena);
+    *value = decoded(*value, arena);
+    return true;
+}
+
 /* `value`: that of the parameter, p NULL when there is none. */
 static bool query_match(const struct kb_query_matcher *matcher, struct kb_str value)
 {

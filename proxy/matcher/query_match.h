@@ -34,3 +34,13 @@ bool kb_query_matchers_all_decoded(const struct kb_query_matcher *matchers, size
  * there. */
 struct kb_str kb_query_decoded_value(struct kb_str path, struct kb_str name,
                                      struct kb_arena *arena);
+
+/* The parameters of a query, one after the other. */
+struct kb_query_cursor {
+    struct kb_str rest;
+    size_t path_len; /* bytes in front of the '?' */
+};
+struct kb_query_cursor kb_query_begin(struct kb_str path);
+/* False at the end. A value without '=' is empty. */
+bool kb_query_next_decoded(struct kb_query_cursor *cursor, struct kb_str *name,
+                           struct kb_str *value, struct kb_arena *arena);

@@ -4,6 +4,7 @@
 #include "envoy/extensions/filters/http/header_mutation/v3/header_mutation.pb-c.h"
 
 #include "proxy/api/http_filter.h"
+#include "proxy/ext/http/query_mutation.h"
 #include "proxy/http/header_mutation_list.h"
 
 typedef Envoy__Extensions__Filters__Http__HeaderMutation__V3__Mutations mutations_message;
@@ -12,6 +13,7 @@ struct mutations {
     KB_OBJ;
     struct kb_regex_list regexes;
     const struct kb_header_mutation_list *request;
+    const struct kb_query_mutations *query; /* behind `request` of the same level */
     const struct kb_header_mutation_list *request_trailers;
     const struct kb_header_mutation_list *response;
     const struct kb_header_mutation_list *response_trailers;
@@ -48,6 +50,9 @@ static int mutations_create(const mutations_message *m, struct kb_factory_contex
     mutations->response = LIST(response_mutations);
     mutations->response_trailers = LIST(response_trailers_mutations);
 #undef LIST
+    mutations->query =
+        kb_query_mutations_create(m->query_parameter_mutations, m->n_query_parameter_mutations,
+                                  "query_parameter_mutations", &build, &failed);
     kb_diag_pop(diag);
     if (failed) {
         kb_regex_list_dispose(&mutations->regexes);
@@ -117,6 +122,9 @@ static void apply(struct header_mutation *filter, struct kb_header_map *headers,
             (const void *)((const char *)(const void *)level + offset);
 
         kb_header_mutation_list_apply(*list, headers, &input, info);
+        if (offset == offsetof(struct mutations, request)) {
+            kb_query_mutations_apply(level->query, headers, &input, info);
+        }
     }
 }
 
