@@ -58,7 +58,7 @@ def statistics(datagrams, names):
         if not found:
             out[line] = "?"
             continue
-        if found["name"].endswith("_bytes_buffered"):
+        if found["name"].partition(";")[0].endswith("_bytes_buffered"):
             continue  # a matter of how writes fall together
         kind, value = found["kind"], float(found["value"])
         name = names.put(" ".join(filter(None, [found["name"], found["tags"], kind])))

@@ -10,7 +10,7 @@ static int dog_create(const void *config, struct kb_factory_context *factory, st
     const Envoy__Config__Metrics__V3__DogStatsdSink *message = config;
     struct kb_statsd *statsd = kb_statsd_new(message->prefix, factory);
 
-    statsd->tags = true;
+    statsd->tags = KB_STATSD_TAGS_DOG;
     if (message->max_bytes_per_datagram != NULL) {
         statsd->datagram_bytes = message->max_bytes_per_datagram->value;
     }

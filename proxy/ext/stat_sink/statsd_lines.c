@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* "prefix.name:value|c", with "|#tag:value,..." for DogStatsD. What does not fit the socket's
- * buffer is lost, as datagrams are. */
+/* "prefix.name:value|c", with "|#tag:value,..." for DogStatsD, ";tag=value" behind the name for
+ * Graphite. What does not fit the socket's buffer is lost, as datagrams are. */
 #include "proxy/ext/stat_sink/statsd_lines.h"
 
 #include <errno.h>
@@ -121,10 +121,12 @@ void kb_statsd_end(void *sink)
 
 static void tags_add(struct kb_statsd *statsd, const struct kb_stat_sample *sample)
 {
+    bool dog = statsd->tags == KB_STATSD_TAGS_DOG;
+
     for (size_t i = 0; i < sample->tag_count; i++) {
-        add(statsd, i == 0 ? KB_STR("|#") : KB_STR(","));
+        add(statsd, !dog ? KB_STR(";") : i == 0 ? KB_STR("|#") : KB_STR(","));
         add(statsd, sample->tags[i].name);
-        add(statsd, KB_STR(":"));
+        add(statsd, dog ? KB_STR(":") : KB_STR("="));
         add(statsd, sample->tags[i].value);
     }
 }
@@ -141,14 +143,17 @@ static void line_add(struct kb_statsd *statsd, const struct kb_stat_sample *samp
     }
     add(statsd, statsd->prefix);
     add(statsd, KB_STR("."));
-    add(statsd, statsd->tags ? sample->tagged_name : sample->name);
+    add(statsd, statsd->tags != KB_STATSD_TAGS_NONE ? sample->tagged_name : sample->name);
+    if (statsd->tags == KB_STATSD_TAGS_GRAPHITE) {
+        tags_add(statsd, sample);
+    }
     (void)snprintf(text, sizeof(text), ":%llu|%s", (unsigned long long)sample->value, kind);
     add(statsd, kb_str_from_cstr(text));
     if (rate < 1) {
         (void)snprintf(text, sizeof(text), "|@%.9f", rate);
         add(statsd, kb_str_from_cstr(text));
     }
-    if (statsd->tags) {
+    if (statsd->tags == KB_STATSD_TAGS_DOG) {
         tags_add(statsd, sample);
     }
     line_done(statsd, start);

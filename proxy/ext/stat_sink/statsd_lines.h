@@ -8,12 +8,19 @@
 
 struct kb_statsd_tcp;
 
+/* How tags are written. */
+enum kb_statsd_tags {
+    KB_STATSD_TAGS_NONE,
+    KB_STATSD_TAGS_DOG,      /* "a:1|c|#tag:value,..." */
+    KB_STATSD_TAGS_GRAPHITE, /* "a;tag=value;...:1|c" */
+};
+
 struct kb_statsd {
     KB_OBJ;
     struct kb_str prefix; /* "envoy" */
-    bool tags;            /* DogStatsD's */
-    struct kb_addr addr;  /* of datagrams */
-    int fd;               /* -1: none */
+    enum kb_statsd_tags tags;
+    struct kb_addr addr; /* of datagrams */
+    int fd;              /* -1: none */
     uint64_t
         datagram_bytes; /* lines are gathered up to so many; 0: each is a datagram of its own */
     struct kb_statsd_tcp *tcp; /* NULL: datagrams */
