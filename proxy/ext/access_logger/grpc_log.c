@@ -19,7 +19,8 @@
 #define METADATA_MAX     16
 #define STREAM_QUEUE_MAX ((size_t)1 << 20) /* as Envoy's default buffer limit of connections */
 #define BUFFER_MAX       ((size_t)4 << 20) /* where the configuration says no smaller one */
-#define CALLS_MAX        64                /* calls of one worker that wait for their answers */
+/* Calls of one worker that wait for their answers; one more gives up the oldest. */
+#define CALLS_MAX        64
 #define VARINT_MAX       10
 #define ENVOY_GRPC       ENVOY__CONFIG__CORE__V3__GRPC_SERVICE__TARGET_SPECIFIER_ENVOY_GRPC
 #define ANSWER_MAX       ((size_t)1 << 20)
@@ -165,6 +166,24 @@ static void part_empty(struct log_part *part)
     part->entries = 0;
 }
 
+/* Room for one more call: a service that does not answer, or does not read, loses the oldest. */
+static void calls_make_room(struct log_part *part)
+{
+    size_t queued = 0;
+
+    KB_LIST_FOREACH (link, &part->streams) {
+        queued += kb_grpc_stream_queued(KB_LIST_ENTRY(link, struct log_stream, link)->grpc);
+    }
+    while (part->stream_count > 0 &&
+           (part->stream_count >= CALLS_MAX || queued >= STREAM_QUEUE_MAX)) {
+        struct log_stream *oldest = KB_LIST_ENTRY(part->streams.next, struct log_stream, link);
+
+        queued -= kb_grpc_stream_queued(oldest->grpc);
+        kb_stat_inc(part->stats, KB_STAT_ACCESS_LOG_GRPC_ENTRIES_FLUSH_FAILED);
+        stream_destroy(oldest);
+    }
+}
+
 /* The stream that takes a message; NULL: not now. *first: nothing was sent on it yet. */
 static struct log_stream *part_stream(struct log_part *part, bool *first)
 {
@@ -172,7 +191,8 @@ static struct log_stream *part_stream(struct log_part *part, bool *first)
 
     *first = true;
     if (part->log->options.unary) {
-        return part->stream_count < CALLS_MAX ? stream_open(part) : NULL;
+        calls_make_room(part);
+        return stream_open(part);
     }
     if (kb_list_empty(&part->streams)) {
         return kb_cluster_local_find(part->worker, part->log->stream.cluster) != NULL
