@@ -40,7 +40,9 @@ struct kb_query_cursor {
     struct kb_str rest;
     size_t path_len; /* bytes in front of the '?' */
 };
+/* In front of the first parameter of `path`, which is borrowed. */
 struct kb_query_cursor kb_query_begin(struct kb_str path);
-/* False at the end. A value without '=' is empty. */
+/* The next one, decoded with memory of `arena` where it has to be. False at the end. A value
+ * without '=' is empty. */
 bool kb_query_next_decoded(struct kb_query_cursor *cursor, struct kb_str *name,
                            struct kb_str *value, struct kb_arena *arena);
