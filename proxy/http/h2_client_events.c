@@ -311,6 +311,7 @@ static int on_frame_recv(nghttp2_session *nghttp2, const nghttp2_frame *frame, v
 {
     struct kb_h2_session *session = session_of(user_data);
     struct kb_h2_stream *stream;
+    bool repeated;
     bool end_stream = (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0;
 
     (void)nghttp2;
@@ -319,17 +320,31 @@ static int on_frame_recv(nghttp2_session *nghttp2, const nghttp2_frame *frame, v
         stream = stream_of(session, frame->hd.stream_id);
         return stream != NULL ? headers_received(session, stream, end_stream) : 0;
     case NGHTTP2_DATA:
+        if (KB_UNLIKELY((frame->hd.flags & NGHTTP2_FLAG_PADDED) != 0)) {
+            enum kb_h2_guard_fault fault =
+                kb_h2_guard_padded(&session->guard, frame->hd.flags,
+                                   (uint32_t)(frame->hd.length - frame->data.padlen));
+
+            if (fault != KB_H2_GUARD_OK) {
+                guard_count(session, fault);
+                session->error = KB_ELIMIT;
+                return NGHTTP2_ERR_CALLBACK_FAILURE;
+            }
+        }
         stream = stream_of(session, frame->hd.stream_id);
         if (stream != NULL) {
             data_received(stream, end_stream);
         }
         return 0;
     case NGHTTP2_RST_STREAM:
-        kb_stat_inc(session->stats, KB_STAT_HTTP2_RX_RESET);
+        if (stream_of(session, frame->hd.stream_id) != NULL) {
+            kb_stat_inc(session->stats, KB_STAT_HTTP2_RX_RESET);
+        }
         return 0;
     case NGHTTP2_GOAWAY:
+        repeated = session->goaway_received;
         session->goaway_received = true;
-        if (session->callbacks->on_goaway != NULL) {
+        if (session->callbacks->on_goaway != NULL && !repeated) {
             session->callbacks->on_goaway(session->owner, frame->goaway.error_code);
         }
         return 0;

@@ -70,7 +70,7 @@ struct kb_h2_meter {
 /* What the connection's owner hears; from within kb_h2_session_receive. NULL members are allowed.
  */
 struct kb_h2_session_callbacks {
-    void (*on_goaway)(void *owner, uint32_t error_code);
+    void (*on_goaway)(void *owner, uint32_t error_code); /* the first only */
     void (*on_ping_ack)(void *owner);
     /* The server's SETTINGS came: how many streams it takes at a time. */
     void (*on_settings)(void *owner, uint32_t max_concurrent_streams);

@@ -13,6 +13,7 @@ enum { /* RFC 9113 section 6 */
        FRAME_METADATA = 0x4d,
 };
 #define FLAG_END_STREAM 1
+#define FLAG_PADDED     8
 
 void kb_h2_guard_limits_fill(struct kb_h2_guard_limits *limits)
 {
@@ -72,7 +73,7 @@ enum kb_h2_guard_fault kb_h2_guard_frame(struct kb_h2_guard *guard, uint8_t type
         guard->continuations = 0;
         return count_empty(guard, flags, len);
     case FRAME_DATA:
-        return count_empty(guard, flags, len);
+        return (flags & FLAG_PADDED) != 0 ? KB_H2_GUARD_OK : count_empty(guard, flags, len);
     case FRAME_PRIORITY:
         return ++guard->priorities >
                        (uint64_t)guard->limits.priority_per_stream * (1 + guard->streams_opened)
@@ -89,6 +90,12 @@ enum kb_h2_guard_fault kb_h2_guard_frame(struct kb_h2_guard *guard, uint8_t type
     default:
         return count_control(guard, now_ms);
     }
+}
+
+enum kb_h2_guard_fault kb_h2_guard_padded(struct kb_h2_guard *guard, uint8_t flags,
+                                          uint32_t content)
+{
+    return count_empty(guard, flags, content);
 }
 
 enum kb_h2_guard_fault kb_h2_guard_ignored(struct kb_h2_guard *guard, uint64_t now_ms)

@@ -49,6 +49,9 @@ void kb_h2_guard_init(struct kb_h2_guard *guard, const struct kb_h2_guard_limits
 /* The header of a frame came (RFC 9113 section 4.1). Anything but KB_H2_GUARD_OK: close. */
 enum kb_h2_guard_fault kb_h2_guard_frame(struct kb_h2_guard *guard, uint8_t type, uint8_t flags,
                                          uint32_t len, uint64_t now_ms);
+/* Padded DATA came whole; `content` bytes of it are no padding. */
+enum kb_h2_guard_fault kb_h2_guard_padded(struct kb_h2_guard *guard, uint8_t flags,
+                                          uint32_t content);
 /* The same for a frame that has no effect: of a type that nobody knows, or on a stream that is
  * gone. */
 enum kb_h2_guard_fault kb_h2_guard_ignored(struct kb_h2_guard *guard, uint64_t now_ms);

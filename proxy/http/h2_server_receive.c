@@ -387,6 +387,10 @@ static int on_extension_chunk(nghttp2_session *nghttp2, const nghttp2_frame_hd *
 
     (void)nghttp2;
     if (stream == NULL) {
+        if (kb_h2_guard_ignored(&session->guard, session->now_ms) != KB_H2_GUARD_OK) {
+            flood_count(session, KB_H2_GUARD_CONTROL, hd->stream_id);
+            return NGHTTP2_ERR_CALLBACK_FAILURE;
+        }
         return NGHTTP2_ERR_CANCEL;
     }
     return kb_h2_metadata_receive(&session->metadata, stream->metadata, bytes, len)
@@ -461,6 +465,19 @@ static int userinfo_refuse(struct kb_h2_server_session *session, const nghttp2_f
                                                frame->hd.stream_id, NGHTTP2_PROTOCOL_ERROR);
 }
 
+/* A frame of nothing but padding is an empty one. */
+static bool padding_fine(struct kb_h2_server_session *session, const nghttp2_frame *frame)
+{
+    enum kb_h2_guard_fault fault = kb_h2_guard_padded(
+        &session->guard, frame->hd.flags, (uint32_t)(frame->hd.length - frame->data.padlen));
+
+    if (fault == KB_H2_GUARD_OK) {
+        return true;
+    }
+    flood_count(session, fault, frame->hd.stream_id);
+    return false;
+}
+
 static int on_frame_recv(nghttp2_session *nghttp2, const nghttp2_frame *frame, void *user_data)
 {
     struct kb_h2_server_session *session = session_of(user_data);
@@ -484,12 +501,18 @@ static int on_frame_recv(nghttp2_session *nghttp2, const nghttp2_frame *frame, v
         }
         break;
     case NGHTTP2_DATA:
+        if (KB_UNLIKELY((frame->hd.flags & NGHTTP2_FLAG_PADDED) != 0) &&
+            !padding_fine(session, frame)) {
+            return NGHTTP2_ERR_CALLBACK_FAILURE;
+        }
         if (stream != NULL) {
             data_received(stream, end_stream);
         }
         break;
     case NGHTTP2_RST_STREAM:
-        kb_stat_inc(session->stats, KB_STAT_HTTP2_RX_RESET);
+        if (stream != NULL) {
+            kb_stat_inc(session->stats, KB_STAT_HTTP2_RX_RESET);
+        }
         break;
     case NGHTTP2_PING:
         return ping_received(session, frame);
@@ -562,7 +585,7 @@ static int on_stream_close(nghttp2_session *nghttp2, int32_t id, uint32_t error_
     owner = stream->owner;
     reason = reset_reason(stream, error_code);
     details = stream->details;
-    if (details.p == NULL && error_code != NGHTTP2_NO_ERROR) {
+    if (details.p == NULL && (error_code != NGHTTP2_NO_ERROR || !stream->remote_ended)) {
         details = error_code == NGHTTP2_REFUSED_STREAM ? KB_STR("http2.remote_refuse")
                                                        : KB_STR("http2.remote_reset");
     }

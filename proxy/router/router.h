@@ -53,6 +53,7 @@ struct kb_upstream_request {
     bool headers_sent;  /* the request's head was given to a connection */
     bool request_ended; /* all of the request was given to the connection */
     bool response_started;
+    bool interim_seen;          /* a 1xx head: further ones are of no interest */
     bool done;                  /* no event comes any more */
     bool grpc_success_deferred; /* only the trailers tell whether the call succeeded */
     bool downstream_stopped;    /* reading of the request is stopped because of us */

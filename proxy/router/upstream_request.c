@@ -74,6 +74,10 @@ static void on_1xx(void *owner, struct kb_header_map *headers)
     struct kb_upstream_request *upstream = KB_CAST(owner, kb_upstream_request);
 
     present(upstream);
+    if (upstream->interim_seen) {
+        return;
+    }
+    upstream->interim_seen = true;
     kb_router_on_1xx(upstream->router, headers);
 }
 

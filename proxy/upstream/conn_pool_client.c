@@ -178,10 +178,18 @@ void kb_conn_pool_connect_more(struct kb_conn_pool *pool)
     }
 }
 
+/* It carries nothing: idle, or the peer allows no stream at all. */
+static bool unused(const struct kb_pool_client *client)
+{
+    return client->streams == 0 &&
+           (client->state == KB_POOL_CLIENT_READY ||
+            (client->state == KB_POOL_CLIENT_BUSY && client->stream_limit == 0));
+}
+
 void kb_conn_pool_client_drain(struct kb_pool_client *client)
 {
     client->close_after = true;
-    if (client->state != KB_POOL_CLIENT_READY) {
+    if (client->state != KB_POOL_CLIENT_READY && !unused(client)) {
         return;
     }
     if (client->streams == 0) {
@@ -193,11 +201,19 @@ void kb_conn_pool_client_drain(struct kb_pool_client *client)
 
 /* ---- events of connections ---- */
 
+static void idle_timer_arm(struct kb_pool_client *client)
+{
+    uint64_t idle_ms = client->pool->local->cluster->idle_timeout_ms;
+
+    if (idle_ms > 0) {
+        kb_loop_timer_arm(kb_conn_pool_loop(client->pool), &client->idle_timer, idle_ms);
+    }
+}
+
 /* Idle now: to the next waiting request, or to the ready list. */
 static void client_ready(struct kb_pool_client *client)
 {
     struct kb_conn_pool *pool = client->pool;
-    uint64_t idle_ms = pool->local->cluster->idle_timeout_ms;
 
     kb_list_unlink(&client->link);
     kb_list_push_front(&pool->ready, &client->link);
@@ -206,9 +222,7 @@ static void client_ready(struct kb_pool_client *client)
         kb_conn_pool_client_drain(client);
         return;
     }
-    if (idle_ms > 0) {
-        kb_loop_timer_arm(kb_conn_pool_loop(pool), &client->idle_timer, idle_ms);
-    }
+    idle_timer_arm(client);
     if (KB_UNLIKELY(pool->waiting_count > 0)) {
         kb_loop_defer(kb_conn_pool_loop(pool), &pool->ready_check);
     }
@@ -261,6 +275,8 @@ void kb_conn_pool_stream_gone(struct kb_pool_client *client)
         client_ready(client);
     } else if (client->state == KB_POOL_CLIENT_READY && client->streams == 0) {
         client_ready(client);
+    } else if (unused(client)) {
+        idle_timer_arm(client);
     }
 }
 
@@ -275,6 +291,9 @@ void kb_conn_pool_stream_limit(struct kb_pool_client *client, uint32_t limit)
     client->stream_limit = limit;
     if (client->state == KB_POOL_CLIENT_READY && client->streams >= limit) {
         kb_conn_pool_client_busy(client);
+        if (KB_UNLIKELY(unused(client))) {
+            idle_timer_arm(client);
+        }
     } else if (client->state == KB_POOL_CLIENT_BUSY && !client->close_after &&
                client->streams < limit) {
         client_ready(client);
@@ -358,7 +377,7 @@ static void idle_timer_fired(struct kb_timer *timer)
     struct kb_pool_client *client = KB_CONTAINER_OF(timer, struct kb_pool_client, idle_timer);
 
     KB_ASSERT(client->kb_magic == (uint32_t)KB_MAGIC_kb_pool_client);
-    if (client->state == KB_POOL_CLIENT_READY && client->streams == 0) {
+    if (unused(client)) {
         kb_stat_inc(client->pool->stats, KB_STAT_CLUSTER_UPSTREAM_CX_IDLE_TIMEOUT);
         kb_conn_close(client->conn, KB_CONN_NO_FLUSH);
     }
@@ -378,6 +397,13 @@ static void pool_drain(struct kb_conn_pool *pool)
     pool->draining = true;
     KB_LIST_FOREACH (link, &pool->ready) {
         kb_conn_pool_client_drain(KB_LIST_ENTRY(link, struct kb_pool_client, link));
+    }
+    KB_LIST_FOREACH (link, &pool->busy) {
+        struct kb_pool_client *client = KB_LIST_ENTRY(link, struct kb_pool_client, link);
+
+        if (KB_UNLIKELY(unused(client))) {
+            kb_conn_pool_client_drain(client);
+        }
     }
     kb_conn_pool_destroy_check(pool);
 }

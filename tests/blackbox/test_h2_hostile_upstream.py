@@ -8,8 +8,8 @@ import threading
 import hpack
 import pytest
 
-from tests.harness.h2_upstream import (CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS,
-                                       PING, PREFACE, PRIORITY, RST, SETTINGS, WINDOW, frame)
+from tests.harness.h2_upstream import (CONTINUATION, DATA, END_HEADERS, END_METADATA, END_STREAM,
+                                       GOAWAY, HEADERS, METADATA, PING, PREFACE, PRIORITY, RST, SETTINGS, WINDOW, frame)
 
 MOST = 16 << 20  # what an attacker may get rid of before it is cut off
 
@@ -82,6 +82,13 @@ ATTACKS = {
     "goaways": Attacker(many(frame(GOAWAY, 0, 0, struct.pack(">II", 1, 0)))),
     "interim answers": Attacker(frame(HEADERS, END_HEADERS, 1, INTERIM), times=200),
     "resets of what is gone": Attacker(many(frame(RST, 0, 1, struct.pack(">I", 8)))),
+    "unknown frames": Attacker(many(frame(0xbe, 0, 0))),
+    "unknown frames of the stream": Attacker(many(frame(0xbe, 0, 1, b"x"))),
+    "empty metadata": Attacker(many(frame(METADATA, END_METADATA, 1))),
+    "metadata": Attacker(many(frame(METADATA, END_METADATA, 1, b"\0\1a\1b")), HEAD),
+    "metadata without end": Attacker(frame(METADATA, 0, 1, b"\0\1a\1b" * 3000)),
+    "metadata that grows": Attacker(frame(METADATA, END_METADATA, 1,
+                                          b"\x40\1a\x7f\x81\x1e" + b"b" * 3968 + b"\xbe" * 10000), times=1),
     "a promise": Attacker(frame(5, END_HEADERS, 1, struct.pack(">I", 2) + b"\x82"), times=1),
 }
 
@@ -90,7 +97,7 @@ ATTACKS = {
 def test_it_is_cut_off(rig, what):
     attacker = ATTACKS[what]
     one = rig({"upstreams": {"up": {"mode": attacker}, "good": {"mode": "h2"}},
-               "clusters": {"up": {"http2": {"initial_stream_window_size": 65535}}, "good": {"http2": {}}},
+               "clusters": {"up": {"http2": {"initial_stream_window_size": 65535, "allow_metadata": True}}, "good": {"http2": {}}},
                "listeners": {"main": {"routes": ["/good -> good", {"match": "/", "route": {
                    "cluster": "up", "timeout": "30s"}}]}}})
     client = one.connect()
