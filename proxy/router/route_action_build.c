@@ -385,6 +385,23 @@ static uint16_t cluster_not_found_status(int code)
     }
 }
 
+/* Which requests may be early data of TLS or QUIC: none are sent as such. */
+static void early_data_check(struct kb_route_build *build,
+                             const Envoy__Config__Core__V3__TypedExtensionConfig *message)
+{
+    struct kb_str type = message->typed_config != NULL
+                             ? kb_any_inner_name(message->typed_config, build->match.arena)
+                             : KB_STR("");
+
+    if (!kb_str_eq(type, KB_STR("envoy.extensions.early_data.v3.DefaultEarlyDataPolicy"))) {
+        kb_diag_push(build->match.diag, "early_data_policy");
+        kb_route_build_error(
+            build, "Didn't find a registered implementation for '%s' with type URL: '%.*s'",
+            message->name, KB_STR_ARG(type));
+        kb_diag_pop(build->match.diag);
+    }
+}
+
 void kb_route_build_action(struct kb_route_build *build,
                            const Envoy__Config__Route__V3__RouteAction *message,
                            const struct kb_vhost_defaults *defaults, struct kb_route_entry *entry,
@@ -403,6 +420,9 @@ void kb_route_build_action(struct kb_route_build *build,
     route->cluster_not_found_status =
         cluster_not_found_status((int)message->cluster_not_found_response_code);
     route->retry = defaults->retry;
+    if (message->early_data_policy != NULL) {
+        early_data_check(build, message->early_data_policy);
+    }
     if (message->retry_policy != NULL) {
         kb_diag_push(build->match.diag, "retry_policy");
         route->retry = kb_route_build_retry(build, message->retry_policy);
