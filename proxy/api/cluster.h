@@ -73,10 +73,12 @@ struct kb_cluster {
     struct kb_cluster_istio istio;
     struct kb_upstream_filter_chain *filters; /* of TCP connections; NULL: none */
     struct kb_stat_group *stats;
-    struct kb_stat_group *http1_stats; /* "cluster.x.http1."; main makes it, for all to see, at the
-                                          first connection: no one counts in it */
-    struct kb_stat_group *http2_stats; /* "cluster.x.http2.", likewise; NULL: http2 is not enabled,
-                                          and no check speaks it */
+    struct kb_stat_group *http1_stats;  /* "cluster.x.http1."; main makes it, for all to see, at the
+                                           first connection: no one counts in it */
+    struct kb_stat_group *size_stats;   /* track_cluster_stats; NULL: not tracked */
+    struct kb_stat_group *budget_stats; /* likewise */
+    struct kb_stat_group *http2_stats;  /* "cluster.x.http2.", likewise; NULL: http2 is not enabled,
+                                           and no check speaks it */
     uint64_t connect_timeout_ms;
     uint64_t idle_timeout_ms;            /* of pooled connections; 0: none */
     uint64_t max_connection_duration_ms; /* 0: none */
@@ -130,7 +132,7 @@ struct kb_cluster {
     bool auto_sni;                  /* the request's host is the server name of TLS */
     bool auto_san_validation;       /* and has to stand in the peer's certificate */
     bool names_client; /* some of its hosts are told of the client: pools are of one each */
-    struct kb_str auto_sni_header;  /* which says the name in place of the host; empty: none */
+    struct kb_str auto_sni_header; /* which says the name in place of the host; empty: none */
     bool added_via_api;
     bool health_checked; /* actively: new hosts have failed until they pass */
     bool ignore_new_hosts_until_first_hc;

@@ -28,6 +28,8 @@ struct kb_stat_schema {
 /* Ids: KB_STAT_CLUSTER_UPSTREAM_RQ_TOTAL and so on, from proxy/stats/<file>.def. */
 #define KB_STAT_SCHEMAS(S)                                        \
     S(CLUSTER, cluster)                                           \
+    S(CLUSTER_SIZES, cluster_sizes)                               \
+    S(CLUSTER_BUDGETS, cluster_budgets)                           \
     S(HTTP, http)                                                 \
     S(HTTP1, http1)                                               \
     S(HTTP2, http2)                                               \
@@ -135,6 +137,16 @@ enum {
 enum {
 #define X(ID, name, kind) KB_STAT_TCP_##ID,
 #include "proxy/stats/tcp.def"
+#undef X
+};
+enum {
+#define X(ID, name, kind) KB_STAT_CLUSTER_SIZES_##ID,
+#include "proxy/stats/cluster_sizes.def"
+#undef X
+};
+enum {
+#define X(ID, name, kind) KB_STAT_CLUSTER_BUDGETS_##ID,
+#include "proxy/stats/cluster_budgets.def"
 #undef X
 };
 enum {

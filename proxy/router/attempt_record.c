@@ -89,7 +89,10 @@ static void log_timer_fired(struct kb_timer *timer)
 
 bool kb_attempt_recorded(const struct kb_router *router)
 {
-    return router->config->upstream_log != NULL;
+    const struct kb_cluster *cluster = router->cluster->cluster;
+
+    return router->config->upstream_log != NULL || cluster->size_stats != NULL ||
+           cluster->budget_stats != NULL;
 }
 
 void kb_attempt_record_start(struct kb_upstream_request *upstream)
@@ -115,17 +118,36 @@ void kb_attempt_record_ready(struct kb_upstream_request *upstream)
     }
 }
 
+static uint64_t header_count(const struct kb_header_map *map)
+{
+    return map->live + (map->method.p != NULL) + (map->path.p != NULL) +
+           (map->authority.p != NULL) + (map->scheme.p != NULL) + (map->protocol.p != NULL) +
+           (map->status != 0);
+}
+
+void kb_attempt_record_1xx(struct kb_upstream_request *upstream,
+                           const struct kb_header_map *headers)
+{
+    upstream->record->head_bytes += kb_header_map_bytes(headers);
+    upstream->record->head_count += header_count(headers);
+}
+
 void kb_attempt_record_headers(struct kb_upstream_request *upstream,
                                const struct kb_header_map *headers)
 {
+    kb_attempt_record_1xx(upstream, headers);
     upstream->record->flags.response_code = headers->status;
-    upstream->record->response = map_copy(headers, upstream->router->arena);
+    if (upstream->router->config->upstream_log != NULL) {
+        upstream->record->response = map_copy(headers, upstream->router->arena);
+    }
 }
 
 void kb_attempt_record_trailers(struct kb_upstream_request *upstream,
                                 const struct kb_header_map *trailers)
 {
-    upstream->record->trailers = map_copy(trailers, upstream->router->arena);
+    if (upstream->router->config->upstream_log != NULL) {
+        upstream->record->trailers = map_copy(trailers, upstream->router->arena);
+    }
 }
 
 void kb_attempt_record_flag(struct kb_upstream_request *upstream, enum kb_response_flag flag)
@@ -133,11 +155,57 @@ void kb_attempt_record_flag(struct kb_upstream_request *upstream, enum kb_respon
     kb_stream_info_set_flag(&upstream->record->flags, flag);
 }
 
+static void sizes_count(const struct kb_upstream_request *upstream)
+{
+    const struct kb_router *router = upstream->router;
+    const struct kb_attempt_record *record = upstream->record;
+    struct kb_stat_block *stats =
+        kb_stat_group_block(router->cluster->cluster->size_stats, router->worker->index);
+
+    kb_stat_record(stats, KB_STAT_CLUSTER_SIZES_UPSTREAM_RQ_HEADERS_SIZE,
+                   kb_header_map_bytes(router->request));
+    kb_stat_record(stats, KB_STAT_CLUSTER_SIZES_UPSTREAM_RQ_HEADERS_COUNT,
+                   header_count(router->request));
+    kb_stat_record(stats, KB_STAT_CLUSTER_SIZES_UPSTREAM_RQ_BODY_SIZE, record->body_sent);
+    if (record->head_count > 0) {
+        kb_stat_record(stats, KB_STAT_CLUSTER_SIZES_UPSTREAM_RS_HEADERS_SIZE, record->head_bytes);
+        kb_stat_record(stats, KB_STAT_CLUSTER_SIZES_UPSTREAM_RS_HEADERS_COUNT, record->head_count);
+        kb_stat_record(stats, KB_STAT_CLUSTER_SIZES_UPSTREAM_RS_BODY_SIZE, record->body_received);
+    }
+}
+
+/* Percent of a timeout; nothing of none. */
+static void budget_count(const struct kb_router *router, unsigned id, uint64_t since_ns,
+                         uint64_t timeout_ms)
+{
+    struct kb_stat_block *stats =
+        kb_stat_group_block(router->cluster->cluster->budget_stats, router->worker->index);
+    uint64_t ms = (kb_loop_now_ns(&router->worker->loop) - since_ns) / 1000000;
+
+    kb_stat_record(stats, id, timeout_ms == 0 ? 0 : ms * 100 / timeout_ms);
+}
+
+void kb_attempt_budget_count(const struct kb_router *router)
+{
+    if (router->cluster->cluster->budget_stats != NULL) {
+        budget_count(router, KB_STAT_CLUSTER_BUDGETS_REQUEST, router->request_complete_ns,
+                     router->timeout_ms);
+    }
+}
+
 void kb_attempt_record_end(struct kb_upstream_request *upstream)
 {
+    const struct kb_cluster *cluster = upstream->router->cluster->cluster;
     struct kb_attempt_record *record = upstream->record;
 
     kb_loop_timer_cancel(&upstream->router->worker->loop, &record->log_timer);
     log_write(upstream, "UpstreamEnd");
+    if (cluster->budget_stats != NULL && !upstream->record->no_budget) {
+        budget_count(upstream->router, KB_STAT_CLUSTER_BUDGETS_PER_TRY, upstream->start_ns,
+                     upstream->router->per_try_timeout_ms);
+    }
+    if (cluster->size_stats != NULL) {
+        sizes_count(upstream);
+    }
     upstream->record = NULL;
 }

@@ -2,6 +2,7 @@
 /* The upstream half of the router filter: attempts, retries, the answer on its way back, failures
  * and timeouts. */
 #include "proxy/api/runtime.h"
+#include "proxy/router/attempt_record.h"
 #include "proxy/router/hedging.h"
 #include "proxy/router/internal_redirect.h"
 #include "proxy/router/shadow.h"
@@ -227,6 +228,9 @@ static void response_completed(struct kb_router *router)
     router->response_complete = true;
     router->done = true;
     kb_loop_timer_cancel(&router->worker->loop, &router->response_timer);
+    if (KB_UNLIKELY(router->upstream->record != NULL)) {
+        kb_attempt_budget_count(router);
+    }
     kb_router_charge_time(router);
 }
 
@@ -486,6 +490,9 @@ static void timeout_count(struct kb_router *router)
         if (!answer_begun(router) && !router->upstream->timeout_reported) {
             failure_report(router, KB_OUTLIER_TIMEOUT, router->timeout_status);
         }
+        if (KB_UNLIKELY(router->upstream->record != NULL)) {
+            router->upstream->record->no_budget = !router->upstream->response_started;
+        }
         abort_charge(router, router->timeout_status);
     } else if (!answer_begun(router)) {
         kb_router_charge_code(router, router->timeout_status, NULL, NULL, false);
@@ -507,6 +514,7 @@ void kb_router_response_timer_fired(struct kb_timer *timer)
         timeout_count(router);
     }
     kb_stream_info_set_flag(router->info, KB_RF_UPSTREAM_REQUEST_TIMEOUT);
+    kb_attempt_budget_count(router);
     abort_with(router, router->timeout_status,
                router->timeout_status == 204 ? KB_STR_NULL : KB_STR("upstream request timeout"),
                KB_STR("response_timeout"), false);
@@ -548,6 +556,7 @@ void kb_router_on_per_try_timeout(struct kb_router *router, bool idle)
     }
     abort_charge(router, router->timeout_status);
     kb_stream_info_set_flag(router->info, KB_RF_UPSTREAM_REQUEST_TIMEOUT);
+    kb_attempt_budget_count(router);
     abort_with(router, router->timeout_status,
                router->timeout_status == 204 ? KB_STR_NULL : KB_STR("upstream request timeout"),
                idle ? KB_STR("upstream_per_try_idle_timeout") : KB_STR("upstream_per_try_timeout"),

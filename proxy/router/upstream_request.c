@@ -78,6 +78,9 @@ static void on_1xx(void *owner, struct kb_header_map *headers)
         return;
     }
     upstream->interim_seen = true;
+    if (KB_UNLIKELY(upstream->record != NULL)) {
+        kb_attempt_record_1xx(upstream, headers);
+    }
     kb_router_on_1xx(upstream->router, headers);
 }
 

@@ -50,6 +50,12 @@ static const struct kb_stat_def cluster_manager_defs[] = {
 static const struct kb_stat_def tcp_defs[] = {
 #include "proxy/stats/tcp.def"
 };
+static const struct kb_stat_def cluster_sizes_defs[] = {
+#include "proxy/stats/cluster_sizes.def"
+};
+static const struct kb_stat_def cluster_budgets_defs[] = {
+#include "proxy/stats/cluster_budgets.def"
+};
 static const struct kb_stat_def dns_defs[] = {
 #include "proxy/stats/dns.def"
 };
@@ -187,6 +193,14 @@ const struct kb_stat_schema kb_stat_schema_cluster_manager = {cluster_manager_de
 };
 const struct kb_stat_schema kb_stat_schema_tcp = {tcp_defs, KB_ARRAY_LEN(tcp_defs), 0
 #include "proxy/stats/tcp.def"
+};
+const struct kb_stat_schema kb_stat_schema_cluster_sizes = {cluster_sizes_defs,
+                                                            KB_ARRAY_LEN(cluster_sizes_defs), 0
+#include "proxy/stats/cluster_sizes.def"
+};
+const struct kb_stat_schema kb_stat_schema_cluster_budgets = {cluster_budgets_defs,
+                                                              KB_ARRAY_LEN(cluster_budgets_defs), 0
+#include "proxy/stats/cluster_budgets.def"
 };
 const struct kb_stat_schema kb_stat_schema_dns = {dns_defs, KB_ARRAY_LEN(dns_defs), 0
 #include "proxy/stats/dns.def"

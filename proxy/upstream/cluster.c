@@ -214,6 +214,22 @@ static struct kb_cluster_impl *impl_new(struct kb_str name, struct kb_str observ
     return cluster;
 }
 
+/* track_cluster_stats, and the older field of one of them. */
+static void tracked_stats_create(const Envoy__Config__Cluster__V3__Cluster *message,
+                                 struct kb_cluster *cluster, struct kb_stat_store *stats,
+                                 struct kb_str prefix)
+{
+    const Envoy__Config__Cluster__V3__TrackClusterStats *tracked = message->track_cluster_stats;
+
+    if (tracked != NULL && tracked->request_response_sizes) {
+        cluster->size_stats = kb_stat_group_create(stats, prefix, &kb_stat_schema_cluster_sizes);
+    }
+    if (message->track_timeout_budgets || (tracked != NULL && tracked->timeout_budgets)) {
+        cluster->budget_stats =
+            kb_stat_group_create(stats, prefix, &kb_stat_schema_cluster_budgets);
+    }
+}
+
 int kb_cluster_impl_create(const Envoy__Config__Cluster__V3__Cluster *message,
                            const struct kb_lb_ops *provided, struct kb_cluster_manager *manager,
                            struct kb_factory_context *factory, struct kb_diag *diag,
@@ -246,6 +262,7 @@ int kb_cluster_impl_create(const Envoy__Config__Cluster__V3__Cluster *message,
     keepalive_read(message->upstream_connection_options, &cluster->api);
     transport_socket_read(message, &cluster->api, prefix, factory, diag);
     kb_cluster_http_check(&cluster->api, diag);
+    tracked_stats_create(message, &cluster->api, factory->server->stats, prefix);
     policy_read(message, &cluster->policy, diag);
     hosts_read(message, &cluster->api);
     kb_outlier_config_read(message->outlier_detection, cluster, diag);
@@ -344,6 +361,8 @@ void kb_cluster_impl_free(struct kb_cluster_impl *cluster)
     kb_stat_group_destroy(cluster->api.http1_stats);
     free(cluster->api.http2.custom_settings);
     kb_stat_group_destroy(cluster->api.http2_stats);
+    kb_stat_group_destroy(cluster->api.size_stats);
+    kb_stat_group_destroy(cluster->api.budget_stats);
     kb_stat_group_destroy(cluster->api.stats);
     kb_upstream_filter_chain_destroy(cluster->api.filters);
     KB_OBJ_CLEAR(&cluster->api);
