@@ -65,7 +65,7 @@ static void head_is(struct fixture *fixture, const char *yaml, const char *expec
     struct kb_str text;
 
     assert_non_null(tunnel);
-    head = kb_tcp_tunnel_head(tunnel, &fixture->info, &fixture->arena);
+    head = kb_tcp_tunnel_head(tunnel, &fixture->info, NULL, &fixture->arena);
     text = kb_str_printf(&fixture->arena, "%.*s %.*s %.*s", KB_STR_ARG(head->method),
                          KB_STR_ARG(head->authority), KB_STR_ARG(head->path));
     for (size_t i = 0; i < head->count; i++) {
