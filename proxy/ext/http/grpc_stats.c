@@ -29,6 +29,7 @@ static const char *const metric_names[METRIC_COUNT] = {
 struct grpc_set {
     struct kb_str prefix; /* "cluster.NAME.grpc." and "service.method." */
     struct kb_stat_named *metrics[METRIC_COUNT];
+    struct kb_stat_named *upstream_time; /* histogram, ms */
     char text[];
 };
 
@@ -43,6 +44,7 @@ struct grpc_stats_config {
     bool emits;
     bool all_methods;
     bool replaces_dots;
+    bool times_upstream;
     struct method *methods; /* those that are counted apart */
     size_t method_count;
     uint32_t worker_count;
@@ -105,6 +107,7 @@ static int config_create(const void *message, struct kb_factory_context *factory
     config->stats = factory->server->stats;
     config->emits = m->emit_filter_state;
     config->replaces_dots = m->replace_dots_in_grpc_service_name;
+    config->times_upstream = m->enable_upstream_stats;
     config->worker_count = workers;
     switch ((int)m->per_method_stat_specifier_case) {
     case METHODS(STATS_FOR_ALL_METHODS):
@@ -218,12 +221,13 @@ static struct grpc_set *set_find(struct kb_map *sets, struct kb_str prefix)
     return set;
 }
 
-static struct kb_stat_named *counter_get(const struct grpc_stats *filter, struct kb_str name)
+static struct kb_stat_named *stat_get(const struct grpc_stats *filter, struct kb_str name,
+                                      enum kb_stat_kind kind)
 {
     struct kb_str full = kb_str_printf(kb_stream_arena(filter->stream), "%.*s%.*s",
                                        KB_STR_ARG(filter->set->prefix), KB_STR_ARG(name));
 
-    return kb_stat_tagged_get(filter->config->stats, full, NULL, 0, KB_STAT_COUNTER);
+    return kb_stat_tagged_get(filter->config->stats, full, NULL, 0, kind);
 }
 
 static void metric_add(const struct grpc_stats *filter, enum grpc_metric metric, uint64_t n)
@@ -231,7 +235,7 @@ static void metric_add(const struct grpc_stats *filter, enum grpc_metric metric,
     struct kb_stat_named **named = &filter->set->metrics[metric];
 
     if (*named == NULL) {
-        *named = counter_get(filter, kb_str_from_cstr(metric_names[metric]));
+        *named = stat_get(filter, kb_str_from_cstr(metric_names[metric]), KB_STAT_COUNTER);
     }
     if (*named != NULL) {
         kb_stat_named_add(*named, kb_stream_worker(filter->stream)->index, (int64_t)n);
@@ -247,12 +251,33 @@ static void status_count(const struct grpc_stats *filter, const struct kb_header
     if (filter->set == NULL || status.p == NULL || status.len > 16) {
         return;
     }
-    named = counter_get(filter, status);
+    named = stat_get(filter, status, KB_STAT_COUNTER);
     if (named != NULL) {
         kb_stat_named_add(named, kb_stream_worker(filter->stream)->index, 1);
     }
     metric_add(filter, kb_str_eq(status, KB_STR("0")) ? SUCCESS : FAILURE, 1);
     metric_add(filter, TOTAL, 1);
+}
+
+/* The time from the last byte of the request, as it went to the upstream, to the last of the
+ * answer. */
+static void upstream_time_record(const struct grpc_stats *filter)
+{
+    const struct kb_upstream_info *upstream = &kb_stream_stream_info(filter->stream)->upstream;
+    struct kb_stat_named **named;
+
+    if (!filter->config->times_upstream || filter->set == NULL || upstream->last_tx_ns == 0 ||
+        upstream->last_rx_ns < upstream->last_tx_ns) {
+        return;
+    }
+    named = &filter->set->upstream_time;
+    if (*named == NULL) {
+        *named = stat_get(filter, KB_STR("upstream_rq_time"), KB_STAT_HISTOGRAM);
+    }
+    if (*named != NULL) {
+        kb_stat_named_add(*named, kb_stream_worker(filter->stream)->index,
+                          (int64_t)((upstream->last_rx_ns - upstream->last_tx_ns) / 1000000));
+    }
 }
 
 /* ---- messages ---- */
@@ -376,6 +401,9 @@ static enum kb_filter_headers_status encode_headers(void *arg, struct kb_header_
                    : headers->status == 200 && kb_str_starts_with(type, KB_STR("application/grpc"));
     if (filter->grpc) {
         status_count(filter, headers);
+        if (end_stream) {
+            upstream_time_record(filter);
+        }
     }
     return KB_FILTER_HEADERS_CONTINUE;
 }
@@ -402,6 +430,7 @@ static enum kb_filter_trailers_status encode_trailers(void *arg, struct kb_heade
 
     if (filter->grpc) {
         status_count(filter, trailers);
+        upstream_time_record(filter);
     }
     return KB_FILTER_TRAILERS_CONTINUE;
 }
