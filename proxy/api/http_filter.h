@@ -98,6 +98,12 @@ void kb_stream_send_local_reply(struct kb_stream *stream, unsigned status, struc
                                 struct kb_str details,
                                 void (*modify)(void *arg, struct kb_header_map *headers),
                                 void *arg);
+/* The same for filters before the router: with the headers that the route adds to answers, when it
+ * leads to a cluster. */
+void kb_stream_send_filter_reply(struct kb_stream *stream, unsigned status, struct kb_str body,
+                                 struct kb_str details,
+                                 void (*modify)(void *arg, struct kb_header_map *headers),
+                                 void *arg);
 
 /* The gRPC status of the next local reply to a gRPC request; 0: that of its HTTP status. */
 void kb_stream_set_reply_grpc_status(struct kb_stream *stream, unsigned status);

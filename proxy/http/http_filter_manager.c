@@ -225,8 +225,8 @@ static void data_hold(struct kb_stream *stream, size_t by, struct kb_buf *data, 
     }
     if (!waits) {
         kb_stat_inc(stream->hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_TOO_LARGE);
-        kb_stream_send_local_reply(stream, 413, KB_STR("Payload Too Large"),
-                                   KB_STR("request_payload_too_large"), NULL, NULL);
+        kb_stream_send_filter_reply(stream, 413, KB_STR("Payload Too Large"),
+                                    KB_STR("request_payload_too_large"), NULL, NULL);
     } else if (!stream->decode_paused) {
         stream->decode_paused = true;
         kb_stream_read_disable(stream, true);

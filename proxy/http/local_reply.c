@@ -134,3 +134,33 @@ void kb_stream_send_local_reply(struct kb_stream *stream, unsigned status, struc
     }
     text_reply(stream, headers, body, content_type);
 }
+
+struct filter_reply {
+    struct kb_stream *stream;
+    void (*modify)(void *arg, struct kb_header_map *headers);
+    void *arg;
+};
+
+static void filter_reply_modify(void *arg, struct kb_header_map *headers)
+{
+    const struct filter_reply *reply = arg;
+    struct kb_stream *stream = reply->stream;
+    const struct kb_route *route = kb_stream_route(stream);
+
+    if (route != NULL && route->kind == KB_ROUTE_CLUSTER) {
+        kb_route_finalize_response(route, NULL, &stream->request, headers, &stream->info);
+    }
+    if (reply->modify != NULL) {
+        reply->modify(reply->arg, headers);
+    }
+}
+
+void kb_stream_send_filter_reply(struct kb_stream *stream, unsigned status, struct kb_str body,
+                                 struct kb_str details,
+                                 void (*modify)(void *arg, struct kb_header_map *headers),
+                                 void *arg)
+{
+    struct filter_reply reply = {.stream = stream, .modify = modify, .arg = arg};
+
+    kb_stream_send_local_reply(stream, status, body, details, filter_reply_modify, &reply);
+}

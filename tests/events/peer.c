@@ -219,6 +219,7 @@ const char *peer_path(void)
         "/small",     "/gzip",    "/nowhere", "/weighted", "/direct",     "/none",
         "/hedge2/1",  "/dying/1", "/budget/", "/perhost/", "/buffer",     "/h1/../h2/c",
         "/duration/", "/limited", "/grpc/a",  "/ws",       "/h2ws",       "/mirror2",
+        "/checked/1",
     };
 
     return paths[peer_roll(KB_ARRAY_LEN(paths))];

@@ -35,6 +35,8 @@ import threading
 
 import hpack
 
+from .h2_client import text_of
+
 DATA, HEADERS, PRIORITY, RST, SETTINGS, PUSH, PING, GOAWAY, WINDOW, CONTINUATION = range(10)
 END_STREAM, ACK, END_HEADERS, PADDED, PRIORITY_FLAG = 1, 1, 4, 8, 32
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -190,7 +192,7 @@ class H2Connection:
             payload += self.take(struct.unpack(">I", b"\0" + head[:3])[0])
         if flags & PRIORITY_FLAG:
             payload = payload[5:]
-        lines = [f"{k}: {v}" for k, v in self.decoder.decode(payload)]
+        lines = [f"{text_of(k)}: {text_of(v)}" for k, v in self.decoder.decode(payload, raw=True)]
         if self.options.get("sorted"):
             lines.sort(key=lambda line: line.partition(": ")[0] if line[0] == ":" else "z")
         stream = self.streams.get(number)

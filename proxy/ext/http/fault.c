@@ -264,8 +264,8 @@ static bool abort_now(struct fault_filter *filter)
     kb_stream_info_set_flag(kb_stream_stream_info(stream), KB_RF_FAULT_INJECTED);
     metadata_set(filter);
     kb_stream_set_reply_grpc_status(stream, grpc);
-    kb_stream_send_local_reply(stream, status, filter->settings->abort_body,
-                               KB_STR("fault_filter_abort"), NULL, NULL);
+    kb_stream_send_filter_reply(stream, status, filter->settings->abort_body,
+                                KB_STR("fault_filter_abort"), NULL, NULL);
     return true;
 }
 

@@ -106,9 +106,9 @@ static enum kb_filter_data_status refuse(struct grpc_web *filter, struct kb_buf 
                                          struct kb_str details)
 {
     kb_buf_consume(data, data->len);
-    kb_stream_send_local_reply(filter->stream, 400,
-                               KB_STR("Bad gRPC-web request, invalid base64 data."), details, NULL,
-                               NULL);
+    kb_stream_send_filter_reply(filter->stream, 400,
+                                KB_STR("Bad gRPC-web request, invalid base64 data."), details, NULL,
+                                NULL);
     return KB_FILTER_DATA_STOP_NO_BUFFER;
 }
 

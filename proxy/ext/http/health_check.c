@@ -205,8 +205,8 @@ static void complete(struct health_filter *filter)
                                 KB_RF_FAILED_LOCAL_HEALTH_CHECK);
         status = status == 200 ? 503 : status;
     }
-    kb_stream_send_local_reply(filter->stream, status, KB_STR(""), details,
-                               degraded ? degraded_add : NULL, NULL);
+    kb_stream_send_filter_reply(filter->stream, status, KB_STR(""), details,
+                                degraded ? degraded_add : NULL, NULL);
 }
 
 /* ---- the filter ---- */

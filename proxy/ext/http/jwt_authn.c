@@ -76,9 +76,10 @@ static enum kb_filter_headers_status deny(struct jwt_filter *filter, enum kb_jwt
     bool strip = filter->config->strip_failure_response;
 
     kb_stat_inc(filter->stats, KB_STAT_JWT_AUTHN_DENIED);
-    kb_stream_send_local_reply(filter->stream, status == KB_JWT_AUDIENCE_NOT_ALLOWED ? 403 : 401,
-                               strip ? KB_STR_NULL : kb_str_from_cstr(why),
-                               details_text(filter, why), strip ? NULL : authenticate_add, &denial);
+    kb_stream_send_filter_reply(filter->stream, status == KB_JWT_AUDIENCE_NOT_ALLOWED ? 403 : 401,
+                                strip ? KB_STR_NULL : kb_str_from_cstr(why),
+                                details_text(filter, why), strip ? NULL : authenticate_add,
+                                &denial);
     return KB_FILTER_HEADERS_STOP_ITERATION;
 }
 
@@ -91,7 +92,7 @@ static enum kb_filter_headers_status deny_unknown(struct jwt_filter *filter, str
                       KB_STR_ARG(name), KB_STR_ARG(filter->config->names_text));
 
     kb_stat_inc(filter->stats, KB_STAT_JWT_AUTHN_DENIED);
-    kb_stream_send_local_reply(
+    kb_stream_send_filter_reply(
         filter->stream, 403,
         filter->config->strip_failure_response
             ? KB_STR_NULL

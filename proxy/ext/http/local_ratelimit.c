@@ -374,6 +374,8 @@ static void answer_modify(void *arg, struct kb_header_map *headers)
                                              .response = headers};
     uint64_t now_ns = kb_loop_now_ns(&kb_stream_worker(filter->stream)->loop);
 
+    /* What the route adds does not see it yet, as in Envoy. */
+    kb_stream_info_set_flag(kb_stream_stream_info(filter->stream), KB_RF_RATE_LIMITED);
     kb_header_mutations_apply(filter->config->response_headers, headers, &input,
                               kb_stream_stream_info(filter->stream));
     if (filter->config->shows_retry_after && filter->decision.bucket != NULL &&
@@ -401,10 +403,9 @@ static enum kb_filter_headers_status refuse(struct limit_filter *filter,
         return KB_FILTER_HEADERS_CONTINUE;
     }
     count(filter, ENFORCED);
-    kb_stream_info_set_flag(kb_stream_stream_info(stream), KB_RF_RATE_LIMITED);
     kb_stream_set_reply_grpc_status(stream, filter->config->grpc_status);
-    kb_stream_send_local_reply(stream, filter->config->status, KB_STR("local_rate_limited"),
-                               KB_STR("local_rate_limited"), answer_modify, filter);
+    kb_stream_send_filter_reply(stream, filter->config->status, KB_STR("local_rate_limited"),
+                                KB_STR("local_rate_limited"), answer_modify, filter);
     return KB_FILTER_HEADERS_STOP_ITERATION;
 }
 

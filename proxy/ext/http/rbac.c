@@ -233,8 +233,8 @@ static enum kb_filter_headers_status rbac_decode_headers(void *self, struct kb_h
     if (result.allowed) {
         return KB_FILTER_HEADERS_CONTINUE;
     }
-    kb_stream_send_local_reply(filter->stream, 403, KB_STR("RBAC: access denied"),
-                               kb_rbac_details(&result), NULL, NULL);
+    kb_stream_send_filter_reply(filter->stream, 403, KB_STR("RBAC: access denied"),
+                                kb_rbac_details(&result), NULL, NULL);
     return KB_FILTER_HEADERS_STOP_ITERATION;
 }
 
