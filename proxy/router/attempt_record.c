@@ -87,14 +87,6 @@ static void log_timer_fired(struct kb_timer *timer)
     kb_loop_timer_arm(&router->worker->loop, timer, router->config->upstream_log_interval_ms);
 }
 
-bool kb_attempt_recorded(const struct kb_router *router)
-{
-    const struct kb_cluster *cluster = router->cluster->cluster;
-
-    return router->config->upstream_log != NULL || cluster->size_stats != NULL ||
-           cluster->budget_stats != NULL;
-}
-
 void kb_attempt_record_start(struct kb_upstream_request *upstream)
 {
     struct kb_router *router = upstream->router;
@@ -182,7 +174,8 @@ static void budget_count(const struct kb_router *router, unsigned id, uint64_t s
         kb_stat_group_block(router->cluster->cluster->budget_stats, router->worker->index);
     uint64_t ms = (kb_loop_now_ns(&router->worker->loop) - since_ns) / 1000000;
 
-    kb_stat_record(stats, id, timeout_ms == 0 ? 0 : ms * 100 / timeout_ms);
+    /* An answer may be over before its request is: no timeout ran yet. */
+    kb_stat_record(stats, id, timeout_ms == 0 || since_ns == 0 ? 0 : ms * 100 / timeout_ms);
 }
 
 void kb_attempt_budget_count(const struct kb_router *router)

@@ -4,6 +4,7 @@
  * Other attempts have no record. For the router's files only. */
 #pragma once
 
+#include "proxy/api/cluster.h"
 #include "proxy/router/router.h"
 
 struct kb_attempt_record {
@@ -21,7 +22,14 @@ struct kb_attempt_record {
 };
 
 /* Whether attempts of this filter have records. */
-bool kb_attempt_recorded(const struct kb_router *router);
+KB_INLINE bool kb_attempt_recorded(const struct kb_router *router)
+{
+    const struct kb_cluster *cluster = router->cluster->cluster;
+
+    return router->config->upstream_log != NULL || cluster->size_stats != NULL ||
+           cluster->budget_stats != NULL;
+}
+
 /* A new attempt, when kb_attempt_recorded. */
 void kb_attempt_record_start(struct kb_upstream_request *upstream);
 /* What happens to it; the attempt has a record. */
