@@ -46,6 +46,7 @@ struct kb_connection_info {
     uint64_t start_ns;
     uint32_t flags;    /* 1 << KB_RF_..., for logs of the listener */
     uint32_t requests; /* streams so far */
+    uint8_t protocol;  /* enum kb_protocol, for logs of the listener: what was understood on it */
     bool tls;
     bool peer_reset;            /* it ended by the peer's RST */
     bool scheme_match_upstream; /* scheme_header_transformation.match_upstream */

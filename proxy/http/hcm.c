@@ -192,7 +192,9 @@ static bool speaks_http2(struct kb_hcm *hcm, struct kb_buf *in)
 static void codec_make(struct kb_hcm *hcm, struct kb_buf *in)
 {
     hcm->codec_made = true;
+    hcm->conn->info.protocol = KB_PROTOCOL_HTTP11;
     if (speaks_http2(hcm, in)) {
+        hcm->conn->info.protocol = KB_PROTOCOL_HTTP2;
         hcm->http2_stats = kb_stat_group_block(hcm->config->http2_stats, hcm->worker->index);
         hcm->h2 = kb_h2_server_create(hcm);
         kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_HTTP2_TOTAL);
@@ -374,6 +376,7 @@ static void close_check(struct kb_deferred *deferred)
 void kb_hcm_close_codec_error(struct kb_stream *stream, struct kb_str details)
 {
     kb_stream_info_set_flag(&stream->info, KB_RF_DOWNSTREAM_PROTOCOL_ERROR);
+    stream->hcm->conn->info.flags |= 1U << KB_RF_DOWNSTREAM_PROTOCOL_ERROR;
     stream->info.response_code_details = details;
     connection_close(stream->hcm, KB_CONN_FLUSH_WRITE_AND_DELAY);
 }
@@ -394,6 +397,10 @@ void kb_hcm_codec_failed(struct kb_hcm *hcm, struct kb_str details)
             kb_stream_info_set_flag(&stream->info, KB_RF_DOWNSTREAM_PROTOCOL_ERROR);
             stream->info.response_code_details = own.p != NULL ? own : details;
         }
+    }
+    hcm->conn->info.flags |= 1U << KB_RF_DOWNSTREAM_PROTOCOL_ERROR;
+    if (hcm->conn->info.requests == 0) {
+        hcm->conn->info.protocol = KB_PROTOCOL_NONE; /* nothing was understood */
     }
     connection_close(hcm, KB_CONN_FLUSH_WRITE_AND_DELAY);
 }

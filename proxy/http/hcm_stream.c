@@ -279,6 +279,12 @@ void kb_stream_on_codec_reset(struct kb_stream *stream, enum kb_reset_reason rea
 
 void kb_hcm_stream_codec_error(struct kb_stream *stream, unsigned status, struct kb_str details)
 {
+    struct kb_connection_info *info = &stream->hcm->conn->info;
+
+    info->flags |= 1U << KB_RF_DOWNSTREAM_PROTOCOL_ERROR;
+    if (info->requests <= 1) {
+        info->protocol = KB_PROTOCOL_NONE; /* nothing was understood */
+    }
     kb_stat_inc(stream->hcm->stats, KB_STAT_HTTP_DOWNSTREAM_CX_PROTOCOL_ERROR);
     kb_hcm_stream_abort(stream, status, details);
 }

@@ -249,6 +249,14 @@ void kb_listener_log(struct kb_listener_worker *lw, const struct kb_conn *conn, 
     }
     flags |= conn->info.flags;
     memset(&info, 0, sizeof(info));
+    if (conn->info.transport_failure_reason.len == 0) {
+        info.protocol = conn->info.protocol;
+    }
+    if (conn->stream_info != NULL) {
+        flags |= conn->stream_info->flags;
+        info.upstream = conn->stream_info->upstream;
+        info.upstream_cluster_name = conn->stream_info->upstream_cluster_name;
+    }
     info.connection = &conn->info;
     info.worker = lw->worker;
     info.start_ns = conn->info.start_ns;
