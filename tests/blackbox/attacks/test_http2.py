@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from tests.harness.h2_client import H2, raw_frame
+from tests.harness.h2_client import END_METADATA, H2, METADATA, raw_frame
 
 from .cost import Meter, worker_cpu_ns
 
@@ -168,6 +168,37 @@ def test_flood(server, what, reads):
     client.send()
     meter = run(one, client, FLOODS[what](client))
     if what not in STAYS:
+        assert client.conn.wait_end() != "open", "it was never cut off"
+    meter.check(streams=1)
+    client.conn.close()
+    served(one)
+
+
+PAIR = b"\0\1a\1b"
+def in_hanging(client, piece):
+    """On a stream that waits for its upstream, and what is sent with it waits as well."""
+    yield client.headers(1, client.request_fields("/hang", "POST"), end=False)
+    yield from forever(piece)
+
+
+METADATA_FLOODS = {
+    "whole": lambda c: in_hanging(c, raw_frame(METADATA, END_METADATA, 1, PAIR)),
+    "large": lambda c: in_hanging(c, raw_frame(METADATA, END_METADATA, 1, b"\0\1a\x7f\x81\x7c" + b"b" * 16000)),
+    "without end": lambda c: in_hanging(c, raw_frame(METADATA, 0, 1, PAIR * 3000)),
+    "empty": lambda c: in_hanging(c, raw_frame(METADATA, END_METADATA, 1, b"")),
+    "that grows": lambda c: in_hanging(c, raw_frame(METADATA, END_METADATA, 1, b"\x40\1a\x7f\x81\x1e" + b"b" * 3968
+                                                 + b"\xbe" * 10000)),
+}
+
+
+@pytest.mark.parametrize("what", METADATA_FLOODS)
+def test_metadata(server, what):
+    """No flow control holds it back: what is kept of it has a bound, and what is for nobody an end."""
+    one = server(allow_metadata=True)
+    client = H2(one.connect())
+    client.send()
+    meter = run(one, client, METADATA_FLOODS[what](client))
+    if what != "large":  # which is paid for byte by byte
         assert client.conn.wait_end() != "open", "it was never cut off"
     meter.check(streams=1)
     client.conn.close()
