@@ -11,6 +11,7 @@
 
 #include "envoy/extensions/filters/network/tcp_proxy/v3/tcp_proxy.pb-c.h"
 #include "proto/pb_json.h"
+#include "proxy/api/filter_state.h"
 #include "proxy/ext/network/tcp_proxy.h"
 
 struct fixture {
@@ -99,6 +100,42 @@ static void test_heads(void **state)
             "CONNECT a  x-a=b x-n=sni.test");
 }
 
+/* What the log shows of the object under this key; "" when there is none. */
+static const char *kept(struct fixture *fixture, const char *key)
+{
+    const struct kb_filter_state_item *item =
+        kb_filter_state_find(&fixture->info, kb_filter_state_key(kb_str_from_cstr(key)));
+    struct kb_str json = KB_STR("");
+
+    if (item != NULL) {
+        assert_true(item->type->json(item->object, &fixture->arena, &json));
+    }
+    return json.p;
+}
+
+static void test_answers_are_kept(void **state)
+{
+    struct fixture *fixture = *state;
+    struct kb_tcp_tunnel *tunnel = tunnel_of(
+        fixture,
+        "{hostname: a, propagate_response_headers: true, propagate_response_trailers: true}");
+    struct kb_tcp_tunnel *other = tunnel_of(fixture, "{hostname: a}");
+    struct kb_header_map map;
+
+    kb_header_map_init(&map, &fixture->arena);
+    kb_header_map_add(&map, KB_STR("x-t"), KB_STR("a\"b"));
+    kb_tcp_tunnel_trailers_keep(other, &map, &fixture->info, &fixture->arena);
+    assert_string_equal(kept(fixture, "envoy.tcp_proxy.propagate_response_trailers"), "");
+    kb_tcp_tunnel_trailers_keep(tunnel, &map, &fixture->info, &fixture->arena);
+    map.status = 200;
+    kb_tcp_tunnel_headers_keep(tunnel, &map, &fixture->info, &fixture->arena);
+    assert_string_equal(kept(fixture, "envoy.tcp_proxy.propagate_response_trailers"),
+                        "{\"headers\":[{\"key\":\"x-t\",\"value\":\"a\\\"b\"}]}");
+    assert_string_equal(kept(fixture, "envoy.tcp_proxy.propagate_response_headers"),
+                        "{\"headers\":[{\"key\":\":status\",\"value\":\"200\"},{\"key\":\"x-t\","
+                        "\"value\":\"a\\\"b\"}]}");
+}
+
 static void test_no_value_ends_the_line(void **state)
 {
     struct fixture *fixture = *state;
@@ -126,6 +163,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_heads, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_answers_are_kept, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_value_ends_the_line, setup, teardown),
         cmocka_unit_test_setup_teardown(test_refused, setup, teardown),
     };
