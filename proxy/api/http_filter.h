@@ -180,6 +180,8 @@ void kb_stream_cluster_refresh(struct kb_stream *stream);
 const struct kb_cluster *kb_stream_route_cluster(struct kb_stream *stream);
 /* The request's method is CONNECT. */
 bool kb_stream_is_connect(struct kb_stream *stream);
+/* Gives the authority of a request for a tunnel the port back that the connection manager took. */
+void kb_stream_connect_port_restore(struct kb_stream *stream);
 /* content-type application/grpc */
 bool kb_stream_is_grpc(struct kb_stream *stream);
 /* Cells of "http.<stat_prefix>." on this worker. */

@@ -66,6 +66,16 @@ bool kb_stream_is_connect(struct kb_stream *stream)
     return stream->connect_request;
 }
 
+void kb_stream_connect_port_restore(struct kb_stream *stream)
+{
+    struct kb_header_map *map = &stream->request;
+
+    if (stream->connect_port != 0 && kb_str_rfind_char(map->authority, ':') < 0) {
+        map->authority = kb_str_printf(&stream->arena, "%.*s:%u", KB_STR_ARG(map->authority),
+                                       (unsigned)stream->connect_port);
+    }
+}
+
 bool kb_stream_is_grpc(struct kb_stream *stream)
 {
     return stream->grpc_request;

@@ -147,6 +147,7 @@ struct kb_stream {
     bool upgrade_asked; /* an upgrade or CONNECT that is enabled: what follows has no end */
     bool upgraded;      /* it was agreed to: bytes pass both ways as they come */
     bool recreated; /* a later pass of an internal redirect: its headers were sanitised already */
+    uint16_t connect_port; /* that was taken from its authority; 0: none */
     bool edge_request;
     bool trace_begun;    /* kb_hcm_trace_request was here */
     bool operation_told; /* by the caller, to tracing */

@@ -476,6 +476,26 @@ static bool head_acceptable(struct kb_stream *stream)
     return true;
 }
 
+/* What asks for a tunnel gets its port back before it goes upstream. */
+static void host_normalise(struct kb_stream *stream)
+{
+    struct kb_header_map *map = &stream->request;
+    struct kb_str before = map->authority;
+    ptrdiff_t colon;
+    uint64_t port;
+
+    kb_host_normalise(stream->hcm->config, map, kb_addr_port(&stream->hcm->conn->info.local));
+    if (KB_LIKELY(!stream->connect_request && !stream->h2_upgrade) ||
+        before.len == map->authority.len) {
+        return;
+    }
+    colon = kb_str_rfind_char(before, ':');
+    if (colon >= 0 && kb_str_to_u64(kb_str_from(before, (size_t)colon + 1), &port) == 0 &&
+        port <= UINT16_MAX && kb_str_rfind_char(map->authority, ':') < 0) {
+        stream->connect_port = (uint16_t)port;
+    }
+}
+
 /* Path and host normalisation; false when the stream was answered. */
 static bool target_normalise(struct kb_stream *stream)
 {
@@ -495,8 +515,7 @@ static bool target_normalise(struct kb_stream *stream)
                                    location_add, &location);
         return false;
     }
-    kb_host_normalise(stream->hcm->config, &stream->request,
-                      kb_addr_port(&stream->hcm->conn->info.local));
+    host_normalise(stream);
     return true;
 }
 

@@ -444,6 +444,9 @@ router_decode_headers(void *filter, struct kb_header_map *headers, bool end_stre
                                                KB_STR("upstream.base_retry_backoff_ms"), 25));
     router->connect = kb_stream_is_connect(router->stream);
     router->upgrade = router->connect || kb_header_map_asks_upgrade(headers);
+    if (KB_UNLIKELY(router->upgrade)) {
+        kb_stream_connect_port_restore(router->stream);
+    }
     if (KB_UNLIKELY(router->route->upgrades != NULL) && connect_ends_here(router)) {
         router->pool_kind = KB_POOL_TCP;
     }
