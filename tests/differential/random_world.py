@@ -49,7 +49,7 @@ HCM = {
     one_of("KEEP_UNCHANGED", "REJECT_REQUEST", "UNESCAPE_AND_REDIRECT", "UNESCAPE_AND_FORWARD"),
     "strip_trailing_host_dot": one_of(True), "proxy_100_continue": one_of(True),
     "stream_error_on_invalid_http_message": one_of(True, False), "add_user_agent": one_of(True),
-    "represent_ipv4_remote_address_as_ipv4_mapped_ipv6": one_of(True), "max_request_headers_kb": one_of(1, 8, 96),
+    "max_request_headers_kb": one_of(1, 8, 96),
     "http_protocol_options": lambda draw: some(draw, HTTP1, 0.3),
     "common_http_protocol_options": lambda draw: some(draw, COMMON, 0.4),
     "http2_protocol_options": lambda draw: some(draw, {"hpack_table_size": one_of(0, 128), "max_concurrent_streams": one_of(1, 9),
