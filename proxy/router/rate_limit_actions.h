@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One action of a rate limit. For rate_limit.c. */
+/* Inside of rate limits. For rate_limit.c and rate_limit_apply.c. */
 #pragma once
 
 #include "base/addr.h"
@@ -7,6 +7,7 @@
 
 struct kb_header_matcher;
 struct kb_query_matcher;
+struct kb_formatter;
 
 enum kb_rate_action_kind {
     KB_RATE_GENERIC,
@@ -46,14 +47,19 @@ int kb_rate_action_init(struct kb_rate_action *action,
                         const struct Envoy__Config__Route__V3__RateLimit__Action *message,
                         struct kb_str node_cluster, const struct kb_match_build *build) KB_MUST_USE;
 
-enum kb_rate_action_result {
-    KB_RATE_ACTION_ENTRY,
-    KB_RATE_ACTION_SKIPPED, /* the descriptor goes without this entry */
-    KB_RATE_ACTION_NONE,    /* there is no descriptor */
+struct kb_rate_limit {
+    struct kb_rate_action *actions;
+    size_t count;
+    const struct kb_formatter *hits_format; /* NULL: `hits` */
+    uint64_t hits;
+    uint32_t stage;
+    bool of_filter;
+    bool gives_back;
+    bool off; /* never makes a descriptor */
+    uint8_t x_rate_limit;
 };
 
-/* Sets *entry for ENTRY; its texts live as long as the stream. */
-enum kb_rate_action_result kb_rate_action_apply(const struct kb_rate_action *action,
-                                                struct kb_stream *stream,
-                                                const struct kb_header_map *headers,
-                                                struct kb_rate_entry *entry);
+struct kb_rate_limits {
+    size_t count;
+    struct kb_rate_limit limits[];
+};
