@@ -54,6 +54,7 @@ struct kb_request_encoder_ops {
     void (*metadata)(struct kb_request_encoder *encoder, struct kb_buf *block); /* may be NULL */
     void (*close)(struct kb_request_encoder *encoder, enum kb_conn_close how,
                   uint64_t flush_timeout_ms);
+    bool (*take_back)(struct kb_request_encoder *encoder); /* may be NULL */
     void (*read_disable)(struct kb_request_encoder *encoder, bool disable);
     struct kb_slice *(*head_slice)(struct kb_request_encoder *encoder);
     void (*info)(struct kb_request_encoder *encoder, struct kb_upstream_info *info);
@@ -101,6 +102,14 @@ KB_INLINE void kb_request_encoder_close(struct kb_request_encoder *encoder, enum
 KB_INLINE void kb_request_encoder_reset(struct kb_request_encoder *encoder)
 {
     encoder->ops->close(encoder, KB_CONN_NO_FLUSH, 0);
+}
+/* The same, but where nothing of the request has left, its connection is free again: what clients
+ * that ask in order to reset cannot make anew each time. */
+KB_INLINE void kb_request_encoder_take_back(struct kb_request_encoder *encoder)
+{
+    if (encoder->ops->take_back == NULL || !encoder->ops->take_back(encoder)) {
+        kb_request_encoder_reset(encoder);
+    }
 }
 /* Counted: stops reading the response. */
 KB_INLINE void kb_request_encoder_read_disable(struct kb_request_encoder *encoder, bool disable)

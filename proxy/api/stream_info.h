@@ -118,6 +118,7 @@ struct kb_stream_info {
     struct kb_str upstream_cluster_name; /* alt_stat_name or name; p NULL */
     struct kb_upstream_info upstream;
     struct kb_str request_id; /* %STREAM_ID% */
+    bool abandoned; /* its client resets too many requests before they are answered */
     bool health_check;
     bool internal;                           /* x-envoy-internal: true */
     uint32_t internal_redirects;             /* followed so far */

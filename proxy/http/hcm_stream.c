@@ -273,6 +273,7 @@ void kb_stream_on_codec_reset(struct kb_stream *stream, enum kb_reset_reason rea
     premature_resets_check(hcm);
     if (KB_UNLIKELY(premature && hcm->premature_resets > PREMATURE_RESETS_SUSPECT) && by_peer &&
         !hcm->closed) {
+        stream->info.abandoned = true;
         filters_end(stream);
     }
 }

@@ -452,7 +452,11 @@ void kb_upstream_request_cancel(struct kb_upstream_request *upstream)
         struct kb_request_encoder *encoder = upstream->encoder;
 
         answer_ended(upstream);
-        kb_request_encoder_reset(encoder);
+        if (KB_UNLIKELY(upstream->router->info->abandoned)) {
+            kb_request_encoder_take_back(encoder);
+        } else {
+            kb_request_encoder_reset(encoder);
+        }
     }
     upstream->done = true;
 }

@@ -56,6 +56,7 @@ static void client_attach(struct kb_pool_client *base)
     client->tunnel = false;
     client->request_complete = false;
     client->response_started = false;
+    client->alone_in_queue = false;
     client->header_bytes_sent = 0;
     client->header_bytes_received = 0;
 }
@@ -73,6 +74,7 @@ static void encode_headers(struct kb_request_encoder *encoder, const struct kb_h
     struct kb_h1_client *client = client_of(encoder);
     size_t before = client->base.conn->out.len;
 
+    client->alone_in_queue = before == 0;
     client->head_request = kb_str_eq(headers->method, KB_STR("HEAD"));
     client->upgrade_asked = kb_header_map_asks_upgrade(headers);
     client->connect_asked = kb_str_eq(headers->method, KB_STR("CONNECT"));
@@ -115,6 +117,23 @@ static void encode_trailers(struct kb_request_encoder *encoder,
     request_ended(client);
 }
 
+/* What did not leave, and was not sealed by TLS, never was. */
+static bool take_back(struct kb_request_encoder *encoder)
+{
+    struct kb_h1_client *client = client_of(encoder);
+    struct kb_conn *conn = client->base.conn;
+
+    if (client->base.decoder == NULL || !client->alone_in_queue || client->connect_asked ||
+        conn->bytes_sent != client->base.sent_before || conn->transport_bytes > 0 ||
+        conn->bytes_received != client->base.received_before || conn->in.len > 0) {
+        return false;
+    }
+    kb_pool_client_detach(&client->base);
+    kb_buf_consume(&conn->out, conn->out.len);
+    kb_conn_pool_request_done(&client->base);
+    return true;
+}
+
 /* HTTP/1 has no place for it. */
 static void encode_metadata(struct kb_request_encoder *encoder, struct kb_buf *block)
 {
@@ -150,6 +169,7 @@ static const struct kb_request_encoder_ops encoder_ops = {
     .trailers = encode_trailers,
     .metadata = encode_metadata,
     .close = kb_pool_client_close,
+    .take_back = take_back,
     .read_disable = kb_pool_client_read_disable,
     .head_slice = head_slice,
     .info = encoder_info,

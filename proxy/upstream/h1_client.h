@@ -19,5 +19,6 @@ struct kb_h1_client {
     bool connect_asked; /* the request is CONNECT */
     bool tunnel;        /* the answer agreed to one of these: what comes is not HTTP/1 any more */
     bool request_complete;
+    bool alone_in_queue; /* nothing of a request before was waiting to leave */
     bool response_started;
 };

@@ -277,6 +277,33 @@ def test_requests_thrown_away_connect_to_nobody(server, stricter, how):
     served(one)
 
 
+def test_requests_thrown_away_spoil_no_connection(server):
+    """A connection on which nothing of such a request has left serves the next one."""
+    def thrown_away(first, count, path):
+        return b"".join(opened(client, s, path, "GET", end=True) + client.rst(s)
+                        for s in range(first, first + 2 * count, 2))
+
+    one = server()
+    client = H2(one.connect())
+    client.send(thrown_away(1, 20, "/hang"))  # from here on it is suspect
+    one.proxy.wait_stat("http.main.downstream_rq_rx_reset", 20)
+    client.get(101, "/")
+    assert client.wait_done(1) and client.streams[101].status == "200"
+    one.proxy.signal(signal.SIGSTOP)
+    try:
+        client.send(thrown_away(103, 200, "/"))
+        client.send(client.headers(1001, client.request_fields("/"), end=True))
+    finally:
+        one.proxy.signal(signal.SIGCONT)
+    assert client.wait_done(2) and client.streams[1001].status == "200"
+    one.proxy.wait_stat("http.main.downstream_rq_active", 0)
+    stats = one.proxy.stats("^cluster.up.upstream_(cx|rq)_total$")
+    assert stats["cluster.up.upstream_rq_total"] == 202
+    assert stats["cluster.up.upstream_cx_total"] == 1
+    client.conn.close()
+    served(one)
+
+
 @pytest.mark.parametrize("how", ["reset", "connection"])
 def test_many_streams_end_in_linear_time(server, how):
     """Four times the streams cost four times, not sixteen times."""

@@ -40,7 +40,7 @@ static void test_listed_fields(void **state)
     (void)state;
     assert_true(kb_supported_field(kb_pb_field_find(type, KB_STR("name"))));
     assert_true(kb_supported_field(kb_pb_field_find(type, KB_STR("connect_timeout"))));
-    assert_false(kb_supported_field(kb_pb_field_find(type, KB_STR("track_timeout_budgets"))));
+    assert_false(kb_supported_field(kb_pb_field_find(type, KB_STR("wait_for_warm_on_init"))));
 }
 
 static void test_walk_names_the_rest(void **state)
@@ -55,8 +55,8 @@ static void test_walk_names_the_rest(void **state)
     assert_string_equal(
         walk(f, "",
              "{perf_tracing_file_path: p, static_resources: {clusters: [{name: c},"
-             " {name: d, track_timeout_budgets: true}]}}"),
-        "static_resources.clusters[1].track_timeout_budgets=Cluster.track_timeout_budgets\n"
+             " {name: d, wait_for_warm_on_init: true}]}}"),
+        "static_resources.clusters[1].wait_for_warm_on_init=Cluster.wait_for_warm_on_init\n"
         "perf_tracing_file_path=Bootstrap.perf_tracing_file_path\n");
     assert_string_equal(walk(f, "at", "perf_tracing_file_path: p"),
                         "at.perf_tracing_file_path=Bootstrap.perf_tracing_file_path\n");
