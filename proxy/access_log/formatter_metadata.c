@@ -4,9 +4,7 @@
  * it. */
 #include <stdlib.h>
 
-#include "envoy/config/core/v3/base.pb-c.h"
 #include "google/protobuf/struct.pb-c.h"
-#include "proto/pb.h"
 #include "proxy/access_log/formatter_internal.h"
 #include "proxy/api/cluster.h"
 #include "proxy/api/dynamic_metadata.h"
@@ -155,25 +153,6 @@ static struct kb_str source_metadata(const struct kb_stream_info *info, int sour
     }
 }
 
-static const Google__Protobuf__Struct *namespace_find(struct kb_str packed, struct kb_str name,
-                                                      struct kb_arena *arena)
-{
-    const Envoy__Config__Core__V3__Metadata *metadata;
-    ProtobufCMessage *message;
-
-    if (packed.len == 0 || kb_pb_unpack(&envoy__config__core__v3__metadata__descriptor, packed,
-                                        arena, &message) != 0) {
-        return NULL;
-    }
-    metadata = (const void *)message;
-    for (size_t i = 0; i < metadata->n_filter_metadata; i++) {
-        if (kb_str_eq(kb_str_from_cstr(metadata->filter_metadata[i]->key), name)) {
-            return metadata->filter_metadata[i]->value;
-        }
-    }
-    return NULL;
-}
-
 static void value_show(const Google__Protobuf__Value *value, struct kb_format_source *source,
                        struct kb_format_value *shown)
 {
@@ -205,7 +184,8 @@ void kb_format_eval_metadata(const struct kb_format_command *command,
     kb_str_next_token(&rest, ':', &key);
     map = command->param == KB_FORMAT_METADATA_DYNAMIC
               ? kb_dynamic_metadata_get(kb_stream_info_metadata(source->info), key)
-              : namespace_find(source_metadata(source->info, command->param), key, source->arena);
+              : kb_packed_metadata_get(source_metadata(source->info, command->param), key,
+                                       source->arena);
     if (map == NULL) {
         return;
     }

@@ -42,6 +42,10 @@ void kb_dynamic_metadata_dispose(struct kb_dynamic_metadata **metadata);
 /* The namespace's value, or NULL. */
 const Google__Protobuf__Struct *kb_dynamic_metadata_get(const struct kb_dynamic_metadata *metadata,
                                                         struct kb_str name);
+/* The same of configured metadata: a namespace of a packed envoy.config.core.v3.Metadata (may be
+ * empty), unpacked in `arena`. */
+const Google__Protobuf__Struct *kb_packed_metadata_get(struct kb_str packed, struct kb_str name,
+                                                       struct kb_arena *arena);
 /* What stands in a struct under this key, or NULL. */
 const Google__Protobuf__Value *kb_struct_get(const Google__Protobuf__Struct *value,
                                              struct kb_str key);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "base/mem.h"
+#include "envoy/config/core/v3/base.pb-c.h"
 #include "proto/pb.h"
 
 typedef Google__Protobuf__Struct__FieldsEntry struct_entry;
@@ -217,6 +218,25 @@ const Google__Protobuf__Value *kb_struct_get(const Google__Protobuf__Struct *val
     for (size_t i = 0; i < value->n_fields; i++) {
         if (kb_str_eq(kb_str_from_cstr(value->fields[i]->key), key)) {
             return value->fields[i]->value;
+        }
+    }
+    return NULL;
+}
+
+const Google__Protobuf__Struct *kb_packed_metadata_get(struct kb_str packed, struct kb_str name,
+                                                       struct kb_arena *arena)
+{
+    const Envoy__Config__Core__V3__Metadata *metadata;
+    ProtobufCMessage *message;
+
+    if (packed.len == 0 || kb_pb_unpack(&envoy__config__core__v3__metadata__descriptor, packed,
+                                        arena, &message) != 0) {
+        return NULL;
+    }
+    metadata = (const void *)message;
+    for (size_t i = 0; i < metadata->n_filter_metadata; i++) {
+        if (kb_str_eq(kb_str_from_cstr(metadata->filter_metadata[i]->key), name)) {
+            return metadata->filter_metadata[i]->value;
         }
     }
     return NULL;

@@ -4,8 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "envoy/config/core/v3/base.pb-c.h"
-#include "proto/pb.h"
 #include "proxy/api/cluster.h"
 #include "proxy/api/dynamic_metadata.h"
 #include "proxy/api/formatter.h"
@@ -98,26 +96,6 @@ static struct kb_str query_value(const struct kb_rate_action *action, struct kb_
                                   kb_stream_arena(stream));
 }
 
-/* The namespace of packed metadata, unpacked in the stream's arena. */
-static const Google__Protobuf__Struct *packed_space(struct kb_str packed, struct kb_str name,
-                                                    struct kb_arena *arena)
-{
-    const Envoy__Config__Core__V3__Metadata *metadata;
-    ProtobufCMessage *message;
-
-    if (packed.len == 0 || kb_pb_unpack(&envoy__config__core__v3__metadata__descriptor, packed,
-                                        arena, &message) != 0) {
-        return NULL;
-    }
-    metadata = (const void *)message;
-    for (size_t i = 0; i < metadata->n_filter_metadata; i++) {
-        if (kb_str_eq(kb_str_from_cstr(metadata->filter_metadata[i]->key), name)) {
-            return metadata->filter_metadata[i]->value;
-        }
-    }
-    return NULL;
-}
-
 /* A text that is not empty, or p NULL. */
 static struct kb_str metadata_text(const struct kb_rate_action *action, struct kb_stream *stream)
 {
@@ -130,12 +108,12 @@ static struct kb_str metadata_text(const struct kb_rate_action *action, struct k
     if (action->kind == KB_RATE_DYNAMIC_METADATA) {
         space = kb_dynamic_metadata_get(info->dynamic_metadata, action->name);
     } else if (action->kind == KB_RATE_ROUTE_METADATA && route != NULL) {
-        space = packed_space(route->metadata, action->name, kb_stream_arena(stream));
+        space = kb_packed_metadata_get(route->metadata, action->name, kb_stream_arena(stream));
     } else if (action->kind == KB_RATE_CLUSTER_METADATA) {
         cluster = kb_stream_route_cluster(stream);
-        space = cluster != NULL
-                    ? packed_space(cluster->metadata, action->name, kb_stream_arena(stream))
-                    : NULL;
+        space = cluster != NULL ? kb_packed_metadata_get(cluster->metadata, action->name,
+                                                         kb_stream_arena(stream))
+                                : NULL;
     }
     for (size_t i = 0; i < action->path_len; i++) {
         value = space != NULL ? kb_struct_get(space, action->path[i]) : NULL;

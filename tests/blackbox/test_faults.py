@@ -48,7 +48,8 @@ class EchoServer(http.server.ThreadingHTTPServer):
 def spec(port, header=False):
     """With `header` each connection between the two begins with one of the PROXY protocol."""
     tls = {"cert": "client", "ca": "ca", "alpn": ["h2"]}
-    app = {"load_assignment": {"cluster_name": "app", "endpoints": [{"lb_endpoints": [{
+    patient = {"connect_timeout": f"{DEADLINE_S}s"}  # however slow the machine is
+    app = {**patient, "load_assignment": {"cluster_name": "app", "endpoints": [{"lb_endpoints": [{
         "endpoint": {"address": {"socket_address": {"address": "127.0.0.1",
                                                     "port_value": port}}}}]}]}}
     to_second = {"tls": tls} if not header else {"transport_socket": {
@@ -58,7 +59,7 @@ def spec(port, header=False):
             "config": {"version": "V2", "added_tlvs": [{"type": 224, "value": "A" * 400}]},
             "transport_socket": tls_config.upstream(tls)}}}
     return {"clusters": {"app": app,
-                         "next": {"endpoints": ["second"], "http2": {}, **to_second}},
+                         "next": {"endpoints": ["second"], "http2": {}, **patient, **to_second}},
             "listeners": {"main": {"routes": ["/ -> next"]},
                           "second": {"routes": ["/ -> app"],
                                      "inspect": ["proxy_protocol"] if header else [],
