@@ -218,24 +218,33 @@ static void names_once(struct kb_h2_metadata *metadata, struct kb_buf *block)
     kb_map_dispose(&seen);
 }
 
-enum kb_h2_metadata_result kb_h2_metadata_frame_end(struct kb_h2_metadata_session *session,
-                                                    struct kb_h2_metadata *metadata, uint8_t flags,
-                                                    struct kb_buf *block)
+int kb_h2_metadata_unpack(struct kb_h2_metadata_session *session, struct kb_h2_metadata *metadata,
+                          uint8_t flags, struct kb_slice_source *slices,
+                          struct kb_stat_block *stats,
+                          void (*tell)(void *owner, struct kb_buf *block), void *owner)
 {
+    struct kb_buf block;
     bool empty;
 
     if (flags != KB_H2_METADATA_ENDS) {
-        return KB_H2_METADATA_MORE;
+        return NGHTTP2_ERR_CANCEL; /* the block goes on in another frame */
     }
     if (metadata->inflater != NULL && !inflate(session, metadata, NULL, 0, true)) {
-        return KB_H2_METADATA_BROKEN;
+        return NGHTTP2_ERR_CALLBACK_FAILURE;
     }
     empty = metadata->len == 0;
+    kb_buf_init(&block, slices, 0);
     if (!empty) {
-        names_once(metadata, block);
+        names_once(metadata, &block);
     }
     block_end(session, metadata);
-    return empty ? KB_H2_METADATA_EMPTY : KB_H2_METADATA_WHOLE;
+    if (empty) {
+        kb_stat_inc(stats, KB_STAT_HTTP2_METADATA_EMPTY_FRAMES);
+    } else {
+        tell(owner, &block);
+    }
+    kb_buf_dispose(&block);
+    return NGHTTP2_ERR_CANCEL; /* no more is to be done with it */
 }
 
 /* ---- sending ---- */

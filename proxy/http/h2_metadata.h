@@ -9,6 +9,7 @@
 
 #include "base/buf.h"
 #include "base/list.h"
+#include "proxy/api/stats.h"
 #include "proxy/http/h2_mem.h"
 
 #define KB_H2_METADATA      0x4d
@@ -37,13 +38,6 @@ struct kb_h2_metadata {
     size_t behind;          /* how much body is before the last of them */
 };
 
-enum kb_h2_metadata_result {
-    KB_H2_METADATA_MORE,   /* the block goes on in another frame */
-    KB_H2_METADATA_EMPTY,  /* it has no pair */
-    KB_H2_METADATA_WHOLE,  /* `block` has it */
-    KB_H2_METADATA_BROKEN, /* no header block, or too large: the connection cannot go on */
-};
-
 /* With the session of nghttp2; max_bytes: max_metadata_size. */
 void kb_h2_metadata_session_init(struct kb_h2_metadata_session *session, struct kb_h2_mem *mem,
                                  uint64_t max_bytes);
@@ -61,10 +55,13 @@ void kb_h2_metadata_destroy(struct kb_h2_metadata_session *session,
 /* Part of a frame's payload. False: broken. */
 bool kb_h2_metadata_receive(struct kb_h2_metadata_session *session, struct kb_h2_metadata *metadata,
                             const uint8_t *bytes, size_t len);
-/* The frame is whole. Of a name that came twice the first value counts, as in Envoy. */
-enum kb_h2_metadata_result kb_h2_metadata_frame_end(struct kb_h2_metadata_session *session,
-                                                    struct kb_h2_metadata *metadata, uint8_t flags,
-                                                    struct kb_buf *block);
+/* For nghttp2's unpack_extension_callback, what it returns: the frame is whole. Where a block is,
+ * `tell` gets it; what is left in it is dropped. Of a name that came twice the first value counts,
+ * as in Envoy. Blocks without a pair are counted in `stats`. */
+int kb_h2_metadata_unpack(struct kb_h2_metadata_session *session, struct kb_h2_metadata *metadata,
+                          uint8_t flags, struct kb_slice_source *slices,
+                          struct kb_stat_block *stats,
+                          void (*tell)(void *owner, struct kb_buf *block), void *owner);
 
 /* ---- sending ---- */
 

@@ -398,36 +398,19 @@ static int on_extension_chunk(nghttp2_session *nghttp2, const nghttp2_frame_hd *
                : NGHTTP2_ERR_CALLBACK_FAILURE;
 }
 
-/* A frame is whole; no more is to be done with it. */
 static int unpack_extension(nghttp2_session *nghttp2, void **payload, const nghttp2_frame_hd *hd,
                             void *user_data)
 {
     struct kb_h2_server_session *session = session_of(user_data);
     struct kb_h2_server_stream *stream = metadata_stream(session, hd->stream_id);
-    struct kb_buf block;
-    int rc = NGHTTP2_ERR_CANCEL;
 
     (void)nghttp2;
     *payload = NULL;
     if (stream == NULL) {
-        return rc;
+        return NGHTTP2_ERR_CANCEL;
     }
-    kb_buf_init(&block, session->slices, 0);
-    switch (kb_h2_metadata_frame_end(&session->metadata, stream->metadata, hd->flags, &block)) {
-    case KB_H2_METADATA_WHOLE:
-        session->callbacks->on_metadata(stream->owner, &block);
-        break;
-    case KB_H2_METADATA_EMPTY:
-        kb_stat_inc(session->stats, KB_STAT_HTTP2_METADATA_EMPTY_FRAMES);
-        break;
-    case KB_H2_METADATA_BROKEN:
-        rc = NGHTTP2_ERR_CALLBACK_FAILURE;
-        break;
-    case KB_H2_METADATA_MORE:
-        break;
-    }
-    kb_buf_dispose(&block);
-    return rc;
+    return kb_h2_metadata_unpack(&session->metadata, stream->metadata, hd->flags, session->slices,
+                                 session->stats, session->callbacks->on_metadata, stream->owner);
 }
 
 /* nghttp2 counts CONTINUATIONs into the length of their HEADERS, without their frame headers. */
