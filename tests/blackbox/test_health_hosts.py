@@ -5,38 +5,27 @@ real Envoy too."""
 
 import json
 import socket
-import threading
 
 import pytest
 
 from tests.harness.upstream import wait_until
 
 from .test_eds import Endpoints
+from .test_health_checks import Host as OneAnswer
 from .test_health_checks import SOON, checked, flags, refused, status
 from .test_hosts_that_go import Dns, resolved_by
 
 OK = status(200)
 
 
-class Host:
+class Host(OneAnswer):
     """Answers each path as `answers` says, "/" to whatever is not named there; None: not at all. A connection
     that begins with another word than GET is a tunnel: it hears that word again."""
 
     def __init__(self, **answers):
         self.answers = {"/": OK, **{"/" + path: answer for path, answer in answers.items()}}
-        self.asked = []
         self.live = set()
-        self.sock = socket.create_server(("127.0.0.1", 0))
-        self.port = self.sock.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self):
-        try:
-            while True:
-                conn, _ = self.sock.accept()
-                threading.Thread(target=self._serve, args=(conn,), daemon=True).start()
-        except OSError:
-            pass
+        super().__init__()
 
     def _serve(self, conn):
         received = b""
@@ -63,7 +52,7 @@ class Host:
             conn.close()
 
     def close(self):
-        self.sock.close()
+        super().close()
         for conn in list(self.live):
             conn.shutdown(socket.SHUT_RDWR)
 
