@@ -4,9 +4,8 @@
 A behaviour is steps joined by ";", or one of the names of NAMED:
 
     head 200 a=b      HEADERS                   headend 200 a=b   HEADERS with END_STREAM
-    data abc          DATA                      bytes 70000       so many bytes in DATA frames
+    data abc          DATA                      bytes 70000       so many, as the windows let them go
     end               empty DATA, END_STREAM    dataend abc       DATA with END_STREAM
-    flood 1000000     so many bytes, as the subject's windows let them go
     trailers a=b      HEADERS with END_STREAM   rst 8             RST_STREAM
     said 5b5b...      HEADERS, from JSON in hexadecimal: [[name, value], ...]; saidend: with END_STREAM
     goaway 1 0        GOAWAY, last id (`this`, `below`: of this stream), code
@@ -36,6 +35,7 @@ import threading
 import hpack
 
 from .h2_client import text_of
+from .patience import DEADLINE_S
 
 DATA, HEADERS, PRIORITY, RST, SETTINGS, PUSH, PING, GOAWAY, WINDOW, CONTINUATION = range(10)
 END_STREAM, ACK, END_HEADERS, PADDED, PRIORITY_FLAG = 1, 1, 4, 8, 32
@@ -77,7 +77,7 @@ class Stream:
         self.done = threading.Event()
         self.reset = False
         self.window = 0  # what its WINDOW_UPDATEs gave
-        self.flooded = 0
+        self.sent = 0
         self.metadata = b""  # of a block that did not end yet
 
 
@@ -230,6 +230,8 @@ class H2Connection:
             stream.reset = True
             if self.options.get("resets"):
                 self.record(f"<rst {code}>")
+        with self.windows:
+            self.windows.notify_all()
 
     def ended(self, stream):
         text = "\r\n".join(stream.lines).encode("latin-1") + b"\r\n\r\n" + stream.body
@@ -314,25 +316,20 @@ class H2Connection:
         self.send(frame(DATA, END_STREAM, stream.number, arg.encode("latin-1")))
 
     def do_bytes(self, stream, arg, _):
+        """As the subject's windows let them go: nobody may send more, however soon they usually open again."""
+        def room():
+            return min(self.window, self.initial_window + stream.window - stream.sent, FRAME_MAX)
         left = int(arg)
         while left > 0:
-            n = min(left, FRAME_MAX)
-            self.send(frame(DATA, 0, stream.number, b"x" * n))
-            left -= n
-
-    def do_flood(self, stream, arg, _):
-        def room():
-            return min(self.window, self.initial_window + stream.window - stream.flooded, FRAME_MAX)
-        total = int(arg)
-        while stream.flooded < total:
             with self.windows:
-                self.windows.wait_for(lambda: room() > 0 or stream.reset, 30)
-                n = min(room(), total - stream.flooded)
+                self.windows.wait_for(lambda: room() > 0 or stream.reset, DEADLINE_S)
+                n = min(room(), left)
                 if stream.reset or n <= 0:
                     return
-                stream.flooded += n
+                stream.sent += n
                 self.window -= n
             self.send(frame(DATA, 0, stream.number, b"x" * n))
+            left -= n
 
     def do_end(self, stream, *_):
         self.send(frame(DATA, END_STREAM, stream.number))
