@@ -198,20 +198,8 @@ void kb_hcm_filter_config_destroy(void *config);
 /* Prepares a stream of the pool. */
 void kb_stream_init(struct kb_stream *stream, struct kb_hcm *hcm,
                     const struct kb_response_encoder_ops *ops, void *encoder);
-
-/* The codec has the request's head in stream->request; the stream may have ended when this returns.
- */
-void kb_stream_decode_headers(struct kb_stream *stream, bool end_stream);
-/* Part of the body; all of data is taken. The stream may have ended when this returns. */
-void kb_stream_decode_data(struct kb_stream *stream, struct kb_buf *data, bool end_stream);
-/* The end of a request with trailers, which live in the stream's arena. */
-void kb_stream_decode_trailers(struct kb_stream *stream, struct kb_header_map *trailers);
-/* METADATA of the client; what is left of the block is dropped. */
-void kb_stream_decode_metadata(struct kb_stream *stream, struct kb_buf *block);
 /* The connection went away under the stream. */
 void kb_stream_on_disconnect(struct kb_stream *stream, bool by_peer);
-/* The codec sent the whole response, and let go (HTTP/2). */
-void kb_stream_flushed(struct kb_stream *stream);
 /* The codec's stream was reset, by the client or for its fault, and is gone (HTTP/2). `by_peer`:
  * the client's bytes are being read, so that nothing of the stream's own is under way. */
 void kb_stream_on_codec_reset(struct kb_stream *stream, enum kb_reset_reason reason,
@@ -221,19 +209,46 @@ void kb_stream_end(struct kb_stream *stream);
 /* Frees, and so logs, the streams that ended in this event: before the next one begins, so that
  * logs have the order of the requests. Not from within a filter. */
 void kb_hcm_streams_reap(struct kb_hcm *hcm);
+/* Counts the response's class; once, when its headers are sent. */
+void kb_stream_code_count(struct kb_stream *stream, unsigned status);
+
+/* ---- hcm_overload.c ---- */
+
 /* The overload manager, or a shed point, wants no request now: this one was answered with 503. */
 bool kb_stream_overloaded(struct kb_stream *stream);
 /* When the idle timer has to fire, by the present scale of timeouts. */
 uint64_t kb_stream_idle_deadline(const struct kb_stream *stream);
-/* Something moved: puts off the idle timeout. */
-void kb_stream_touch(struct kb_stream *stream);
-/* The same, and arms the timer if there is such a timeout and it is not armed. */
+/* As kb_stream_touch, and arms the timer if there is such a timeout and it is not armed. */
 void kb_stream_idle_arm(struct kb_stream *stream);
+
+/* ---- hcm_decode.c ---- */
+
+/* The codec has the request's head in stream->request; the stream may have ended when this returns.
+ */
+void kb_stream_decode_headers(struct kb_stream *stream, bool end_stream);
+/* Part of the body; all of data is taken. The stream may have ended when this returns. */
+void kb_stream_decode_data(struct kb_stream *stream, struct kb_buf *data, bool end_stream);
+/* The end of a request with trailers, which live in the stream's arena. */
+void kb_stream_decode_trailers(struct kb_stream *stream, struct kb_header_map *trailers);
+
+/* ---- stream_route.c, with what filters ask (proxy/api/http_filter.h) ---- */
 
 /* The table that the request is routed by; NULL: none. */
 const struct kb_route_config *kb_stream_route_table(struct kb_stream *stream);
-/* Counts the response's class; once, when its headers are sent. */
-void kb_stream_code_count(struct kb_stream *stream, unsigned status);
+/* Adds what the route wants of every answer; `stream` is a struct kb_stream, perhaps without one.
+ * For kb_stream_send_local_reply: such answers carry it too, whoever gives them. */
+void kb_stream_route_headers_add(void *stream, struct kb_header_map *headers);
+
+/* ---- stream_timeouts.c ---- */
+
+/* The stream begins: arms what the connection manager's configuration wants. */
+void kb_stream_timeouts_start(struct kb_stream *stream);
+/* Its request was routed: from now on the route's. */
+void kb_stream_timeouts_routed(struct kb_stream *stream);
+/* It ends. */
+void kb_stream_timeouts_stop(struct kb_stream *stream);
+/* Something moved: puts off the idle timeout. */
+void kb_stream_touch(struct kb_stream *stream);
 
 /* ---- hcm_encode.c ---- */
 
@@ -242,6 +257,8 @@ void kb_stream_headers_send(struct kb_stream *stream, struct kb_header_map *head
                             bool end_stream);
 void kb_stream_data_send(struct kb_stream *stream, struct kb_buf *data, bool end_stream);
 void kb_stream_trailers_send(struct kb_stream *stream, struct kb_header_map *trailers);
+/* The codec sent the whole response, and let go (HTTP/2). */
+void kb_stream_flushed(struct kb_stream *stream);
 /* The response's headers as the client gets them: Envoy's HCM additions. */
 void kb_stream_finish_response_headers(struct kb_stream *stream, struct kb_header_map *headers,
                                        bool end_stream);
@@ -287,8 +304,10 @@ void kb_stream_log_timer_stop(struct kb_stream *stream);
  * disarms it, and tells the upstream of a gRPC call by grpc-timeout. */
 void kb_stream_duration_refresh(struct kb_stream *stream);
 
-/* ---- stream_metadata.c, with kb_stream_decode_metadata and kb_stream_encode_metadata ---- */
+/* ---- stream_metadata.c, with kb_stream_encode_metadata ---- */
 
+/* METADATA of the client; what is left of the block is dropped. */
+void kb_stream_decode_metadata(struct kb_stream *stream, struct kb_buf *block);
 /* The request's headers went on past a filter that held them. */
 void kb_stream_metadata_release(struct kb_stream *stream);
 /* The answer's headers went to the codec, with stream->metadata only. */
