@@ -32,7 +32,7 @@ def test_a_client_that_does_not_read_stops_the_upstream(rig, memory_measured):
     one = rig({"upstreams": {"up": {"mode": "h2"}},
                "clusters": {"up": {"http2": {"initial_stream_window_size": 65535}}},
                "listeners": {"main": {"listener": {"per_connection_buffer_limit_bytes": 65536}}}})
-    one.up.expect([f"head 200 content-length={MUCH}; flood {MUCH}; end"])
+    one.up.expect([f"head 200 content-length={MUCH}; bytes {MUCH}; end"])
     client = one.connect()
     client.send(b"GET /a HTTP/1.1\r\nhost: a\r\n\r\n", ["GET"])
     one.up.wait_seen(1)

@@ -82,7 +82,7 @@ def test_what_a_slow_reader_holds(rig, binary, client, up):
         spec["listeners"] = {"main": {"tls": {"alpn": ["h2", "http/1.1"]}}}
     one = rig(spec, concurrency=1)
     if spec["upstreams"]["up"]["mode"] == "h2":
-        one.up.expect([f"head 200; flood {1 << 30}"] * READERS)
+        one.up.expect([f"head 200; bytes {1 << 30}"] * READERS)
     contexts = Contexts()
     conns = [reader(one, client, contexts) for _ in range(READERS)]
     one.proxy.wait_stat("cluster.up.upstream_rq_active", READERS)
