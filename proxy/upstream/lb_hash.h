@@ -22,7 +22,18 @@ struct kb_hash_hosts {
     double max_weight;
 };
 
-struct kb_hash_table; /* of ring_hash.c or maglev.c */
+/* A host's part of all requests, for hash_balance_factor. */
+struct kb_hash_share {
+    struct kb_host *host;
+    double weight;
+};
+
+/* The head of the tables of ring_hash.c and maglev.c. */
+struct kb_hash_table {
+    struct kb_hash_share *shares;  /* in the order of the configuration; NULL: no bounds */
+    struct kb_hash_share *by_host; /* the same, in the order of the pointers */
+    uint32_t share_count;
+};
 
 struct kb_hash_table_ops {
     /* A table of these hosts, at least one, in configuration order; on the heap. */
@@ -37,6 +48,7 @@ struct kb_hash_table_ops {
 struct kb_lb_hash_config {
     struct kb_lb_config head; /* first */
     bool use_hostname;
+    uint32_t balance_factor; /* percent of a host's share that it may have at once; 0: no bound */
 };
 
 struct Envoy__Extensions__LoadBalancingPolicies__Common__V3__ConsistentHashingLbConfig;
@@ -45,6 +57,9 @@ void kb_lb_hash_config_read(
     const struct Envoy__Extensions__LoadBalancingPolicies__Common__V3__ConsistentHashingLbConfig
         *message,
     struct kb_lb_hash_config *config);
+
+/* With its shares, by the `destroy` of its kind. */
+void kb_lb_hash_table_destroy(struct kb_hash_table *table, void (*destroy)(struct kb_hash_table *));
 
 /* For struct kb_lb_ops. */
 struct kb_lb *kb_lb_hash_create(struct kb_cluster_local *local, const struct kb_lb_config *config,

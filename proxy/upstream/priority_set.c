@@ -8,6 +8,7 @@
 #include "base/mem.h"
 #include "proxy/upstream/cluster.h"
 #include "proxy/upstream/host.h"
+#include "proxy/upstream/lb_hash.h"
 #include "proxy/upstream/subset_table.h"
 
 /* Room for the lists of hosts; lists are cut off its front. */
@@ -361,7 +362,7 @@ static void tables_free(struct kb_priority_set *set)
     }
     for (uint32_t p = 0; tables != NULL && p < set->count; p++) {
         if (tables[p] != NULL) {
-            set->lb_table_destroy(tables[p]);
+            kb_lb_hash_table_destroy(tables[p], set->lb_table_destroy);
         }
     }
     free(tables);

@@ -457,10 +457,14 @@ class Steps:
         self.run.layout.upstreams[name].close_idle()
 
     def do_seen(self, arg):
-        """Wait until an upstream has seen n requests of this exchange: n, or {name: n}."""
-        first = next(iter(self.run.layout.upstreams))
-        for name, n in (arg if isinstance(arg, dict) else {first: arg}).items():
-            self.run.layout.upstreams[name].wait_seen(n)
+        """Wait until an upstream has seen n requests of this exchange: n, or {name: n}; {all: n}:
+        all of them together."""
+        upstreams = self.run.layout.upstreams
+        for name, n in (arg if isinstance(arg, dict) else {next(iter(upstreams)): arg}).items():
+            if name == "all":
+                wait_until(lambda: sum(len(u.seen) for u in upstreams.values()) >= n, "requests")
+            else:
+                upstreams[name].wait_seen(n)
 
     def do_stat(self, arg):
         for name, value in arg.items():

@@ -24,6 +24,7 @@ struct maglev_config {
 };
 
 struct maglev_table {
+    struct kb_hash_table head; /* first */
     uint64_t size;
     struct kb_host **hosts;
     uint32_t places[]; /* indexes of hosts */
@@ -118,6 +119,7 @@ static struct kb_hash_table *maglev_build(const struct kb_lb_config *base,
     struct maglev_entry *entries = entries_make(hosts, config->size);
     uint64_t filled = 0;
 
+    table->head = (struct kb_hash_table){.shares = NULL};
     table->size = config->size;
     table->hosts = kb_malloc(hosts->count * sizeof(table->hosts[0]));
     memset(table->places, 0xff, config->size * sizeof(table->places[0]));
@@ -135,13 +137,13 @@ static struct kb_hash_table *maglev_build(const struct kb_lb_config *base,
         }
     }
     free(entries);
-    return (struct kb_hash_table *)(void *)table;
+    return &table->head;
 }
 
 static struct kb_host *maglev_pick(const struct kb_hash_table *base, uint64_t hash,
                                    uint32_t attempt)
 {
-    const struct maglev_table *table = (const struct maglev_table *)(const void *)base;
+    const struct maglev_table *table = (const struct maglev_table *)base;
 
     if (attempt > 0) {
         hash ^= ~(uint64_t)0 - attempt + 1;
@@ -151,7 +153,7 @@ static struct kb_host *maglev_pick(const struct kb_hash_table *base, uint64_t ha
 
 static void maglev_destroy(struct kb_hash_table *base)
 {
-    struct maglev_table *table = (struct maglev_table *)(void *)base;
+    struct maglev_table *table = (struct maglev_table *)base;
 
     free(table->hosts);
     free(table);

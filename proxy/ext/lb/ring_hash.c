@@ -32,6 +32,7 @@ struct ring_point {
 };
 
 struct ring {
+    struct kb_hash_table head; /* first */
     size_t count;
     struct ring_point points[];
 };
@@ -110,6 +111,7 @@ static struct kb_hash_table *ring_build(const struct kb_lb_config *base,
     struct ring *ring = kb_malloc(sizeof(*ring) + max * sizeof(ring->points[0]));
     double current = 0, target = 0;
 
+    ring->head = (struct kb_hash_table){.shares = NULL};
     for (uint32_t i = 0; i < hosts->count; i++) {
         struct kb_str key = hosts->hosts[i].key;
         char *text = kb_malloc(key.len + 24);
@@ -128,12 +130,12 @@ static struct kb_hash_table *ring_build(const struct kb_lb_config *base,
     }
     ring->count = count;
     qsort(ring->points, count, sizeof(ring->points[0]), point_cmp);
-    return (struct kb_hash_table *)(void *)ring;
+    return &ring->head;
 }
 
 static struct kb_host *ring_pick(const struct kb_hash_table *table, uint64_t hash, uint32_t attempt)
 {
-    const struct ring *ring = (const struct ring *)(const void *)table;
+    const struct ring *ring = (const struct ring *)table;
     size_t low = 0, high = ring->count;
 
     while (low < high) {
