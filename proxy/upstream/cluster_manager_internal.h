@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The insides of the cluster manager, for cluster_manager.c and cluster_publish.c. */
+/* The insides of the cluster manager, between the files named below. */
 #pragma once
 
 #include "proxy/upstream/cluster_dns.h"
@@ -40,17 +40,20 @@ struct kb_cluster_manager {
 };
 KB_OBJ_MAGIC(kb_cluster_manager, 0x434c4d47);
 
+/* ---- cluster_entry.c, with kb_cluster_entry_set_hosts and _refresh_hosts ---- */
+
+/* A cluster of this message, whose packed `bytes` it copies; in no list, and nothing of it started.
+ * KB_ECONFIG after errors were reported, of everything in the message that is wrong. */
+int kb_cluster_entry_create(struct kb_cluster_manager *manager,
+                            const Envoy__Config__Cluster__V3__Cluster *message, bool added_via_api,
+                            struct kb_str bytes, struct kb_arena *arena, struct kb_diag *diag,
+                            struct kb_cluster_entry **out) KB_MUST_USE;
 /* Lets go of an entry; what workers still use of its cluster stays. */
 void kb_cluster_entry_free(struct kb_cluster_entry *entry);
+/* Counters go on counting when a cluster changes. */
+void kb_cluster_counts_inherit(struct kb_cluster_counts *counts,
+                               const struct kb_cluster_counts *before);
 
-/* Workers may read the retired texts until they have let go of `set`, the one that they know now:
- * it keeps them. */
-void kb_cluster_entry_retired_leave(struct kb_cluster_entry *entry, struct kb_priority_set *set);
-
-/* The workers hear of it when the present event is done. */
-void kb_cluster_entry_mark_dirty(struct kb_cluster_entry *entry);
-/* The workers hear of all that is dirty. */
-void kb_clusters_publish(struct kb_cluster_manager *manager);
 /* ---- cluster_slots.c ---- */
 
 /* The slot of a name, held until let go. */
@@ -62,5 +65,13 @@ void kb_cluster_slots_flush(struct kb_deferred *deferred);
 
 /* ---- cluster_publish.c ---- */
 
+/* Workers may read the retired texts until they have let go of `set`, the one that they know now:
+ * it keeps them. */
+void kb_cluster_entry_retired_leave(struct kb_cluster_entry *entry, struct kb_priority_set *set);
+
+/* The workers hear of it when the present event is done. */
+void kb_cluster_entry_mark_dirty(struct kb_cluster_entry *entry);
+/* The workers hear of all that is dirty. */
+void kb_clusters_publish(struct kb_cluster_manager *manager);
 /* For manager->flush. */
 void kb_clusters_publish_deferred(struct kb_deferred *deferred);
