@@ -75,6 +75,8 @@ class Stream:
         self.trailers = []
         self.started = False
         self.done = threading.Event()
+        self.gate = None  # where its first `hold` waits, if it does not answer early
+        self.ticket = None
         self.reset = False
         self.window = 0  # what its WINDOW_UPDATEs gave
         self.sent = 0
@@ -201,8 +203,11 @@ class H2Connection:
             stream.lines = lines
             if number in self.early:
                 lines.insert(0, self.early.pop(number).body.decode("latin-1"))
-            threading.Thread(target=self.play, args=(stream, self.upstream.next_h2()),
-                             daemon=True).start()
+            steps = self.upstream.next_h2()
+            steps = [step.lstrip(" ") for step in NAMED.get(steps, steps).split(";")]
+            if "hold" in steps and "early" not in steps:
+                stream.gate = self.upstream.gate
+            threading.Thread(target=self.play, args=(stream, steps), daemon=True).start()
         else:
             stream.trailers = lines
         if flags & END_STREAM:
@@ -237,6 +242,8 @@ class H2Connection:
         text = "\r\n".join(stream.lines).encode("latin-1") + b"\r\n\r\n" + stream.body
         if stream.trailers:
             text += b"\r\n" + "\r\n".join(stream.trailers).encode("latin-1")
+        if stream.gate:  # before it can be `seen`: what was seen first is released first
+            stream.ticket = stream.gate.ticket()
         self.record(text)
         stream.done.set()
 
@@ -246,8 +253,7 @@ class H2Connection:
     # ---- answers
 
     def play(self, stream, steps):
-        steps = [s.lstrip(" ") for s in NAMED.get(steps, steps).split(";")]
-        gate = self.upstream.gate
+        gate = stream.gate or self.upstream.gate
         try:
             if steps and steps[0] == "early":
                 steps.pop(0)
@@ -261,7 +267,7 @@ class H2Connection:
             pass
 
     def do_hold(self, stream, _, gate):
-        ticket = gate.ticket()
+        ticket, stream.ticket = stream.ticket or gate.ticket(), None
         while not gate.passed(ticket) and not stream.reset:
             pass
 

@@ -460,11 +460,12 @@ class Upstream:
                 ticket = gate.ticket()
                 while not gate.passed(ticket):
                     pass
+            ticket = None
             if not act.early:
-                head = self._finish(reader, head, number)
+                head, ticket = self._finish(reader, head, number, gate if None in act.parts else None)
             if self.before_answer:
                 self.before_answer()
-            self._send(sock, act, head, gate)
+            self._send(sock, act, head, gate, ticket)
             if act.early and not act.deaf:
                 self._finish(reader, head, number)
             elif act.deaf:
@@ -478,30 +479,33 @@ class Upstream:
                     pass
                 return "close"
 
-    def _finish(self, reader, head, number):
-        """Read the body; record the request, marked when it was cut off."""
+    def _finish(self, reader, head, number, gate=None):
+        """Read the body; record the request, marked when it was cut off. With a gate it gets its ticket
+        before it can be `seen`: what was seen first is released first."""
         partial = head
         try:
             raw = head + reader.body(head)
+            ticket = gate.ticket() if gate else None
             self._record(number, raw)
-            return raw
+            return raw, ticket
         except (OSError, EOFError):
             self._record(number, partial + reader.buf + b"<cut off>")
             raise
 
-    def _send(self, sock, act, request, gate):
+    def _send(self, sock, act, request, gate, ticket):
         is_head = request.startswith(b"HEAD ")
         for part in act.parts:
             if part is None:
-                self._hold(sock, gate)
+                self._hold(sock, gate, ticket)
+                ticket = None
             elif part:
                 if is_head and b"\r\n\r\n" in part:
                     part = part[:part.rindex(b"\r\n\r\n") + 4]
                 sock.sendall(part)
 
-    def _hold(self, sock, gate):
+    def _hold(self, sock, gate, ticket=None):
         """Wait for release(), or for the peer to go away."""
-        ticket = gate.ticket()
+        ticket = ticket or gate.ticket()
         with socket.socket(fileno=os.dup(sock.fileno())) as below:  # nothing peeks through TLS
             while not gate.passed(ticket):
                 try:
