@@ -42,3 +42,11 @@ struct kb_server {
     bool main_ready; /* the main worker can be disposed */
 };
 KB_OBJ_MAGIC(kb_server, 0x53525652);
+
+/* ---- server_build.c ---- */
+
+/* Makes all of it from server->bootstrap. Errors are in server->diag; what was made until then is
+ * there, and taken down by kb_server_dispose. */
+void kb_server_build(struct kb_server *server);
+/* When no thread of it runs any more; after kb_server_build, whole or not, or without it. */
+void kb_server_dispose(struct kb_server *server);
