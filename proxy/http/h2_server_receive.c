@@ -138,6 +138,24 @@ static int on_begin_headers(nghttp2_session *nghttp2, const nghttp2_frame *frame
     return 0;
 }
 
+/* The first fault of a stream is the one that is told. */
+static void details_set(struct kb_h2_server_stream *stream, struct kb_str details)
+{
+    if (stream->details.p == NULL) {
+        stream->details = details;
+    }
+}
+
+/* Names of users have no place there (RFC 9113 section 8.3.1), and nghttp2 lets them through: the
+ * request is refused with its last field, and no other fault counts any more. */
+static void userinfo_note(struct kb_h2_server_stream *stream, struct kb_str authority)
+{
+    if (KB_UNLIKELY(memchr(authority.p, '@', authority.len) != NULL)) {
+        stream->userinfo = true;
+        details_set(stream, KB_STR("http2.invalid.header.field"));
+    }
+}
+
 /* Upstreams that speak HTTP/2 get them in the same order. */
 static void pseudo_set(struct kb_h2_server_stream *stream, struct kb_str name, struct kb_str value)
 {
@@ -163,7 +181,7 @@ static void pseudo_set(struct kb_h2_server_stream *stream, struct kb_str name, s
         break;
     case sizeof(":authority") - 1:
         map->authority = value;
-        stream->userinfo |= memchr(value.p, '@', value.len) != NULL;
+        userinfo_note(stream, value);
         break;
     default:
         break;
@@ -193,7 +211,7 @@ static void cookie_add(struct kb_h2_server_stream *stream, const uint8_t *value,
 }
 
 /* What headers_with_underscores_action says of the name; true: the field is dealt with, as *rc
- * says. */
+ * says. A field that is dropped leaves its detail too, for the stream's end by a reset. */
 static bool underscore_refused(struct kb_h2_server_stream *stream, const uint8_t *name, size_t len,
                                int *rc)
 {
@@ -203,13 +221,17 @@ static bool underscore_refused(struct kb_h2_server_stream *stream, const uint8_t
         memchr(name, '_', len) == NULL) {
         return false;
     }
+    if (stream->userinfo) {
+        *rc = 0;
+        return true;
+    }
+    details_set(stream, KB_STR("http2.unexpected_underscore"));
     if (session->settings->underscores == KB_H2_UNDERSCORES_DROP) {
         kb_stat_inc(session->stats, KB_STAT_HTTP2_DROPPED_HEADERS_WITH_UNDERSCORES);
         *rc = 0;
         return true;
     }
     kb_stat_inc(session->stats, KB_STAT_HTTP2_REQUESTS_REJECTED_WITH_UNDERSCORES_IN_HEADERS);
-    stream->details = KB_STR("http2.unexpected_underscore");
     *rc = NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
     return true;
 }
@@ -225,7 +247,7 @@ static void field_add(struct kb_h2_server_stream *stream, const uint8_t *name, s
     } else if (!stream->headers_done && kb_str_eq(key, KB_STR("cookie"))) {
         cookie_add(stream, value, value_len);
     } else if (!stream->headers_done && kb_str_eq(key, KB_STR("host"))) {
-        stream->userinfo |= memchr(value, '@', value_len) != NULL;
+        userinfo_note(stream, kb_str_make((const char *)value, value_len));
         if (map->authority.p == NULL) {
             map->authority = kb_h2_copy(map->arena, value, value_len);
         }
@@ -273,16 +295,16 @@ static int on_header(nghttp2_session *nghttp2, const nghttp2_frame *frame, const
     stream->header_bytes_held += (uint32_t)(name_len + value_len);
     if (KB_UNLIKELY(stream->header_bytes > session->settings->max_header_bytes ||
                     header_memory_exceeded(stream))) {
-        stream->details = KB_STR("http2.header_list_size_too_large");
+        details_set(stream, KB_STR("http2.header_list_size_too_large"));
         kb_stat_inc(session->stats, KB_STAT_HTTP2_HEADER_LIST_SIZE_TOO_LARGE);
     } else if (KB_UNLIKELY(stream->header_count > session->settings->max_header_count)) {
-        stream->details = KB_STR("http2.too_many_headers");
+        details_set(stream, KB_STR("http2.too_many_headers"));
         kb_stat_inc(session->stats, KB_STAT_HTTP2_HEADER_OVERFLOW);
     } else {
         field_add(stream, name, name_len, value, value_len);
         return 0;
     }
-    return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+    return stream->userinfo ? 0 : NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
 }
 
 static int on_invalid_header(nghttp2_session *nghttp2, const nghttp2_frame *frame,
@@ -438,7 +460,6 @@ static int ping_received(struct kb_h2_server_session *session, const nghttp2_fra
 static int on_invalid_frame(nghttp2_session *nghttp2, const nghttp2_frame *frame, int code,
                             void *user_data);
 
-/* Names of users have no place there (RFC 9113 section 8.3.1), and nghttp2 lets them through. */
 static int userinfo_refuse(struct kb_h2_server_session *session, const nghttp2_frame *frame)
 {
     int rc = on_invalid_frame(session->nghttp2, frame, NGHTTP2_ERR_HTTP_HEADER, session);
