@@ -7,6 +7,7 @@ one. Some clients and upstreams speak HTTP/2; besides the listeners here there a
 others for each hundred exchanges.
 
     --seed N --count N      which exchanges, and how many (default 1, 500)
+    --jobs N                so many batches at once (default 1): most of a run is waiting
     --malformed             heads with several mistakes each, of requests or of answers
     --keep FILE             write the shrunk exchanges as a case file, to start a case from
 """
@@ -424,18 +425,23 @@ def main():
     parser.add_argument("--seed", default="1")
     parser.add_argument("--count", type=int, default=500)
     parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--malformed", action="store_true")
     parser.add_argument("--no-shrink", action="store_true")
     parser.add_argument("--keep", type=Path)
     args = parser.parse_args()
     kept = []
     draw = drawn_malformed if args.malformed else drawn
-    for start in range(args.first, args.first + args.count, BATCH):
-        end = min(start + BATCH, args.first + args.count)
-        found = differences([draw(args.seed, n) for n in range(start, end)])
-        if found:  # once more: what was a matter of timing (a body that is refused: eof or rst) is gone
-            found = differences([one for one, _ in found])
-        print(f"{args.seed}/{start} to {end - 1}: {len(found)} differ", flush=True)
+    starts = range(args.first, args.first + args.count, BATCH)
+    pool = concurrent.futures.ThreadPoolExecutor(args.jobs)
+
+    def batch(start):
+        numbers = range(start, min(start + BATCH, args.first + args.count))
+        found = differences([draw(args.seed, n) for n in numbers])
+        # once more: what was a matter of timing (a body that is refused: eof or rst) is gone
+        return differences([one for one, _ in found]) if found else []
+    for start, found in zip(starts, pool.map(batch, starts)):
+        print(f"{args.seed}/{start} to {min(start + BATCH, args.first + args.count) - 1}: {len(found)} differ", flush=True)
         for one, diff in found:
             small, diff = (one, diff) if args.no_shrink else shrunk(one, diff)
             kept.append(small)

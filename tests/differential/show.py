@@ -16,7 +16,7 @@ def main():
         log = " / ".join(f"{e.get('code')} {e.get('flags')} {e.get('details')} x{e.get('attempts')}"
                          for e in one.get("log", []))
         for key, view in (one.get("clients") or {"": one}).items():
-            lines = view.get("client", [""])
+            lines = view.get("client") or [""]
             print(f"{one['name']} {key}| {lines[0]} | {view.get('after')} | {log}")
         if words:
             print(json.dumps(one, indent=1))
