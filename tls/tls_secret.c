@@ -159,6 +159,10 @@ static void secret_update(void *arg, const struct kb_resource_update *update, st
 {
     struct kb_tls_secret *secret = KB_CAST(arg, kb_tls_secret);
 
+    if (update->resource_count == 0 && update->removed_count == 0) {
+        kb_diag_error(diag, "Missing SDS resources for %.*s in onConfigUpdate()",
+                      KB_STR_ARG(secret->name));
+    }
     for (size_t i = 0; i < update->resource_count; i++) {
         const struct kb_resource *resource = &update->resources[i];
 

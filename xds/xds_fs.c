@@ -160,6 +160,9 @@ static void fs_read(struct kb_xds_fs *fs, struct kb_arena *arena, struct kb_diag
                                            .state_of_the_world = true};
 
         fs_callbacks.on_update(fs, &none, diag);
+        if (diag->error_count > 0) {
+            failure_tell(fs, KB_XDS_FAILURE_REJECTED, diag);
+        }
         return;
     }
     if (fs->name[0] != '\0' && response->n_resources > 1) {

@@ -98,3 +98,19 @@ def test_a_file_of_endpoints_that_has_none(proxy, text, moved):
     expected = {name: value + moved.get(name, 0) for name, value in before.items()}
     proxy.wait_for(f"{expected}", lambda: counts() == expected)
     assert b"e::127.0.0.1:8::" in proxy.admin("/clusters")[1]
+
+
+def test_a_file_of_secrets_that_has_none_is_not_waited_for(binary, tmp_path):
+    (tmp_path / "secret.json").write_text('{"resources": []}')
+    context = {"tls_certificate_sds_secret_configs": [{"name": "none", "sds_config": {
+        "resource_api_version": "V3", "path_config_source": {"path": str(tmp_path / "secret.json")}}}]}
+    admin = {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}}
+    with Proxy(binary, lambda _: {"node": {"id": "a", "cluster": "a"}, "admin": admin, "static_resources": {"listeners": [{
+            "name": "a", "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}},
+            "filter_chains": [{"filters": [{"name": "echo", "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.network.echo.v3.Echo"}}],
+                "transport_socket": {"name": "tls", "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+                    "common_tls_context": context}}}]}]}}) as proxy:
+        proxy.wait_for("to be live", lambda: proxy.admin("/ready")[0] == 200)
+        assert proxy.stats(r"^sds\.none\.update_rejected$") == {"sds.none.update_rejected": 1}
