@@ -30,6 +30,8 @@
 #define EPISODE_STEPS 400
 #define SETTLE_MS     400000
 
+static const char *const secrets[] = {"sds_server.yaml", "sds_client.yaml", "sds_roots.yaml",
+                                      "sds_late.yaml", "sds_never.yaml"};
 static const char *config_folder;
 static uint64_t steps_wanted = 20000;
 static uint64_t seed = 1;
@@ -115,21 +117,30 @@ static void time_step(void)
 
 /* ---- peers ---- */
 
-static struct peer *peer_add(struct sim_conn *net, bool is_server, enum peer_kind kind)
+static struct peer *peer_add(struct sim_conn *net, bool is_server, enum peer_kind kind, bool tls)
 {
     KB_ASSERT(peer_count < PEERS_MAX);
-    peers[peer_count] = peer_create(net, is_server, kind);
+    peers[peer_count] = peer_create(net, is_server, kind, tls);
     return peers[peer_count++];
 }
 
+/* Ports of upstreams: 2005x are of plain bytes, 2007x of TLS, 2008x of plain bytes in TLS. */
 static void on_connecting(struct sim_conn *net)
 {
+    unsigned tens = kb_addr_port(&net->remote) / 10;
+    bool tls;
+
     if (leaving || peer_count == PEERS_MAX || peer_chance(3)) {
         net->connect = SIM_REFUSED;
         return;
     }
     net->connect = SIM_CONNECTING;
-    peer_add(net, true, kb_addr_port(&net->remote) / 10 == 2005 ? PEER_RAW : PEER_UNKNOWN);
+    tls = tens == 2007 || tens == 2008;
+    if (tls && peer_chance(2)) { /* it speaks no TLS after all */
+        tls = false;
+        tens = 2005;
+    }
+    peer_add(net, true, tens == 2005 || tens == 2008 ? PEER_RAW : PEER_UNKNOWN, tls);
 }
 
 static void client_dial(void)
@@ -137,8 +148,12 @@ static void client_dial(void)
     static const struct {
         uint16_t port;
         enum peer_kind kind;
-    } doors[] = {{10001, PEER_H1}, {10001, PEER_H1},  {10001, PEER_H2},
-                 {10001, PEER_H2}, {10002, PEER_RAW}, {10003, PEER_RAW}};
+        bool tls;
+    } doors[] = {{10001, PEER_H1, false},  {10001, PEER_H1, false},  {10001, PEER_H2, false},
+                 {10001, PEER_H2, false},  {10002, PEER_RAW, false}, {10003, PEER_RAW, false},
+                 {10004, PEER_H1, true},   {10004, PEER_H1, true},   {10004, PEER_H2, true},
+                 {10004, PEER_H2, true},   {10004, PEER_H1, false},  {10005, PEER_RAW, true},
+                 {10005, PEER_RAW, false}, {10006, PEER_H1, true},   {10006, PEER_H2, true}};
     size_t door = peer_roll(KB_ARRAY_LEN(doors));
     struct sim_conn *net;
     size_t clients = 0;
@@ -151,7 +166,7 @@ static void client_dial(void)
     }
     net = sim_dial(doors[door].port, (uint16_t)(40000 + step % 20000));
     if (net != NULL) {
-        peer_note(peer_add(net, false, doors[door].kind), "connects");
+        peer_note(peer_add(net, false, doors[door].kind, doors[door].tls), "connects");
     }
 }
 
@@ -171,7 +186,9 @@ static void peers_closed_forget(void)
 
 static void config_step(void)
 {
-    static const char *const names[] = {"cds.yaml", "lds.yaml", "rds.yaml", "rds.yaml"};
+    static const char *const names[] = {"cds.yaml",       "lds.yaml",        "rds.yaml",
+                                        "rds.yaml",       "sds_server.yaml", "sds_client.yaml",
+                                        "sds_roots.yaml", "sds_late.yaml"};
     const char *name = names[peer_roll(KB_ARRAY_LEN(names))];
 
     if (peer_trace) {
@@ -220,6 +237,9 @@ static void episode_begin(void)
     kb_rand_init(&worker->rand, kb_rand_u64(&peer_rand));
     if (peer_trace) {
         fprintf(stderr, "episode %" PRIu64 "\n", episode);
+    }
+    for (size_t i = 0; i < KB_ARRAY_LEN(secrets); i++) {
+        events_config_draw(config_folder, secrets[i], true);
     }
     events_config_draw(config_folder, "cds.yaml", true);
     loops_turn();
@@ -404,8 +424,10 @@ void __wrap_kb_loop_run(struct kb_loop *loop)
         episode_end();
     }
     printf("%" PRIu64 " steps in %" PRIu64 " episodes from seed %" PRIu64 ": %" PRIu64
-           " requests made by clients, %" PRIu64 " answers, %" PRIu64 " streams\n",
-           step, episode - first_episode, seed, peer_requests, peer_answers, streams_logged);
+           " requests made by clients, %" PRIu64 " answers, %" PRIu64 " streams, %" PRIu64
+           " TLS handshakes\n",
+           step, episode - first_episode, seed, peer_requests, peer_answers, streams_logged,
+           peer_handshakes);
 }
 
 static void options_read(int argc, char **argv)
@@ -472,6 +494,10 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < KB_ARRAY_LEN(names); i++) {
         events_config_draw(config_folder, names[i], true);
     }
+    for (size_t i = 0; i < KB_ARRAY_LEN(secrets); i++) {
+        events_config_draw(config_folder, secrets[i], true);
+    }
+    peer_tls_certs_write();
     sim_connecting = on_connecting;
     KB_ASSERT(kb_options_parse(&options, KB_ARRAY_LEN(arguments), arguments, stdout, stderr) ==
               KB_OPTIONS_RUN);
@@ -479,6 +505,10 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < KB_ARRAY_LEN(names); i++) {
         unlink(names[i]);
     }
+    for (size_t i = 0; i < KB_ARRAY_LEN(secrets); i++) {
+        unlink(secrets[i]);
+    }
+    peer_tls_dispose();
     KB_ASSERT(chdir("/") == 0 && rmdir(place) == 0);
     return rc;
 }

@@ -11,7 +11,7 @@
 
 struct kb_rand peer_rand;
 bool peer_trace;
-uint64_t peer_requests, peer_answers;
+uint64_t peer_requests, peer_answers, peer_handshakes;
 
 uint64_t peer_roll(uint64_t below)
 {
@@ -50,7 +50,7 @@ static void kind_set(struct peer *peer, enum peer_kind kind)
     }
 }
 
-struct peer *peer_create(struct sim_conn *net, bool server, enum peer_kind kind)
+struct peer *peer_create(struct sim_conn *net, bool server, enum peer_kind kind, bool tls)
 {
     struct peer *peer = kb_calloc(1, sizeof(*peer));
 
@@ -58,6 +58,9 @@ struct peer *peer_create(struct sim_conn *net, bool server, enum peer_kind kind)
     peer->server = server;
     net->peer = peer;
     kind_set(peer, kind);
+    if (tls) {
+        peer_tls_begin(peer);
+    }
     return peer;
 }
 
@@ -65,7 +68,10 @@ void peer_destroy(struct peer *peer)
 {
     peer_close(peer, false);
     nghttp2_session_del(peer->session);
+    peer_tls_destroy(peer->tls);
     sim_bytes_dispose(&peer->unsent);
+    sim_bytes_dispose(&peer->wire);
+    sim_bytes_dispose(&peer->plain);
     free(peer);
 }
 
@@ -87,16 +93,25 @@ void peer_close(struct peer *peer, bool reset)
 
 void peer_send(struct peer *peer, size_t most)
 {
-    size_t n = KB_MIN(most, peer->unsent.len);
+    struct sim_bytes *bytes = peer->tls != NULL ? &peer->wire : &peer->unsent;
+    size_t n;
 
     if (peer->net == NULL || peer->fin_sent || peer->net->connect != SIM_CONNECTED) {
         return;
     }
-    if (n > 0) {
-        sim_peer_send(peer->net, peer->unsent.p, n);
-        sim_bytes_drop(&peer->unsent, n);
+    if (peer->tls != NULL) {
+        peer_tls_pump(peer);
+        if (peer->unsent.len == 0 && peer->close_when_sent && !peer->goodbye_said) {
+            peer->goodbye_said = true;
+            peer_tls_end(peer);
+        }
     }
-    if (peer->unsent.len == 0 && peer->close_when_sent) {
+    n = KB_MIN(most, bytes->len);
+    if (n > 0) {
+        sim_peer_send(peer->net, bytes->p, n);
+        sim_bytes_drop(bytes, n);
+    }
+    if (peer->unsent.len == 0 && bytes->len == 0 && peer->close_when_sent) {
         peer->fin_sent = true;
         peer_note(peer, "ends its side");
         sim_peer_fin(peer->net);
@@ -132,6 +147,24 @@ static void ended_by_proxy(struct peer *peer)
     }
 }
 
+static void bytes_read(struct peer *peer, struct sim_bytes *from, size_t n)
+{
+    char *copy;
+
+    if (n == 0 || !kind_find(peer, from->p, from->len)) {
+        return;
+    }
+    copy = kb_malloc(n);
+    memcpy(copy, from->p, n);
+    sim_bytes_drop(from, n);
+    if (peer->kind == PEER_H1) {
+        peer_h1_read(peer, copy, n);
+    } else if (peer->kind == PEER_H2) {
+        peer_h2_read(peer, copy, n);
+    }
+    free(copy);
+}
+
 void peer_read(struct peer *peer, size_t most)
 {
     struct sim_conn *net = peer->net;
@@ -141,17 +174,12 @@ void peer_read(struct peer *peer, size_t most)
         return;
     }
     n = KB_MIN(most, net->from_proxy.len);
-    if (n > 0 && kind_find(peer, net->from_proxy.p, net->from_proxy.len)) {
-        char *copy = kb_malloc(n);
-
-        memcpy(copy, net->from_proxy.p, n);
+    if (peer->tls == NULL) {
+        bytes_read(peer, &net->from_proxy, n);
+    } else if (n > 0) {
+        peer_tls_read(peer, net->from_proxy.p, n);
         sim_bytes_drop(&net->from_proxy, n);
-        if (peer->kind == PEER_H1) {
-            peer_h1_read(peer, copy, n);
-        } else if (peer->kind == PEER_H2) {
-            peer_h2_read(peer, copy, n);
-        }
-        free(copy);
+        bytes_read(peer, &peer->plain, peer->plain.len);
     }
     if (peer->net != NULL && net->from_proxy.len == 0 && (net->proxy_fin || net->proxy_closed)) {
         ended_by_proxy(peer);
@@ -186,6 +214,8 @@ void peer_act(struct peer *peer)
         peer_close(peer, peer_chance(50));
     } else if (peer_chance(1)) {
         peer->close_when_sent = true;
+    } else if (peer->tls != NULL && peer_chance(2)) {
+        peer_tls_act(peer);
     } else if (peer->kind == PEER_H1) {
         peer_h1_act(peer);
     } else if (peer->kind == PEER_H2) {
@@ -219,7 +249,8 @@ const char *peer_path(void)
         "/small",     "/gzip",    "/nowhere", "/weighted", "/direct",     "/none",
         "/hedge2/1",  "/dying/1", "/budget/", "/perhost/", "/buffer",     "/h1/../h2/c",
         "/duration/", "/limited", "/grpc/a",  "/ws",       "/h2ws",       "/mirror2",
-        "/checked/1",
+        "/checked/1", "/tls/a",   "/tls/b",   "/tls2/a",   "/tls2/b",     "/tlsauto/a",
+        "/tls3/a",
     };
 
     return paths[peer_roll(KB_ARRAY_LEN(paths))];

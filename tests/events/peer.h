@@ -8,6 +8,7 @@
 #include <nghttp2/nghttp2.h>
 
 #include "base/rand.h"
+#include "tests/events/peer_tls.h"
 #include "tests/events/sim_net.h"
 
 #define PEER_UNSENT_MAX  400000 /* a peer that has so much to send makes no more */
@@ -38,6 +39,9 @@ struct peer {
     bool fin_sent;
     bool close_when_sent;
     struct sim_bytes unsent;
+    struct peer_tls *tls;         /* NULL: none */
+    struct sim_bytes wire, plain; /* TLS: records to send; what came in records */
+    bool goodbye_said;
     /* HTTP/1 */
     llhttp_t parser;
     struct peer_asked asked[16]; /* client: requests without a whole answer */
@@ -53,8 +57,8 @@ struct peer {
 /* Numbers for everybody; the trace of what is done, when asked for. */
 extern struct kb_rand peer_rand;
 extern bool peer_trace;
-/* The number of things asked, and answered, for the end of a run. */
-extern uint64_t peer_requests, peer_answers;
+/* The number of things asked, and answered, and of TLS handshakes done, for the end of a run. */
+extern uint64_t peer_requests, peer_answers, peer_handshakes;
 
 uint64_t peer_roll(uint64_t below);
 KB_INLINE bool peer_chance(unsigned percent)
@@ -65,7 +69,7 @@ void peer_note(const struct peer *peer, const char *what) KB_COLD;
 /* A promise was broken: says so, and ends the process. */
 void peer_fault(const struct peer *peer, const char *what) KB_NORETURN;
 
-struct peer *peer_create(struct sim_conn *net, bool server, enum peer_kind kind);
+struct peer *peer_create(struct sim_conn *net, bool server, enum peer_kind kind, bool tls);
 /* Closes what is open and frees it. */
 void peer_destroy(struct peer *peer);
 /* Makes a request or an answer, resets, ends...: one thing, at random. */

@@ -191,6 +191,7 @@ int __wrap_kb_sock_connect(const struct kb_addr *addr, const struct kb_addr *sou
 int __wrap_kb_sock_connect_result(int fd, int *errno_value);
 ssize_t __wrap_kb_sock_recv(int fd, void *bytes, size_t len);
 ssize_t __wrap_kb_sock_send(int fd, const struct iovec *iov, int count);
+ssize_t __wrap_kb_sock_send_last(int fd, const struct iovec *iov, int count);
 void __wrap_kb_sock_shutdown_write(int fd);
 void __wrap_kb_sock_set_linger_reset(int fd);
 int __wrap_kb_sock_set_keepalive(int fd, uint32_t probes, uint32_t time_s, uint32_t interval_s);
@@ -356,6 +357,11 @@ ssize_t __wrap_kb_sock_send(int fd, const struct iovec *iov, int count)
         conn_reset(conn, ECONNRESET); /* the far side's answer to bytes that nobody wants */
     }
     return sent > 0 ? (ssize_t)sent : failed(EAGAIN);
+}
+
+ssize_t __wrap_kb_sock_send_last(int fd, const struct iovec *iov, int count)
+{
+    return __wrap_kb_sock_send(fd, iov, count);
 }
 
 void __wrap_kb_sock_shutdown_write(int fd)
