@@ -43,6 +43,19 @@ KB_INLINE void kb_h2_client_wake(struct kb_h2_client *client)
 /* What the cluster says of HTTP/2 to its hosts; a session of its own kind adds to it. */
 void kb_h2_client_settings(const struct kb_cluster *cluster, struct kb_h2_settings *settings);
 
+/* ---- h2_client_request.c ---- */
+
+/* For kb_pool_client_ops. */
+struct kb_request_encoder *
+kb_h2_client_request_create(struct kb_pool_client *base, struct kb_arena *arena,
+                            const struct kb_response_decoder_ops *decoder, void *owner);
+/* The session had no stream for requests, as it is on its way out: the connection takes no more,
+ * and they fail. Not from within the session. */
+void kb_h2_client_refused_fail(struct kb_h2_client *client);
+/* Windows open again for what came in this turn: whoever could not pass it on has said so by now,
+ * and gets no more. */
+void kb_h2_client_received_consume(struct kb_h2_client *client);
+
 /* ---- h2_client_ping.c ---- */
 
 /* Connected, or the answer to a PING came: the next one is due after the interval. */
