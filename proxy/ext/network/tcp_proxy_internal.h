@@ -39,13 +39,13 @@ struct kb_tcp_proxy {
 };
 KB_OBJ_MAGIC(kb_tcp_proxy, 0x54435050);
 
-static inline struct kb_loop *kb_tcp_proxy_loop(struct kb_tcp_proxy *proxy)
+KB_INLINE struct kb_loop *kb_tcp_proxy_loop(struct kb_tcp_proxy *proxy)
 {
     return &proxy->worker->loop;
 }
 
 /* Something moved: puts off the idle timeout. */
-static inline void kb_tcp_proxy_touch(struct kb_tcp_proxy *proxy)
+KB_INLINE void kb_tcp_proxy_touch(struct kb_tcp_proxy *proxy)
 {
     proxy->idle_deadline_ms =
         kb_loop_now_ms(kb_tcp_proxy_loop(proxy)) + proxy->config->idle_timeout_ms;
