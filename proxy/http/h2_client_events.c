@@ -257,12 +257,9 @@ static int on_extension_chunk(nghttp2_session *nghttp2, const nghttp2_frame_hd *
     struct kb_h2_stream *stream = metadata_stream(session, hd);
 
     (void)nghttp2;
-    if (stream == NULL) {
-        return NGHTTP2_ERR_CANCEL;
-    }
-    return kb_h2_metadata_receive(&session->metadata, stream->metadata, bytes, len)
-               ? 0
-               : NGHTTP2_ERR_CALLBACK_FAILURE;
+    return stream == NULL
+               ? NGHTTP2_ERR_CANCEL
+               : kb_h2_metadata_receive(&session->metadata, stream->metadata, bytes, len);
 }
 
 static int unpack_extension(nghttp2_session *nghttp2, void **payload, const nghttp2_frame_hd *hd,

@@ -170,12 +170,13 @@ static bool inflate(struct kb_h2_metadata_session *session, struct kb_h2_metadat
     return len == 0;
 }
 
-bool kb_h2_metadata_receive(struct kb_h2_metadata_session *session, struct kb_h2_metadata *metadata,
-                            const uint8_t *bytes, size_t len)
+int kb_h2_metadata_receive(struct kb_h2_metadata_session *session, struct kb_h2_metadata *metadata,
+                           const uint8_t *bytes, size_t len)
 {
     metadata->received += len;
-    return metadata->received <= session->max_bytes &&
-           inflate(session, metadata, bytes, len, false);
+    return metadata->received <= session->max_bytes && inflate(session, metadata, bytes, len, false)
+               ? 0
+               : NGHTTP2_ERR_CALLBACK_FAILURE;
 }
 
 static const uint8_t *length_get(const uint8_t *at, size_t *len)

@@ -52,9 +52,9 @@ void kb_h2_metadata_destroy(struct kb_h2_metadata_session *session,
 
 /* ---- receiving ---- */
 
-/* Part of a frame's payload. False: broken. */
-bool kb_h2_metadata_receive(struct kb_h2_metadata_session *session, struct kb_h2_metadata *metadata,
-                            const uint8_t *bytes, size_t len);
+/* For nghttp2's on_extension_chunk_recv_callback, what it returns: part of a frame's payload. */
+int kb_h2_metadata_receive(struct kb_h2_metadata_session *session, struct kb_h2_metadata *metadata,
+                           const uint8_t *bytes, size_t len);
 /* For nghttp2's unpack_extension_callback, what it returns: the frame is whole. Where a block is,
  * `tell` gets it; what is left in it is dropped. Of a name that came twice the first value counts,
  * as in Envoy. Blocks without a pair are counted in `stats`. */

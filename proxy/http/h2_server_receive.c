@@ -415,9 +415,7 @@ static int on_extension_chunk(nghttp2_session *nghttp2, const nghttp2_frame_hd *
         }
         return NGHTTP2_ERR_CANCEL;
     }
-    return kb_h2_metadata_receive(&session->metadata, stream->metadata, bytes, len)
-               ? 0
-               : NGHTTP2_ERR_CALLBACK_FAILURE;
+    return kb_h2_metadata_receive(&session->metadata, stream->metadata, bytes, len);
 }
 
 static int unpack_extension(nghttp2_session *nghttp2, void **payload, const nghttp2_frame_hd *hd,
