@@ -42,13 +42,18 @@ void kb_dynamic_metadata_dispose(struct kb_dynamic_metadata **metadata);
 /* The namespace's value, or NULL. */
 const Google__Protobuf__Struct *kb_dynamic_metadata_get(const struct kb_dynamic_metadata *metadata,
                                                         struct kb_str name);
-/* The same of configured metadata: a namespace of a packed envoy.config.core.v3.Metadata (may be
- * empty), unpacked in `arena`. */
+/* The same of configured metadata; NULL has none. */
+struct Envoy__Config__Core__V3__Metadata;
+const Google__Protobuf__Struct *
+kb_metadata_get(const struct Envoy__Config__Core__V3__Metadata *metadata, struct kb_str name);
+/* The same of a packed one (may be empty), unpacked in `arena`. */
 const Google__Protobuf__Struct *kb_packed_metadata_get(struct kb_str packed, struct kb_str name,
                                                        struct kb_arena *arena);
-/* What stands in a struct under this key, or NULL. */
+/* What stands in a struct (or NULL) under this key, or NULL. */
 const Google__Protobuf__Value *kb_struct_get(const Google__Protobuf__Struct *value,
                                              struct kb_str key);
+/* The same where it is a text, which lives as long as the struct; otherwise KB_STR_NULL. */
+struct kb_str kb_struct_get_text(const Google__Protobuf__Struct *value, struct kb_str key);
 /* What is said of one stream or, for TCP, its connection: NULL when nothing is. */
 KB_INLINE const struct kb_dynamic_metadata *
 kb_stream_info_metadata(const struct kb_stream_info *info)

@@ -2,10 +2,8 @@
 /* Metadata and value matchers (Envoy Matchers::MetadataMatcher, ValueMatcher). */
 #include "proxy/matcher/metadata_match.h"
 
-#include "envoy/config/core/v3/base.pb-c.h"
 #include "envoy/type/matcher/v3/metadata.pb-c.h"
 #include "envoy/type/matcher/v3/value.pb-c.h"
-#include "proto/pb.h"
 #include "proxy/api/dynamic_metadata.h"
 
 #define VALUE(name)  ENVOY__TYPE__MATCHER__V3__VALUE_MATCHER__MATCH_PATTERN_##name
@@ -228,19 +226,8 @@ bool kb_metadata_matcher_match(const struct kb_metadata_matcher *matcher,
 bool kb_metadata_matcher_match_packed(const struct kb_metadata_matcher *matcher,
                                       struct kb_str packed, struct kb_arena *arena)
 {
-    const Google__Protobuf__Struct *space = NULL;
-    ProtobufCMessage *message;
+    const Google__Protobuf__Struct *space = kb_packed_metadata_get(packed, matcher->filter, arena);
 
-    if (packed.len > 0 && kb_pb_unpack(&envoy__config__core__v3__metadata__descriptor, packed,
-                                       arena, &message) == 0) {
-        const Envoy__Config__Core__V3__Metadata *metadata = (const void *)message;
-
-        for (size_t i = 0; i < metadata->n_filter_metadata && space == NULL; i++) {
-            if (kb_str_eq(kb_str_from_cstr(metadata->filter_metadata[i]->key), matcher->filter)) {
-                space = metadata->filter_metadata[i]->value;
-            }
-        }
-    }
     return kb_value_matcher_match(&matcher->value, kb_metadata_matcher_find(matcher, space)) !=
            matcher->invert;
 }

@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "envoy/config/core/v3/base.pb-c.h"
 #include "proto/pb.h"
+#include "proto/wkt.h"
 
 typedef Google__Protobuf__Struct__FieldsEntry struct_entry;
 
@@ -215,9 +216,29 @@ const Google__Protobuf__Struct *kb_dynamic_metadata_get(const struct kb_dynamic_
 const Google__Protobuf__Value *kb_struct_get(const Google__Protobuf__Struct *value,
                                              struct kb_str key)
 {
-    for (size_t i = 0; i < value->n_fields; i++) {
+    for (size_t i = 0; value != NULL && i < value->n_fields; i++) {
         if (kb_str_eq(kb_str_from_cstr(value->fields[i]->key), key)) {
             return value->fields[i]->value;
+        }
+    }
+    return NULL;
+}
+
+struct kb_str kb_struct_get_text(const Google__Protobuf__Struct *value, struct kb_str key)
+{
+    const Google__Protobuf__Value *found = kb_struct_get(value, key);
+
+    return found != NULL && found->kind_case == GOOGLE__PROTOBUF__VALUE__KIND_STRING_VALUE
+               ? kb_wkt_str(found->string_value)
+               : KB_STR_NULL;
+}
+
+const Google__Protobuf__Struct *kb_metadata_get(const Envoy__Config__Core__V3__Metadata *metadata,
+                                                struct kb_str name)
+{
+    for (size_t i = 0; metadata != NULL && i < metadata->n_filter_metadata; i++) {
+        if (kb_str_eq(kb_str_from_cstr(metadata->filter_metadata[i]->key), name)) {
+            return metadata->filter_metadata[i]->value;
         }
     }
     return NULL;
@@ -226,18 +247,11 @@ const Google__Protobuf__Value *kb_struct_get(const Google__Protobuf__Struct *val
 const Google__Protobuf__Struct *kb_packed_metadata_get(struct kb_str packed, struct kb_str name,
                                                        struct kb_arena *arena)
 {
-    const Envoy__Config__Core__V3__Metadata *metadata;
     ProtobufCMessage *message;
 
     if (packed.len == 0 || kb_pb_unpack(&envoy__config__core__v3__metadata__descriptor, packed,
                                         arena, &message) != 0) {
         return NULL;
     }
-    metadata = (const void *)message;
-    for (size_t i = 0; i < metadata->n_filter_metadata; i++) {
-        if (kb_str_eq(kb_str_from_cstr(metadata->filter_metadata[i]->key), name)) {
-            return metadata->filter_metadata[i]->value;
-        }
-    }
-    return NULL;
+    return kb_metadata_get((const void *)message, name);
 }

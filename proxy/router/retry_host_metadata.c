@@ -4,9 +4,10 @@
 
 #include "envoy/extensions/retry/host/omit_host_metadata/v3/omit_host_metadata_config.pb-c.h"
 
-#include "envoy/config/core/v3/base.pb-c.h"
 #include "proto/pb.h"
 #include "proxy/api/cluster.h"
+#include "proxy/api/dynamic_metadata.h"
+#include "proxy/api/metadata_criteria.h"
 
 typedef Envoy__Extensions__Retry__Host__OmitHostMetadata__V3__OmitHostMetadataConfig omit_message;
 
@@ -19,23 +20,14 @@ struct kb_host_labels {
     struct label labels[];
 };
 
-static const Google__Protobuf__Struct *lb_space(const Envoy__Config__Core__V3__Metadata *metadata)
-{
-    for (size_t i = 0; metadata != NULL && i < metadata->n_filter_metadata; i++) {
-        if (kb_str_eq(kb_str_from_cstr(metadata->filter_metadata[i]->key), KB_STR("envoy.lb"))) {
-            return metadata->filter_metadata[i]->value;
-        }
-    }
-    return NULL;
-}
-
 const struct kb_host_labels *kb_host_labels_create(const Google__Protobuf__Any *config,
                                                    struct kb_arena *arena, struct kb_diag *diag)
 {
     const omit_message *m = KB_ANY_UNPACK(
         config, envoy__extensions__retry__host__omit_host_metadata__v3__omit_host_metadata_config,
         omit_message, arena, diag);
-    const Google__Protobuf__Struct *space = m != NULL ? lb_space(m->metadata_match) : NULL;
+    const Google__Protobuf__Struct *space =
+        m != NULL ? kb_metadata_get(m->metadata_match, KB_STR(KB_METADATA_LB)) : NULL;
     size_t count = space != NULL ? space->n_fields : 0;
     struct kb_host_labels *labels;
 
@@ -54,6 +46,9 @@ const struct kb_host_labels *kb_host_labels_create(const Google__Protobuf__Any *
 static bool value_fits(const struct label *label, const Google__Protobuf__Value *value,
                        struct kb_arena *arena)
 {
+    if (value == NULL) {
+        return false;
+    }
     if (kb_str_eq(kb_pb_pack(&value->base, arena), label->value)) {
         return true;
     }
@@ -68,33 +63,17 @@ static bool value_fits(const struct label *label, const Google__Protobuf__Value 
     return false;
 }
 
-static bool label_fits(const struct label *label, const Google__Protobuf__Struct *space,
-                       struct kb_arena *arena)
-{
-    for (size_t i = 0; space != NULL && i < space->n_fields; i++) {
-        if (kb_str_eq(kb_str_from_cstr(space->fields[i]->key), label->name)) {
-            return value_fits(label, space->fields[i]->value, arena);
-        }
-    }
-    return false;
-}
-
 bool kb_host_labels_match(const struct kb_host_labels *labels, const struct kb_host *host,
                           struct kb_pool *blocks)
 {
-    struct kb_str packed = kb_host_metadata(host);
-    const Google__Protobuf__Struct *space = NULL;
-    ProtobufCMessage *message;
+    const Google__Protobuf__Struct *space;
     struct kb_arena arena;
     bool fits = true;
 
     kb_arena_init(&arena, blocks);
-    if (packed.len > 0 && kb_pb_unpack(&envoy__config__core__v3__metadata__descriptor, packed,
-                                       &arena, &message) == 0) {
-        space = lb_space((const void *)message);
-    }
+    space = kb_packed_metadata_get(kb_host_metadata(host), KB_STR(KB_METADATA_LB), &arena);
     for (size_t i = 0; i < labels->count && fits; i++) {
-        fits = label_fits(&labels->labels[i], space, &arena);
+        fits = value_fits(&labels->labels[i], kb_struct_get(space, labels->labels[i].name), &arena);
     }
     kb_arena_dispose(&arena);
     return fits;

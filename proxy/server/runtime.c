@@ -10,6 +10,7 @@
 #include "base/map.h"
 #include "base/mem.h"
 #include "base/vec.h"
+#include "proxy/api/dynamic_metadata.h"
 #include "proxy/api/stats.h"
 
 #define NAME_MAX_BYTES 1024
@@ -168,24 +169,13 @@ struct builder {
     char key[NAME_MAX_BYTES];
 };
 
-static const Google__Protobuf__Value *struct_get(const Google__Protobuf__Struct *fields,
-                                                 const char *name)
-{
-    for (size_t i = 0; i < fields->n_fields; i++) {
-        if (strcmp(fields->fields[i]->key, name) == 0) {
-            return fields->fields[i]->value;
-        }
-    }
-    return NULL;
-}
-
 /* {"numerator": 30, "denominator": "TEN_THOUSAND"}: envoy.type.v3.FractionalPercent. False when it
  * is not one. */
 static bool fraction_add(struct builder *builder, size_t key_len,
                          const Google__Protobuf__Struct *fields)
 {
-    const Google__Protobuf__Value *numerator = struct_get(fields, "numerator");
-    const Google__Protobuf__Value *denominator = struct_get(fields, "denominator");
+    const Google__Protobuf__Value *numerator = kb_struct_get(fields, KB_STR("numerator"));
+    const Google__Protobuf__Value *denominator = kb_struct_get(fields, KB_STR("denominator"));
     const char *name = "HUNDRED";
     double number = 0;
     struct entry *entry;
@@ -280,8 +270,8 @@ static void value_add(struct builder *builder, size_t key_len, const Google__Pro
         entry->truth = value->bool_value;
         return;
     case GOOGLE__PROTOBUF__VALUE__KIND_STRUCT_VALUE:
-        if (struct_get(value->struct_value, "numerator") != NULL ||
-            struct_get(value->struct_value, "denominator") != NULL) {
+        if (kb_struct_get(value->struct_value, KB_STR("numerator")) != NULL ||
+            kb_struct_get(value->struct_value, KB_STR("denominator")) != NULL) {
             if (!fraction_add(builder, key_len, value->struct_value)) {
                 invalid_value(builder, key_len);
             }

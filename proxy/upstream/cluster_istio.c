@@ -7,27 +7,7 @@
 
 #include "google/protobuf/struct.pb-c.h"
 #include "proto/wkt.h"
-
-static const Google__Protobuf__Value *member(const Google__Protobuf__Struct *object,
-                                             const char *name)
-{
-    for (size_t i = 0; object != NULL && i < object->n_fields; i++) {
-        if (strcmp(object->fields[i]->key, name) == 0) {
-            return object->fields[i]->value;
-        }
-    }
-    return NULL;
-}
-
-static const Google__Protobuf__Struct *istio_of(const Envoy__Config__Core__V3__Metadata *metadata)
-{
-    for (size_t i = 0; metadata != NULL && i < metadata->n_filter_metadata; i++) {
-        if (strcmp(metadata->filter_metadata[i]->key, "istio") == 0) {
-            return metadata->filter_metadata[i]->value;
-        }
-    }
-    return NULL;
-}
+#include "proxy/api/dynamic_metadata.h"
 
 /* The text stands in the cluster's packed metadata too, which lives as long as the cluster. */
 static struct kb_str text_of(const Google__Protobuf__Value *value, struct kb_str packed)
@@ -43,9 +23,9 @@ static struct kb_str text_of(const Google__Protobuf__Value *value, struct kb_str
     return at < 0 ? KB_STR("") : kb_str_make(packed.p + at, text.len);
 }
 
-static bool flag_of(const Google__Protobuf__Struct *object, const char *name)
+static bool flag_of(const Google__Protobuf__Struct *object, struct kb_str name)
 {
-    const Google__Protobuf__Value *value = member(object, name);
+    const Google__Protobuf__Value *value = kb_struct_get(object, name);
 
     return value != NULL && value->kind_case == GOOGLE__PROTOBUF__VALUE__KIND_BOOL_VALUE &&
            value->bool_value;
@@ -66,9 +46,10 @@ static void service_read(struct kb_cluster_istio *istio, const Google__Protobuf_
         return;
     }
     istio->has_service = true;
-    istio->service_host = text_of(member(first->struct_value, "host"), packed);
-    istio->service_namespace = text_of(member(first->struct_value, "namespace"), packed);
-    istio->service_name = text_of(member(first->struct_value, "name"), packed);
+    istio->service_host = text_of(kb_struct_get(first->struct_value, KB_STR("host")), packed);
+    istio->service_namespace =
+        text_of(kb_struct_get(first->struct_value, KB_STR("namespace")), packed);
+    istio->service_name = text_of(kb_struct_get(first->struct_value, KB_STR("name")), packed);
     if (istio->service_name.p == NULL && istio->service_host.p != NULL) {
         dot = kb_str_find_char(istio->service_host, '.');
         istio->service_name =
@@ -80,13 +61,13 @@ void kb_cluster_istio_read(struct kb_cluster_istio *istio, struct kb_str packed,
                            const Envoy__Config__Core__V3__Metadata *metadata)
 {
     static uint64_t last;
-    const Google__Protobuf__Struct *object = istio_of(metadata);
-    const Google__Protobuf__Value *alpn = member(object, "alpn_override");
+    const Google__Protobuf__Struct *object = kb_metadata_get(metadata, KB_STR("istio"));
+    const Google__Protobuf__Value *alpn = kb_struct_get(object, KB_STR("alpn_override"));
 
     istio->serial = __atomic_add_fetch(&last, 1, __ATOMIC_RELAXED);
-    service_read(istio, member(object, "services"), packed);
-    istio->external = flag_of(object, "external");
-    istio->disable_mx = flag_of(object, "disable_mx");
+    service_read(istio, kb_struct_get(object, KB_STR("services")), packed);
+    istio->external = flag_of(object, KB_STR("external"));
+    istio->disable_mx = flag_of(object, KB_STR("disable_mx"));
     istio->keeps_alpn = alpn != NULL &&
                         alpn->kind_case == GOOGLE__PROTOBUF__VALUE__KIND_STRING_VALUE &&
                         strcmp(alpn->string_value, "false") == 0;

@@ -9,7 +9,8 @@
 #include "envoy/extensions/load_balancing_policies/common/v3/common.pb-c.h"
 
 #include "base/mem.h"
-#include "proto/pb.h"
+#include "proxy/api/dynamic_metadata.h"
+#include "proxy/api/metadata_criteria.h"
 #include "proxy/upstream/circuit_breaker.h"
 #include "proxy/upstream/host.h"
 #include "proxy/upstream/lb_base.h"
@@ -37,35 +38,6 @@ void kb_lb_hash_config_read(const ConsistentHashingLbConfig *message,
 
 /* ---- hosts and their weights ---- */
 
-/* metadata.filter_metadata["envoy.lb"].hash_key, in the arena; empty when there is none. */
-static struct kb_str metadata_key(const struct kb_host *host, struct kb_arena *arena)
-{
-    struct kb_str packed = kb_host_metadata(host);
-    ProtobufCMessage *message;
-    const Envoy__Config__Core__V3__Metadata *metadata;
-
-    if (packed.len == 0 || kb_pb_unpack(&envoy__config__core__v3__metadata__descriptor, packed,
-                                        arena, &message) != 0) {
-        return KB_STR("");
-    }
-    metadata = (const Envoy__Config__Core__V3__Metadata *)(const void *)message;
-    for (size_t i = 0; i < metadata->n_filter_metadata; i++) {
-        const Google__Protobuf__Struct *value = metadata->filter_metadata[i]->value;
-
-        for (size_t k = 0; value != NULL && k < value->n_fields &&
-                           strcmp(metadata->filter_metadata[i]->key, "envoy.lb") == 0;
-             k++) {
-            const Google__Protobuf__Value *field = value->fields[k]->value;
-
-            if (strcmp(value->fields[k]->key, "hash_key") == 0 && field != NULL &&
-                field->kind_case == GOOGLE__PROTOBUF__VALUE__KIND_STRING_VALUE) {
-                return kb_str_from_cstr(field->string_value);
-            }
-        }
-    }
-    return KB_STR("");
-}
-
 static void hosts_add(struct kb_hash_hosts *out, const struct kb_host_list *list, double share,
                       bool use_hostname, struct kb_arena *arena)
 {
@@ -79,7 +51,9 @@ static void hosts_add(struct kb_hash_hosts *out, const struct kb_host_list *list
         struct kb_hash_host *added = &out->hosts[out->count++];
 
         added->host = host;
-        added->key = metadata_key(host, arena);
+        added->key = kb_struct_get_text(
+            kb_packed_metadata_get(kb_host_metadata(host), KB_STR(KB_METADATA_LB), arena),
+            KB_STR("hash_key"));
         if (added->key.len == 0) {
             added->key = use_hostname ? kb_host_hostname(host) : kb_host_addr_text(host);
         }

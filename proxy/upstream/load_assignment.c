@@ -3,27 +3,17 @@
 #include "proxy/upstream/load_assignment.h"
 
 #include "proto/pb.h"
+#include "proxy/api/dynamic_metadata.h"
 #include "proxy/upstream/config_read.h"
 
 /* metadata.filter_metadata["envoy.lb"].canary */
 static bool canary_read(const Envoy__Config__Core__V3__Metadata *metadata)
 {
-    for (size_t i = 0; metadata != NULL && i < metadata->n_filter_metadata; i++) {
-        const Google__Protobuf__Struct *value = metadata->filter_metadata[i]->value;
+    const Google__Protobuf__Value *value =
+        kb_struct_get(kb_metadata_get(metadata, KB_STR("envoy.lb")), KB_STR("canary"));
 
-        if (value == NULL || strcmp(metadata->filter_metadata[i]->key, "envoy.lb") != 0) {
-            continue;
-        }
-        for (size_t k = 0; k < value->n_fields; k++) {
-            const Google__Protobuf__Value *field = value->fields[k]->value;
-
-            if (strcmp(value->fields[k]->key, "canary") == 0 && field != NULL &&
-                field->kind_case == GOOGLE__PROTOBUF__VALUE__KIND_BOOL_VALUE) {
-                return field->bool_value != 0;
-            }
-        }
-    }
-    return false;
+    return value != NULL && value->kind_case == GOOGLE__PROTOBUF__VALUE__KIND_BOOL_VALUE &&
+           value->bool_value != 0;
 }
 
 static uint32_t health_flags_read(Envoy__Config__Core__V3__HealthStatus status)

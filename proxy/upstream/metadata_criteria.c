@@ -140,25 +140,6 @@ struct kb_str kb_metadata_item_bytes(struct kb_str name, const Google__Protobuf_
     return kb_str_make(out.at, out.len);
 }
 
-const Google__Protobuf__Struct *kb_metadata_unpack(struct kb_str packed, const char *name,
-                                                   struct kb_arena *arena)
-{
-    ProtobufCMessage *message;
-    const Envoy__Config__Core__V3__Metadata *metadata;
-
-    if (packed.len == 0 || kb_pb_unpack(&envoy__config__core__v3__metadata__descriptor, packed,
-                                        arena, &message) != 0) {
-        return NULL;
-    }
-    metadata = (const Envoy__Config__Core__V3__Metadata *)(const void *)message;
-    for (size_t i = 0; i < metadata->n_filter_metadata; i++) {
-        if (strcmp(metadata->filter_metadata[i]->key, name) == 0) {
-            return metadata->filter_metadata[i]->value;
-        }
-    }
-    return NULL;
-}
-
 /* ---- criteria ---- */
 
 static bool field_is(const Google__Protobuf__Struct__FieldsEntry *field, const char *name)
@@ -266,19 +247,14 @@ kb_metadata_criteria_read(const struct kb_metadata_criteria *parent,
                           const struct Envoy__Config__Core__V3__Metadata *metadata,
                           struct kb_arena *arena)
 {
-    for (size_t i = 0; metadata != NULL && i < metadata->n_filter_metadata; i++) {
-        const Google__Protobuf__Struct *values = metadata->filter_metadata[i]->value;
-        ProtobufCMessage *copy;
+    const Google__Protobuf__Struct *values = kb_metadata_get(metadata, KB_STR(KB_METADATA_LB));
+    ProtobufCMessage *copy;
 
-        if (values == NULL || strcmp(metadata->filter_metadata[i]->key, KB_METADATA_LB) != 0) {
-            continue;
-        }
-        /* The message may go before the criteria. */
-        if (kb_pb_unpack(&google__protobuf__struct__descriptor, kb_pb_pack(&values->base, arena),
-                         arena, &copy) == 0) {
-            return kb_metadata_criteria_create(
-                parent, (const Google__Protobuf__Struct *)(const void *)copy, false, arena);
-        }
+    /* The message may go before the criteria. */
+    if (values != NULL && kb_pb_unpack(&google__protobuf__struct__descriptor,
+                                       kb_pb_pack(&values->base, arena), arena, &copy) == 0) {
+        return kb_metadata_criteria_create(
+            parent, (const Google__Protobuf__Struct *)(const void *)copy, false, arena);
     }
     return parent;
 }

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Metadata values as bytes to be compared, for criteria and for tables of subsets;
- * and metadata as hosts hold it. */
+/* Metadata values as bytes to be compared, for criteria and for tables of subsets. */
 #pragma once
 
 #include "proxy/api/metadata_criteria.h"
@@ -11,6 +10,3 @@ struct kb_str kb_metadata_value_bytes(const Google__Protobuf__Value *value, stru
 /* The bytes of a name and its value, in the arena: no item's bytes begin with those of another. */
 struct kb_str kb_metadata_item_bytes(struct kb_str name, const Google__Protobuf__Value *value,
                                      struct kb_arena *arena);
-/* What the packed envoy.config.core.v3.Metadata has under this name, or NULL; in the arena. */
-const Google__Protobuf__Struct *kb_metadata_unpack(struct kb_str packed, const char *name,
-                                                   struct kb_arena *arena);

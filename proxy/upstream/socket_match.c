@@ -122,8 +122,8 @@ uint16_t kb_socket_match_find(const struct kb_cluster *cluster, struct kb_str me
         return 0;
     }
     kb_arena_init(&arena, NULL);
-    found = kb_socket_match_find_for(cluster, kb_metadata_unpack(metadata, METADATA_NAME, &arena),
-                                     &arena);
+    found = kb_socket_match_find_for(
+        cluster, kb_packed_metadata_get(metadata, KB_STR(METADATA_NAME), &arena), &arena);
     kb_arena_dispose(&arena);
     return found;
 }

@@ -201,7 +201,7 @@ static void host_divide(struct builder *builder, struct kb_host *host)
     if (host->metadata == NULL || host->metadata != builder->seen) {
         builder->seen = host->metadata;
         builder->metadata =
-            kb_metadata_unpack(kb_host_metadata(host), KB_METADATA_LB, &builder->arena);
+            kb_packed_metadata_get(kb_host_metadata(host), KB_STR(KB_METADATA_LB), &builder->arena);
     }
     if (rules->wants_any) {
         part_add(&builder->any, builder, host);

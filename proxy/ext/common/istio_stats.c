@@ -8,11 +8,8 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "envoy/config/core/v3/base.pb-c.h"
-#include "google/protobuf/struct.pb-c.h"
-#include "proto/pb.h"
-#include "proto/wkt.h"
 #include "proxy/api/cluster.h"
+#include "proxy/api/dynamic_metadata.h"
 #include "proxy/ext/common/istio_stats_internal.h"
 
 enum kb_istio_reporter kb_istio_stats_reporter(const struct kb_istio_stats_config *config)
@@ -118,31 +115,14 @@ struct kb_istio_principals kb_istio_stats_principals(struct kb_istio_stats_confi
 /* istio.workload in an endpoint's metadata. */
 static struct kb_workload *endpoint_read(struct kb_str metadata)
 {
-    Envoy__Config__Core__V3__Metadata *m;
-    ProtobufCMessage *message;
-    struct kb_workload *workload = NULL;
+    struct kb_workload *workload;
+    struct kb_str text;
     struct kb_arena arena;
 
     kb_arena_init(&arena, NULL);
-    if (kb_pb_unpack(&envoy__config__core__v3__metadata__descriptor, metadata, &arena, &message) ==
-        0) {
-        m = (void *)message;
-        for (size_t i = 0; i < m->n_filter_metadata; i++) {
-            const Google__Protobuf__Struct *object = m->filter_metadata[i]->value;
-
-            if (object == NULL || strcmp(m->filter_metadata[i]->key, "istio") != 0) {
-                continue;
-            }
-            for (size_t k = 0; k < object->n_fields && workload == NULL; k++) {
-                const Google__Protobuf__Value *value = object->fields[k]->value;
-
-                if (strcmp(object->fields[k]->key, "workload") == 0 && value != NULL &&
-                    value->kind_case == GOOGLE__PROTOBUF__VALUE__KIND_STRING_VALUE) {
-                    workload = kb_workload_from_endpoint(kb_wkt_str(value->string_value));
-                }
-            }
-        }
-    }
+    text = kb_struct_get_text(kb_packed_metadata_get(metadata, KB_STR("istio"), &arena),
+                              KB_STR("workload"));
+    workload = text.p != NULL ? kb_workload_from_endpoint(text) : NULL;
     kb_arena_dispose(&arena);
     return workload;
 }

@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Configuration of istio.stats: who reports, which metrics there are and with which labels. */
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/mem.h"
-#include "google/protobuf/struct.pb-c.h"
 #include "istio/stats.pb-c.h"
 #include "proto/wkt.h"
+#include "proxy/api/dynamic_metadata.h"
 #include "proxy/ext/common/istio_stats_internal.h"
 
 #define INTERVAL_DEFAULT_MS 5000
@@ -116,18 +115,13 @@ static void metrics_read(struct kb_istio_stats_config *config, const Stats__Plug
 /* istio_build{component="proxy",tag="1.28.0"} 1 */
 static void build_show(struct kb_istio_stats_config *config)
 {
-    const Google__Protobuf__Struct *metadata = config->server->node_metadata;
+    struct kb_str version =
+        kb_struct_get_text(config->server->node_metadata, KB_STR("ISTIO_VERSION"));
     struct kb_tag tags[] = {{KB_STR("component"), KB_STR("proxy")},
                             {KB_STR("tag"), KB_STR("unknown")}};
 
-    for (size_t i = 0; metadata != NULL && i < metadata->n_fields; i++) {
-        const Google__Protobuf__Value *value = metadata->fields[i]->value;
-
-        if (strcmp(metadata->fields[i]->key, "ISTIO_VERSION") == 0 && value != NULL &&
-            value->kind_case == GOOGLE__PROTOBUF__VALUE__KIND_STRING_VALUE &&
-            value->string_value[0] != '\0') {
-            tags[1].value = kb_str_from_cstr(value->string_value);
-        }
+    if (version.len > 0) {
+        tags[1].value = version;
     }
     config->build =
         kb_stat_tagged_get(config->server->stats, KB_STR(KB_STAT_CUSTOM_NAMESPACE "istio_build"),

@@ -8,6 +8,7 @@
 #include "google/protobuf/struct.pb-c.h"
 #include "proto/any.h"
 #include "proto/pb.h"
+#include "proxy/api/dynamic_metadata.h"
 
 #define MAGIC       UINT32_C(0x3D230467)
 #define METADATA    "x-envoy-peer-metadata"
@@ -70,19 +71,15 @@ static struct kb_workload *peer_of(const Google__Protobuf__Any *any,
                                    const struct kb_workload_labels *labels, struct kb_arena *arena)
 {
     const Google__Protobuf__Struct *told = (const void *)kb_any_peek(any, arena);
+    const Google__Protobuf__Value *value;
 
     if (told == NULL || told->base.descriptor != &google__protobuf__struct__descriptor) {
         return NULL;
     }
-    for (size_t i = 0; i < told->n_fields; i++) {
-        const Google__Protobuf__Value *value = told->fields[i]->value;
-
-        if (strcmp(told->fields[i]->key, METADATA) == 0 && value != NULL &&
-            value->kind_case == GOOGLE__PROTOBUF__VALUE__KIND_STRUCT_VALUE) {
-            return kb_workload_from_struct(value->struct_value, labels);
-        }
-    }
-    return NULL;
+    value = kb_struct_get(told, KB_STR(METADATA));
+    return value != NULL && value->kind_case == GOOGLE__PROTOBUF__VALUE__KIND_STRUCT_VALUE
+               ? kb_workload_from_struct(value->struct_value, labels)
+               : NULL;
 }
 
 int kb_peer_preface_read(struct kb_str bytes, const struct kb_workload_labels *labels,
