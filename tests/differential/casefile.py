@@ -88,6 +88,7 @@ class Case:
         self.config = (xds_case.bootstrap(spec, self.protocols[0]) if self.protocols else
                        harness_config.bootstrap(spec))
         self.first = next(iter(spec.get("listeners") or {"main": {}}))
+        not_itself(self.config, spec.get("upstreams") or {})
         self.exchanges = []
         for protocol in self.protocols or [None]:
             for one in spec.get("exchanges") or []:
@@ -111,6 +112,23 @@ class Case:
             parts["scripts"] = [e.upstream for e in self.exchanges]
         text = json.dumps([FORMAT, self.config, parts], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def not_itself(config, upstreams):
+    """A name is one port: where a listener has an upstream's, the proxy would call itself until a
+    timeout.  An endpoint that is written down may be a listener: a chain of two hops."""
+    resources = config["static_resources"]
+    listeners = {one["name"] for one in resources.get("listeners", [])}
+    for name in upstreams:
+        if name in listeners:
+            raise CaseError(f"the listener and the upstream {name!r} have one name, so that nothing "
+                            "would reach the upstream: give one of them another name")
+    for cluster in resources.get("clusters", []):
+        name = cluster["name"]
+        if name in listeners and name in harness_config.names_in(cluster):
+            raise CaseError(f"the listener and the cluster {name!r} have one name, and the cluster's "
+                            "endpoint is of that name, too: the listener itself; give one of them "
+                            "another name, or the cluster `endpoints:`")
 
 
 def over(protocol, exchanges):

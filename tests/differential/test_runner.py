@@ -107,6 +107,22 @@ def test_short_forms():
         ["GET /1", "GET /2"]
 
 
+@pytest.mark.parametrize("text, words", [
+    ("{listeners: {a: {}, b: {}}, clusters: {up: {}, b: {}}}", "the listener and the cluster 'b'"),
+    ("{listeners: {a: {}}, upstreams: {a: {mode: tcp}}}", "the listener and the upstream 'a'"),
+    ("{listeners: {a: {}}, clusters: {a: {endpoints: [up]}}}", None),
+    ("{listeners: {a: {}, b: {}}, clusters: {up: {endpoints: [b]}}}", None),
+])
+def test_a_proxy_does_not_call_itself_for_its_upstream(tmp_path, text, words):
+    path = tmp_path / "case.yaml"
+    path.write_text(f"{{about: names, {text[1:]}")
+    if words is None:
+        casefile.load(path)
+    else:
+        with pytest.raises(casefile.CaseError, match=words):
+            casefile.load(path)
+
+
 def test_what_the_record_has_is_waited_for():
     exchange = casefile.expand({"get": "/"}, "x")[0]
     record = {"exchanges": [{"name": exchange.name, "client": ["a"], "after": "open"}], "stats": {}}
