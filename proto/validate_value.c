@@ -356,6 +356,15 @@ static struct summary rows_sum(const struct value *value, const struct kb_pb_che
     return sum;
 }
 
+static void equal_error(struct kb_diag *diag, const ProtobufCFieldDescriptor *field, int64_t number)
+{
+    if (field->type == PROTOBUF_C_TYPE_BOOL) {
+        kb_diag_error(diag, "value must equal %s", number != 0 ? "true" : "false");
+    } else {
+        kb_diag_error(diag, "value must equal %lld", (long long)number);
+    }
+}
+
 void kb_validate_value(struct kb_diag *diag, const ProtobufCFieldDescriptor *field,
                        const struct kb_pb_check *rows, enum kb_pb_at at, const void *slot,
                        const char *check_text)
@@ -380,7 +389,7 @@ void kb_validate_value(struct kb_diag *diag, const ProtobufCFieldDescriptor *fie
         if (value.kind == TEXT) {
             text_check(diag, &value, row, check_text + row->text);
         } else if (row->op == KB_PB_CHECK_EQUAL && value.number != row->number) {
-            kb_diag_error(diag, "value must equal %lld", (long long)row->number);
+            equal_error(diag, field, row->number);
         } else if (row->op == KB_PB_CHECK_NOT_IN && value.number == row->number) {
             kb_diag_error(diag, "value must not be in list [%lld]", (long long)row->number);
         } else if (row->op == KB_PB_CHECK_DEFINED_ONLY &&

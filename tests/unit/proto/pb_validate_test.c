@@ -58,6 +58,8 @@ static void test_numbers(void **state)
 {
     struct fixture *f = *state;
 
+    assert_violates(f, "envoy.config.rbac.v3.Permission", "{any: false}",
+                    "error: any: value must equal true\n");
     assert_violates(f, CLUSTER, "{name: c, ring_hash_lb_config: {minimum_ring_size: 99999999}}",
                     "error: ring_hash_lb_config.minimum_ring_size: value must be less than or "
                     "equal to 8388608\n");
