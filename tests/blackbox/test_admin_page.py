@@ -13,6 +13,7 @@ import pytest
 
 from tests.harness import Proxy
 from tests.harness.browser import Browser, browser_path
+from tests.harness.patience import DEADLINE_S
 from tests.blackbox.test_control_plane import bootstrap
 from tests.replay.control_plane import ControlPlane
 
@@ -70,7 +71,7 @@ class Traffic:
         self.thread.start()
 
     def _run(self, port, paths):
-        conn = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        conn = http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE_S)
         while not self.ended.is_set():
             for path in paths:
                 conn.request("GET", path)

@@ -13,6 +13,7 @@ import pytest
 from tests.harness import certs
 from tests.harness.client import unchunk
 from tests.harness.h2_client import H2
+from tests.harness.patience import DEADLINE_S
 
 from .test_connections import rss_kib
 
@@ -39,7 +40,7 @@ def test_curl_with_prior_knowledge(rig):
     one = rig()
     done = subprocess.run(["curl", "-sS", "--http2-prior-knowledge", "-w", "%{http_version}",
                            f"http://127.0.0.1:{one.port()}/a"], capture_output=True, text=True,
-                          timeout=20, check=True)
+                          timeout=DEADLINE_S, check=True)
     assert done.stdout == "ok\n2"
 
 
@@ -92,7 +93,7 @@ def test_many_streams_with_bodies_at_once(rig):
         client.send(client.data(stream, piece, end=not left[stream]))
         if not left[stream]:
             del left[stream]
-    assert client.wait_done(len(bodies), 30)
+    assert client.wait_done(len(bodies))
     assert {s.status for s in client.streams.values()} == {"200"}
     seen = {hashlib.sha256(unchunk(each.raw).partition(b"\r\n\r\n")[2]).digest()
             for each in one.up.take_seen()}
@@ -181,14 +182,14 @@ def test_an_upstream_that_does_not_read_stops_the_client(rig, memory_measured):
     client.send(b"")
     assert client.wait(lambda: room() > 0)
     client.send(client.data(1, b"", end=True))
-    assert client.wait_done(1, 20) and client.streams[1].status == "200"
+    assert client.wait_done(1) and client.streams[1].status == "200"
     head, _, body = one.up.take_seen()[-1].raw.partition(b"\r\n\r\n")
     assert head.startswith(b"POST /up") and len(unchunk(head + b"\r\n\r\n" + body)) > sent
 
 
 def test_a_stream_that_nobody_reads_is_given_up(rig):
     """The whole answer waits in the stream; its time is that of an idle stream."""
-    one = rig({"listeners": {"main": {"hcm": {"stream_idle_timeout": "0.3s"}}}})
+    one = rig({"listeners": {"main": {"hcm": {"stream_idle_timeout": "1s"}}}})
     client = h2(one, settings={4: 10})
     client.get(1, "/a")
     client.send(client.window_update(1, 1000))

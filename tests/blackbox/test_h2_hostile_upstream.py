@@ -10,6 +10,7 @@ import pytest
 
 from tests.harness.h2_upstream import (CONTINUATION, DATA, END_HEADERS, END_METADATA, END_STREAM,
                                        GOAWAY, HEADERS, METADATA, PING, PREFACE, PRIORITY, RST, SETTINGS, WINDOW, frame)
+from tests.harness.patience import DEADLINE_S
 
 MOST = 16 << 20  # what an attacker may get rid of before it is cut off
 
@@ -103,7 +104,7 @@ def test_it_is_cut_off(rig, what):
     client = one.connect()
     client.send(b"GET /a HTTP/1.1\r\nhost: a\r\n\r\n", ["GET"])
     assert b"200 OK" in one.get("/good").received
-    assert attacker.cut.wait(20), f"not cut off after {attacker.sent} bytes"
+    assert attacker.cut.wait(DEADLINE_S), f"not cut off after {attacker.sent} bytes"
     assert attacker.sent < MOST
     client.wait_bytes(12)
     assert client.received.startswith(b"HTTP/1.1 ")

@@ -234,7 +234,7 @@ def test_tcp_bytes(rig, host):
     check = {"tcp_health_check": {"send": {"text": "70696e67"},  # ping
                                   "receive": [{"text": "706f"}, {"text": "6e67"}]}}
     host.answer = b"--po..ng--"
-    one = started(rig, checked(host.port, {**check, "timeout": "0.05s"}))
+    one = started(rig, checked(host.port, {**check, "timeout": "1s"}))
     assert flags(one) == "healthy"
     wait_until(lambda: count(one, "success") > 5, "successes")
     assert host.connections == 1
@@ -406,7 +406,7 @@ def test_grpc_silence(rig, h2_host):
     becomes(one, "/failed_active_hc/active_hc_timeout")
     wait_until(lambda: count(one, "network_failure") > 5, "failures")
     assert h2_host.connections == 1
-    assert "<rst 2>" in h2_host.asked
+    wait_until(lambda: "<rst 2>" in h2_host.asked, "a reset")
     h2_host.answer = SERVING
     becomes(one, "healthy")
 
@@ -552,7 +552,7 @@ def test_events(rig, host, to):
 def test_events_of_failures(rig, host):
     host.answer = None
     one, events = with_events(rig, host.port, {"tcp_health_check": {"send": {"text": "61"}, "receive": [{"text": "62"}]},
-                                               **EVENT_FILE, "timeout": "0.05s"})
+                                               **EVENT_FILE, "timeout": "1s"})
     wait_until(lambda: count(one, "failure") > 2, "failures")
     host.answer = b"b"
     becomes(one, "healthy")

@@ -6,6 +6,7 @@ import socket
 import threading
 
 from tests.harness.client import Connection, unchunk
+from tests.harness.patience import DEADLINE_S
 from tests.harness.upstream import Behaviour, wait_until
 
 KIB = 1024
@@ -101,7 +102,7 @@ def test_client_that_leaves_while_its_upload_is_paused(rig):
     one.proxy.wait_stat("cluster.up.upstream_flow_control_backed_up_total", lambda n: n > 0)
     # A socket that another thread still writes to is not closed yet.
     conn.sock.shutdown(socket.SHUT_RDWR)
-    sender.join(10)
+    sender.join(DEADLINE_S)
     conn.reset()
     one.proxy.wait_stat("http.main.downstream_cx_active", 0)
     one.proxy.wait_stat("cluster.up.upstream_rq_active", 0)

@@ -12,6 +12,7 @@ import subprocess
 import pytest
 
 from tests.harness import namespaces
+from tests.harness.patience import DEADLINE_S
 from tests.harness.proxy import ROOT, sanitizer_env
 from tests.harness.rules import dry_run, restore, restored, run_tool, saved, written
 
@@ -518,14 +519,14 @@ def listen(pod, port, address="0.0.0.0", transparent=False):
         listener.setsockopt(*((socket.IPPROTO_IPV6, IPV6_TRANSPARENT) if ":" in address else (socket.SOL_IP, socket.IP_TRANSPARENT)), 1)
     listener.bind((address, port))
     listener.listen(8)
-    listener.settimeout(10)
+    listener.settimeout(DEADLINE_S)
     return listener
 
 
 def dial(pod, address, port, identity=contextlib.nullcontext):
     with pod, identity():
         client = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
-    client.settimeout(10)
+    client.settimeout(DEADLINE_S)
     client.connect((address, port))
     return client
 
@@ -592,8 +593,8 @@ def test_name_look_ups_go_to_the_agent(pods):
             agent = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     with agent, client:
         agent.bind(("127.0.0.1", 15053))
-        agent.settimeout(10)
-        client.settimeout(10)
+        agent.settimeout(DEADLINE_S)
+        client.settimeout(DEADLINE_S)
         client.sendto(b"who?", ("10.96.0.10", 53))
         question, asker = agent.recvfrom(100)
         agent.sendto(b"me", asker)

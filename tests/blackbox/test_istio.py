@@ -174,7 +174,7 @@ def test_requests_are_counted_by_both_sides(rig):
     for _ in range(3):
         one.get("/a")
     one.proxy.wait_for("all requests", lambda: all(
-        v == "3" for _, v in reported(one, "istio_requests_total").values()), 15)
+        v == "3" for _, v in reported(one, "istio_requests_total").values()))
     out = reported(one, "istio_requests_total")
     assert set(out) == {"source", "destination"}
     for labels, _ in out.values():
@@ -200,7 +200,7 @@ def test_histograms(rig):
     one.get("/a")
     for name in ("istio_request_duration_milliseconds", "istio_request_bytes", "istio_response_bytes"):
         one.proxy.wait_for(f"both of {name}", lambda n=name: [
-            v for _, v in reported(one, n + "_count").values()] == ["1", "1"], 15)
+            v for _, v in reported(one, n + "_count").values()] == ["1", "1"])
     assert 30 < float(reported(one, "istio_request_bytes_sum")["source"][1]) < 40
 
 

@@ -156,7 +156,7 @@ def test_unread_mirror_is_bounded(rig, memory_measured):
 def test_tcp_client_that_does_not_take_the_rest(rig):
     """Both have ended their side, the client reads nothing: the wait for it has an end."""
     one = rig({"upstreams": {"up": {"mode": lambda sock: sock.sendall(bytes(12 * MIB))}},
-               "listeners": {"main": {"tcp": {"cluster": "up", "idle_timeout": "0.5s"}, "listener": {
+               "listeners": {"main": {"tcp": {"cluster": "up", "idle_timeout": "2s"}, "listener": {
                    "per_connection_buffer_limit_bytes": 64 * MIB}}}})
     before = descriptors(one)
     with socket.socket() as client:

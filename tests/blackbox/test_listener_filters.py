@@ -144,7 +144,7 @@ def test_what_a_proxy_says_is_consumed(mixed):
 
 def test_who_says_nothing_is_closed_in_time(rig):
     one = rig({"listeners": {"main": {"routes": answering("x"), "listener": {
-        "listener_filters": [TLS_INSPECTOR], "listener_filters_timeout": "0.2s"}}}})
+        "listener_filters": [TLS_INSPECTOR], "listener_filters_timeout": "1s"}}}})
     with socket.create_connection(("127.0.0.1", one.port()), timeout=DEADLINE_S) as sock:
         assert sock.recv(1) == b""
     with socket.create_connection(("127.0.0.1", one.port()), timeout=DEADLINE_S) as sock:

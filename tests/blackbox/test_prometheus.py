@@ -15,6 +15,7 @@ from tests.blackbox.test_istio import EXCHANGE, INBOUND, ISTIO, OUTBOUND, filter
 from tests.blackbox.test_tls import downstream, roots, upstream
 from tests.harness.client import Connection
 from tests.harness.config import TCP
+from tests.harness.patience import DEADLINE_S
 from tests.harness.ports import Port
 
 pytestmark = pytest.mark.skipif(
@@ -85,7 +86,7 @@ class Load:
 
     @staticmethod
     def _requests(port):
-        conn = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        conn = http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE_S)
         for path in ("/a", "/a", "/bad", "/a"):
             conn.request("GET", path)
             conn.getresponse().read()

@@ -313,7 +313,7 @@ def test_hostile_bytes_after_the_handshake(mutual):
     client = Client(mutual.port())
     client.get()
     raw = socket.socket(fileno=client.sock.detach())
-    raw.settimeout(10)
+    raw.settimeout(DEADLINE_S)
     raw.sendall(b"\x17\x03\x03\x00\x20" + b"z" * 32)
     while raw.recv(1000):
         pass

@@ -9,6 +9,7 @@ import pytest
 
 from tests.harness import namespaces
 from tests.harness.mesh import filter_of, http, passthrough, socket_address, tcp
+from tests.harness.patience import DEADLINE_S
 from tests.harness.proxy import Proxy
 from tests.harness.rules import run_tool
 
@@ -77,7 +78,7 @@ class Pod:
     def connect(self, client, port):
         with client:
             sock = socket.socket(FAMILY[self.six], socket.SOCK_STREAM)
-        sock.settimeout(20)
+        sock.settimeout(DEADLINE_S)
         sock.connect((POD[self.six], port))
         return sock
 

@@ -13,6 +13,8 @@ MONTH = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
 DATE = re.compile(rf"{DAY}, \d\d {MONTH} 20[2-9]\d \d\d:\d\d:\d\d GMT")
 UUID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-([0-9a-f])[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\b")
 TIME = re.compile(r"20[2-9]\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+# of an event: protobuf writes it without a fraction where there is none
+EVENT_TIME = re.compile(r'("timestamp":")20[2-9]\d-\d\d-\d\dT\d\d:\d\d:\d\dZ(?=")')
 SERVICE_TIME = re.compile(r"(?i)(x-envoy-upstream-service-time: )\d+")
 # how much a library made of a body is its own affair
 COMPRESSED = re.compile(r"(-decompressor-\S+-compressed-bytes: )\d+")
@@ -54,6 +56,7 @@ def text_of(text, names, own_address=None):
     text = DATE.sub("<date>", text)
     text = UUID.sub(lambda m: f"<uuid {m.group(1)}>", text)
     text = TIME.sub("<time>", text)
+    text = EVENT_TIME.sub(r"\1<time>", text)
     text = SERVICE_TIME.sub(r"\1<ms>", text)
     text = COMPRESSED.sub(r"\1<n>", text)
     text = DEFAULT_LOG.sub(r"\1<ms>", text)

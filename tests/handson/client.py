@@ -15,11 +15,12 @@ from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 from envoy.service.secret.v3 import sds_pb2_grpc
 from google.rpc import status_pb2
 
+from tests.harness.patience import DEADLINE_S
+
 TYPES = {"CDS": cluster_pb2.Cluster, "EDS": endpoint_pb2.ClusterLoadAssignment, "LDS": listener_pb2.Listener,
          "RDS": route_pb2.RouteConfiguration, "SDS": secret_pb2.Secret}
 URLS = {short: "type.googleapis.com/" + message.DESCRIPTOR.full_name for short, message in TYPES.items()}
 SHORT = {url: short for short, url in URLS.items()}
-DEADLINE = 15.0
 
 
 class Stream:
@@ -54,7 +55,7 @@ class Stream:
         self.first = False
         self.requests.put(self.request_type(type_url=URLS[short], **node, **fields))
 
-    def next(self, short, deadline=DEADLINE):
+    def next(self, short, deadline=DEADLINE_S):
         """The next response, which has to be of this type."""
         try:
             response = self.responses.get(timeout=deadline)
@@ -68,7 +69,7 @@ class Stream:
         self.say(SHORT[response.type_url], response_nonce=response.nonce,
                  error_detail=status_pb2.Status(code=3, message=message), **fields)
 
-    def ended(self, deadline=DEADLINE):
+    def ended(self, deadline=DEADLINE_S):
         """Waits for the end of the stream."""
         end = time.monotonic() + deadline
         while self.responses.get(timeout=max(0.001, end - time.monotonic())) is not None:

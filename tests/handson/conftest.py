@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.patience import DEADLINE_S
+
 ROOT = Path(__file__).resolve().parents[2]
-DEADLINE = 20.0
 SERVICES = """
 apiVersion: v1
 kind: Service
@@ -68,14 +69,14 @@ class Place:
 
     def kill(self):
         self.process.send_signal(signal.SIGKILL)
-        self.process.wait(DEADLINE)
+        self.process.wait(DEADLINE_S)
         (self.run / "control_plane.json").unlink(missing_ok=True)
 
     def stop(self):
         if self.process is None or self.process.poll() is not None:
             return
         self.process.terminate()
-        code = self.process.wait(DEADLINE)
+        code = self.process.wait(DEADLINE_S)
         assert code == 0, f"exit code {code}: {self.said()}"
 
     def said(self):
@@ -89,7 +90,7 @@ class Place:
 
     def wait(self, test, what="the status"):
         """The status for which `test` is true."""
-        end = time.monotonic() + DEADLINE
+        end = time.monotonic() + DEADLINE_S
         while True:
             status = self.status()
             if status["generation"] and test(status):

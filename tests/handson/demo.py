@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 
+from tests.harness.patience import DEADLINE_S
 from tests.harness.proxy import ROOT, as_in_a_terminal, sanitizer_env, subject_path
 
 
@@ -29,7 +30,7 @@ def environment(place):
     return {**sanitizer_env(), "TMPDIR": str(place), "PYTHONPATH": str(ROOT)}
 
 
-def demo(place, *arguments, timeout=200):
+def demo(place, *arguments, timeout=10 * DEADLINE_S):
     return subprocess.run(command(place, *arguments), capture_output=True, text=True, timeout=timeout, cwd=ROOT,
                           stdin=subprocess.DEVNULL, env=environment(place))
 

@@ -9,6 +9,7 @@ import socketserver
 import threading
 
 from tests.harness.namespaces import Network
+from tests.harness.patience import DEADLINE_S
 from tests.harness.proxy import Proxy
 
 HTTP2 = {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
@@ -117,7 +118,7 @@ class Pods:
     def ask(self, pod, address, port, path="/", method="GET", host="h.test", **headers):
         """(status, what the application saw or the text) of one request; the error instead of a status."""
         with self.pods[pod]:
-            connection = http.client.HTTPConnection(address, port, timeout=30)
+            connection = http.client.HTTPConnection(address, port, timeout=DEADLINE_S)
             try:
                 connection.connect()
             except OSError as error:

@@ -12,6 +12,7 @@ import pytest
 from tests.handson import demo
 from tests.harness import namespaces
 from tests.harness.browser import Browser, browser_path
+from tests.harness.patience import DEADLINE_S
 from tests.harness.proxy import ROOT
 from tests.harness.upstream import wait_until
 
@@ -32,7 +33,7 @@ def kept():
         assert process.poll() is None, log.read_text()
         yield folder, log.read_text()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0, log.read_text()
+        assert process.wait(DEADLINE_S) == 0, log.read_text()
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import pytest
 
 from examples.handson import __main__ as handson
 from examples.handson import metrics, rundir, sandbox
+from tests.harness.patience import DEADLINE_S
 from tests.harness.proxy import ROOT
 
 ANSWER = b"HTTP/1.1 200 OK\r\nx-colour: blue\r\ncontent-length: 2\r\n\r\nok"
@@ -71,7 +72,7 @@ def load():
         return until
     yield start
     for process, server in ended:
-        process.communicate(timeout=20)
+        process.communicate(timeout=DEADLINE_S)
         server.listener.close()
         assert process.returncode == 0
 

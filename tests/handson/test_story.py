@@ -12,6 +12,7 @@ import pytest
 from tests.handson import demo as demo_of
 from tests.handson.demo import command, demo, environment, left, started
 from tests.harness import namespaces
+from tests.harness.patience import DEADLINE_S
 from tests.harness.proxy import ROOT
 from tests.harness.upstream import wait_until
 
@@ -77,7 +78,7 @@ def test_ctrl_c_in_the_middle_and_nothing_is_left(place):
     process, log = started(place, "--step", "1,5")
     wait_until(lambda: "weights 50/50" in log.read_text() or process.poll() is not None, "the middle of step 5", 60)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    assert process.wait(30) == 130, log.read_text()
+    assert process.wait(DEADLINE_S) == 130, log.read_text()
     assert "everything is taken down" in log.read_text()
     assert "Traceback" not in log.read_text()
     assert left(place) == []
@@ -88,9 +89,9 @@ def test_kept_demo_ends_by_a_signal(place):
     wait_until(lambda: "Ctrl-C ends everything" in log.read_text() or process.poll() is not None, "a demo that is kept", 60)
     assert process.poll() is None, log.read_text()
     got = subprocess.run(command(place, "--in", "client", "curl", "-s", "http://handson:8080/colour"), cwd=ROOT,
-                         capture_output=True, text=True, timeout=30, env=environment(place))
+                         capture_output=True, text=True, timeout=DEADLINE_S, env=environment(place))
     if shutil.which("curl"):
         assert '"colour": "blue"' in got.stdout, got
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 0, log.read_text()
+    assert process.wait(DEADLINE_S) == 0, log.read_text()
     assert left(place) == []

@@ -13,6 +13,7 @@ from examples.handson.control_plane import ads, resources
 from examples.handson.control_plane.resources import Resource
 from tests.handson.client import Delta, Sotw, unpacked
 from tests.handson.conftest import SERVICES
+from tests.harness.patience import DEADLINE_S
 
 WEB, STORE = "outbound|80||web.shop.svc.cluster.local", "outbound|9000||store.default.svc.cluster.local"
 RULE = """
@@ -176,7 +177,7 @@ class Driven:
         self.say(kind, resource_names_subscribe=[] if kind in ads.WILDCARD else ["one"])
 
     async def listen(self, kind, version, answered=True):
-        response = await asyncio.wait_for(self.next, 15)
+        response = await asyncio.wait_for(self.next, DEADLINE_S)
         self.next = asyncio.ensure_future(anext(self.responses))
         self.heard.append((resources.SHORT[response.type_url], response.resources[0].version))
         assert self.heard[-1] == (resources.SHORT[kind], version), self.heard

@@ -11,6 +11,8 @@ import subprocess
 import tempfile
 import time
 
+from .patience import DEADLINE_S
+
 BINARIES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
          "--no-proxy-server", "--disable-background-networking", "--disable-component-update",
@@ -139,7 +141,7 @@ class Page:
             raise BrowserError(f"{expression}: {result['exceptionDetails']}")
         return result["result"].get("value")
 
-    def wait(self, expression, deadline=30.0):
+    def wait(self, expression, deadline=DEADLINE_S):
         """Looks until the expression is true, and returns its value."""
         end = time.monotonic() + deadline
         while True:

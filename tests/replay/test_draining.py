@@ -176,7 +176,7 @@ def test_who_was_told_and_stays_is_ended_by_the_drain_timeout(story):
 
 def test_http2_is_told_by_goaway(story):
     """The first keeps the connection open for what is under way, the second says where it ends."""
-    one = story(600, "immediate", "0.2s")
+    one = story(600, "immediate", "2s")
     client = H2(Connection(one.port))
     client.get(1)
     assert client.wait_done(1)

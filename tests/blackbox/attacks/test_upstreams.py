@@ -171,7 +171,7 @@ def hostile(binary):
         modes[f"u{number}"] = {"mode": upstream(ANSWERS[what], how)}
         clusters[f"u{number}"] = {}
         listeners[name] = {"log": "none", "routes": [{"match": "/", "route": {
-            "cluster": f"u{number}", "timeout": "0.3s"}}]}
+            "cluster": f"u{number}", "timeout": "1s"}}]}
     one = Rig(binary, {"listeners": listeners, "clusters": clusters, "upstreams": modes})
     try:
         yield one, names
