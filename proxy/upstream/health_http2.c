@@ -141,7 +141,8 @@ void kb_health_h2_answered(struct kb_health_session *session, enum kb_health_res
 
     kb_h2_stream_close(probe->h2.stream, H2_INTERNAL_ERROR);
     probe->h2.stream = NULL;
-    probe->h2.result = result;
+    /* what the connection failed of before counts, whether or not both came in one read */
+    probe->h2.result = probe->h2.failed ? KB_HEALTH_NETWORK : result;
     probe->h2.answered = true;
 }
 
