@@ -27,6 +27,7 @@ before the headers. Further settings of an upstream:
     sorted         pseudo headers are recorded in an order of ours
 """
 
+import contextlib
 import json
 import socket
 import struct
@@ -42,6 +43,7 @@ END_STREAM, ACK, END_HEADERS, PADDED, PRIORITY_FLAG = 1, 1, 4, 8, 32
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 METADATA, END_METADATA = 0x4d, 4
 FRAME_MAX = 16384
+GATHERED_MAX = 65536
 
 NAMED = {
     "ok": "head 200 content-length=3; dataend ok\n",
@@ -96,6 +98,7 @@ class H2Connection:
         self.decoder = hpack.Decoder()
         self.encoder = hpack.Encoder()
         self.lock = threading.Lock()
+        self.gathered = None  # what the steps under way sent, which hold the lock
         self.windows = threading.Condition()
         self.window = self.initial_window = 65535
         self.buf = b""
@@ -115,6 +118,28 @@ class H2Connection:
     def send(self, data):
         with self.lock:
             self.sock.sendall(data)
+
+    def answer(self, data):
+        """What a step sends goes with that of the steps behind it, up to one that waits: a client whose answer is
+        complete by its length may go, and is to find that the subject has its end, too."""
+        self.gathered += data
+        if len(self.gathered) > GATHERED_MAX:
+            with self.apart():
+                pass
+
+    def flush(self):
+        data, self.gathered = self.gathered, b""
+        self.sock.sendall(data)
+
+    @contextlib.contextmanager
+    def apart(self):
+        """Within, what was gathered has been sent and others may send."""
+        self.flush()
+        self.lock.release()
+        try:
+            yield
+        finally:
+            self.lock.acquire()
 
     def serve(self):
         try:
@@ -259,37 +284,39 @@ class H2Connection:
                 steps.pop(0)
             else:
                 stream.done.wait()
-            for step in steps:
-                verb, _, arg = step.partition(" ")
-                if verb:
-                    getattr(self, "do_" + verb)(stream, arg, gate)
+            with self.lock:
+                self.gathered = b""
+                for step in steps:
+                    verb, _, arg = step.partition(" ")
+                    if verb:
+                        getattr(self, "do_" + verb)(stream, arg, gate)
+                self.flush()
         except OSError:
             pass
 
     def do_hold(self, stream, _, gate):
         ticket, stream.ticket = stream.ticket or gate.ticket(), None
-        while not gate.passed(ticket) and not stream.reset:
-            pass
+        with self.apart():
+            while not gate.passed(ticket) and not stream.reset:
+                pass
 
     def do_early(self, *_):
         pass
 
     def do_wait(self, stream, *_):
-        stream.done.wait()
+        with self.apart():
+            stream.done.wait()
 
     def heads(self, stream, words, flags):
         self.lines(stream, fields(words), flags)
 
     def lines(self, stream, pairs, flags):
-        with self.lock:
-            block = self.encoder.encode(pairs)
-            pieces = [block[i:i + FRAME_MAX] for i in range(0, len(block), FRAME_MAX)] or [b""]
-            out = b""
-            for i, piece in enumerate(pieces):
-                last = END_HEADERS if i == len(pieces) - 1 else 0
-                out += frame(HEADERS, flags | last, stream.number, piece) if i == 0 else \
-                    frame(CONTINUATION, last, stream.number, piece)
-            self.sock.sendall(out)
+        block = self.encoder.encode(pairs)
+        pieces = [block[i:i + FRAME_MAX] for i in range(0, len(block), FRAME_MAX)] or [b""]
+        for i, piece in enumerate(pieces):
+            last = END_HEADERS if i == len(pieces) - 1 else 0
+            self.answer(frame(HEADERS, flags | last, stream.number, piece) if i == 0 else
+                        frame(CONTINUATION, last, stream.number, piece))
 
     def do_said(self, stream, arg, _, flags=0):
         pairs = json.loads(bytes.fromhex(arg))
@@ -316,10 +343,10 @@ class H2Connection:
         self.heads(stream, [":status=200", "x-big=" + "a" * int(arg)], END_STREAM)
 
     def do_data(self, stream, arg, _):
-        self.send(frame(DATA, 0, stream.number, arg.encode("latin-1")))
+        self.answer(frame(DATA, 0, stream.number, arg.encode("latin-1")))
 
     def do_dataend(self, stream, arg, _):
-        self.send(frame(DATA, END_STREAM, stream.number, arg.encode("latin-1")))
+        self.answer(frame(DATA, END_STREAM, stream.number, arg.encode("latin-1")))
 
     def do_bytes(self, stream, arg, _):
         """As the subject's windows let them go: nobody may send more, however soon they usually open again."""
@@ -327,37 +354,39 @@ class H2Connection:
             return min(self.window, self.initial_window + stream.window - stream.sent, FRAME_MAX)
         left = int(arg)
         while left > 0:
+            if room() <= 0:
+                with self.apart(), self.windows:
+                    self.windows.wait_for(lambda: room() > 0 or stream.reset, DEADLINE_S)
             with self.windows:
-                self.windows.wait_for(lambda: room() > 0 or stream.reset, DEADLINE_S)
                 n = min(room(), left)
                 if stream.reset or n <= 0:
                     return
                 stream.sent += n
                 self.window -= n
-            self.send(frame(DATA, 0, stream.number, b"x" * n))
+            self.answer(frame(DATA, 0, stream.number, b"x" * n))
             left -= n
 
     def do_end(self, stream, *_):
-        self.send(frame(DATA, END_STREAM, stream.number))
+        self.answer(frame(DATA, END_STREAM, stream.number))
 
     def do_rst(self, stream, arg, _):
-        self.send(frame(RST, 0, stream.number, struct.pack(">I", int(arg))))
+        self.answer(frame(RST, 0, stream.number, struct.pack(">I", int(arg))))
 
     def do_goaway(self, stream, arg, _):
         last, code = arg.split()
         last = {"this": stream.number, "below": stream.number - 1}.get(last) or int(last)
-        self.send(frame(GOAWAY, 0, 0, struct.pack(">II", max(last, 0), int(code))))
+        self.answer(frame(GOAWAY, 0, 0, struct.pack(">II", max(last, 0), int(code))))
 
     def do_settings(self, _, arg, __):
         pairs = [w.split("=") for w in arg.split()]
-        self.send(frame(SETTINGS, 0, 0, b"".join(struct.pack(">HI", int(k), int(v))
-                                                 for k, v in pairs)))
+        self.answer(frame(SETTINGS, 0, 0, b"".join(struct.pack(">HI", int(k), int(v))
+                                                   for k, v in pairs)))
 
     def do_meta(self, stream, arg, _):
         block = hpack.Encoder().encode(fields(arg.split()), huffman=False)
         while True:
             end = END_METADATA if len(block) <= FRAME_MAX else 0
-            self.send(frame(METADATA, end, stream.number, block[:FRAME_MAX]))
+            self.answer(frame(METADATA, end, stream.number, block[:FRAME_MAX]))
             block = block[FRAME_MAX:]
             if end:
                 return
@@ -369,13 +398,15 @@ class H2Connection:
 
     def do_raw(self, stream, arg, _):
         """Hexadecimal; SSSSSSSS stands for this stream's number."""
-        self.send(bytes.fromhex(arg.replace("SSSSSSSS", f"{stream.number:08x}")))
+        self.answer(bytes.fromhex(arg.replace("SSSSSSSS", f"{stream.number:08x}")))
 
     def do_close(self, *_):
         self.then = "close"
+        self.flush()
         self.sock.shutdown(socket.SHUT_RDWR)
 
     def do_abort(self, *_):
         self.then = "rst"
+        self.flush()
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.sock.shutdown(socket.SHUT_RD)
