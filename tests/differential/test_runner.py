@@ -2,6 +2,7 @@
 """The differential runner itself: it has to see differences, and may not see others."""
 
 import re
+import types
 
 import pytest
 
@@ -9,7 +10,7 @@ from tests.harness.client import Connection, chunked_end, methods_of, response_e
 from tests.harness.patience import DEADLINE_S
 from tests.harness.upstream import Upstream
 
-from . import casefile, golden, normal
+from . import casefile, golden, normal, runner
 from .due import SHORT_S, Due
 
 NAMES = normal.Names({"up": 40001})
@@ -135,6 +136,19 @@ def test_what_the_record_has_is_waited_for():
     assert due.patience(exchange) == SHORT_S
     assert Due(record, {exchange.name: ["known"]}).patience(exchange) == SHORT_S
     assert not Due(None, {}).there and not Due({"exchanges": []}, {}).there
+
+
+def test_counters_of_the_record_are_waited_for():
+    """Also when they stand still for a moment on their way."""
+    run = runner.Run.__new__(runner.Run)
+    run.case, run.quiet = types.SimpleNamespace(spec={}), 0.001
+    run.due = Due({"exchanges": [{"name": "x"}], "stats": {"a": 2}}, {})
+    looks = iter([{"a": 1}] * 5 + [{"a": 2}])
+    run.stats = lambda: next(looks)
+    assert run.stats_at_rest() == {"a": 2}
+    run.due.failed = True
+    looks = iter([{"a": 1}] * 2)
+    assert run.stats_at_rest() == {"a": 1}
 
 
 def places():
