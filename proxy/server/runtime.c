@@ -102,15 +102,12 @@ static double runtime_get_double(const struct kb_runtime *api, struct kb_str key
     return entry != NULL && entry->has_number ? entry->number : absent;
 }
 
-/* Texts are neither, as in Envoy; a number is true unless it is 0. */
+/* Words are neither, as in Envoy, nor are numbers that are no int; others are true unless 0. */
 static bool runtime_get_bool(const struct kb_runtime *api, struct kb_str key, bool absent)
 {
     const struct entry *entry = entry_find(api, key);
 
-    if (entry == NULL || (!entry->is_bool && !entry->has_number)) {
-        return absent;
-    }
-    return entry->is_bool ? entry->truth : entry->number < 0 || entry->number > 0;
+    return entry != NULL && entry->is_bool ? entry->truth : absent;
 }
 
 static const struct kb_runtime_ops ops = {
@@ -126,6 +123,8 @@ static void entry_set_number(struct entry *entry, double number)
     entry->number = number;
     entry->has_u64 = number >= 0 && number < 18446744073709551616.0;
     entry->u64 = entry->has_u64 ? (uint64_t)number : 0;
+    entry->is_bool = number >= INT32_MIN && number < INT32_MAX && trunc(number) == number;
+    entry->truth = number < 0 || number > 0;
 }
 
 /* The entry of that key, made when it is new, with its value of `layer` set to `text`. */

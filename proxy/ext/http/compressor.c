@@ -34,8 +34,7 @@ static void count(const struct compressor *filter, const struct kb_compressor_di
 static bool enabled(const struct compressor *filter,
                     const struct kb_compressor_direction *direction)
 {
-    return kb_runtime_get_u64(filter->config->runtime, direction->runtime_key,
-                              direction->enabled) != 0;
+    return kb_runtime_get_bool(filter->config->runtime, direction->runtime_key, direction->enabled);
 }
 
 static bool long_enough(const struct compressor *filter,

@@ -165,8 +165,7 @@ static void count(const struct decompressor *filter, const struct direction *dir
 
 static bool enabled(const struct decompressor *filter, const struct direction *direction)
 {
-    return kb_runtime_get_u64(filter->config->runtime, direction->runtime_key,
-                              direction->enabled) != 0;
+    return kb_runtime_get_bool(filter->config->runtime, direction->runtime_key, direction->enabled);
 }
 
 static bool no_transform(const struct kb_header_map *headers)
