@@ -64,6 +64,7 @@ struct kb_socket_match {
     struct kb_stat_named *count;
 };
 struct kb_upstream_filter_chain;
+struct kb_cluster_policies;
 
 struct kb_cluster {
     KB_OBJ;
@@ -71,7 +72,8 @@ struct kb_cluster {
     struct kb_str observability_name; /* alt_stat_name or name */
     struct kb_str metadata; /* packed envoy.config.core.v3.Metadata; empty when there is none */
     struct kb_cluster_istio istio;
-    struct kb_upstream_filter_chain *filters; /* of TCP connections; NULL: none */
+    struct kb_upstream_filter_chain *filters;   /* of TCP connections; NULL: none */
+    const struct kb_cluster_policies *policies; /* cluster_policies.h; NULL: nothing */
     struct kb_stat_group *stats;
     struct kb_stat_group *http1_stats;  /* "cluster.x.http1."; main makes it, for all to see, at the
                                            first connection: no one counts in it */

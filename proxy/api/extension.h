@@ -9,6 +9,7 @@ enum kb_extension_category {
     KB_EXT_NETWORK_FILTER,
     KB_EXT_UPSTREAM_NETWORK_FILTER,
     KB_EXT_HTTP_FILTER,
+    KB_EXT_UPSTREAM_HTTP_FILTER, /* of attempts; proxy/http/upstream_http_filters.h */
     KB_EXT_LISTENER_FILTER,
     KB_EXT_TRANSPORT_SOCKET_DOWNSTREAM,
     KB_EXT_TRANSPORT_SOCKET_UPSTREAM,

@@ -10,6 +10,7 @@ static const char *const categories[] = {
     [KB_EXT_NETWORK_FILTER] = "envoy.filters.network",
     [KB_EXT_UPSTREAM_NETWORK_FILTER] = "envoy.filters.upstream_network",
     [KB_EXT_HTTP_FILTER] = "envoy.filters.http",
+    [KB_EXT_UPSTREAM_HTTP_FILTER] = "envoy.filters.http.upstream",
     [KB_EXT_LISTENER_FILTER] = "envoy.filters.listener",
     [KB_EXT_TRANSPORT_SOCKET_DOWNSTREAM] = "envoy.transport_sockets.downstream",
     [KB_EXT_TRANSPORT_SOCKET_UPSTREAM] = "envoy.transport_sockets.upstream",

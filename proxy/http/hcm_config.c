@@ -11,7 +11,7 @@
 #include "proxy/api/local_reply.h"
 #include "proxy/http/hcm_internal.h"
 #include "proxy/http/header_key_format.h"
-#include "proxy/http/http_filter_discovery.h"
+#include "proxy/http/http_filter_chain.h"
 #include "proxy/http/proxy_status.h"
 #include "proxy/http/scoped_routes.h"
 #include "proxy/matcher/string_match.h"
@@ -104,24 +104,11 @@ struct kb_hcm_config *kb_hcm_config_create_default(struct kb_server_context *ser
     return config;
 }
 
-static void chain_dispose(struct kb_hcm_filter_chain *chain)
-{
-    for (size_t i = 0; i < chain->count; i++) {
-        if (chain->filters[i].provider != NULL) {
-            kb_filter_provider_destroy(chain->filters[i].provider);
-        } else if (chain->filters[i].ops->config_destroy != NULL &&
-                   chain->filters[i].config != NULL) {
-            /* No config: it was refused, and so is the whole. */
-            chain->filters[i].ops->config_destroy(chain->filters[i].config);
-        }
-    }
-}
-
 void kb_hcm_config_destroy(struct kb_hcm_config *config)
 {
-    chain_dispose(&config->chain);
+    kb_http_filter_chain_dispose(&config->chain);
     for (size_t i = 0; i < config->upgrade_count; i++) {
-        chain_dispose(&config->upgrades[i].chain);
+        kb_http_filter_chain_dispose(&config->upgrades[i].chain);
     }
     if (config->route_config != NULL) {
         kb_route_config_destroy(config->route_config);
@@ -383,109 +370,6 @@ static void internal_addresses_apply(struct kb_hcm_config *config, const hcm_mes
 }
 
 /* Where a chain of filters is built: the words that Envoy's errors have for it. */
-struct chain_build {
-    struct kb_hcm_filter_chain *chain;
-    const char *kind; /* "http" */
-    struct kb_factory_context *factory;
-    struct kb_diag *diag;
-};
-
-static void discovery_apply(struct chain_build *build, const HCM(HttpFilter) * m, bool last)
-{
-    struct kb_hcm_filter *filter = &build->chain->filters[build->chain->count];
-
-    filter->name = kb_str_dup(build->factory->arena, kb_wkt_str(m->name));
-    filter->name_id = kb_filter_name_id(filter->name);
-    filter->disabled = m->disabled;
-    kb_diag_push(build->diag, "config_discovery");
-    filter->provider = kb_filter_provider_create(&kb_http_filter_discovery, m->config_discovery,
-                                                 filter->name, last, build->factory, build->diag);
-    kb_diag_pop(build->diag);
-    if (filter->provider != NULL) {
-        build->chain->count++;
-    }
-}
-
-static void filter_apply(struct chain_build *build, const HCM(HttpFilter) * m, bool last)
-{
-    struct kb_hcm_filter *filter = &build->chain->filters[build->chain->count];
-    struct kb_arena *arena = build->factory->arena;
-    struct kb_diag *diag = build->diag;
-    struct kb_str type =
-        m->config_type_case ==
-                ENVOY__EXTENSIONS__FILTERS__NETWORK__HTTP_CONNECTION_MANAGER__V3__HTTP_FILTER__CONFIG_TYPE_TYPED_CONFIG
-            ? kb_any_inner_name(m->typed_config, arena)
-            : KB_STR_NULL;
-    const struct kb_extension *extension =
-        kb_extension_find(KB_EXT_HTTP_FILTER, type, kb_wkt_str(m->name));
-    const ProtobufCMessage *message;
-
-    if (m->config_type_case ==
-        ENVOY__EXTENSIONS__FILTERS__NETWORK__HTTP_CONNECTION_MANAGER__V3__HTTP_FILTER__CONFIG_TYPE_CONFIG_DISCOVERY) {
-        discovery_apply(build, m, last);
-        return;
-    }
-    if (extension == NULL || type.len == 0) {
-        if (!m->is_optional) {
-            kb_diag_error(diag,
-                          "Didn't find a registered implementation for '%s' with type URL: '%.*s'",
-                          m->name, KB_STR_ARG(type));
-        } else if (type.len > 0 && kb_any_type(m->typed_config) != NULL) {
-            /* Envoy would run it, and it may be there to keep somebody out. */
-            kb_diag_error(
-                diag,
-                "the filter '%s' with type URL '%.*s' is not implemented yet; is_optional "
-                "leaves out only filters that Envoy does not know: remove it to go on "
-                "without it",
-                m->name, KB_STR_ARG(type));
-        }
-        return;
-    }
-    filter->ops = extension->ops;
-    filter->name = kb_str_dup(arena, kb_wkt_str(m->name));
-    filter->name_id = kb_filter_name_id(filter->name);
-    filter->disabled = m->disabled;
-    build->chain->encodes |= kb_http_filter_encodes(filter->ops);
-    if (filter->name_id == 0) {
-        kb_diag_error(diag, "more than %d names of filters were used", KB_FILTER_NAMES_MAX);
-    }
-    if (filter->ops->terminal != last) {
-        kb_diag_error(diag,
-                      last ? "Error: non-terminal filter named %s of type %s is the last filter in "
-                             "a %s filter chain."
-                           : "Error: terminal filter named %s of type %s must be the last filter "
-                             "in a %s filter chain.",
-                      m->name, filter->ops->name, build->kind);
-    }
-    if (filter->ops->terminal && m->disabled) {
-        kb_diag_error(diag,
-                      "Error: the last (terminal) filter (%s) in the chain cannot be disabled by "
-                      "default.",
-                      m->name);
-    }
-    kb_diag_push(diag, "typed_config");
-    message = type.len > 0 ? kb_any_unpack(m->typed_config, NULL, arena, diag) : NULL;
-    if (message != NULL || type.len == 0) {
-        int rc = filter->ops->config_create(message, build->factory, diag, &filter->config);
-
-        KB_ASSERT(rc == 0 || kb_diag_result(diag) != 0);
-    }
-    kb_diag_pop(diag);
-    build->chain->count++;
-}
-
-static void chain_apply(struct chain_build *build, HCM(HttpFilter) *const *filters, size_t count,
-                        const char *field)
-{
-    build->chain->filters =
-        kb_arena_calloc(build->factory->arena, sizeof(*build->chain->filters) * (count + 1));
-    for (size_t i = 0; i < count; i++) {
-        kb_diag_push_index(build->diag, field, i);
-        filter_apply(build, filters[i], i + 1 == count);
-        kb_diag_pop(build->diag);
-    }
-}
-
 static void routes_apply(struct kb_hcm_config *config, const hcm_message *m,
                          struct kb_factory_context *factory, struct kb_diag *diag)
 {
@@ -554,7 +438,8 @@ static void upgrade_apply(struct kb_hcm_config *config,
                           struct kb_factory_context *factory, struct kb_diag *diag)
 {
     struct kb_hcm_upgrade *upgrade = &config->upgrades[config->upgrade_count];
-    struct chain_build build = {&upgrade->chain, "http upgrade", factory, diag};
+    const struct kb_http_filter_chain_build build = {
+        &upgrade->chain, KB_EXT_HTTP_FILTER, "http upgrade", "", factory, diag};
 
     upgrade->name = kb_str_dup(&config->arena, kb_wkt_str(m->upgrade_type));
     upgrade->enabled = kb_wkt_bool(m->enabled, true);
@@ -564,7 +449,7 @@ static void upgrade_apply(struct kb_hcm_config *config,
                           KB_STR_ARG(upgrade->name));
         }
     }
-    chain_apply(&build, m->filters, m->n_filters, "filters");
+    kb_http_filter_chain_build(&build, m->filters, m->n_filters, "filters");
     config->upgrade_count++;
 }
 
@@ -616,8 +501,10 @@ struct kb_hcm_config *kb_hcm_config_create(const hcm_message *m, struct kb_facto
         kb_diag_pop(diag);
     }
     config->access_log = kb_access_log_list_create(m->access_log, m->n_access_log, &inner, diag);
-    chain_apply(&(struct chain_build){&config->chain, "http", &inner, diag}, m->http_filters,
-                m->n_http_filters, "http_filters");
+    kb_http_filter_chain_build(&(struct kb_http_filter_chain_build){&config->chain,
+                                                                    KB_EXT_HTTP_FILTER, "http", "",
+                                                                    &inner, diag},
+                               m->http_filters, m->n_http_filters, "http_filters");
     upgrades_apply(config, m, &inner, diag);
     routes_apply(config, m, &inner, diag);
     if (diag->error_count != errors) {

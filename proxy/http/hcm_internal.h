@@ -87,8 +87,16 @@ struct kb_stream_filter {
     bool encode_stops;
 };
 
-struct kb_stream_encoding; /* http_filter_encode.c */
-struct kb_stream_metadata; /* stream_metadata.c */
+/* One of an attempt. */
+struct kb_upstream_http_filter {
+    const struct kb_http_filter_ops *ops;
+    void *self;
+    uint32_t name_id; /* as above */
+};
+
+struct kb_upstream_http_filters; /* upstream_http_filters.c */
+struct kb_stream_encoding;       /* http_filter_encode.c */
+struct kb_stream_metadata;       /* stream_metadata.c */
 
 /* One downstream request and its answer. */
 struct kb_stream {
@@ -116,9 +124,10 @@ struct kb_stream {
     struct kb_stream_encoding *encoding; /* NULL: no filter looks at the answer */
     struct kb_stream_metadata *metadata; /* that waits; NULL: none ever did */
     struct kb_stream_filter *filters;
-    size_t filter_count;           /* 0 until the chain is made */
-    struct kb_buf decode_buffer;   /* body held back by a stopped filter */
-    uint32_t held_by;              /* its index */
+    size_t filter_count;                               /* 0 until the chain is made */
+    struct kb_upstream_http_filters *upstream_filters; /* of its attempts; NULL: none have any */
+    struct kb_buf decode_buffer;                       /* body held back by a stopped filter */
+    uint32_t held_by;                                  /* its index */
     struct kb_timer headers_timer; /* request_headers_timeout, then stream idle */
     struct kb_timer request_timer; /* request_timeout */
     struct kb_timer duration_timer;
@@ -343,7 +352,16 @@ void kb_hcm_trace_request(struct kb_stream *stream);
 /* The answer is complete but for this; likewise. Counts. */
 void kb_hcm_trace_response(struct kb_stream *stream, struct kb_header_map *headers);
 
+/* ---- upstream_http_filters.c ---- */
+
+/* kb_filter_name_id of this filter of an attempt; 0: it is none. */
+uint32_t kb_upstream_http_filter_name_id(const struct kb_upstream_http_filters *filters,
+                                         const void *self);
+
 /* ---- http_filter_manager.c ---- */
+
+/* The route, or the chain where the route does not say, has the filter switched off. */
+bool kb_stream_filter_off(struct kb_stream *stream, const struct kb_hcm_filter *filter);
 
 /* Makes the filters; false when the request has a route and asks for an upgrade, or is CONNECT,
  * that is not enabled. */

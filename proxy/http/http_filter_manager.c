@@ -67,7 +67,7 @@ static const void *route_choice(struct kb_stream *stream)
 
 /* What the route says of a filter counts before how it stands in the chain. Without any filter a
  * request waits for its timeout, as in Envoy. */
-static bool filter_off(struct kb_stream *stream, const struct kb_hcm_filter *filter)
+bool kb_stream_filter_off(struct kb_stream *stream, const struct kb_hcm_filter *filter)
 {
     int off = stream->route != NULL && stream->route->filter_configs
                   ? kb_route_filter_disabled(stream->route, route_choice(stream), filter->name_id)
@@ -80,6 +80,7 @@ size_t kb_stream_route_configs(struct kb_stream *stream, const void *self,
                                const void *configs[KB_ROUTE_CONFIG_LEVELS])
 {
     const struct kb_route *route = kb_stream_route(stream);
+    uint32_t name_id;
 
     if (route == NULL || !route->filter_configs) {
         return 0;
@@ -90,7 +91,9 @@ size_t kb_stream_route_configs(struct kb_stream *stream, const void *self,
                                            configs);
         }
     }
-    return 0;
+    name_id = kb_upstream_http_filter_name_id(stream->upstream_filters, self);
+    return name_id != 0 ? kb_route_filter_configs(route, route_choice(stream), name_id, configs)
+                        : 0;
 }
 
 const void *kb_stream_route_config(struct kb_stream *stream, const void *self)
@@ -134,7 +137,7 @@ static void filters_make(struct kb_stream *stream, const struct kb_hcm_filter_ch
     for (size_t i = 0; i < chain->count; i++) {
         const struct kb_hcm_filter *filter = &chain->filters[i];
 
-        if (KB_UNLIKELY(filter_off(stream, filter))) {
+        if (KB_UNLIKELY(kb_stream_filter_off(stream, filter))) {
             continue;
         }
         if (KB_UNLIKELY(filter->provider != NULL)) {

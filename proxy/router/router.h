@@ -19,8 +19,9 @@ struct kb_router_config {
     bool upstream_log_on_ready; /* flush_upstream_log_on_upstream_stream */
     uint8_t strict_checks[5];   /* strict_check_headers: places in a list of router_config.c */
     uint8_t strict_check_count;
-    uint64_t upstream_log_interval_ms;       /* 0: attempts are logged at their end */
-    struct kb_access_log_list *upstream_log; /* NULL: none */
+    uint64_t upstream_log_interval_ms;           /* 0: attempts are logged at their end */
+    struct kb_access_log_list *upstream_log;     /* NULL: none */
+    struct kb_upstream_http_chain *http_filters; /* upstream_http_filters; NULL: none */
     struct kb_arena arena;
 };
 KB_OBJ_MAGIC(kb_router_config, 0x52544346);
@@ -43,11 +44,13 @@ struct kb_upstream_request {
     struct kb_slice *head_slice; /* pins the response's strings */
     struct kb_timer per_try_timer;
     struct kb_timer per_try_idle_timer;
-    struct kb_attempt_duration *duration; /* limits this attempt; NULL: nothing does */
-    struct kb_attempt_record *record;     /* attempt_record.h; NULL: nobody wants to know */
+    struct kb_attempt_duration *duration;     /* limits this attempt; NULL: nothing does */
+    struct kb_upstream_http_filters *filters; /* NULL: none; see upstream_http_filters.h */
+    struct kb_attempt_record *record;         /* attempt_record.h; NULL: nobody wants to know */
     uint64_t start_ns;
     bool end_pending; /* end_stream belongs behind `pending` */
     bool trailers_pending;
+    bool filtered;      /* its filters have seen the request's headers */
     bool paused;        /* an upgrade: bytes wait in `pending` until the upstream agrees */
     bool refused;       /* the upstream did not agree to an upgrade or CONNECT: no more is sent */
     bool headers_sent;  /* the request's head was given to a connection */

@@ -6,6 +6,7 @@
 #include "envoy/extensions/filters/http/router/v3/router.pb-c.h"
 #include "proto/wkt.h"
 #include "proxy/api/access_logger.h"
+#include "proxy/http/upstream_http_filters.h"
 #include "proxy/router/router.h"
 
 typedef Envoy__Extensions__Filters__Http__Router__V3__Router router_message;
@@ -130,11 +131,8 @@ int kb_router_config_create(const void *message, struct kb_factory_context *fact
     config->suppress_grpc_codes = m->suppress_grpc_request_failure_code_stats;
     strict_checks_read(config, m);
     upstream_log_read(config, m, factory, diag);
-    if (m->n_upstream_http_filters > 0) {
-        kb_diag_push(diag, "upstream_http_filters");
-        kb_diag_error(diag, "upstream HTTP filters are not supported yet");
-        kb_diag_pop(diag);
-    }
+    config->http_filters = kb_upstream_http_chain_create(
+        m->upstream_http_filters, m->n_upstream_http_filters, false, factory, diag);
     if (diag->error_count != errors) {
         kb_router_config_destroy(config);
         *out = NULL;
@@ -150,6 +148,7 @@ void kb_router_config_destroy(void *arg)
     if (config->upstream_log != NULL) {
         kb_access_log_list_destroy(config->upstream_log);
     }
+    kb_upstream_http_chain_destroy(config->http_filters);
     kb_arena_dispose(&config->arena);
     KB_OBJ_CLEAR(config);
     free(config);

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One attempt of a stream at an upstream host: waits for a connection, sends the request, hears the
  * answer (Envoy Router::UpstreamRequest). */
+#include "proxy/api/cluster_policies.h"
 #include "proxy/http/metadata_blocks.h"
+#include "proxy/http/upstream_http_filters.h"
 #include "proxy/router/attempt_record.h"
 #include "proxy/router/hedging.h"
 
@@ -66,6 +68,27 @@ static void timers_cancel(struct kb_upstream_request *upstream)
 }
 
 static void on_below_low(void *owner);
+
+/* ---- filters ---- */
+
+static void trailers_filter(struct kb_upstream_request *upstream)
+{
+    if (KB_UNLIKELY(upstream->filters != NULL)) {
+        kb_upstream_http_filters_decode_trailers(upstream->filters,
+                                                 upstream->router->request_trailers);
+    }
+}
+
+static KB_COLD void filters_decode(struct kb_upstream_request *upstream)
+{
+    struct kb_router *router = upstream->router;
+
+    if (!upstream->filtered) {
+        upstream->filtered = true;
+        kb_upstream_http_filters_decode_headers(upstream->filters, router->request,
+                                                router->head_only);
+    }
+}
 
 /* ---- answer ---- */
 
@@ -157,6 +180,9 @@ static void on_headers(void *owner, struct kb_header_map *headers, bool end_stre
         pause_end(upstream,
                   upstream->router->connect ? headers->status / 100 == 2 : headers->status == 101);
     }
+    if (KB_UNLIKELY(upstream->filters != NULL)) {
+        kb_upstream_http_filters_encode_headers(upstream->filters, headers, end_stream);
+    }
     slice = kb_request_encoder_head_slice(upstream->encoder);
     upstream->head_slice = KB_LIKELY(slice != NULL) ? kb_slice_ref(slice) : NULL;
     upstream->router->info->upstream.first_rx_ns = now_ns;
@@ -201,6 +227,9 @@ static void on_trailers(void *owner, struct kb_header_map *trailers)
     struct kb_upstream_request *upstream = KB_CAST(owner, kb_upstream_request);
 
     upstream->router->info->upstream.last_rx_ns = kb_loop_now_ns(loop_of(upstream));
+    if (KB_UNLIKELY(upstream->filters != NULL)) {
+        kb_upstream_http_filters_encode_trailers(upstream->filters, trailers);
+    }
     if (KB_UNLIKELY(upstream->record != NULL)) {
         kb_attempt_record_trailers(upstream, trailers);
     }
@@ -296,6 +325,9 @@ static void on_ready(void *owner, struct kb_request_encoder *encoder, struct kb_
     if (KB_UNLIKELY(router->upgrade)) {
         upstream->paused = true;
         kb_upstream_request_info(upstream);
+        if (KB_UNLIKELY(upstream->filters != NULL)) {
+            filters_decode(upstream);
+        }
         kb_request_encoder_headers(encoder, router->request, false);
         return;
     }
@@ -304,6 +336,9 @@ static void on_ready(void *owner, struct kb_request_encoder *encoder, struct kb_
     if (KB_UNLIKELY(router->route->auto_host_rewrite && host->hostname_len > 0)) {
         kb_route_rewrite_host(router->route, router->request, kb_host_hostname(host),
                               router->config->suppress_envoy_headers);
+    }
+    if (KB_UNLIKELY(upstream->filters != NULL)) {
+        filters_decode(upstream);
     }
     kb_request_encoder_headers(encoder, router->request, head_only);
     if (KB_UNLIKELY(upstream->done)) {
@@ -319,6 +354,7 @@ static void on_ready(void *owner, struct kb_request_encoder *encoder, struct kb_
                                 upstream->end_pending && !upstream->trailers_pending);
     }
     if (upstream->trailers_pending) {
+        trailers_filter(upstream);
         kb_request_encoder_trailers(encoder, router->request_trailers);
     }
     if (upstream->end_pending || upstream->trailers_pending) {
@@ -357,6 +393,8 @@ void kb_upstream_request_start(struct kb_router *router, struct kb_host *host)
 {
     struct kb_upstream_request *upstream = KB_ARENA_NEW(router->arena, struct kb_upstream_request);
     struct kb_upstream_info *info = &router->info->upstream;
+    const struct kb_cluster_policies *policies = router->cluster->cluster->policies;
+    const struct kb_upstream_http_chain *chain;
 
     KB_OBJ_SET(upstream, kb_upstream_request);
     upstream->router = router;
@@ -380,9 +418,19 @@ void kb_upstream_request_start(struct kb_router *router, struct kb_host *host)
     if (KB_UNLIKELY(kb_attempt_recorded(router))) {
         kb_attempt_record_start(upstream);
     }
+    chain = router->config->http_filters;
+    if (KB_UNLIKELY(policies != NULL && policies->filters != NULL)) {
+        chain = policies->filters;
+    }
+    if (KB_UNLIKELY(chain != NULL)) {
+        upstream->filters = kb_upstream_http_filters_create(chain, router->stream);
+    }
     kb_pool_new_stream(router->cluster, host, router->pool_kind, router->route->priority,
                        router->info->transport_options, router->arena, &pool_callbacks,
                        &decoder_ops, upstream, &upstream->waiter);
+    if (KB_UNLIKELY(chain != NULL) && router->upstream == upstream && upstream->waiter != NULL) {
+        filters_decode(upstream); /* they need not wait for the connection */
+    }
 }
 
 void kb_upstream_request_data(struct kb_upstream_request *upstream, struct kb_buf *data,
@@ -417,6 +465,7 @@ void kb_upstream_request_trailers(struct kb_upstream_request *upstream)
         upstream->trailers_pending = true;
         return;
     }
+    trailers_filter(upstream);
     kb_request_encoder_trailers(upstream->encoder, upstream->router->request_trailers);
     request_ended(upstream);
 }
@@ -471,6 +520,9 @@ void kb_upstream_request_dispose(struct kb_upstream_request *upstream)
     timers_cancel(upstream);
     if (KB_UNLIKELY(upstream->record != NULL)) {
         kb_attempt_record_end(upstream);
+    }
+    if (KB_UNLIKELY(upstream->filters != NULL)) {
+        kb_upstream_http_filters_destroy(upstream->filters);
     }
     kb_buf_dispose(&upstream->pending);
     if (KB_UNLIKELY(upstream->metadata != NULL)) {

@@ -255,7 +255,7 @@ int kb_cluster_impl_create(const Envoy__Config__Cluster__V3__Cluster *message,
             : message->per_connection_buffer_limit_bytes->value;
     cluster->api.filters = kb_upstream_filter_chain_create(message, factory, diag);
     kb_cluster_istio_read(&cluster->api.istio, cluster->api.metadata, message->metadata);
-    kb_cluster_http_read(message, &cluster->api, factory->arena, diag);
+    kb_cluster_http_read(message, &cluster->api, factory, diag);
     kb_circuit_breakers_read(message->circuit_breakers, cluster);
     bind_read(message->upstream_bind_config, &cluster->api, kb_cluster_manager_bind_source(manager),
               diag);
@@ -365,6 +365,7 @@ void kb_cluster_impl_free(struct kb_cluster_impl *cluster)
     kb_stat_group_destroy(cluster->api.budget_stats);
     kb_stat_group_destroy(cluster->api.stats);
     kb_upstream_filter_chain_destroy(cluster->api.filters);
+    kb_cluster_http_dispose(&cluster->api);
     KB_OBJ_CLEAR(&cluster->api);
     free(cluster);
 }

@@ -68,7 +68,10 @@ void kb_cluster_impl_free(struct kb_cluster_impl *cluster);
 /* Reads the parts of the message that HTTP upstreams use: HttpProtocolOptions or the deprecated
  * fields. */
 void kb_cluster_http_read(const Envoy__Config__Cluster__V3__Cluster *message,
-                          struct kb_cluster *cluster, struct kb_arena *arena, struct kb_diag *diag);
+                          struct kb_cluster *cluster, const struct kb_factory_context *factory,
+                          struct kb_diag *diag);
+/* Frees what is there beyond the cluster itself. */
+void kb_cluster_http_dispose(struct kb_cluster *cluster);
 /* What can be known only when the transport sockets are: auto_config needs ALPN. Main thread. */
 void kb_cluster_http_check(const struct kb_cluster *cluster, struct kb_diag *diag);
 /* Finds the load balancer and its configuration; `provided` as above. */

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The HTTP side of a cluster: typed_extension_protocol_options with HttpProtocolOptions, or the
  * deprecated fields of the cluster itself. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
 #include "envoy/extensions/upstreams/http/v3/http_protocol_options.pb-c.h"
 #include "proto/any.h"
+#include "proxy/api/cluster_policies.h"
 #include "proxy/http/h2_options.h"
 #include "proxy/http/header_key_format.h"
+#include "proxy/http/upstream_http_filters.h"
 #include "proxy/upstream/cluster.h"
 #include "proxy/upstream/config_read.h"
 
@@ -24,6 +27,8 @@
     ENVOY__EXTENSIONS__UPSTREAMS__HTTP__V3__HTTP_PROTOCOL_OPTIONS__EXPLICIT_HTTP_CONFIG__PROTOCOL_CONFIG_##name
 #define OPTIONS(name) \
     ENVOY__EXTENSIONS__UPSTREAMS__HTTP__V3__HTTP_PROTOCOL_OPTIONS__UPSTREAM_PROTOCOL_OPTIONS_##name
+#define FILTER(name) \
+    ENVOY__EXTENSIONS__FILTERS__NETWORK__HTTP_CONNECTION_MANAGER__V3__HTTP_FILTER__CONFIG_TYPE_##name
 
 typedef Envoy__Extensions__Upstreams__Http__V3__HttpProtocolOptions HttpOptions;
 
@@ -187,16 +192,42 @@ upstream_options_read(const Envoy__Config__Core__V3__UpstreamHttpProtocolOptions
     }
 }
 
-static void options_read(const HttpOptions *options, struct kb_cluster *cluster,
-                         struct kb_arena *arena, struct kb_diag *diag)
+/* The chain of attempts has to end where the connection begins. */
+static void filters_read(const HttpOptions *options, struct kb_cluster *cluster,
+                         const struct kb_factory_context *factory, struct kb_diag *diag)
 {
+    struct kb_upstream_http_chain *chain;
+    struct kb_cluster_policies *policies;
+    size_t count = options->n_http_filters;
+    struct kb_str type = KB_STR("");
+
+    if (count > 0 && options->http_filters[count - 1]->config_type_case == FILTER(TYPED_CONFIG)) {
+        type = kb_any_inner_name(options->http_filters[count - 1]->typed_config, factory->arena);
+    }
+    if (count > 0 &&
+        !kb_str_eq(type, KB_STR("envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec"))) {
+        kb_diag_push_index(diag, "http_filters", count - 1);
+        kb_diag_error(diag, "The codec filter is the only valid terminal upstream HTTP filter, use "
+                            "'envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec'");
+        kb_diag_pop(diag);
+        return;
+    }
+    chain = kb_upstream_http_chain_create(options->http_filters, count, true, factory, diag);
+    if (chain != NULL) {
+        policies = kb_calloc(1, sizeof(*policies));
+        policies->filters = chain;
+        cluster->policies = policies;
+    }
+}
+
+static void options_read(const HttpOptions *options, struct kb_cluster *cluster,
+                         const struct kb_factory_context *factory, struct kb_diag *diag)
+{
+    struct kb_arena *arena = factory->arena;
+
     common_read(options->common_http_protocol_options, cluster, diag);
     upstream_options_read(options->upstream_http_protocol_options, cluster);
-    if (options->n_http_filters > 0) {
-        kb_diag_push(diag, "http_filters");
-        kb_diag_error(diag, "upstream HTTP filters are not implemented yet");
-        kb_diag_pop(diag);
-    }
+    filters_read(options, cluster, factory, diag);
     switch (options->upstream_protocol_options_case) {
     case OPTIONS(EXPLICIT_HTTP_CONFIG):
         explicit_read(options->explicit_http_config, cluster, arena, diag);
@@ -287,8 +318,10 @@ static const HttpOptions *options_find(const Envoy__Config__Cluster__V3__Cluster
 }
 
 void kb_cluster_http_read(const Envoy__Config__Cluster__V3__Cluster *message,
-                          struct kb_cluster *cluster, struct kb_arena *arena, struct kb_diag *diag)
+                          struct kb_cluster *cluster, const struct kb_factory_context *factory,
+                          struct kb_diag *diag)
 {
+    struct kb_arena *arena = factory->arena;
     bool failed = false;
     const HttpOptions *options = options_find(message, arena, diag, &failed);
 
@@ -313,9 +346,17 @@ void kb_cluster_http_read(const Envoy__Config__Cluster__V3__Cluster *message,
     }
     kb_diag_push(diag, "typed_extension_protocol_options");
     kb_diag_push_key(diag, KB_STR(HTTP_OPTIONS_NAME));
-    options_read(options, cluster, arena, diag);
+    options_read(options, cluster, factory, diag);
     kb_diag_pop(diag);
     kb_diag_pop(diag);
+}
+
+void kb_cluster_http_dispose(struct kb_cluster *cluster)
+{
+    if (cluster->policies != NULL) {
+        kb_upstream_http_chain_destroy(cluster->policies->filters);
+        free((void *)(uintptr_t)cluster->policies);
+    }
 }
 
 static bool offers_protocols(const struct kb_transport_socket_factory *factory)

@@ -24,6 +24,7 @@ KB_OBJ_MAGIC(mutations, 0x484d5554);
 struct header_mutation {
     const struct mutations *config;
     struct kb_stream *stream;
+    const struct kb_header_map *response;                   /* NULL: none yet */
     const struct mutations *levels[KB_ROUTE_CONFIG_LEVELS]; /* the most specific first */
     size_t level_count;
     bool levels_known;
@@ -103,7 +104,7 @@ static void apply(struct header_mutation *filter, struct kb_header_map *headers,
 {
     struct kb_stream *stream = filter->stream;
     const struct kb_formatter_input input = {.request = kb_stream_request_headers(stream),
-                                             .response = kb_stream_response_headers(stream),
+                                             .response = filter->response,
                                              .response_trailers =
                                                  kb_stream_response_trailers(stream)};
     const struct kb_stream_info *info = kb_stream_stream_info(stream);
@@ -145,8 +146,11 @@ static enum kb_filter_trailers_status decode_trailers(void *arg, struct kb_heade
 static enum kb_filter_headers_status encode_headers(void *arg, struct kb_header_map *headers,
                                                     bool end_stream)
 {
+    struct header_mutation *filter = arg;
+
     (void)end_stream;
-    apply(arg, headers, offsetof(struct mutations, response));
+    filter->response = headers; /* of an attempt: not the stream's yet */
+    apply(filter, headers, offsetof(struct mutations, response));
     return KB_FILTER_HEADERS_CONTINUE;
 }
 
