@@ -33,7 +33,8 @@ class Broken:
         self.number = self.sock.getsockname()[1]
         self.conns = []
         self.got = b""
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.accepting = threading.Thread(target=self._accept, daemon=True)
+        self.accepting.start()
 
     def _accept(self):
         try:
@@ -53,6 +54,8 @@ class Broken:
             pass
 
     def stop(self):
+        self.sock.shutdown(socket.SHUT_RDWR)  # close() alone leaves accept() at work, which takes one more
+        self.accepting.join()
         self.sock.close()
         for conn in self.conns:
             try:

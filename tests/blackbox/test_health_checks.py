@@ -61,6 +61,8 @@ class Host:
             conn.close()
 
     def close(self):
+        if self.sock.fileno() >= 0:  # not closed yet
+            self.sock.shutdown(socket.SHUT_RDWR)  # close() alone leaves accept() at work
         self.sock.close()
 
 

@@ -73,6 +73,7 @@ def load():
     yield start
     for process, server in ended:
         process.communicate(timeout=DEADLINE_S)
+        server.listener.shutdown(socket.SHUT_RDWR)  # close() alone leaves accept() at work
         server.listener.close()
         assert process.returncode == 0
 
