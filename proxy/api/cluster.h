@@ -31,6 +31,7 @@ enum kb_cluster_http {
 /* Limits of one routing priority (circuit_breakers.thresholds). */
 struct kb_circuit_limits {
     uint32_t connections, pending, requests, retries;
+    uint32_t host_connections; /* of each host (per_host_thresholds); UINT32_MAX: no limit */
     bool track_remaining;
     bool has_retry_budget;
     double retry_budget_percent; /* 20.0 */
@@ -133,6 +134,7 @@ struct kb_cluster {
     bool auto_host_rewrite_capable; /* strict or logical DNS: hosts have names */
     bool auto_sni;                  /* the request's host is the server name of TLS */
     bool auto_san_validation;       /* and has to stand in the peer's certificate */
+    bool pool_per_downstream_connection;
     bool names_client; /* some of its hosts are told of the client: pools are of one each */
     struct kb_str auto_sni_header; /* which says the name in place of the host; empty: none */
     bool added_via_api;
@@ -140,6 +142,7 @@ struct kb_cluster {
     bool ignore_new_hosts_until_first_hc;
     bool ignore_health_on_host_removal;
     bool close_connections_on_host_health_failure; /* of tcp_proxy */
+    bool close_connections_on_host_set_change;
 };
 KB_OBJ_MAGIC(kb_cluster, 0x434c5553);
 
@@ -455,6 +458,8 @@ void kb_host_set_removed_cb(kb_host_removed_cb cb);
 /* Likewise when a host was ejected or failed: idle connections are closed, busy ones finish and are
  * not used again. */
 void kb_host_set_failed_cb(kb_host_removed_cb cb);
+/* Likewise when other hosts came or went, where the cluster wants new connections then. */
+void kb_host_set_drained_cb(kb_host_removed_cb cb);
 
 KB_INLINE void kb_host_stat_add(struct kb_host_local *local, enum kb_host_stat stat, int64_t n)
 {

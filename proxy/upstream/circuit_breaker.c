@@ -9,6 +9,8 @@
 #include "base/mem.h"
 #include "proxy/stats/stat_store.h"
 
+typedef Envoy__Config__Cluster__V3__CircuitBreakers__Thresholds Thresholds;
+
 static const uint16_t open_ids[KB_PRIORITY_COUNT][KB_RESOURCE_COUNT] = {
     [KB_PRIORITY_DEFAULT] =
         {
@@ -178,8 +180,7 @@ bool kb_circuit_breakers_provide(const struct kb_cluster_impl *cluster, unsigned
     return false;
 }
 
-static void limits_read(const Envoy__Config__Cluster__V3__CircuitBreakers__Thresholds *message,
-                        struct kb_circuit_limits *limits)
+static void limits_read(const Thresholds *message, struct kb_circuit_limits *limits)
 {
     limits->connections =
         message->max_connections != NULL ? message->max_connections->value : limits->connections;
@@ -200,14 +201,51 @@ static void limits_read(const Envoy__Config__Cluster__V3__CircuitBreakers__Thres
     }
 }
 
-void kb_circuit_breakers_read(const Envoy__Config__Cluster__V3__CircuitBreakers *message,
-                              struct kb_cluster_impl *cluster)
+/* Of a host's limits there is but one. */
+static void host_limits_check(const Envoy__Config__Cluster__V3__CircuitBreakers *message,
+                              struct kb_diag *diag)
 {
+    kb_diag_push(diag, "circuit_breakers");
+    for (size_t i = 0; message != NULL && i < message->n_per_host_thresholds; i++) {
+        const Thresholds *limits = message->per_host_thresholds[i];
+
+        if (limits->max_pending_requests != NULL || limits->max_requests != NULL ||
+            limits->max_retries != NULL || limits->max_connection_pools != NULL ||
+            limits->retry_budget != NULL) {
+            kb_diag_push_index(diag, "per_host_thresholds", i);
+            kb_diag_error(diag, "Unsupported field in per_host_thresholds: of a host's limits "
+                                "there is max_connections alone");
+            kb_diag_pop(diag);
+        }
+    }
+    kb_diag_pop(diag);
+}
+
+static void host_limits_read(const Envoy__Config__Cluster__V3__CircuitBreakers *message,
+                             unsigned priority, struct kb_circuit_limits *limits)
+{
+    for (size_t i = 0; message != NULL && i < message->n_per_host_thresholds; i++) {
+        const Thresholds *of_host = message->per_host_thresholds[i];
+
+        if ((unsigned)of_host->priority == priority) {
+            if (of_host->max_connections != NULL) {
+                limits->host_connections = of_host->max_connections->value;
+            }
+            return;
+        }
+    }
+}
+
+void kb_circuit_breakers_read(const Envoy__Config__Cluster__V3__CircuitBreakers *message,
+                              struct kb_cluster_impl *cluster, struct kb_diag *diag)
+{
+    host_limits_check(message, diag);
     for (unsigned p = 0; p < KB_PRIORITY_COUNT; p++) {
         cluster->api.limits[p] = (struct kb_circuit_limits){.connections = 1024,
                                                             .pending = 1024,
                                                             .requests = 1024,
                                                             .retries = 3,
+                                                            .host_connections = UINT32_MAX,
                                                             .retry_budget_percent = 20.0,
                                                             .retry_budget_min = 3};
         for (size_t i = 0; message != NULL && i < message->n_thresholds; i++) {
@@ -216,6 +254,7 @@ void kb_circuit_breakers_read(const Envoy__Config__Cluster__V3__CircuitBreakers 
                 break;
             }
         }
+        host_limits_read(message, p, &cluster->api.limits[p]);
     }
 }
 

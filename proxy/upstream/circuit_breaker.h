@@ -9,9 +9,9 @@
 #include "proxy/upstream/cluster.h"
 
 /* Reads the thresholds; the first entry of a priority holds, as in Envoy. `message` may be NULL:
- * defaults. */
+ * defaults. Reports limits of hosts that there are not. */
 void kb_circuit_breakers_read(const Envoy__Config__Cluster__V3__CircuitBreakers *message,
-                              struct kb_cluster_impl *cluster);
+                              struct kb_cluster_impl *cluster, struct kb_diag *diag);
 /* Sets the shares and makes the remaining_* gauges, once name, statistics and worker count are set.
  */
 void kb_circuit_breakers_start(struct kb_cluster_impl *cluster, struct kb_stat_store *store,

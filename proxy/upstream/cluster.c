@@ -187,6 +187,10 @@ static void hosts_read(const Envoy__Config__Cluster__V3__Cluster *message,
     cluster->ignore_health_on_host_removal = message->ignore_health_on_host_removal != 0;
     cluster->close_connections_on_host_health_failure =
         message->close_connections_on_host_health_failure != 0;
+    cluster->pool_per_downstream_connection =
+        message->connection_pool_per_downstream_connection != 0;
+    cluster->close_connections_on_host_set_change =
+        common != NULL && common->close_connections_on_host_set_change != 0;
 }
 
 static struct kb_cluster_impl *impl_new(struct kb_str name, struct kb_str observability_name,
@@ -256,7 +260,7 @@ int kb_cluster_impl_create(const Envoy__Config__Cluster__V3__Cluster *message,
     cluster->api.filters = kb_upstream_filter_chain_create(message, factory, diag);
     kb_cluster_istio_read(&cluster->api.istio, cluster->api.metadata, message->metadata);
     kb_cluster_http_read(message, &cluster->api, factory, diag);
-    kb_circuit_breakers_read(message->circuit_breakers, cluster);
+    kb_circuit_breakers_read(message->circuit_breakers, cluster, diag);
     bind_read(message->upstream_bind_config, &cluster->api, kb_cluster_manager_bind_source(manager),
               diag);
     keepalive_read(message->upstream_connection_options, &cluster->api);

@@ -9,6 +9,7 @@
 #include "proxy/api/overload.h"
 #include "proxy/api/transport_socket.h"
 #include "proxy/upstream/conn_pool_internal.h"
+#include "proxy/upstream/host.h"
 
 #define CONNECTIONS_AT_ONCE 3 /* as in Envoy */
 
@@ -136,6 +137,16 @@ static bool has_clients(const struct kb_conn_pool *pool)
            !kb_list_empty(&pool->connecting);
 }
 
+/* Whether the host may have one more connection, and the cluster. */
+static bool connection_allowed(const struct kb_conn_pool *pool)
+{
+    uint32_t max = pool->local->cluster->limits[pool->priority].host_connections;
+
+    return (KB_LIKELY(max == UINT32_MAX) ||
+            kb_host_stat_sum(pool->host, KB_HOST_CX_ACTIVE) < max) &&
+           kb_resource_can(pool->local, pool->priority, KB_RESOURCE_CONNECTIONS);
+}
+
 /* True when one was made, and there may be need of more. */
 static bool connect_one(struct kb_conn_pool *pool, bool *shed)
 {
@@ -144,7 +155,7 @@ static bool connect_one(struct kb_conn_pool *pool, bool *shed)
     if (pool->waiting_count <= pool->connecting_capacity) {
         return false;
     }
-    if (!kb_resource_can(pool->local, pool->priority, KB_RESOURCE_CONNECTIONS)) {
+    if (!connection_allowed(pool)) {
         kb_stat_inc(pool->stats, KB_STAT_CLUSTER_UPSTREAM_CX_OVERFLOW);
         if (first) {
             client_create(pool);
@@ -439,6 +450,16 @@ static void clients_close(const struct kb_conn_pool *pool, struct kb_list *clien
     }
 }
 
+/* What is there is not used any more; the pool goes on. */
+static void pool_renew(struct kb_conn_pool *pool)
+{
+    if (pool->waiting_count == 0) {
+        clients_close(pool, &pool->connecting);
+    }
+    clients_drain(&pool->busy);
+    clients_drain(&pool->ready);
+}
+
 static void pool_host_failed(struct kb_conn_pool *pool)
 {
     if (pool->kind == KB_POOL_TCP &&
@@ -448,21 +469,28 @@ static void pool_host_failed(struct kb_conn_pool *pool)
         clients_close(pool, &pool->ready);
         return;
     }
-    if (pool->waiting_count == 0) {
-        clients_close(pool, &pool->connecting);
+    pool_renew(pool);
+}
+
+static void pools_each(struct kb_host_local *local, void (*what)(struct kb_conn_pool *pool))
+{
+    for (unsigned i = 0; i < KB_POOL_KIND_COUNT * KB_PRIORITY_COUNT; i++) {
+        struct kb_conn_pool *pool = local->pools[i / KB_PRIORITY_COUNT][i % KB_PRIORITY_COUNT];
+
+        for (; pool != NULL; pool = pool->sibling) {
+            what(pool);
+        }
     }
-    clients_drain(&pool->busy);
-    clients_drain(&pool->ready);
 }
 
 void kb_conn_pools_host_failed(struct kb_worker *worker, struct kb_host_local *local)
 {
     (void)worker;
-    for (unsigned i = 0; i < KB_POOL_KIND_COUNT * KB_PRIORITY_COUNT; i++) {
-        struct kb_conn_pool *pool = local->pools[i / KB_PRIORITY_COUNT][i % KB_PRIORITY_COUNT];
+    pools_each(local, pool_host_failed);
+}
 
-        for (; pool != NULL; pool = pool->sibling) {
-            pool_host_failed(pool);
-        }
-    }
+void kb_conn_pools_host_drained(struct kb_worker *worker, struct kb_host_local *local)
+{
+    (void)worker;
+    pools_each(local, pool_renew);
 }

@@ -105,12 +105,12 @@ static bool breaker_read(struct run *run, struct kb_str text)
     run->local.cluster = &run->cluster.api;
     run->local.stats = &stats;
     stats.gauge_used = run->gauge_used;
-    kb_circuit_breakers_read(message, &run->cluster);
+    kb_circuit_breakers_read(message, &run->cluster, &run->diag);
     for (unsigned p = 0; p < KB_PRIORITY_COUNT; p++) {
         run->cluster.api.limits[p].track_remaining = false; /* there is no store */
     }
     kb_circuit_breakers_start(&run->cluster, NULL, KB_STR("cluster.c."));
-    return true;
+    return run->diag.error_count == 0;
 }
 
 /* ---- headers ---- */
