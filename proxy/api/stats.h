@@ -59,6 +59,7 @@ struct kb_stat_schema {
     S(RBAC_SHADOW, rbac_shadow)                                   \
     S(FAULT, fault)                                               \
     S(CORS, cors)                                                 \
+    S(CSRF, csrf)                                                 \
     S(JWT_AUTHN, jwt_authn)                                       \
     S(OUTLIER_DETECTION, outlier_detection)                       \
     S(HEALTH_CHECK, health_check)                                 \
@@ -232,6 +233,11 @@ enum {
 enum {
 #define X(ID, name, kind) KB_STAT_CORS_##ID,
 #include "proxy/stats/cors.def"
+#undef X
+};
+enum {
+#define X(ID, name, kind) KB_STAT_CSRF_##ID,
+#include "proxy/stats/csrf.def"
 #undef X
 };
 enum {

@@ -107,6 +107,9 @@ static const struct kb_stat_def fault_defs[] = {
 static const struct kb_stat_def cors_defs[] = {
 #include "proxy/stats/cors.def"
 };
+static const struct kb_stat_def csrf_defs[] = {
+#include "proxy/stats/csrf.def"
+};
 static const struct kb_stat_def health_check_filter_defs[] = {
 #include "proxy/stats/health_check_filter.def"
 };
@@ -267,6 +270,9 @@ const struct kb_stat_schema kb_stat_schema_fault = {fault_defs, KB_ARRAY_LEN(fau
 };
 const struct kb_stat_schema kb_stat_schema_cors = {cors_defs, KB_ARRAY_LEN(cors_defs), 0
 #include "proxy/stats/cors.def"
+};
+const struct kb_stat_schema kb_stat_schema_csrf = {csrf_defs, KB_ARRAY_LEN(csrf_defs), 0
+#include "proxy/stats/csrf.def"
 };
 const struct kb_stat_schema kb_stat_schema_jwt_authn = {jwt_authn_defs,
                                                         KB_ARRAY_LEN(jwt_authn_defs), 0

@@ -38,7 +38,7 @@ HTTP_FILTERS = {"buffer": "buffer.v3.Buffer", "header_mutation": "header_mutatio
                 "set_metadata": "set_metadata.v3.Config", "set_filter_state": "set_filter_state.v3.Config",
                 "local_ratelimit": "local_ratelimit.v3.LocalRateLimit", "grpc_web": "grpc_web.v3.GrpcWeb",
                 "compressor": "compressor.v3.Compressor", "decompressor": "decompressor.v3.Decompressor",
-                "rbac": "rbac.v3.RBAC", "fault": "fault.v3.HTTPFault", "cors": "cors.v3.Cors",
+                "rbac": "rbac.v3.RBAC", "fault": "fault.v3.HTTPFault", "cors": "cors.v3.Cors", "csrf": "csrf.v3.CsrfPolicy",
                 "jwt_authn": "jwt_authn.v3.JwtAuthentication", "health_check": "health_check.v3.HealthCheck"}
 ROUTE_FILTERS = {**HTTP_FILTERS, "buffer": "buffer.v3.BufferPerRoute",
                  "header_mutation": "header_mutation.v3.HeaderMutationPerRoute",
