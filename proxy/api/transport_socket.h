@@ -29,6 +29,8 @@ struct kb_transport_socket_options {
     size_t verify_san_count;
     const struct kb_sock_foreign_source *source; /* connects from there; NULL: as configured */
     const struct kb_proxied_client *client;      /* NULL: nobody that anybody is told of */
+    uint64_t connection_id; /* of the client's connection that alone may have it; 0: any may */
+    bool of_request;        /* what a client says is in it: there may be any number; not compared */
 };
 
 struct kb_transport_socket_factory_ops {

@@ -159,12 +159,17 @@ static KB_NOINLINE void transport_options_set(struct kb_router *router)
     if (before != NULL) {
         *options = *before;
     }
+    options->of_request = cluster->auto_sni || cluster->auto_san_validation || options->of_request;
     if (cluster->auto_sni && !is_ip && options->server_name.len == 0) {
         options->server_name = *host;
     }
     if (cluster->auto_san_validation && options->verify_san_count == 0) {
         options->verify_sans = host;
         options->verify_san_count = 1;
+    }
+    if (cluster->pool_per_downstream_connection && router->info->connection != NULL) {
+        options->connection_id = router->info->connection->id;
+        options->of_request = true;
     }
     if (cluster->names_client) {
         options->client = kb_proxied_client_of(router->info->connection, router->arena);
@@ -191,7 +196,8 @@ struct kb_host *kb_router_host_choose(struct kb_router *router)
     }
     if (KB_UNLIKELY(router->cluster->cluster->auto_sni ||
                     router->cluster->cluster->auto_san_validation ||
-                    router->cluster->cluster->names_client) &&
+                    router->cluster->cluster->names_client ||
+                    router->cluster->cluster->pool_per_downstream_connection) &&
         router->attempts == 1) {
         transport_options_set(router);
     }

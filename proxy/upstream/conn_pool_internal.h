@@ -49,11 +49,12 @@ KB_INLINE struct kb_loop *kb_conn_pool_loop(struct kb_conn_pool *pool)
     return &pool->local->worker->loop;
 }
 
-/* Of one client's address: it goes with its last connection, or clients could make any number. */
+/* Of one client's address, or of what a client said: it goes with its last connection, or clients
+ * could make any number. */
 KB_INLINE bool kb_conn_pool_is_of_client(const struct kb_conn_pool *pool)
 {
-    return pool->options != NULL &&
-           (pool->options->source != NULL || pool->options->client != NULL);
+    return pool->options != NULL && (pool->options->of_request || pool->options->source != NULL ||
+                                     pool->options->client != NULL);
 }
 
 /* Takes no more requests for now. */

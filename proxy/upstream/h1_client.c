@@ -456,6 +456,8 @@ static const struct kb_conn_callbacks conn_callbacks = {
     .on_below_low = kb_pool_client_below_low,
 };
 
+static const struct kb_str alpn = {"http/1.1", 8};
+
 const struct kb_pool_client_ops kb_h1_client_ops = {
     .size = sizeof(struct kb_h1_client),
     .conn_callbacks = &conn_callbacks,
@@ -463,4 +465,6 @@ const struct kb_pool_client_ops kb_h1_client_ops = {
     .count = client_count,
     .attach = client_attach,
     .dispose = client_dispose,
+    .alpn = &alpn,
+    .alpn_count = 1,
 };

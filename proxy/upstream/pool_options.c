@@ -31,7 +31,8 @@ static bool clients_equal(const struct kb_proxied_client *a, const struct kb_pro
 bool kb_pool_options_equal(const struct kb_transport_socket_options *a,
                            const struct kb_transport_socket_options *b)
 {
-    return a != NULL && b != NULL && kb_str_eq(a->server_name, b->server_name) &&
+    return a != NULL && b != NULL && a->connection_id == b->connection_id &&
+           kb_str_eq(a->server_name, b->server_name) &&
            texts_equal(a->alpn, a->alpn_count, b->alpn, b->alpn_count) &&
            texts_equal(a->verify_sans, a->verify_san_count, b->verify_sans, b->verify_san_count) &&
            sources_equal(a->source, b->source) && clients_equal(a->client, b->client);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* envoy.filters.http.set_filter_state: texts made of a request that stay with it for others to
- * read. */
+ * read, or say how its host is connected to with TLS. */
 #include "envoy/extensions/filters/http/set_filter_state/v3/set_filter_state.pb-c.h"
 
 #include "envoy/config/core/v3/substitution_format_string.pb-c.h"
@@ -10,16 +10,27 @@
 #include "proxy/api/filter_state.h"
 #include "proxy/api/formatter.h"
 #include "proxy/api/http_filter.h"
+#include "proxy/api/transport_socket.h"
 
 typedef Envoy__Extensions__Filters__Common__SetFilterState__V3__FilterStateValue value_message;
 
+/* What objects are to others. */
+enum state_kind {
+    STATE_TEXT,
+    STATE_HASHABLE_TEXT,
+    STATE_SERVER_NAME, /* for TLS to the host */
+    STATE_SUBJECT_NAMES,
+    STATE_PROTOCOLS,
+};
+
 struct state_value {
     const struct kb_filter_state_key *key;
+    enum state_kind kind;
+    bool is_heard; /* it has the name by which others look for it */
     struct kb_log_format format;
     uint8_t sharing;
     bool read_only;
     bool skip_if_empty;
-    bool hashable;
 };
 
 struct set_filter_state_config {
@@ -37,16 +48,44 @@ struct set_filter_state {
 
 /* ---- configuration ---- */
 
-/* What kind of object the name stands for: those that are a text to whoever reads them. */
-static void factory_check(const char *name, struct kb_diag *diag)
+static bool option_text(const void *object, struct kb_arena *arena, struct kb_str *text)
+{
+    (void)arena;
+    *text = *(const struct kb_str *)object;
+    return true;
+}
+
+static const struct kb_filter_state_type server_name_type = {
+    .name = "envoy.network.upstream_server_name",
+    .text = option_text,
+};
+static const struct kb_filter_state_type subject_names_type = {
+    .name = "envoy.network.upstream_subject_alt_names",
+    .text = option_text,
+};
+static const struct kb_filter_state_type protocols_type = {
+    .name = "envoy.network.application_protocols",
+};
+
+static const struct {
+    struct kb_str name;
+    const struct kb_filter_state_type *type;
+} factories[] = {
+    [STATE_TEXT] = {KB_STR("envoy.string"), &kb_filter_state_string},
+    [STATE_HASHABLE_TEXT] = {KB_STR("envoy.hashable_string"), &kb_filter_state_hashable_string},
+    [STATE_SERVER_NAME] = {KB_STR("envoy.network.upstream_server_name"), &server_name_type},
+    [STATE_SUBJECT_NAMES] = {KB_STR("envoy.network.upstream_subject_alt_names"),
+                             &subject_names_type},
+    [STATE_PROTOCOLS] = {KB_STR("envoy.network.application_protocols"), &protocols_type},
+};
+
+/* What kind of object the name stands for. */
+static enum state_kind factory_find(const char *name, struct kb_diag *diag)
 {
     static const char *const elsewhere[] = {
         "envoy.tcp_proxy.cluster",
         "envoy.tcp_proxy.disable_tunneling",
         "envoy.tcp_proxy.per_connection_idle_timeout_ms",
-        "envoy.network.upstream_server_name",
-        "envoy.network.upstream_subject_alt_names",
-        "envoy.network.application_protocols",
         "envoy.network.ip",
         "envoy.network.transport_socket.original_dst_address",
         "envoy.filters.listener.original_dst.local_ip",
@@ -57,9 +96,10 @@ static void factory_check(const char *name, struct kb_diag *diag)
     };
     struct kb_str text = kb_str_from_cstr(name);
 
-    if (kb_str_eq(text, KB_STR("envoy.string")) ||
-        kb_str_eq(text, KB_STR("envoy.hashable_string"))) {
-        return;
+    for (size_t i = 0; i < KB_ARRAY_LEN(factories); i++) {
+        if (kb_str_eq(text, factories[i].name)) {
+            return (enum state_kind)i;
+        }
     }
     for (size_t i = 0; i < KB_ARRAY_LEN(elsewhere); i++) {
         if (kb_str_eq(text, kb_str_from_cstr(elsewhere[i]))) {
@@ -67,10 +107,11 @@ static void factory_check(const char *name, struct kb_diag *diag)
                           "'%s' is not implemented; give a key of your own and factory_key "
                           "envoy.string for a text that others read",
                           name);
-            return;
+            return STATE_TEXT;
         }
     }
     kb_diag_error(diag, "'%s' does not have an object factory", name);
+    return STATE_TEXT;
 }
 
 static int value_read(struct state_value *value, const value_message *m, struct kb_arena *arena,
@@ -78,10 +119,10 @@ static int value_read(struct state_value *value, const value_message *m, struct 
 {
     const char *key = m->object_key != NULL ? m->object_key : "";
 
-    factory_check(m->factory_key[0] != '\0' ? m->factory_key : key, diag);
+    value->kind = factory_find(m->factory_key[0] != '\0' ? m->factory_key : key, diag);
+    value->is_heard = value->kind >= STATE_SERVER_NAME &&
+                      kb_str_eq(kb_str_from_cstr(key), factories[value->kind].name);
     value->key = kb_filter_state_key(kb_str_from_cstr(key));
-    value->hashable = kb_str_eq(kb_str_from_cstr(m->factory_key[0] != '\0' ? m->factory_key : key),
-                                KB_STR("envoy.hashable_string"));
     value->read_only = m->read_only;
     value->skip_if_empty = m->skip_if_empty;
     value->sharing = (uint8_t)m->shared_with_upstream; /* the same numbers */
@@ -128,6 +169,48 @@ static void *create(void *config, struct kb_stream *stream)
     return filter;
 }
 
+/* The parts between commas, as they are. */
+static const struct kb_str *text_split(struct kb_str text, struct kb_arena *arena, size_t *count)
+{
+    size_t parts = 1;
+    struct kb_str *out;
+    ptrdiff_t comma;
+
+    for (size_t i = 0; i < text.len; i++) {
+        parts += text.p[i] == ',';
+    }
+    out = kb_arena_calloc(arena, parts * sizeof(*out));
+    *count = parts;
+    for (size_t i = 0; i < parts; i++) {
+        comma = kb_str_find_char(text, ',');
+        out[i] = comma < 0 ? text : kb_str_first(text, (size_t)comma);
+        text = comma < 0 ? KB_STR("") : kb_str_from(text, (size_t)comma + 1);
+    }
+    return out;
+}
+
+/* Says so to whoever connects to the host for this request. */
+static void transport_option_set(struct kb_stream *stream, enum state_kind kind, struct kb_str text)
+{
+    struct kb_arena *arena = kb_stream_arena(stream);
+    struct kb_stream_info *info = kb_stream_stream_info(stream);
+    struct kb_transport_socket_options *options =
+        KB_ARENA_NEW(arena, struct kb_transport_socket_options);
+
+    if (info->transport_options != NULL) {
+        *options = *info->transport_options;
+    }
+    options->of_request = true;
+    if (kind == STATE_SERVER_NAME) {
+        options->server_name = text;
+    } else if (kind == STATE_SUBJECT_NAMES) {
+        options->verify_sans = text_split(text, arena, &options->verify_san_count);
+    } else {
+        options->alpn = text_split(text, arena, &options->alpn_count);
+    }
+    info->transport_options = options;
+}
+
 static void value_put(const struct set_filter_state *filter, const struct state_value *value,
                       const struct kb_formatter_input *input)
 {
@@ -135,8 +218,7 @@ static void value_put(const struct set_filter_state *filter, const struct state_
     struct kb_stream_info *info = kb_stream_stream_info(filter->stream);
     struct kb_str *text = KB_ARENA_NEW(arena, struct kb_str);
     struct kb_filter_state_item item = {.key = value->key,
-                                        .type = value->hashable ? &kb_filter_state_hashable_string
-                                                                : &kb_filter_state_string,
+                                        .type = factories[value->kind].type,
                                         .object = text,
                                         .read_only = value->read_only,
                                         .sharing = value->sharing};
@@ -149,6 +231,9 @@ static void value_put(const struct set_filter_state *filter, const struct state_
     }
     if (kb_filter_state_put_stream(info, arena, &item) != 0) {
         return; /* what stands there is read-only */
+    }
+    if (value->is_heard) {
+        transport_option_set(filter->stream, value->kind, *text);
     }
 }
 
