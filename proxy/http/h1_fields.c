@@ -134,5 +134,6 @@ int kb_h1_trailer_add(struct kb_h1_parser *parser, struct kb_str name, struct kb
         kb_header_map_init(parser->trailers, parser->arena);
     }
     kb_header_map_append(parser->trailers, name, value);
+    parser->header_bytes += (uint32_t)(name.len + value.len) + 3;
     return 0;
 }

@@ -319,12 +319,14 @@ size_t kb_h1_head_usual(struct kb_h1_parser *parser, struct kb_str bytes)
     if (first == NULL) {
         return 0;
     }
-    for (p = first; end - p >= 2 && *p != '\r'; count++) {
+    p = first;
+    do { /* a head without headers is not usual */
         p = header_line(parser, start + (p - bytes.p), end);
         if (p == NULL) {
             return 0;
         }
-    }
+        count++;
+    } while (end - p >= 2 && *p != '\r');
     if (end - p < 2 || p[0] != '\r' || p[1] != '\n' ||
         (parser->response && !parser->has_content_length) ||
         kb_h1_head_headers(parser) > parser->settings->max_headers_count) {

@@ -312,12 +312,13 @@ static void head_reset(struct kb_h1_parser *parser)
     parser->message_complete = false;
 }
 
+/* Envoy counts three bytes for a head without headers, too. */
 static void header_bytes_count(struct kb_h1_parser *parser, struct kb_str head)
 {
     size_t first_line = (size_t)(kb_str_find_char(head, '\n') + 1);
     size_t other = first_line + 2 + parser->head_header_count;
 
-    parser->header_bytes = (uint32_t)(head.len > other ? head.len - other : 0);
+    parser->header_bytes = (uint32_t)(head.len > other ? head.len - other : 3);
 }
 
 static enum kb_h1_event head_taken(struct kb_h1_parser *parser, struct kb_buf *in, size_t len)
@@ -393,7 +394,8 @@ static KB_COLD enum kb_h1_event head_retry(struct kb_h1_parser *parser, struct k
     if (method.len > 0) {
         parser->map->method = kb_str_dup(parser->arena, method);
     }
-    header_bytes_count(parser, head);
+    parser->header_bytes = 0;
+    refused_bytes_count(parser, head, UINT32_MAX); /* of what came, not of what is left of it */
     return head_taken(parser, in, len);
 }
 

@@ -73,8 +73,8 @@ struct kb_h1_parser {
     struct kb_header_map *map;
     struct kb_slice *head_slice; /* holds the head's strings; take a reference to keep them */
     uint32_t head_bytes;
-    uint32_t header_bytes; /* of the header lines alone, as Envoy counts them: name, value and three
-                              each */
+    uint32_t header_bytes; /* of the header lines alone, and of trailers that are passed on, as
+                              Envoy counts them: name, value and three each */
     uint32_t header_count;
     uint32_t head_header_count; /* header lines of the head */
     struct kb_str field;

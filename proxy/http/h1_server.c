@@ -318,6 +318,7 @@ static void on_complete(struct kb_h1_server *server)
         return;
     }
     if (server->parser.trailers != NULL) {
+        stream->info.header_bytes_received = server->parser.header_bytes;
         kb_stream_decode_trailers(stream, server->parser.trailers);
     } else {
         kb_stream_decode_data(stream, &server->parser.body, true);
@@ -571,10 +572,12 @@ static void encode_trailers(void *encoder, const struct kb_header_map *trailers)
 {
     struct kb_h1_server *server = KB_CAST(encoder, kb_h1_server);
     const struct kb_h1_settings *settings = server->parser.settings;
+    struct kb_conn *conn = server->hcm->conn;
+    size_t before = conn->out.len;
 
-    kb_h1_encode_end(&server->hcm->conn->out, server->framing,
-                     settings->enable_trailers ? trailers : NULL);
-    kb_conn_written(server->hcm->conn);
+    kb_h1_encode_end(&conn->out, server->framing, settings->enable_trailers ? trailers : NULL);
+    server->stream->info.wire_bytes_sent += conn->out.len - before;
+    kb_conn_written(conn);
     response_end(server);
 }
 

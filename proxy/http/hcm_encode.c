@@ -289,6 +289,7 @@ void kb_stream_encode_1xx(struct kb_stream *stream, struct kb_header_map *header
         if (stream->hcm->config->tracing != NULL) {
             kb_hcm_trace_count(stream);
         }
+        kb_hcm_mutate_1xx(stream, headers);
         stream->encoder_ops->encode_1xx(stream->encoder, headers);
     }
 }

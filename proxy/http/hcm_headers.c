@@ -377,7 +377,7 @@ unsigned kb_hcm_mutate_request(struct kb_stream *stream)
 
 /* ---- responses ---- */
 
-void kb_hcm_mutate_response(struct kb_stream *stream, struct kb_header_map *headers)
+void kb_hcm_mutate_1xx(struct kb_stream *stream, struct kb_header_map *headers)
 {
     const struct kb_header_map *request = &stream->request;
     const struct kb_hcm_config *config = stream->hcm->config;
@@ -395,8 +395,14 @@ void kb_hcm_mutate_response(struct kb_stream *stream, struct kb_header_map *head
             kb_header_map_set_id(headers, KB_HDR_X_REQUEST_ID, id->value);
         }
     }
-    kb_header_map_remove_id(headers, KB_HDR_KEEP_ALIVE);
     kb_header_map_remove_id(headers, KB_HDR_PROXY_CONNECTION);
+}
+
+void kb_hcm_mutate_response(struct kb_stream *stream, struct kb_header_map *headers)
+{
+    const struct kb_hcm_config *config = stream->hcm->config;
+
+    kb_hcm_mutate_1xx(stream, headers);
     via_append(headers, config->via);
     if (KB_UNLIKELY(config->proxy_status != NULL)) {
         kb_proxy_status_apply(config->proxy_status, &stream->info, headers);

@@ -293,7 +293,9 @@ bool kb_connection_names(const struct kb_header_map *map, struct kb_str option);
 unsigned kb_hcm_mutate_request(struct kb_stream *stream);
 /* x-forwarded-client-cert of the request: hcm_xfcc.c. */
 void kb_hcm_client_cert_forward(struct kb_stream *stream);
-/* Removes hop-by-hop headers, sets via and request id, as mutateResponseHeaders. */
+/* Removes hop-by-hop headers and sets the request id: all that is done to an interim answer. */
+void kb_hcm_mutate_1xx(struct kb_stream *stream, struct kb_header_map *headers);
+/* That and via and proxy-status, as mutateResponseHeaders. keep-alive the router has removed. */
 void kb_hcm_mutate_response(struct kb_stream *stream, struct kb_header_map *headers);
 /* The Date line of now. */
 struct kb_str kb_http_date(struct kb_worker *worker);

@@ -75,12 +75,11 @@ void kb_hcm_request_id_apply(
 
     config->request_id_packs_reason = true;
     config->request_id_samples = true;
-    if (m == NULL) {
+    if (m == NULL || m->typed_config == NULL) {
         return;
     }
     kb_diag_push(diag, "request_id_extension");
-    type =
-        m->typed_config != NULL ? kb_any_inner_name(m->typed_config, &config->arena) : KB_STR("");
+    type = kb_any_inner_name(m->typed_config, &config->arena);
     if (!kb_str_eq(type, KB_STR("envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig"))) {
         kb_diag_error(diag,
                       "Didn't find a registered implementation for type: '%.*s' (the one there is: "

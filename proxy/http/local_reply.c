@@ -73,7 +73,7 @@ void kb_stream_send_local_reply(struct kb_stream *stream, unsigned status, struc
 {
     struct kb_header_map *headers;
     struct kb_str content_type = KB_STR("text/plain");
-    struct kb_str given_type;
+    struct kb_str given_type, type;
     struct kb_str given_body = body;
 
     if (stream->ended || stream->encoder == NULL) {
@@ -125,11 +125,10 @@ void kb_stream_send_local_reply(struct kb_stream *stream, unsigned status, struc
                    kb_str_eq(content_type, KB_STR("application/json")));
         return;
     }
-    /* A content type that a filter gave stays, unless local_reply_config made another body and no
-     * other type. */
-    if (given_type.p != NULL &&
-        (kb_str_eq(body, given_body) ||
-         !kb_str_eq(given_type, kb_header_map_value_id(headers, KB_HDR_CONTENT_TYPE)))) {
+    /* A content type that is there stays, unless local_reply_config made another body and no other
+     * type. */
+    type = kb_header_map_value_id(headers, KB_HDR_CONTENT_TYPE);
+    if (type.p != NULL && (kb_str_eq(body, given_body) || !kb_str_eq(given_type, type))) {
         content_type = KB_STR_NULL;
     }
     text_reply(stream, headers, body, content_type);

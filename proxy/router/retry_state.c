@@ -17,6 +17,16 @@ struct kb_str kb_reset_reason_text(enum kb_reset_reason reason)
     return (unsigned)reason < KB_RESET_COUNT ? reset_texts[reason] : KB_STR("unknown reset");
 }
 
+/* A number of a header, which may have spaces around it and a plus sign, as Envoy reads them. */
+static int number_read(struct kb_str text, uint64_t *number)
+{
+    text = kb_str_trim(text);
+    if (kb_str_starts_with(text, KB_STR("+"))) {
+        text = kb_str_from(text, 1);
+    }
+    return kb_str_to_u64(text, number);
+}
+
 /* ---- retry_on ---- */
 
 struct retry_word {
@@ -102,7 +112,7 @@ static void headers_merge(struct kb_retry_state *state, const struct kb_header_m
                                 policy->retriable_request_header_count, request)) {
         state->retry_on = 0;
     }
-    if (state->retry_on != 0 && kb_str_to_u64(kb_str_trim(max_retries), &number) == 0) {
+    if (state->retry_on != 0 && number_read(max_retries, &number) == 0) {
         state->retries_remaining =
             (uint32_t)number; /* wins over the policy; cut to 32 bits as in Envoy */
     }
@@ -181,7 +191,7 @@ static bool status_listed(const struct kb_retry_state *state, unsigned status)
         }
     }
     while (kb_str_next_token(&rest, ',', &word)) {
-        if (kb_str_to_u64(kb_str_trim(word), &code) == 0 && code == status) {
+        if (number_read(word, &code) == 0 && code == status) {
             return true;
         }
     }
@@ -219,8 +229,7 @@ static bool grpc_status_listed(uint32_t retry_on, const struct kb_header_map *re
     };
     uint64_t status;
 
-    if (kb_str_to_u64(kb_str_trim(kb_header_map_value_id(response, KB_HDR_GRPC_STATUS)), &status) !=
-        0) {
+    if (number_read(kb_header_map_value_id(response, KB_HDR_GRPC_STATUS), &status) != 0) {
         return false;
     }
     for (size_t i = 0; i < KB_ARRAY_LEN(known); i++) {
@@ -286,8 +295,7 @@ static uint64_t reset_interval_ms(const struct kb_rate_limited_backoff *backoff,
         const struct kb_reset_header *header = &backoff->headers[i];
         uint64_t seconds;
 
-        if (kb_str_to_u64(kb_str_trim(kb_header_map_value(response, header->name)), &seconds) !=
-            0) {
+        if (number_read(kb_header_map_value(response, header->name), &seconds) != 0) {
             continue;
         }
         if (header->unix_time) {

@@ -83,9 +83,8 @@ static void handshake_modify(void *arg, struct kb_header_map *headers)
     reply_modify(reply->router, headers);
     KB_HEADER_FOREACH(h, reply->answer)
     {
-        /* Envoy's removal of hop-by-hop headers does not find a copied keep-alive. */
-        kb_header_map_append_id(headers, h->id == KB_HDR_KEEP_ALIVE ? KB_HDR_NONE : h->id,
-                                kb_str_dup(arena, h->name), kb_str_dup(arena, h->value));
+        kb_header_map_append_id(headers, h->id, kb_str_dup(arena, h->name),
+                                kb_str_dup(arena, h->value));
     }
 }
 

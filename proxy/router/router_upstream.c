@@ -289,6 +289,7 @@ void kb_router_on_headers(struct kb_router *router, struct kb_header_map *header
         success_count(router, headers, end_stream);
     }
     kb_router_charge_code(router, headers->status, headers, upstream, false);
+    kb_header_map_remove_id(headers, KB_HDR_KEEP_ALIVE); /* one that is added here stays */
     service_time_set(router, headers);
     if (KB_UNLIKELY(router->cookies != NULL)) {
         kb_router_cookies_set(router, headers);

@@ -243,12 +243,23 @@ static bool close_announced(unsigned http_minor, const struct kb_header_map *hea
     return proxy != NULL && kb_str_list_has(proxy->value, KB_STR("close"));
 }
 
+static void header_bytes_take(struct kb_h1_client *client)
+{
+    client->header_bytes_received += client->parser.header_bytes;
+    client->parser.header_bytes = 0;
+}
+
 static void on_head(struct kb_h1_client *client)
 {
     struct kb_h1_parser *parser = &client->parser;
     struct kb_header_map *headers = client->response;
 
-    client->header_bytes_received += parser->header_bytes;
+    header_bytes_take(client);
+    if (KB_UNLIKELY(headers->status < 200 || headers->status == 204) &&
+        (parser->chunked || (parser->has_content_length && parser->content_length > 0))) {
+        protocol_error(client);
+        return;
+    }
     /* 101 that nobody asked for is a final answer without a body. */
     if (headers->status < 200 && headers->status != 101) {
         client->informational_bytes += parser->head_bytes;
@@ -256,15 +267,11 @@ static void on_head(struct kb_h1_client *client)
             protocol_error(client);
             return;
         }
-        /* Informational: Envoy passes 100 on and drops the others. */
-        if (client->base.decoder != NULL) {
+        /* Envoy knows 100, 102, 103 and 104, and ignores the others. */
+        if (client->base.decoder != NULL && headers->status <= 104) {
+            kb_header_map_remove_id(headers, KB_HDR_CONTENT_LENGTH); /* of 0 bytes */
             client->base.decoder->on_1xx(client->base.owner, headers);
         }
-        return;
-    }
-    if (headers->status == 204 &&
-        (parser->chunked || (parser->has_content_length && parser->content_length > 0))) {
-        protocol_error(client);
         return;
     }
     client->response_started = true;
@@ -317,6 +324,7 @@ static void on_complete(struct kb_h1_client *client)
     if (decoder != NULL) {
         struct kb_header_map *trailers = parser->trailers;
 
+        header_bytes_take(client); /* those of the trailers */
         response_end(client);
         if (trailers != NULL) {
             decoder->on_trailers(client->base.owner, trailers);
@@ -344,6 +352,7 @@ static bool event_handle(struct kb_h1_client *client, enum kb_h1_event event)
         on_complete(client);
         break;
     case KB_H1_ERROR:
+        header_bytes_take(client);
         protocol_error(client);
         return false;
     }

@@ -29,7 +29,7 @@ static size_t usual_length(bool response, const char *text)
 
 static const char *const usual_requests[] = {
     "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
-    "GET /p?a=b?c HTTP/1.1\r\n\r\n",
+    "GET /p?a=b?c HTTP/1.1\r\nHost: a\r\n\r\n",
     "POST /long/path/of/more/than/eight HTTP/1.1\r\nHOST: A.test:80\r\nContent-Length: 12\r\n\r\n",
     "DELETE /x HTTP/1.1\r\nx_y: 1\r\nEmpty:\r\nSpaces:   a b   \r\nConnection: Close\r\n\r\n",
     "PUT /x HTTP/1.1\r\nconnection: keep-alive\r\nX: caf\xc3\xa9 \"quoted\"; [A-Z]\r\n\r\n",
@@ -43,6 +43,7 @@ static const char *const usual_responses[] = {
 };
 
 static const char *const rare_requests[] = {
+    "GET /p?a=b?c HTTP/1.1\r\n\r\n",
     "CONNECT a:1 HTTP/1.1\r\n\r\n",
     "get / HTTP/1.1\r\n\r\n",
     "GET  / HTTP/1.1\r\n\r\n",
