@@ -107,10 +107,12 @@ def test_a_file_of_secrets_that_has_none_is_not_waited_for(binary, tmp_path):
     admin = {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}}
     with Proxy(binary, lambda _: {"node": {"id": "a", "cluster": "a"}, "admin": admin, "static_resources": {"listeners": [{
             "name": "a", "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}},
-            "filter_chains": [{"filters": [{"name": "echo", "typed_config": {
-                "@type": "type.googleapis.com/envoy.extensions.filters.network.echo.v3.Echo"}}],
+            "filter_chains": [{"filters": [{"name": "tcp", "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+                "stat_prefix": "a", "cluster": "c"}}],
                 "transport_socket": {"name": "tls", "typed_config": {
                     "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
-                    "common_tls_context": context}}}]}]}}) as proxy:
+                    "common_tls_context": context}}}]}],
+            "clusters": [{"name": "c", "load_assignment": {"cluster_name": "c"}}]}}) as proxy:
         proxy.wait_for("to be live", lambda: proxy.admin("/ready")[0] == 200)
         assert proxy.stats(r"^sds\.none\.update_rejected$") == {"sds.none.update_rejected": 1}
