@@ -60,8 +60,8 @@ def spec(port, header=False):
             "transport_socket": tls_config.upstream(tls)}}}
     return {"clusters": {"app": app,
                          "next": {"endpoints": ["second"], "http2": {}, **patient, **to_second}},
-            "listeners": {"main": {"routes": ["/ -> next"]},
-                          "second": {"routes": ["/ -> app"],
+            "listeners": {"main": {"routes": [{"match": "/", "route": {"cluster": "next", "timeout": "0s"}}]},
+                          "second": {"routes": [{"match": "/", "route": {"cluster": "app", "timeout": "0s"}}],
                                      "inspect": ["proxy_protocol"] if header else [],
                                      "tls": {"ca": "ca", "require": True, "alpn": ["h2"]}}}}
 
