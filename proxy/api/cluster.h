@@ -142,7 +142,6 @@ struct kb_cluster {
     bool ignore_new_hosts_until_first_hc;
     bool ignore_health_on_host_removal;
     bool close_connections_on_host_health_failure; /* of tcp_proxy */
-    bool close_connections_on_host_set_change;
 };
 KB_OBJ_MAGIC(kb_cluster, 0x434c5553);
 
@@ -458,8 +457,6 @@ void kb_host_set_removed_cb(kb_host_removed_cb cb);
 /* Likewise when a host was ejected or failed: idle connections are closed, busy ones finish and are
  * not used again. */
 void kb_host_set_failed_cb(kb_host_removed_cb cb);
-/* Likewise when other hosts came or went, where the cluster wants new connections then. */
-void kb_host_set_drained_cb(kb_host_removed_cb cb);
 
 KB_INLINE void kb_host_stat_add(struct kb_host_local *local, enum kb_host_stat stat, int64_t n)
 {

@@ -320,7 +320,6 @@ int kb_server_main(const struct kb_options *options)
     kb_header_names_init();
     kb_host_set_removed_cb(kb_conn_pools_host_removed);
     kb_host_set_failed_cb(kb_conn_pools_host_failed);
-    kb_host_set_drained_cb(kb_conn_pools_host_drained);
     kb_diag_init(&server.diag);
     kb_unsupported_init(&server.unsupported);
     if (options->mode != KB_MODE_VALIDATE) {

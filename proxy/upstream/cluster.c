@@ -189,8 +189,6 @@ static void hosts_read(const Envoy__Config__Cluster__V3__Cluster *message,
         message->close_connections_on_host_health_failure != 0;
     cluster->pool_per_downstream_connection =
         message->connection_pool_per_downstream_connection != 0;
-    cluster->close_connections_on_host_set_change =
-        common != NULL && common->close_connections_on_host_set_change != 0;
 }
 
 static struct kb_cluster_impl *impl_new(struct kb_str name, struct kb_str observability_name,

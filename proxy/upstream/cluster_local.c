@@ -108,12 +108,11 @@ struct kb_host *kb_cluster_local_choose_host(struct kb_cluster_local *local,
     return KB_LIKELY(lb != NULL) ? lb->ops->choose_host(lb, request) : NULL;
 }
 
-static void hosts_notify(const struct kb_priority_set *set, struct kb_worker *worker,
-                         void (*notify)(struct kb_host *host, struct kb_worker *worker))
+static void hosts_notify_removed(const struct kb_priority_set *set, struct kb_worker *worker)
 {
     for (uint32_t p = 0; p < set->count; p++) {
         for (uint32_t i = 0; i < set->sets[p].all.count; i++) {
-            notify(set->sets[p].all.hosts[i], worker);
+            kb_host_notify_removed(set->sets[p].all.hosts[i], worker);
         }
     }
 }
@@ -158,15 +157,11 @@ void kb_cluster_view_publish(struct kb_worker *worker, uint32_t number, struct k
         for (uint32_t i = 0; i < set->removed_count; i++) {
             kb_host_notify_removed(set->removed[i], worker);
         }
-        if (KB_UNLIKELY(set->members_changed) &&
-            local->cluster->close_connections_on_host_set_change) {
-            hosts_notify(set, worker, kb_host_notify_drained);
-        }
     } else if (local != NULL) {
         view->items[number].local = NULL;
         kb_cluster_local_ref(local); /* the pools may let go of it meanwhile */
         local_remove(local);
-        hosts_notify(old, worker, kb_host_notify_removed);
+        hosts_notify_removed(old, worker);
         kb_cluster_local_unref(local);
     }
     kb_priority_set_unref(old);

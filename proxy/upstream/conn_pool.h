@@ -9,5 +9,3 @@
 void kb_conn_pools_host_removed(struct kb_worker *worker, struct kb_host_local *local);
 /* For kb_host_set_failed_cb. */
 void kb_conn_pools_host_failed(struct kb_worker *worker, struct kb_host_local *local);
-/* For kb_host_set_drained_cb. */
-void kb_conn_pools_host_drained(struct kb_worker *worker, struct kb_host_local *local);

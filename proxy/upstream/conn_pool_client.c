@@ -450,16 +450,6 @@ static void clients_close(const struct kb_conn_pool *pool, struct kb_list *clien
     }
 }
 
-/* What is there is not used any more; the pool goes on. */
-static void pool_renew(struct kb_conn_pool *pool)
-{
-    if (pool->waiting_count == 0) {
-        clients_close(pool, &pool->connecting);
-    }
-    clients_drain(&pool->busy);
-    clients_drain(&pool->ready);
-}
-
 static void pool_host_failed(struct kb_conn_pool *pool)
 {
     if (pool->kind == KB_POOL_TCP &&
@@ -469,28 +459,21 @@ static void pool_host_failed(struct kb_conn_pool *pool)
         clients_close(pool, &pool->ready);
         return;
     }
-    pool_renew(pool);
-}
-
-static void pools_each(struct kb_host_local *local, void (*what)(struct kb_conn_pool *pool))
-{
-    for (unsigned i = 0; i < KB_POOL_KIND_COUNT * KB_PRIORITY_COUNT; i++) {
-        struct kb_conn_pool *pool = local->pools[i / KB_PRIORITY_COUNT][i % KB_PRIORITY_COUNT];
-
-        for (; pool != NULL; pool = pool->sibling) {
-            what(pool);
-        }
+    if (pool->waiting_count == 0) {
+        clients_close(pool, &pool->connecting);
     }
+    clients_drain(&pool->busy);
+    clients_drain(&pool->ready);
 }
 
 void kb_conn_pools_host_failed(struct kb_worker *worker, struct kb_host_local *local)
 {
     (void)worker;
-    pools_each(local, pool_host_failed);
-}
+    for (unsigned i = 0; i < KB_POOL_KIND_COUNT * KB_PRIORITY_COUNT; i++) {
+        struct kb_conn_pool *pool = local->pools[i / KB_PRIORITY_COUNT][i % KB_PRIORITY_COUNT];
 
-void kb_conn_pools_host_drained(struct kb_worker *worker, struct kb_host_local *local)
-{
-    (void)worker;
-    pools_each(local, pool_renew);
+        for (; pool != NULL; pool = pool->sibling) {
+            pool_host_failed(pool);
+        }
+    }
 }

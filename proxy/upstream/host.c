@@ -15,16 +15,10 @@
 
 static kb_host_removed_cb removed_cb;
 static kb_host_removed_cb failed_cb;
-static kb_host_removed_cb drained_cb;
 
 void kb_host_set_removed_cb(kb_host_removed_cb cb)
 {
     removed_cb = cb;
-}
-
-void kb_host_set_drained_cb(kb_host_removed_cb cb)
-{
-    drained_cb = cb;
 }
 
 void kb_host_set_failed_cb(kb_host_removed_cb cb)
@@ -369,15 +363,6 @@ void kb_host_notify_failed(struct kb_host *host, struct kb_worker *worker)
 
     if (local != NULL && failed_cb != NULL) {
         failed_cb(worker, local);
-    }
-}
-
-void kb_host_notify_drained(struct kb_host *host, struct kb_worker *worker)
-{
-    struct kb_host_local *local = host->locals[worker->index];
-
-    if (local != NULL && drained_cb != NULL) {
-        drained_cb(worker, local);
     }
 }
 

@@ -64,7 +64,5 @@ void kb_host_notify_removed(struct kb_host *host, struct kb_worker *worker);
 struct kb_server_context;
 /* The host failed, or was put out: tells the pools of all workers, later. Main thread. */
 void kb_host_failed(struct kb_host *host, struct kb_server_context *server);
-/* As kb_host_notify_removed for a host that stays while others come or go. */
-void kb_host_notify_drained(struct kb_host *host, struct kb_worker *worker);
 /* As kb_host_notify_removed for a host that failed. */
 void kb_host_notify_failed(struct kb_host *host, struct kb_worker *worker);

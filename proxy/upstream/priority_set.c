@@ -195,7 +195,6 @@ void kb_priority_set_find_removed(struct kb_priority_set *set, const struct kb_p
         }
     }
     free(new);
-    set->members_changed = removed > 0 || set->host_count != before->host_count;
     if (removed == 0) {
         free(old);
         return;

@@ -61,7 +61,6 @@ struct kb_priority_set {
     void (*lb_table_destroy)(struct kb_hash_table *table);
     uint32_t count;
     bool has_subsets;
-    bool members_changed;      /* hosts came or went since the set before */
     struct kb_host_set sets[]; /* by priority; [0] is always there */
 };
 KB_OBJ_MAGIC(kb_priority_set, 0x50525345);
