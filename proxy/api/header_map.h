@@ -41,6 +41,7 @@ struct kb_header_map {
     struct kb_str scheme;
     struct kb_str protocol; /* extended CONNECT */
     char pseudo_order[5];   /* second letters of their names as they came, "mpsa"; 0: HTTP/1's */
+    uint8_t trailers;       /* which headers are joined, where that is not told by `status` */
     uint16_t status;        /* responses; 0: absent */
     uint16_t first[KB_HDR_COUNT]; /* index + 1 of the first entry of this id */
 };
@@ -54,6 +55,9 @@ struct kb_str kb_header_id_name(enum kb_header_id id);
 
 /* Empty, with room for 16 headers in the arena, which must outlive it. */
 void kb_header_map_init(struct kb_header_map *map, struct kb_arena *arena);
+/* The same for the trailers of a request or a response: of headers that stand twice, only gRPC's
+ * status and message in a response are joined. */
+void kb_header_map_init_trailers(struct kb_header_map *map, struct kb_arena *arena, bool response);
 /* Empties a map that is used again; the arena and the room stay. */
 void kb_header_map_clear(struct kb_header_map *map);
 

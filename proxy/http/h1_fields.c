@@ -131,7 +131,7 @@ int kb_h1_trailer_add(struct kb_h1_parser *parser, struct kb_str name, struct kb
     }
     if (parser->trailers == NULL) {
         parser->trailers = KB_ARENA_NEW(parser->arena, struct kb_header_map);
-        kb_header_map_init(parser->trailers, parser->arena);
+        kb_header_map_init_trailers(parser->trailers, parser->arena, parser->response);
     }
     kb_header_map_append(parser->trailers, name, value);
     parser->header_bytes += (uint32_t)(name.len + value.len) + 3;

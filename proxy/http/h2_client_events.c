@@ -93,6 +93,15 @@ static int on_begin_frame(nghttp2_session *nghttp2, const nghttp2_frame_hd *hd, 
 
 /* ---- heads ---- */
 
+static void map_init(struct kb_h2_stream *stream)
+{
+    if (stream->headers_done) {
+        kb_header_map_init_trailers(stream->headers, stream->arena, true);
+    } else {
+        kb_header_map_init(stream->headers, stream->arena);
+    }
+}
+
 /* Where the next head goes: informational heads share one map with the final one. */
 static void head_begin(struct kb_h2_stream *stream)
 {
@@ -101,10 +110,10 @@ static void head_begin(struct kb_h2_stream *stream)
     if (stream->arena == &stream->own_arena) {
         kb_arena_dispose(&stream->own_arena);
         stream->headers = &stream->own_headers;
-        kb_header_map_init(stream->headers, stream->arena);
+        map_init(stream);
     } else if (stream->headers == NULL || stream->headers_done) {
         stream->headers = KB_ARENA_NEW(stream->arena, struct kb_header_map);
-        kb_header_map_init(stream->headers, stream->arena);
+        map_init(stream);
     } else {
         kb_header_map_clear(stream->headers);
     }

@@ -130,7 +130,7 @@ static int on_begin_headers(nghttp2_session *nghttp2, const nghttp2_frame *frame
 
         kb_stat_inc(session->stats, KB_STAT_HTTP2_TRAILERS);
         stream->headers = KB_ARENA_NEW(arena, struct kb_header_map);
-        kb_header_map_init(stream->headers, arena);
+        kb_header_map_init_trailers(stream->headers, arena, false);
         stream->header_bytes = 0;
         stream->header_count = 0;
         stream->block_fields = 0;

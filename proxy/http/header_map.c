@@ -18,7 +18,14 @@ static const struct kb_str names[KB_HDR_COUNT] = {
 #undef X
 };
 
-enum { INLINE_REQUEST = 1, INLINE_RESPONSE = 2, INLINE_BOTH = 3 };
+enum {
+    INLINE_REQUEST = 1,
+    INLINE_RESPONSE = 2,
+    INLINE_BOTH = 3,
+    INLINE_REQUEST_TRAILERS = 4, /* none has it */
+    INLINE_RESPONSE_TRAILERS = 8,
+    INLINE_RESPONSE_ALL = INLINE_RESPONSE | INLINE_RESPONSE_TRAILERS,
+};
 
 static const uint8_t inline_in[KB_HDR_COUNT] = {
 #define X(id, where) [KB_HDR_##id] = INLINE_##where,
@@ -131,6 +138,12 @@ void kb_header_map_init(struct kb_header_map *map, struct kb_arena *arena)
         kb_arena_alloc(arena, ITEMS_START * sizeof(*map->items), _Alignof(struct kb_header));
 }
 
+void kb_header_map_init_trailers(struct kb_header_map *map, struct kb_arena *arena, bool response)
+{
+    kb_header_map_init(map, arena);
+    map->trailers = response ? INLINE_RESPONSE_TRAILERS : INLINE_REQUEST_TRAILERS;
+}
+
 void kb_header_map_clear(struct kb_header_map *map)
 {
     struct kb_header_map kept = *map;
@@ -240,7 +253,9 @@ static void item_join(struct kb_header_map *map, struct kb_header *item, struct 
 void kb_header_map_append_id(struct kb_header_map *map, enum kb_header_id id, struct kb_str name,
                              struct kb_str value)
 {
-    unsigned kind = map->status != 0 ? INLINE_RESPONSE : INLINE_REQUEST;
+    unsigned kind = map->trailers != 0 ? map->trailers
+                    : map->status != 0 ? INLINE_RESPONSE
+                                       : INLINE_REQUEST;
 
     if (id != KB_HDR_NONE && map->first[id] != 0 && (inline_in[id] & kind) != 0) {
         item_join(map, &map->items[map->first[id] - 1], value);

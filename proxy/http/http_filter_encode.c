@@ -222,7 +222,7 @@ struct kb_header_map *kb_stream_add_encoded_trailers(struct kb_stream *stream)
 
     if (encoding->trailers == NULL) {
         encoding->trailers = KB_ARENA_NEW(&stream->arena, struct kb_header_map);
-        kb_header_map_init(encoding->trailers, &stream->arena);
+        kb_header_map_init_trailers(encoding->trailers, &stream->arena, true);
     }
     return encoding->trailers;
 }

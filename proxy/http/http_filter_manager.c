@@ -410,7 +410,7 @@ struct kb_header_map *kb_stream_add_decoded_trailers(struct kb_stream *stream)
 {
     if (stream->request_trailers == NULL) {
         stream->request_trailers = KB_ARENA_NEW(&stream->arena, struct kb_header_map);
-        kb_header_map_init(stream->request_trailers, &stream->arena);
+        kb_header_map_init_trailers(stream->request_trailers, &stream->arena, false);
     }
     return stream->request_trailers;
 }
