@@ -105,7 +105,7 @@ void kb_stream_send_filter_reply(struct kb_stream *stream, unsigned status, stru
                                  void (*modify)(void *arg, struct kb_header_map *headers),
                                  void *arg);
 
-/* The gRPC status of the next local reply to a gRPC request; 0: that of its HTTP status. */
+/* The gRPC status of the next local reply to a gRPC request, instead of that of its HTTP status. */
 void kb_stream_set_reply_grpc_status(struct kb_stream *stream, unsigned status);
 
 /* Resumes after a STOP status. The stream may be gone when it returns. */

@@ -33,7 +33,7 @@ struct kb_str kb_grpc_message(struct kb_arena *arena, struct kb_str body)
     for (size_t i = 0; i < body.len; i++) {
         unsigned char c = (unsigned char)body.p[i];
 
-        if (c < 0x20 || c > 0x7e || c == '%') {
+        if (c < 0x20 || c >= 0x7e || c == '%') {
             out[n++] = '%';
             out[n++] = digits[c >> 4];
             out[n++] = digits[c & 15];

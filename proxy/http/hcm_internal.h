@@ -150,7 +150,8 @@ struct kb_stream {
     bool head_request;
     bool grpc_request;
     bool without_filters; /* refused for overload: none are made for the answer either */
-    uint8_t grpc_status;  /* of the next local reply in gRPC form; 0: from its HTTP status */
+    uint16_t
+        grpc_status; /* of the next local reply in gRPC form, plus 1; 0: from its HTTP status */
     bool http_10_keep_alive;
     bool connect_request;
     bool upgrade_asked; /* an upgrade or CONNECT that is enabled: what follows has no end */

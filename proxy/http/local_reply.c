@@ -20,7 +20,7 @@ static void grpc_reply(struct kb_stream *stream, struct kb_header_map *headers, 
     kb_header_map_set_id(headers, KB_HDR_CONTENT_TYPE, KB_STR("application/grpc"));
     kb_header_map_set_id(headers, KB_HDR_GRPC_STATUS,
                          number_text(&stream->arena, stream->grpc_status != 0
-                                                         ? stream->grpc_status
+                                                         ? stream->grpc_status - 1U
                                                          : kb_grpc_status_from_http(status)));
     if (body.len > 0 && !stream->head_request) {
         if (json && body.p[body.len - 1] == '\n') {
@@ -64,7 +64,7 @@ static void text_reply(struct kb_stream *stream, struct kb_header_map *headers, 
 
 void kb_stream_set_reply_grpc_status(struct kb_stream *stream, unsigned status)
 {
-    stream->grpc_status = (uint8_t)status;
+    stream->grpc_status = (uint16_t)(KB_MIN(status, UINT16_MAX - 1U) + 1);
 }
 
 void kb_stream_send_local_reply(struct kb_stream *stream, unsigned status, struct kb_str body,

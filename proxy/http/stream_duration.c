@@ -7,11 +7,18 @@
 
 uint64_t kb_grpc_timeout_parse(struct kb_str value)
 {
+    struct kb_str number;
     uint64_t n;
 
-    /* At most eight digits. */
-    if (value.len < 2 || value.len > 9 ||
-        kb_str_to_u64(kb_str_first(value, value.len - 1), &n) != 0) {
+    if (value.len < 2) {
+        return UINT64_MAX;
+    }
+    /* As Envoy reads numbers: with spaces around, with a plus, with zeros before. */
+    number = kb_str_trim(kb_str_first(value, value.len - 1));
+    if (number.len > 1 && number.p[0] == '+') {
+        number = kb_str_from(number, 1);
+    }
+    if (kb_str_to_u64(number, &n) != 0 || n > GRPC_TIMEOUT_MAX) {
         return UINT64_MAX;
     }
     switch (value.p[value.len - 1]) {

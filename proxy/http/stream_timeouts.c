@@ -81,7 +81,7 @@ static void duration_timer_fired(struct kb_timer *timer)
         kb_stream_cut_off(stream);
         return;
     }
-    stream->grpc_status = 4; /* DEADLINE_EXCEEDED */
+    kb_stream_set_reply_grpc_status(stream, 4); /* DEADLINE_EXCEEDED */
     kb_stream_send_local_reply(stream, stream->remote_complete ? 504 : 408,
                                KB_STR("downstream duration timeout"),
                                KB_STR("max_duration_timeout"), kb_stream_route_headers_add, stream);

@@ -216,15 +216,15 @@ static bool delay_begin(struct fault_filter *filter, const struct kb_header_map 
     return true;
 }
 
-/* The HTTP status, and that of gRPC (0: none); 0: no abort. */
+/* The HTTP status, and that of gRPC (-1: none); 0: no abort. */
 static unsigned abort_status(struct fault_filter *filter, const struct kb_header_map *headers,
-                             unsigned *grpc)
+                             int *grpc)
 {
     const struct kb_fault_settings *settings = filter->settings;
     uint64_t status = settings->abort_status;
     enum kb_fault_source source = settings->abort;
 
-    *grpc = 0;
+    *grpc = -1;
     if (source == KB_FAULT_NONE ||
         !enabled(filter, settings->abort_percent_key, "abort.abort_percent",
                  percent_by_header(settings->abort_percent, source, headers,
@@ -246,7 +246,7 @@ static unsigned abort_status(struct fault_filter *filter, const struct kb_header
         return status >= 200 && status < 600 ? (unsigned)status : 0;
     }
     status = number_by_runtime(filter, settings->abort_grpc_key, "abort.grpc_status", status);
-    *grpc = (unsigned)KB_MIN(status, (uint64_t)UINT8_MAX);
+    *grpc = (int)KB_MIN(status, (uint64_t)UINT16_MAX);
     return 200;
 }
 
@@ -254,7 +254,7 @@ static unsigned abort_status(struct fault_filter *filter, const struct kb_header
 static bool abort_now(struct fault_filter *filter)
 {
     struct kb_stream *stream = filter->stream;
-    unsigned grpc;
+    int grpc;
     unsigned status = abort_status(filter, kb_stream_request_headers(stream), &grpc);
 
     if (status == 0 || !active_take(filter)) {
@@ -263,7 +263,9 @@ static bool abort_now(struct fault_filter *filter)
     kb_stat_inc(filter->stats, KB_STAT_FAULT_ABORTS_INJECTED);
     kb_stream_info_set_flag(kb_stream_stream_info(stream), KB_RF_FAULT_INJECTED);
     metadata_set(filter);
-    kb_stream_set_reply_grpc_status(stream, grpc);
+    if (grpc >= 0) {
+        kb_stream_set_reply_grpc_status(stream, (unsigned)grpc);
+    }
     kb_stream_send_filter_reply(stream, status, filter->settings->abort_body,
                                 KB_STR("fault_filter_abort"), NULL, NULL);
     return true;

@@ -403,7 +403,9 @@ static enum kb_filter_headers_status refuse(struct limit_filter *filter,
         return KB_FILTER_HEADERS_CONTINUE;
     }
     count(filter, ENFORCED);
-    kb_stream_set_reply_grpc_status(stream, filter->config->grpc_status);
+    if (filter->config->grpc_status != 0) {
+        kb_stream_set_reply_grpc_status(stream, filter->config->grpc_status);
+    }
     kb_stream_send_filter_reply(stream, filter->config->status, KB_STR("local_rate_limited"),
                                 KB_STR("local_rate_limited"), answer_modify, filter);
     return KB_FILTER_HEADERS_STOP_ITERATION;
