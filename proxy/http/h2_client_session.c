@@ -119,7 +119,7 @@ void kb_h2_session_fail(struct kb_h2_session *session, enum kb_reset_reason reas
     }
     while (!kb_list_empty(&session->streams)) {
         struct kb_h2_stream *stream =
-            KB_LIST_ENTRY(session->streams.next, struct kb_h2_stream, link);
+            KB_LIST_ENTRY(session->streams.prev, struct kb_h2_stream, link);
 
         nghttp2_session_set_stream_user_data(session->nghttp2, stream->id, NULL);
         kb_h2_stream_gone(stream, reason);

@@ -388,13 +388,18 @@ void kb_stream_reset(struct kb_stream *stream)
 
 void kb_stream_cut_off(struct kb_stream *stream)
 {
+    if (!stream->ended) {
+        kb_stat_inc(stream->hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_TX_RESET);
+        /* Envoy's codec tells its own */
+        kb_stat_inc(stream->hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_RX_RESET);
+        kb_stream_cut_off_uncounted(stream);
+    }
+}
+
+void kb_stream_cut_off_uncounted(struct kb_stream *stream)
+{
     struct kb_hcm *hcm = stream->hcm;
 
-    if (stream->ended) {
-        return;
-    }
-    kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_TX_RESET);
-    kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_RX_RESET); /* Envoy's codec tells its own */
     if (KB_LIKELY(hcm->h2 == NULL)) {
         hcm->drain = KB_HCM_CLOSING;
     }

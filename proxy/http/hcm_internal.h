@@ -177,6 +177,8 @@ struct kb_stream *kb_hcm_stream_begin(struct kb_hcm *hcm, const struct kb_respon
 void kb_hcm_stream_count(struct kb_stream *stream);
 /* Ends it without an answer, or in the midst of one: as kb_stream_reset, for reasons of our own. */
 void kb_stream_cut_off(struct kb_stream *stream);
+/* The same of one that counts as whole: its answer only waits to be sent. */
+void kb_stream_cut_off_uncounted(struct kb_stream *stream);
 /* The codec could not understand the message: answers and closes. */
 void kb_hcm_stream_codec_error(struct kb_stream *stream, unsigned status, struct kb_str details);
 /* The same without counting a protocol error. */

@@ -16,7 +16,7 @@ static void idle_timeout(struct kb_stream *stream)
     if (KB_UNLIKELY(stream->flushing != NULL)) {
         /* The whole answer waits for a client that does not open its window. */
         kb_stat_inc(stream->hcm->http2_stats, KB_STAT_HTTP2_TX_FLUSH_TIMEOUT);
-        kb_stream_cut_off(stream);
+        kb_stream_cut_off_uncounted(stream);
         return;
     }
     kb_stat_inc(stream->hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_IDLE_TIMEOUT);

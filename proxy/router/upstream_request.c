@@ -92,12 +92,18 @@ static KB_COLD void filters_decode(struct kb_upstream_request *upstream)
 
 /* ---- answer ---- */
 
+/* Others are skipped (RFC 9110 section 15.2). */
+static bool passed_on(unsigned status)
+{
+    return status == 100 || (status >= 102 && status <= 104);
+}
+
 static void on_1xx(void *owner, struct kb_header_map *headers)
 {
     struct kb_upstream_request *upstream = KB_CAST(owner, kb_upstream_request);
 
     present(upstream);
-    if (upstream->interim_seen) {
+    if (upstream->interim_seen || !passed_on(headers->status)) {
         return;
     }
     upstream->interim_seen = true;
