@@ -62,6 +62,9 @@ void kb_sock_set_linger_reset(int fd);
 /* TCP keep-alive; 0 leaves the system's value. */
 int kb_sock_set_keepalive(int fd, uint32_t probes, uint32_t time_s,
                           uint32_t interval_s) KB_MUST_USE;
+/* The shortest round trip that the kernel has seen on a TCP connection lately, in microseconds; 0:
+ * it does not know. Takes a system call. */
+uint32_t kb_sock_rtt_us(int fd);
 void kb_sock_local_addr(int fd, struct kb_addr *addr);
 /* The first IPv4 address of this machine that is no loopback; 127.0.0.1 when there is none. Takes
  * system calls. */

@@ -116,6 +116,7 @@ struct kb_cluster {
         uint32_t hpack_table_bytes;
         uint32_t max_concurrent_streams;
         uint32_t stream_window_bytes;
+        bool stream_window_grows; /* it was not configured, so that it may */
         uint32_t connection_window_bytes;
         uint32_t keepalive_jitter_percent;
         uint64_t keepalive_interval_ms; /* 0: no PINGs */

@@ -130,6 +130,9 @@ size_t kb_h2_stream_queued(const struct kb_h2_stream *stream);
 const struct kb_h2_meter *kb_h2_stream_meter(const struct kb_h2_stream *stream);
 /* `len` bytes that on_data gave are done with. */
 void kb_h2_stream_consume(struct kb_h2_stream *stream, size_t len);
+/* The stream's window becomes `bytes` large: what is more is given at once, what is less is kept
+ * back of what is consumed. */
+void kb_h2_stream_set_window(struct kb_h2_stream *stream, uint32_t bytes);
 /* The owner lets go: no callback comes any more. A stream that is not whole in both directions is
  * reset with `error_code` (RFC 9113 section 7: 8 CANCEL, 2 INTERNAL_ERROR...). */
 void kb_h2_stream_close(struct kb_h2_stream *stream, uint32_t error_code);

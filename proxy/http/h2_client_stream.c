@@ -212,6 +212,14 @@ void kb_h2_stream_consume(struct kb_h2_stream *stream, size_t len)
     (void)nghttp2_session_consume(stream->session->nghttp2, stream->id, len);
 }
 
+void kb_h2_stream_set_window(struct kb_h2_stream *stream, uint32_t bytes)
+{
+    if (stream->session != NULL) {
+        (void)nghttp2_session_set_local_window_size(stream->session->nghttp2, NGHTTP2_FLAG_NONE,
+                                                    stream->id, (int32_t)bytes);
+    }
+}
+
 void kb_h2_stream_close(struct kb_h2_stream *stream, uint32_t error_code)
 {
     struct kb_h2_session *session = stream->session;

@@ -12,6 +12,8 @@
 struct kb_h2_mem {
     KB_OBJ;
     struct kb_pool classes[KB_H2_MEM_CLASSES];
+    uint64_t
+        windows_grown; /* bytes by which windows of this worker's streams grew beyond their first */
     uint64_t bytes_in_use; /* given out and not given back, with what rounding costs */
 };
 KB_OBJ_MAGIC(kb_h2_mem, 0x48324d45);

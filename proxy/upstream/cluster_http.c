@@ -105,6 +105,8 @@ static void http2_read(const Envoy__Config__Core__V3__Http2ProtocolOptions *mess
         message != NULL && message->initial_stream_window_size != NULL
             ? options.stream_window_bytes
             : KB_H2_UPSTREAM_WINDOW_BYTES;
+    cluster->http2.stream_window_grows =
+        message == NULL || message->initial_stream_window_size == NULL;
     cluster->http2.connection_window_bytes = options.connection_window_bytes;
     cluster->http2.max_outbound_control_frames = options.max_outbound_control_frames;
     cluster->http2.max_empty_frames = options.guard.empty_frames;

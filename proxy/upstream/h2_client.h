@@ -18,6 +18,7 @@ struct kb_h2_client {
     uint64_t received_ms;  /* when something came last */
     uint32_t gone;         /* streams that left the session, and the pool does not know yet */
     uint32_t stream_limit; /* as the options say */
+    uint32_t rtt_us;       /* of the way to the server; 0: not asked yet */
     bool ping_waits;
 };
 

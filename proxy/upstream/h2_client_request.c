@@ -4,6 +4,8 @@
  * that of its stream in the session. */
 #include "proxy/upstream/h2_client.h"
 
+#include "proxy/upstream/h2_window.h"
+
 #define H2_INTERNAL_ERROR 2 /* RFC 9113 section 7 */
 
 /* One request; in its arena. */
@@ -21,6 +23,7 @@ struct h2_request {
     struct kb_h2_meter meter; /* as it was in the end */
     size_t unconsumed;        /* what came in this turn, or while reading was disabled */
     unsigned read_disables;
+    struct kb_h2_window window;
     struct kb_str upgrade; /* what a HTTP/1 client wants to upgrade to; p NULL: nothing */
     bool above_high;
     bool sent; /* all of the request was given to the stream */
@@ -41,6 +44,8 @@ static void unconsumed_consume(struct h2_request *request)
 {
     if (request->unconsumed > 0) {
         kb_h2_stream_consume(request->stream, request->unconsumed);
+        kb_h2_window_consumed(&request->window, request->client, request->stream,
+                              request->unconsumed);
         request->unconsumed = 0;
     }
 }
@@ -54,6 +59,7 @@ static void request_over(struct h2_request *request)
     kb_list_unlink(&request->link);
     kb_list_unlink(&request->receive_link);
     kb_buf_dispose(&request->body);
+    kb_h2_window_dispose(&request->window, client);
     kb_conn_pool_request_uncount(&client->base);
     if (request->stream != NULL) {
         request->meter = *kb_h2_stream_meter(request->stream);
@@ -184,6 +190,7 @@ static void encoder_read_disable(struct kb_request_encoder *encoder, bool disabl
         return;
     }
     request->read_disables += disable ? 1 : (unsigned)-1;
+    kb_h2_window_held(&request->window, request->read_disables > 0);
     if (request->read_disables == 0 && request->unconsumed > 0) {
         unconsumed_consume(request);
         kb_h2_client_wake(request->client);
@@ -369,6 +376,7 @@ kb_h2_client_request_create(struct kb_pool_client *base, struct kb_arena *arena,
     request->decoder = decoder;
     request->owner = owner;
     request->arena = arena;
+    kb_h2_window_init(&request->window, kb_conn_pool_cluster(base));
     kb_buf_init(&request->body, kb_conn_pool_slices(base), 0);
     return &request->encoder;
 }

@@ -16,13 +16,13 @@ KINDS = ["accept ECONNABORTED", "accept EMFILE", "accept EINTR", "socket EMFILE"
          "send EAGAIN", "send EINTR", "send EPIPE", "send one byte"]
 
 
-def compiled(directory):
+def compiled(directory, source=SOURCE):
     """The library, or None where there is no compiler."""
     cc = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
     if cc is None:
         return None
-    library = Path(directory) / "faults.so"
-    subprocess.run([*cc.split(), "-shared", "-fPIC", "-O1", "-o", str(library), str(SOURCE), "-ldl"],
+    library = Path(directory) / f"{source.stem}.so"
+    subprocess.run([*cc.split(), "-shared", "-fPIC", "-O1", "-o", str(library), str(source), "-ldl"],
                    check=True)
     return library
 

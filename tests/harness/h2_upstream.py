@@ -351,7 +351,9 @@ class H2Connection:
     def do_bytes(self, stream, arg, _):
         """As the subject's windows let them go: nobody may send more, however soon they usually open again."""
         def room():
-            return min(self.window, self.initial_window + stream.window - stream.sent, FRAME_MAX)
+            ahead = self.initial_window + stream.window - stream.sent
+            self.upstream.widest = max(self.upstream.widest, ahead)
+            return min(self.window, ahead, FRAME_MAX)
         left = int(arg)
         while left > 0:
             if room() <= 0:

@@ -278,6 +278,7 @@ class Upstream:
         self.before_answer = None  # called between a request and its answer
         self.seen = []
         self.accepted = 0
+        self.widest = 0  # window of a stream of h2 mode
         self.peers = {}
         self.callers = set()
         self.live = {}
