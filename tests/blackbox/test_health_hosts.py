@@ -11,8 +11,8 @@ import pytest
 from tests.harness.upstream import wait_until
 
 from .test_eds import Endpoints
-from .test_health_checks import Host as OneAnswer
-from .test_health_checks import SOON, checked, flags, refused, status
+from .health import Host as OneAnswer
+from .health import SOON, checked, flags, refused, status
 from .test_hosts_that_go import Dns, resolved_by
 
 OK = status(200)
