@@ -161,15 +161,15 @@ static int on_header(nghttp2_session *nghttp2, const nghttp2_frame *frame, const
         kb_stat_inc(session->stats, KB_STAT_HTTP2_HEADER_LIST_SIZE_TOO_LARGE);
         return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
     }
+    if (name_len > 0 && name[0] == ':') {
+        stream->headers->status = status_read(value, value_len);
+    } else if (kb_h2_field_append(stream->headers, name, name_len, value, value_len)) {
+        stream->header_count--; /* the limit is one of headers, not of lines */
+    }
     if (stream->header_count > session->settings.max_header_count) {
         kb_stat_inc(session->stats, KB_STAT_HTTP2_HEADER_OVERFLOW);
         return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
     }
-    if (name_len > 0 && name[0] == ':') {
-        stream->headers->status = status_read(value, value_len);
-        return 0;
-    }
-    kb_h2_field_append(stream->headers, name, name_len, value, value_len);
     return 0;
 }
 

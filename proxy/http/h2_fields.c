@@ -179,7 +179,7 @@ struct kb_str kb_h2_copy(struct kb_arena *arena, const uint8_t *bytes, size_t le
     return kb_str_make(copy, len);
 }
 
-void kb_h2_field_append(struct kb_header_map *map, const uint8_t *name, size_t name_len,
+bool kb_h2_field_append(struct kb_header_map *map, const uint8_t *name, size_t name_len,
                         const uint8_t *value, size_t value_len)
 {
     enum kb_header_id id = kb_header_id_find(kb_str_make((const char *)name, name_len));
@@ -190,7 +190,7 @@ void kb_h2_field_append(struct kb_header_map *map, const uint8_t *name, size_t n
                                 id != KB_HDR_NONE ? kb_header_id_name(id)
                                                   : kb_h2_copy(map->arena, name, name_len),
                                 kb_h2_copy(map->arena, value, value_len));
-        return;
+        return map->count == count;
     }
     /* A repetition: what is joined to the first is copied there, and nothing comes in between. */
     kb_header_map_append_id(map, id, kb_header_id_name(id),
@@ -198,4 +198,5 @@ void kb_h2_field_append(struct kb_header_map *map, const uint8_t *name, size_t n
     if (map->count != count) {
         map->items[map->count - 1].value = kb_h2_copy(map->arena, value, value_len);
     }
+    return map->count == count;
 }

@@ -38,6 +38,6 @@ size_t kb_h2_custom_settings_put(nghttp2_settings_entry *entries,
 /* Copies of bytes that nghttp2 shows, in the arena. */
 struct kb_str kb_h2_copy(struct kb_arena *arena, const uint8_t *bytes, size_t len);
 /* Adds a field that is not a pseudo header as kb_header_map_append does; copied to the map's arena.
- */
-void kb_h2_field_append(struct kb_header_map *map, const uint8_t *name, size_t name_len,
+ * True: it was joined to an earlier one, and the map has no more headers than before. */
+bool kb_h2_field_append(struct kb_header_map *map, const uint8_t *name, size_t name_len,
                         const uint8_t *value, size_t value_len);

@@ -251,8 +251,8 @@ static void field_add(struct kb_h2_server_stream *stream, const uint8_t *name, s
         if (map->authority.p == NULL) {
             map->authority = kb_h2_copy(map->arena, value, value_len);
         }
-    } else {
-        kb_h2_field_append(map, name, name_len, value, value_len);
+    } else if (kb_h2_field_append(map, name, name_len, value, value_len)) {
+        stream->header_count--; /* the limit is one of headers, not of lines */
     }
 }
 
@@ -297,12 +297,13 @@ static int on_header(nghttp2_session *nghttp2, const nghttp2_frame *frame, const
                     header_memory_exceeded(stream))) {
         details_set(stream, KB_STR("http2.header_list_size_too_large"));
         kb_stat_inc(session->stats, KB_STAT_HTTP2_HEADER_LIST_SIZE_TOO_LARGE);
-    } else if (KB_UNLIKELY(stream->header_count > session->settings->max_header_count)) {
-        details_set(stream, KB_STR("http2.too_many_headers"));
-        kb_stat_inc(session->stats, KB_STAT_HTTP2_HEADER_OVERFLOW);
     } else {
         field_add(stream, name, name_len, value, value_len);
-        return 0;
+        if (KB_LIKELY(stream->header_count <= session->settings->max_header_count)) {
+            return 0;
+        }
+        details_set(stream, KB_STR("http2.too_many_headers"));
+        kb_stat_inc(session->stats, KB_STAT_HTTP2_HEADER_OVERFLOW);
     }
     return stream->userinfo ? 0 : NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The response side of a stream, and what filters may ask of their stream. */
 #include "proxy/api/drain.h"
+#include "proxy/http/h2_server_session.h"
 #include "proxy/http/hcm_internal.h"
 #include "proxy/http/local_reply.h"
 
@@ -154,6 +155,23 @@ static void flush_timeout_apply(struct kb_stream *stream)
     kb_stream_idle_arm(stream);
 }
 
+/* The rest of the request is refused: what the codec noted of it, as a name that was dropped, is
+ * told as of any reset of ours. */
+static void rest_refused(struct kb_stream *stream)
+{
+    struct kb_str details;
+
+    kb_stat_inc(stream->hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_RX_RESET);
+    if (stream->hcm->h2 == NULL || stream->encoder == NULL) {
+        return;
+    }
+    details = kb_h2_server_stream_details(stream->encoder);
+    if (details.p != NULL) {
+        kb_stream_info_set_flag(&stream->info, KB_RF_DOWNSTREAM_PROTOCOL_ERROR);
+        stream->info.response_code_details = details;
+    }
+}
+
 /* The whole answer was given to the codec; that of HTTP/2 says when it is sent. */
 static void local_completed(struct kb_stream *stream)
 {
@@ -161,8 +179,7 @@ static void local_completed(struct kb_stream *stream)
 
     stream->local_complete = true;
     if (!stream->remote_complete) {
-        /* The rest of the request is refused. */
-        kb_stat_inc(hcm->stats, KB_STAT_HTTP_DOWNSTREAM_RQ_RX_RESET);
+        rest_refused(stream);
     }
     if (KB_UNLIKELY(hcm->h2 != NULL)) {
         stream->flushing = stream->encoder;

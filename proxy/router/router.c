@@ -437,10 +437,6 @@ router_decode_headers(void *filter, struct kb_header_map *headers, bool end_stre
     if (KB_UNLIKELY(router->per_try_timeout_ms > 0 || router->per_try_idle_timeout_ms > 0)) {
         kb_hedging_choose(router);
     }
-    router->retry_enabled =
-        kb_retry_state_init(&router->retry, router->route->retry, headers,
-                            kb_runtime_get_u64(router->config->server->runtime,
-                                               KB_STR("upstream.base_retry_backoff_ms"), 25));
     router->connect = kb_stream_is_connect(router->stream);
     router->upgrade = router->connect || kb_header_map_asks_upgrade(headers);
     if (KB_UNLIKELY(router->upgrade)) {
@@ -464,6 +460,10 @@ router_decode_headers(void *filter, struct kb_header_map *headers, bool end_stre
     }
     kb_route_finalize_request(router->route, router->choice, headers, router->info,
                               router->config->suppress_envoy_headers);
+    router->retry_enabled =
+        kb_retry_state_init(&router->retry, router->route->retry, headers,
+                            kb_runtime_get_u64(router->config->server->runtime,
+                                               KB_STR("upstream.base_retry_backoff_ms"), 25));
     if (KB_UNLIKELY(router->info->connection->scheme_match_upstream)) {
         headers->scheme =
             kb_transport_socket_factory_secure(&router->cluster->cluster->transport_socket)
