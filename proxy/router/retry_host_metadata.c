@@ -38,7 +38,9 @@ const struct kb_host_labels *kb_host_labels_create(const Google__Protobuf__Any *
     labels->count = count;
     for (size_t i = 0; i < count; i++) {
         labels->labels[i].name = kb_str_dup(arena, kb_str_from_cstr(space->fields[i]->key));
-        labels->labels[i].value = kb_pb_pack(&space->fields[i]->value->base, arena);
+        if (space->fields[i]->value != NULL) { /* one without is an empty message */
+            labels->labels[i].value = kb_pb_pack(&space->fields[i]->value->base, arena);
+        }
     }
     return labels;
 }

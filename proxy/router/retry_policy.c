@@ -5,6 +5,8 @@
 #include "envoy/config/core/v3/extension.pb-c.h"
 #include "envoy/extensions/retry/priority/previous_priorities/v3/previous_priorities_config.pb-c.h"
 #include "proto/any.h"
+#include "proxy/api/cluster_policies.h"
+#include "proxy/matcher/match_build.h"
 #include "proxy/router/retry_host_metadata.h"
 #include "proxy/router/retry_state.h"
 #include "proxy/router/route_build.h"
@@ -196,4 +198,13 @@ kb_route_build_retry(struct kb_route_build *build,
     policy->rate_limited = rate_limited_build(build, message->rate_limited_retry_back_off);
     matchers_build(build, message, policy);
     return policy;
+}
+
+const struct kb_retry_policy *
+kb_retry_policy_create(const Envoy__Config__Route__V3__RetryPolicy *message,
+                       const struct kb_match_build *build, struct kb_factory_context *factory)
+{
+    struct kb_route_build alone = {.match = *build, .factory = factory};
+
+    return kb_route_build_retry(&alone, message);
 }

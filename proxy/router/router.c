@@ -2,6 +2,7 @@
 /* The router filter: chooses cluster and host, forwards the request, retries, and passes the answer
  * back (Envoy Router::Filter). */
 #include "proxy/router/router.h"
+#include "proxy/api/cluster_policies.h"
 
 #include <stdio.h>
 
@@ -243,6 +244,14 @@ static void timeouts_choose(struct kb_router *router)
     kb_header_map_remove_id(map, KB_HDR_X_ENVOY_UPSTREAM_ALT_STAT_NAME);
 }
 
+static const struct kb_retry_policy *retry_policy_of(const struct kb_router *router)
+{
+    const struct kb_cluster_policies *policies = router->cluster->cluster->policies;
+
+    return KB_UNLIKELY(policies != NULL && policies->retry != NULL) ? policies->retry
+                                                                    : router->route->retry;
+}
+
 /* What is left for this attempt, told to the upstream. */
 void kb_router_expected_timeout_set(struct kb_router *router)
 {
@@ -461,7 +470,7 @@ router_decode_headers(void *filter, struct kb_header_map *headers, bool end_stre
     kb_route_finalize_request(router->route, router->choice, headers, router->info,
                               router->config->suppress_envoy_headers);
     router->retry_enabled =
-        kb_retry_state_init(&router->retry, router->route->retry, headers,
+        kb_retry_state_init(&router->retry, retry_policy_of(router), headers,
                             kb_runtime_get_u64(router->config->server->runtime,
                                                KB_STR("upstream.base_retry_backoff_ms"), 25));
     if (KB_UNLIKELY(router->info->connection->scheme_match_upstream)) {

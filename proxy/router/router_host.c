@@ -14,7 +14,7 @@
 static bool host_rejected(void *arg, const struct kb_host *host)
 {
     struct kb_router *router = KB_CAST(arg, kb_router);
-    const struct kb_retry_policy *policy = router->route->retry;
+    const struct kb_retry_policy *policy = router->retry.policy;
 
     if (policy == NULL || router->attempts < 2) {
         return false;
@@ -56,7 +56,7 @@ static void host_tried(struct kb_router *router, const struct kb_host *host)
 /* Which priorities this retry may go to; NULL: as the first attempt. */
 static struct kb_retry_priorities *priorities_get(struct kb_router *router)
 {
-    const struct kb_retry_policy *policy = router->route->retry;
+    const struct kb_retry_policy *policy = router->retry.policy;
 
     if (policy == NULL || policy->priorities_update_frequency == 0) {
         return NULL;

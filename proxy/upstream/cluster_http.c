@@ -11,6 +11,7 @@
 #include "proxy/http/h2_options.h"
 #include "proxy/http/header_key_format.h"
 #include "proxy/http/upstream_http_filters.h"
+#include "proxy/matcher/match_build.h"
 #include "proxy/upstream/cluster.h"
 #include "proxy/upstream/config_read.h"
 
@@ -195,11 +196,9 @@ upstream_options_read(const Envoy__Config__Core__V3__UpstreamHttpProtocolOptions
 }
 
 /* The chain of attempts has to end where the connection begins. */
-static void filters_read(const HttpOptions *options, struct kb_cluster *cluster,
+static void filters_read(const HttpOptions *options, struct kb_cluster_policies *policies,
                          const struct kb_factory_context *factory, struct kb_diag *diag)
 {
-    struct kb_upstream_http_chain *chain;
-    struct kb_cluster_policies *policies;
     size_t count = options->n_http_filters;
     struct kb_str type = KB_STR("");
 
@@ -214,11 +213,32 @@ static void filters_read(const HttpOptions *options, struct kb_cluster *cluster,
         kb_diag_pop(diag);
         return;
     }
-    chain = kb_upstream_http_chain_create(options->http_filters, count, true, factory, diag);
-    if (chain != NULL) {
-        policies = kb_calloc(1, sizeof(*policies));
-        policies->filters = chain;
-        cluster->policies = policies;
+    policies->filters =
+        kb_upstream_http_chain_create(options->http_filters, count, true, factory, diag);
+}
+
+/* What few clusters say. */
+static void policies_read(const HttpOptions *options, struct kb_cluster *cluster,
+                          const struct kb_factory_context *factory, struct kb_diag *diag)
+{
+    struct kb_factory_context inner = *factory;
+    struct kb_cluster_policies *policies;
+
+    if (options->n_http_filters == 0 && options->retry_policy == NULL) {
+        return;
+    }
+    policies = kb_calloc(1, sizeof(*policies));
+    kb_arena_init(&policies->arena, NULL);
+    policies->regexes = kb_arena_calloc(&policies->arena, sizeof(*policies->regexes));
+    cluster->policies = policies;
+    inner.arena = &policies->arena;
+    filters_read(options, policies, factory, diag);
+    if (options->retry_policy != NULL) {
+        kb_diag_push(diag, "retry_policy");
+        policies->retry = kb_retry_policy_create(
+            options->retry_policy,
+            &(struct kb_match_build){&policies->arena, policies->regexes, diag}, &inner);
+        kb_diag_pop(diag);
     }
 }
 
@@ -229,7 +249,7 @@ static void options_read(const HttpOptions *options, struct kb_cluster *cluster,
 
     common_read(options->common_http_protocol_options, cluster, diag);
     upstream_options_read(options->upstream_http_protocol_options, cluster);
-    filters_read(options, cluster, factory, diag);
+    policies_read(options, cluster, factory, diag);
     switch (options->upstream_protocol_options_case) {
     case OPTIONS(EXPLICIT_HTTP_CONFIG):
         explicit_read(options->explicit_http_config, cluster, arena, diag);
@@ -355,9 +375,14 @@ void kb_cluster_http_read(const Envoy__Config__Cluster__V3__Cluster *message,
 
 void kb_cluster_http_dispose(struct kb_cluster *cluster)
 {
-    if (cluster->policies != NULL) {
-        kb_upstream_http_chain_destroy(cluster->policies->filters);
-        free((void *)(uintptr_t)cluster->policies);
+    struct kb_cluster_policies *policies = (void *)(uintptr_t)cluster->policies;
+
+    if (policies != NULL) {
+        kb_upstream_http_chain_destroy(policies->filters);
+        kb_regex_list_dispose(policies->regexes);
+        kb_arena_dispose(&policies->arena);
+        free(policies);
+        cluster->policies = NULL;
     }
 }
 
