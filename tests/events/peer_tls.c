@@ -276,7 +276,8 @@ void peer_tls_pump(struct peer *peer)
 {
     struct peer_tls *tls = peer->tls;
 
-    while (!tls->over && peer->unsent.len > 0 && peer->wire.len < PEER_UNSENT_MAX) {
+    while (!tls->over && !peer->goodbye_said && peer->unsent.len > 0 &&
+           peer->wire.len < PEER_UNSENT_MAX) {
         size_t most = peer_chance(10) ? 1 + peer_roll(50) : 16384;
         int rc = SSL_write(tls->ssl, peer->unsent.p, (int)KB_MIN(most, peer->unsent.len));
 
@@ -286,14 +287,14 @@ void peer_tls_pump(struct peer *peer)
         }
         sim_bytes_drop(&peer->unsent, (size_t)rc);
     }
-    if (!tls->over && !SSL_is_init_finished(tls->ssl)) {
+    if (!tls->over && !peer->goodbye_said && !SSL_is_init_finished(tls->ssl)) {
         int rc = SSL_do_handshake(tls->ssl);
 
         if (rc <= 0) {
             result_judge(peer, rc);
         }
     }
-    if (tls->over) {
+    if (tls->over || peer->goodbye_said) {
         peer->unsent.len = 0;
     }
     wire_take(peer);
@@ -335,7 +336,7 @@ void peer_tls_act(struct peer *peer)
 {
     struct peer_tls *tls = peer->tls;
 
-    if (tls->over || peer->unsent.len > 0) {
+    if (tls->over || peer->goodbye_said || peer->unsent.len > 0) {
         return;
     }
     switch (peer_roll(4)) {
