@@ -58,6 +58,7 @@ struct kb_request_encoder_ops {
     void (*read_disable)(struct kb_request_encoder *encoder, bool disable);
     struct kb_slice *(*head_slice)(struct kb_request_encoder *encoder);
     void (*info)(struct kb_request_encoder *encoder, struct kb_upstream_info *info);
+    size_t (*unsent)(const struct kb_request_encoder *encoder);
 };
 
 struct kb_request_encoder {
@@ -127,6 +128,11 @@ KB_INLINE void kb_request_encoder_info(struct kb_request_encoder *encoder,
                                        struct kb_upstream_info *info)
 {
     encoder->ops->info(encoder, info);
+}
+/* Bytes of the request that wait for the upstream to take them. */
+KB_INLINE size_t kb_request_encoder_unsent(const struct kb_request_encoder *encoder)
+{
+    return encoder->ops->unsent(encoder);
 }
 
 /* Who waits for a connection. */

@@ -67,6 +67,9 @@ struct kb_http_filter_ops {
     /* One of those that stopped the request's or the answer's source goes on: a filter that makes
      * more of what it holds asks again whether it may. Not a place to pass data on. May be NULL. */
     void (*on_resumed)(void *filter);
+    /* How many bytes it holds, besides what the stream holds for it; asked when memory is short.
+     * May be NULL: few. */
+    size_t (*bytes_held)(const void *filter);
 };
 
 /* ---- what a filter may do with its stream ---- */
@@ -137,8 +140,6 @@ void kb_stream_stop_encoded(struct kb_stream *stream, const void *filter, bool s
 /* Nobody behind this filter has stopped its source; else on_resumed comes. */
 bool kb_stream_takes_decoded(const struct kb_stream *stream, const void *filter);
 bool kb_stream_takes_encoded(const struct kb_stream *stream, const void *filter);
-/* A filter holds so many bytes more (less) of memory for this stream, besides bodies. */
-void kb_stream_filter_bytes_add(struct kb_stream *stream, int64_t bytes);
 /* A filter holds more (less) of the answer than it should: stops (resumes) the answer's source.
  * Counted; what was stopped has to be resumed or the stream to end. */
 void kb_stream_encoder_above_high(struct kb_stream *stream, void *filter);

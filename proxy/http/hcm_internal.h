@@ -136,7 +136,6 @@ struct kb_stream {
     uint64_t idle_deadline_ms; /* the idle timer is re-armed lazily: activity only moves this */
     struct kb_deferred destroy;
     unsigned read_disables; /* taken by this stream and not given back */
-    int64_t filter_bytes;   /* what its filters hold, besides bodies */
     bool decode_paused;     /* reading stopped because of what is held */
     bool route_chosen;
     bool headers_decoded;      /* the request's head came and was accepted for decoding */

@@ -150,8 +150,15 @@ void kb_http_worker_close_idle(struct kb_worker *worker)
 
 static size_t bytes_held(const struct kb_stream *stream)
 {
-    size_t bytes = stream->decode_buffer.len + (size_t)stream->filter_bytes;
+    size_t bytes = stream->decode_buffer.len;
 
+    for (size_t i = 0; i < stream->filter_count; i++) {
+        const struct kb_stream_filter *filter = &stream->filters[i];
+
+        if (filter->ops->bytes_held != NULL) {
+            bytes += filter->ops->bytes_held(filter->self);
+        }
+    }
     if (stream->hcm->h2 == NULL) {
         return bytes + stream->hcm->conn->out.len + stream->hcm->conn->in.len;
     }

@@ -15,6 +15,6 @@ void kb_http_worker_timers_scale(struct kb_worker *worker);
 bool kb_hcm_dispatch_shed(struct kb_hcm *hcm, struct kb_buf *in);
 /* Ends keep-alive connections without a stream. Those of the admin port stay. */
 void kb_http_worker_close_idle(struct kb_worker *worker);
-/* Resets the streams that hold at least so many bytes of bodies, at most `max` of them; returns how
- * many. */
+/* Resets the streams that hold at least so many bytes of bodies and for their filters, at most
+ * `max` of them; returns how many. */
 unsigned kb_http_worker_reset_large(struct kb_worker *worker, size_t bytes, unsigned max);

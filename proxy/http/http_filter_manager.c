@@ -441,11 +441,6 @@ bool kb_stream_takes_decoded(const struct kb_stream *stream, const void *self)
     return stream->read_disables <= before;
 }
 
-void kb_stream_filter_bytes_add(struct kb_stream *stream, int64_t bytes)
-{
-    stream->filter_bytes += bytes;
-}
-
 void kb_stream_filters_resumed(struct kb_stream *stream)
 {
     for (size_t i = 0; i < stream->filter_count; i++) {

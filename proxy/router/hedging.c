@@ -86,6 +86,16 @@ void kb_hedging_end(struct kb_router *router)
     }
 }
 
+size_t kb_hedging_held(const struct kb_router *router)
+{
+    size_t bytes = 0;
+
+    for (const struct kb_slow_attempt *slow = router->slow; slow != NULL; slow = slow->next) {
+        bytes += kb_upstream_request_held(slow->upstream);
+    }
+    return bytes;
+}
+
 void kb_hedging_choose(struct kb_router *router)
 {
     struct kb_str asked =

@@ -18,6 +18,8 @@ void kb_hedging_present(struct kb_upstream_request *upstream);
 bool kb_hedging_next(struct kb_router *router);
 /* Gives all up that are put aside; the present one stays. */
 void kb_hedging_end(struct kb_router *router);
+/* Bytes of the request that they hold. */
+size_t kb_hedging_held(const struct kb_router *router);
 
 /* Others may still answer: attempts that were put aside, or one that is about to be made. */
 KB_INLINE bool kb_hedging_others(const struct kb_router *router)

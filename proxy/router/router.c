@@ -594,6 +594,15 @@ static void router_on_stream_complete(void *filter)
     }
 }
 
+static size_t router_bytes_held(const void *filter)
+{
+    const struct kb_router *router = filter;
+
+    return router->retry_body.len +
+           (router->upstream != NULL ? kb_upstream_request_held(router->upstream) : 0) +
+           kb_hedging_held(router);
+}
+
 const struct kb_http_filter_ops kb_ext_http_router = {
     .name = "envoy.filters.http.router",
     .type_url = "envoy.extensions.filters.http.router.v3.Router",
@@ -609,4 +618,5 @@ const struct kb_http_filter_ops kb_ext_http_router = {
     .on_destroy = kb_router_on_destroy,
     .on_above_high = kb_router_on_above_high,
     .on_below_low = kb_router_on_below_low,
+    .bytes_held = router_bytes_held,
 };

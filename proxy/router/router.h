@@ -200,6 +200,8 @@ void kb_upstream_request_data(struct kb_upstream_request *upstream, struct kb_bu
                               bool end_stream);
 void kb_upstream_request_trailers(struct kb_upstream_request *upstream);
 void kb_upstream_request_metadata(struct kb_upstream_request *upstream, struct kb_buf *block);
+/* Bytes of the request that it holds: for a connection, and for the upstream to take. */
+size_t kb_upstream_request_held(const struct kb_upstream_request *upstream);
 /* Gives the attempt up; no event comes any more. Harmless when it is over. */
 void kb_upstream_request_cancel(struct kb_upstream_request *upstream);
 /* Facts of its connection into the stream's info, while there is one. */

@@ -476,6 +476,12 @@ void kb_upstream_request_trailers(struct kb_upstream_request *upstream)
     request_ended(upstream);
 }
 
+size_t kb_upstream_request_held(const struct kb_upstream_request *upstream)
+{
+    return upstream->pending.len +
+           (upstream->encoder != NULL ? kb_request_encoder_unsent(upstream->encoder) : 0);
+}
+
 void kb_upstream_request_metadata(struct kb_upstream_request *upstream, struct kb_buf *block)
 {
     struct kb_router *router = upstream->router;

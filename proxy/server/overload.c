@@ -12,13 +12,16 @@
 #include "proxy/server/overload_internal.h"
 #include "proxy/server/server_stats.h"
 
-#define REFRESH_MS      1000
-#define MEMORY_CALM_MS  500 /* between looks at the memory, far from its ceiling and near it */
-#define MEMORY_CLOSE_MS 20
-#define MEMORY_TRIM_MS  1000
-#define RESETS_MAX      50 /* streams a worker resets at a time, as in Envoy */
-#define RESET_BUCKETS   8
-#define MEMORY_TRACK    17 /* log2 of the bytes that make a stream worth resetting */
+#define REFRESH_MS       1000
+#define MEMORY_CALM_MS   500 /* between looks at the memory: far from its ceiling, nearer, near */
+#define MEMORY_AWAKE_MS  100
+#define MEMORY_CLOSE_MS  20
+#define MEMORY_TRIM_MS   1000
+#define RESET_TRIM_MS    200
+#define RESETS_MAX       50 /* streams a worker resets at a time, as in Envoy */
+#define RESET_BUCKETS    8
+#define MEMORY_TRACK     17 /* log2 of the bytes that make a stream worth resetting, at first */
+#define MEMORY_TRACK_MIN 12 /* less is not worth it */
 
 /* ---- to the workers ---- */
 
@@ -64,6 +67,18 @@ static void reset_posted(void *arg)
     unsigned count = kb_http_worker_reset_large(order->worker, order->bytes, RESETS_MAX);
 
     kb_stat_named_add(order->overload->reset_count, order->worker->index, count);
+    free(order);
+}
+
+static void memory_reset_posted(void *arg)
+{
+    struct order *order = arg;
+    struct kb_overload *overload = order->overload;
+    unsigned count = kb_http_worker_reset_large(order->worker, order->bytes, RESETS_MAX);
+
+    kb_stat_named_add(overload->reset_count, order->worker->index, count);
+    __atomic_fetch_add(&overload->resets, count, __ATOMIC_RELAXED);
+    __atomic_fetch_sub(&overload->resets_pending, 1, __ATOMIC_RELEASE);
     free(order);
 }
 
@@ -220,12 +235,36 @@ static uint64_t memory_used(struct kb_overload *overload)
 
     kb_memory_usage_read(&usage);
     if (usage.physical / 100 * 100 >= overload->max_memory / 100 * 85 &&
-        now_ms >= overload->trimmed_ms + MEMORY_TRIM_MS) {
+        now_ms >=
+            overload->trimmed_ms +
+                (overload->stage == KB_MEMORY_RESET_STREAMS ? RESET_TRIM_MS : MEMORY_TRIM_MS)) {
         overload->trimmed_ms = now_ms;
         kb_mem_trim(); /* what was freed may still be counted */
         kb_memory_usage_read(&usage);
     }
     return usage.physical;
+}
+
+/* Those that hold most first; when none holds as much any more and there still is no room, those
+ * that hold half of it, and so on: many small ones fill the memory, too. */
+static void streams_reset(struct kb_overload *overload)
+{
+    uint64_t now_ms = kb_loop_now_ms(&overload->server->main->loop);
+    uint64_t resets;
+
+    if (__atomic_load_n(&overload->resets_pending, __ATOMIC_ACQUIRE) > 0) {
+        return;
+    }
+    resets = __atomic_load_n(&overload->resets, __ATOMIC_RELAXED);
+    if (resets != overload->resets_seen || overload->reset_power > MEMORY_TRACK) {
+        overload->resets_seen = resets;
+        overload->resets_seen_ms = now_ms;
+        overload->reset_power = KB_MIN(overload->reset_power, (unsigned)MEMORY_TRACK);
+    } else if (overload->trimmed_ms > overload->resets_seen_ms) { /* what they held is gone */
+        overload->reset_power -= overload->reset_power > MEMORY_TRACK_MIN;
+    }
+    __atomic_store_n(&overload->resets_pending, overload->server->worker_count, __ATOMIC_RELAXED);
+    order_send(overload, memory_reset_posted, (size_t)1 << overload->reset_power);
 }
 
 static void memory_look(struct kb_timer *timer)
@@ -246,10 +285,14 @@ static void memory_look(struct kb_timer *timer)
         order_send(overload, idle_posted, 0);
     }
     if (stage == KB_MEMORY_RESET_STREAMS) {
-        order_send(overload, reset_posted, (size_t)1 << MEMORY_TRACK);
+        streams_reset(overload);
+    } else {
+        overload->reset_power = MEMORY_TRACK + 1;
     }
     kb_loop_timer_arm(&overload->server->main->loop, timer,
-                      used < overload->max_memory / 2 ? MEMORY_CALM_MS : MEMORY_CLOSE_MS);
+                      used < overload->max_memory / 4   ? MEMORY_CALM_MS
+                      : used < overload->max_memory / 2 ? MEMORY_AWAKE_MS
+                                                        : MEMORY_CLOSE_MS);
 }
 
 /* ---- lifecycle ---- */
@@ -263,6 +306,7 @@ struct kb_overload *kb_overload_create(struct kb_server_context *server,
     KB_OBJ_SET(overload, kb_overload);
     overload->server = server;
     overload->max_memory = max_memory;
+    overload->reset_power = MEMORY_TRACK + 1;
     kb_arena_init(&overload->arena, NULL);
     kb_timer_init(&overload->refresh, refresh);
     kb_timer_init(&overload->memory, memory_look);

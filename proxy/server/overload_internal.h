@@ -62,6 +62,11 @@ struct kb_overload {
     enum kb_memory_stage stage;
     struct kb_timer memory;
     uint64_t trimmed_ms;
+    unsigned reset_power; /* log2 of the bytes that make a stream worth resetting */
+    uint64_t resets_seen; /* of `resets`, and when they were */
+    uint64_t resets_seen_ms;
+    uint32_t resets_pending; /* workers that have not done what they were told; atomic */
+    uint64_t resets;         /* by all workers; atomic */
 };
 KB_OBJ_MAGIC(kb_overload, 0x4f564c44);
 

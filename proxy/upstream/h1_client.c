@@ -173,6 +173,7 @@ static const struct kb_request_encoder_ops encoder_ops = {
     .read_disable = kb_pool_client_read_disable,
     .head_slice = head_slice,
     .info = encoder_info,
+    .unsent = kb_pool_client_unsent,
 };
 
 /* ---- response ---- */

@@ -217,6 +217,13 @@ static void encoder_info(struct kb_request_encoder *encoder, struct kb_upstream_
     info->protocol = KB_PROTOCOL_HTTP2;
 }
 
+static size_t encoder_unsent(const struct kb_request_encoder *encoder)
+{
+    const struct h2_request *request = KB_CONTAINER_OF(encoder, const struct h2_request, encoder);
+
+    return request->stream != NULL ? kb_h2_stream_queued(request->stream) : 0;
+}
+
 static const struct kb_request_encoder_ops encoder_ops = {
     .headers = encode_headers,
     .data = encode_data,
@@ -226,6 +233,7 @@ static const struct kb_request_encoder_ops encoder_ops = {
     .read_disable = encoder_read_disable,
     .head_slice = head_slice,
     .info = encoder_info,
+    .unsent = encoder_unsent,
 };
 
 /* ---- response, from within the session ---- */

@@ -40,6 +40,14 @@ void kb_pool_client_read_disable(struct kb_request_encoder *encoder, bool disabl
     kb_conn_read_disable(client->conn, disable);
 }
 
+size_t kb_pool_client_unsent(const struct kb_request_encoder *encoder)
+{
+    const struct kb_pool_client *client =
+        KB_CONTAINER_OF(encoder, const struct kb_pool_client, encoder);
+
+    return client->state == KB_POOL_CLIENT_BUSY ? client->conn->out.len : 0;
+}
+
 void kb_pool_client_conn_info(struct kb_pool_client *client, struct kb_upstream_info *info)
 {
     if (info->connection_id != client->conn->info.id || info->remote.len == 0) {

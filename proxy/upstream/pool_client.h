@@ -99,10 +99,11 @@ const struct kb_h1_settings *kb_conn_pool_h1_settings(const struct kb_pool_clien
 
 /* ---- shared by the kinds of clients: pool_client.c ---- */
 
-/* kb_request_encoder_close, kb_request_encoder_read_disable and kb_request_encoder_info. */
+/* kb_request_encoder_close and so on. */
 void kb_pool_client_close(struct kb_request_encoder *encoder, enum kb_conn_close how,
                           uint64_t flush_timeout_ms);
 void kb_pool_client_read_disable(struct kb_request_encoder *encoder, bool disable);
+size_t kb_pool_client_unsent(const struct kb_request_encoder *encoder);
 void kb_pool_client_info(struct kb_request_encoder *encoder, struct kb_upstream_info *info);
 /* The part of it that is the connection's. */
 void kb_pool_client_conn_info(struct kb_pool_client *client, struct kb_upstream_info *info);

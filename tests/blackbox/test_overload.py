@@ -320,6 +320,28 @@ def test_memory_ceiling_closes_what_says_nothing(rig, binary):
     one.at_rest = lambda: not [k for k in one.proxy.active() if k.startswith("http.")]
 
 
+def test_memory_ceiling_resets_many_small_streams(rig, binary):
+    """None of them holds much, all of them too much."""
+    if str(binary) == str(envoy_path()):
+        pytest.skip("--max-memory is Kobune's own")
+    spec = {"listeners": {"main": {"routes": ["/ -> hole"]}},
+            "clusters": {"hole": {"endpoints": ["blackhole"], "connect_timeout": "600s"}}}
+    used = int(json.loads(rig(spec).proxy.admin("/memory")[1])["total_physical_bytes"])
+    one = rig(spec, args=["--max-memory", str(used + 16 * 1024 * 1024)])
+    many = [one.connect() for _ in range(300)]
+    for conn in many:
+        conn.send(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 900000\r\n\r\n", ["POST"])
+    one.proxy.wait_stat("cluster.hole.upstream_rq_pending_active", len(many))
+    for conn in many:
+        conn.send(bytes(100000))
+    stage(one, "the streams that hold most are reset")
+    name = "envoy.overload_actions.reset_high_memory_stream.count"
+    one.proxy.wait_for("streams that are reset", lambda: one.proxy.stats(f"^{name}$")[name] > 0)
+    for conn in many:
+        conn.close()
+    one.at_rest = lambda: not [k for k in one.proxy.active() if k.startswith("http.")]
+
+
 def test_memory_ceiling_far(rig, binary):
     if str(binary) == str(envoy_path()):
         pytest.skip("--max-memory is Kobune's own")

@@ -479,6 +479,14 @@ static enum kb_filter_trailers_status encode_trailers(void *arg, struct kb_heade
     return KB_FILTER_TRAILERS_CONTINUE;
 }
 
+static size_t bytes_held(const void *arg)
+{
+    const struct compressor *filter = arg;
+
+    return (filter->request != NULL ? kb_compression_stream_bytes(filter->request) : 0) +
+           (filter->response != NULL ? kb_compression_stream_bytes(filter->response) : 0);
+}
+
 static void on_destroy(void *arg)
 {
     struct compressor *filter = arg;
@@ -502,4 +510,5 @@ const struct kb_http_filter_ops kb_ext_http_compressor = {
     .encode_data = encode_data,
     .encode_trailers = encode_trailers,
     .on_destroy = on_destroy,
+    .bytes_held = bytes_held,
 };

@@ -49,7 +49,6 @@ struct unpacking {
     struct kb_buf held;                    /* what came and is not unpacked */
     struct kb_timer timer;
     uint64_t in, out; /* bytes */
-    uint64_t counted; /* of memory, told to the stream */
     bool ended;       /* its end came and has to go on */
     bool waits;       /* for its turn, or for those who take it; its source is stopped */
 };
@@ -226,12 +225,6 @@ static const struct body_ops response_ops = {
     .source_stop = kb_stream_stop_encoded,
 };
 
-static void memory_count(struct unpacking *body, uint64_t bytes)
-{
-    kb_stream_filter_bytes_add(body->filter->stream, (int64_t)bytes - (int64_t)body->counted);
-    body->counted = bytes;
-}
-
 /* What cannot be read ends where it could be read to, as in Envoy. True: there is more to come. */
 static bool some_unpack(struct unpacking *body)
 {
@@ -246,7 +239,6 @@ static bool some_unpack(struct unpacking *body)
     }
     body->out += out.len;
     count(filter, body->direction, TOTAL_UNCOMPRESSED, out.len);
-    memory_count(body, kb_compression_stream_bytes(body->library) + body->held.len);
     if (out.len > 0) {
         body->ops->inject(filter->stream, filter, &out, false);
     }
@@ -362,7 +354,6 @@ static void body_init(struct unpacking *body, struct decompressor *filter,
 static void body_dispose(struct unpacking *body)
 {
     kb_loop_timer_cancel(&kb_stream_worker(body->filter->stream)->loop, &body->timer);
-    memory_count(body, 0);
     kb_buf_dispose(&body->held);
     kb_compression_stream_destroy(body->library);
     body->library = NULL;
@@ -480,6 +471,18 @@ static enum kb_filter_trailers_status encode_trailers(void *arg, struct kb_heade
     return trailers_came(&filter->response);
 }
 
+static size_t body_bytes(const struct unpacking *body)
+{
+    return body->library != NULL ? kb_compression_stream_bytes(body->library) + body->held.len : 0;
+}
+
+static size_t bytes_held(const void *arg)
+{
+    const struct decompressor *filter = arg;
+
+    return body_bytes(&filter->request) + body_bytes(&filter->response);
+}
+
 static void on_destroy(void *arg)
 {
     struct decompressor *filter = arg;
@@ -503,4 +506,5 @@ const struct kb_http_filter_ops kb_ext_http_decompressor = {
     .encode_trailers = encode_trailers,
     .on_resumed = on_resumed,
     .on_destroy = on_destroy,
+    .bytes_held = bytes_held,
 };
