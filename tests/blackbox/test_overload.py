@@ -295,6 +295,15 @@ def test_memory_ceiling_sheds(rig, binary):
     conn.close()
 
 
+def posts(one, count):
+    """So many requests without their bodies, for a host that cannot be reached."""
+    many = [one.connect() for _ in range(count)]
+    for conn in many:
+        conn.send(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 900000\r\n\r\n", ["POST"])
+    one.proxy.wait_stat("cluster.hole.upstream_rq_pending_active", count)
+    return many
+
+
 def test_memory_ceiling_closes_what_says_nothing(rig, binary):
     """A connection that never sent a byte is as idle as one whose requests are answered."""
     if str(binary) == str(envoy_path()):
@@ -304,10 +313,7 @@ def test_memory_ceiling_closes_what_says_nothing(rig, binary):
     used = int(json.loads(rig(spec).proxy.admin("/memory")[1])["total_physical_bytes"])
     one = rig(spec, args=["--max-memory", str(used + 12 * 1024 * 1024)])
     silent, kept = one.connect(), one.get("/direct")
-    large = [one.connect() for _ in range(50)]
-    for conn in large:
-        conn.send(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 900000\r\n\r\n", ["POST"])
-    one.proxy.wait_stat("cluster.hole.upstream_rq_pending_active", len(large))
+    large = posts(one, 50)
     for conn in large:
         conn.send(bytes(899999))
         if "idle ones are closed" in one.proxy.stderr():
@@ -328,10 +334,7 @@ def test_memory_ceiling_resets_many_small_streams(rig, binary):
             "clusters": {"hole": {"endpoints": ["blackhole"], "connect_timeout": "600s"}}}
     used = int(json.loads(rig(spec).proxy.admin("/memory")[1])["total_physical_bytes"])
     one = rig(spec, args=["--max-memory", str(used + 16 * 1024 * 1024)])
-    many = [one.connect() for _ in range(300)]
-    for conn in many:
-        conn.send(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 900000\r\n\r\n", ["POST"])
-    one.proxy.wait_stat("cluster.hole.upstream_rq_pending_active", len(many))
+    many = posts(one, 300)
     for conn in many:
         conn.send(bytes(100000))
     stage(one, "the streams that hold most are reset")
