@@ -333,10 +333,10 @@ def test_memory_ceiling_resets_many_small_streams(rig, binary):
     spec = {"listeners": {"main": {"routes": ["/ -> hole"]}},
             "clusters": {"hole": {"endpoints": ["blackhole"], "connect_timeout": "600s"}}}
     used = int(json.loads(rig(spec).proxy.admin("/memory")[1])["total_physical_bytes"])
-    one = rig(spec, args=["--max-memory", str(used + 16 * 1024 * 1024)])
-    many = posts(one, 300)
+    one = rig(spec, args=["--max-memory", str(used + 20 * 1024 * 1024)])
+    many = posts(one, 200)
     for conn in many:
-        conn.send(bytes(100000))
+        conn.send(bytes(110000))
     stage(one, "the streams that hold most are reset")
     name = "envoy.overload_actions.reset_high_memory_stream.count"
     one.proxy.wait_for("streams that are reset", lambda: one.proxy.stats(f"^{name}$")[name] > 0)
